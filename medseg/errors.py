@@ -1,0 +1,76 @@
+"""Every error that user input can cause.
+
+MedsegError                      exit code
+├── ConfigError        ValueError    2     unknown key, wrong type, impossible value
+├── ReadError          OSError       3     a file that cannot be read as an image
+├── GeometryError      ValueError    3     grids that do not fit together
+├── DatasetError       ValueError    3     a data set that cannot be trained on or evaluated
+├── PartialFailure     RuntimeError  4     some cases done and some failed
+├── CheckpointError    ValueError    5     a model or checkpoint that cannot be used
+├── WriteError         OSError       6     disk full, no permission
+└── MissingPartError   ImportError   6     an optional part that is not installed
+
+A message is one readable line: what was found, what was expected, which file, what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DatasetError",
+    "GeometryError",
+    "MedsegError",
+    "MissingPartError",
+    "PartialFailure",
+    "ReadError",
+    "WriteError",
+]
+
+
+class MedsegError(Exception):
+    """Root of all errors that user input can cause; `exit_code` is what the command line ends with."""
+
+    exit_code = 3
+
+
+class ConfigError(MedsegError, ValueError):
+    """A configuration key, type or value that cannot be used."""
+
+    exit_code = 2
+
+
+class ReadError(MedsegError, OSError):
+    """A file or folder that cannot be read as the image it should be."""
+
+
+class GeometryError(MedsegError, ValueError):
+    """Grids, spacings or orientations that do not fit together."""
+
+
+class DatasetError(MedsegError, ValueError):
+    """A data set whose cases, labels or splits cannot be used as they are."""
+
+
+class PartialFailure(MedsegError, RuntimeError):
+    """Some cases are done and some have failed; the ledger names each."""
+
+    exit_code = 4
+
+
+class CheckpointError(MedsegError, ValueError):
+    """A model bundle, weight file or checkpoint that is damaged or does not fit."""
+
+    exit_code = 5
+
+
+class WriteError(MedsegError, OSError):
+    """An output that could not be written: disk full, no permission, no such folder."""
+
+    exit_code = 6
+
+
+class MissingPartError(MedsegError, ImportError):
+    """An optional dependency that this call needs and that is not installed."""
+
+    exit_code = 6

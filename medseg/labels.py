@@ -1,0 +1,166 @@
+"""`LabelScheme`: what the integers in a label map mean.
+
+Plain labels (`{liver: 1, tumour: 2}`): channel n is the n-th label, channel 0 is background, softmax.
+Regions (`{WT: [1, 2, 3, 4], TC: [1, 3, 4], ET: [4]}`): one sigmoid channel each, painted in the order given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import ConfigError, DatasetError
+
+__all__ = ["LabelScheme"]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScheme:
+    """Names and values of the labels, in order.
+
+    Args:
+        names: one name per label or region.
+        values: the integers that belong to each; plain labels have exactly one.
+        is_regions: True where any label is given as a list.
+        ignore: value of voxels that take part in neither loss nor scores.
+
+    Example:
+        >>> scheme = LabelScheme.from_mapping({"liver": 1, "tumour": 2})
+        >>> scheme.out_channels, scheme.painted
+        (3, (1, 2))
+    """
+
+    names: tuple[str, ...]
+    values: tuple[tuple[int, ...], ...]
+    is_regions: bool = False
+    ignore: int | None = None
+
+    @classmethod
+    def from_mapping(cls, labels: Mapping[str, int | Sequence[int]], ignore: int | None = None) -> LabelScheme:
+        """A scheme from `data.labels`. An entry with value 0 names the background and is left out.
+
+        Raises:
+            ConfigError: for no labels, a negative value, a value used by two plain labels, or `ignore` used as a label.
+        """
+        names, values = [], []
+        for name, value in labels.items():
+            each = (int(value),) if isinstance(value, int) else tuple(int(v) for v in value)
+            if each == (0,):
+                continue
+            if not each or min(each) <= 0:
+                raise ConfigError(f"label {name!r} has value {value}; labels are positive integers, 0 is background")
+            names.append(str(name))
+            values.append(each)
+        is_regions = any(not isinstance(v, int) for v in labels.values())
+        flat = [v for each in values for v in each]
+        if not names:
+            raise ConfigError("data.labels names no label besides background; give e.g. labels: {lung: 1}")
+        if not is_regions and len(set(flat)) != len(flat):
+            raise ConfigError(f"two labels share a value: {dict(zip(names, values, strict=True))}")
+        if ignore is not None and (ignore in flat or ignore < 0):
+            raise ConfigError(f"data.ignore is {ignore}, which is negative or already a label")
+        return cls(tuple(names), tuple(values), is_regions, ignore)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of a network for this scheme: labels + background, or one per region."""
+        return len(self.names) + (not self.is_regions)
+
+    @property
+    def known_values(self) -> frozenset[int]:
+        """Every integer a label map may hold: background, labels and ignore."""
+        extra = () if self.ignore is None else (self.ignore,)
+        return frozenset([0, *extra, *(v for each in self.values for v in each)])
+
+    @property
+    def painted(self) -> tuple[int, ...]:
+        """The value each label is written with, so that reading the result gives the same labels back.
+
+        For a region it is the first of its values that no later region holds: BraTS WT, TC, ET become 2, 1, 4.
+
+        Raises:
+            ConfigError: if a region has no value of its own, so painting could not be read back.
+        """
+        result = []
+        for n, each in enumerate(self.values):
+            later = {v for other in self.values[n + 1 :] for v in other}
+            own = [v for v in each if v not in later]
+            if not own:
+                raise ConfigError(f"region {self.names[n]!r} has no value of its own: list the larger regions first")
+            # A value shared with an earlier region that does not hold all of this one would paint that one too.
+            crossing = [other for other in self.values[:n] if not set(each) <= set(other)]
+            result.append(min(own, key=lambda v: sum(v in other for other in crossing)))
+        return tuple(result)
+
+    @property
+    def left_right_pairs(self) -> tuple[tuple[int, int], ...]:
+        """Indices into `names` of labels that differ only in left/right, e.g. left_lung and right_lung."""
+        sides: dict[str, dict[str, int]] = {}
+        for n, name in enumerate(self.names):
+            words = re.split(r"[\s_\-.]+", name.lower())
+            found = [w for w in words if w in ("left", "right", "l", "r", "lt", "rt")]
+            if len(found) == 1:
+                stem = " ".join("*" if w == found[0] else w for w in words)
+                sides.setdefault(stem, {})[found[0][0]] = n
+        return tuple((s["l"], s["r"]) for s in sides.values() if len(s) == 2)
+
+    @property
+    def left_right(self) -> dict[str, str]:
+        """Name of each sided label -> 'left' or 'right'."""
+        result = {}
+        for left, right in self.left_right_pairs:
+            result[self.names[left]] = "left"
+            result[self.names[right]] = "right"
+        return result
+
+    def mask(self, label_map: NDArray[Any], name: str) -> NDArray[np.bool_]:
+        """Where the named label or region lies: bool, same shape."""
+        return np.isin(label_map, self.values[self.names.index(name)])
+
+    def check_values(self, found: Sequence[int], source: str) -> None:
+        """Refuse integers that the scheme does not know.
+
+        Raises:
+            DatasetError: naming the file, the values and the mend.
+        """
+        unknown = sorted(int(v) for v in set(found) - self.known_values)
+        if unknown:
+            shown = ", ".join(map(str, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
+            known = ", ".join(
+                f"{n}={list(v) if self.is_regions else v[0]}" for n, v in zip(self.names, self.values, strict=True)
+            )
+            hint = (
+                "this looks like a 0/255 mask: set data.label_threshold: 127"
+                if max(unknown) == 255
+                else "add them to data.labels, or name one of them in data.ignore"
+            )
+            raise DatasetError(
+                f"{source} holds label value(s) {shown} that data.labels does not name ({known}); {hint}"
+            )
+
+    def channel_table(self) -> NDArray[np.int64]:
+        """For plain labels: value -> channel index; ignore -> -1. Shape `(largest value + 1,)`."""
+        table = np.zeros(max(self.known_values) + 1, dtype=np.int64)
+        for channel, (value,) in enumerate(self.values, start=1):
+            table[value] = channel
+        if self.ignore is not None:
+            table[self.ignore] = -1
+        return table
+
+    def region_table(self) -> NDArray[np.float32]:
+        """For regions: value -> membership of each region (0 or 1). Shape `(largest value + 1, regions)`."""
+        table = np.zeros((max(self.known_values) + 1, len(self.names)), dtype=np.float32)
+        for region, each in enumerate(self.values):
+            table[list(each), region] = 1.0
+        return table
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger[Any]]:
+        """Smallest of uint8 and uint16 that holds every value; uint32 beyond."""
+        largest = max(self.known_values)
+        return np.uint8 if largest < 256 else np.uint16 if largest < 65536 else np.uint32
