@@ -1,0 +1,142 @@
+"""Losses: `loss(logits (B, C, ...), labels (B, 1, ...) in dataset values)` -> scalar.
+
+Plain labels: softmax, background in channel 0. Regions: one sigmoid channel each. Voxels whose label is the scheme's
+`ignore` value have no part: no gradient, no count. A tuple of logits (deep supervision) is weighted 1, 1/2, 1/4, ...
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from torch import nn
+
+from medseg.errors import ConfigError
+from medseg.labels import LabelScheme
+from medseg.losses.combined import DeepSupervision, SumLoss
+from medseg.losses.cross_entropy import CrossEntropyLoss, inverse_frequency_weights
+from medseg.losses.dice import DiceLoss
+from medseg.losses.focal import FocalLoss
+
+__all__ = [
+    "LOSSES",
+    "CrossEntropyLoss",
+    "DeepSupervision",
+    "DiceLoss",
+    "FocalLoss",
+    "SumLoss",
+    "build_loss",
+    "dice_ce",
+    "dice_focal",
+    "inverse_frequency_weights",
+]
+
+
+def dice_ce(
+    labels: LabelScheme | None = None,
+    *,
+    dice_weight: float = 1.0,
+    ce_weight: float = 1.0,
+    background: bool = False,
+    batch: bool = True,
+    smooth: float = 1.0,
+    weights: Sequence[float] | Literal["inverse_frequency"] | None = None,
+    frequencies: Sequence[float] | None = None,
+) -> SumLoss:
+    """Dice + cross-entropy; the options are theirs."""
+    dice = DiceLoss(labels, background=background, batch=batch, smooth=smooth)
+    return SumLoss(
+        [(dice_weight, dice), (ce_weight, CrossEntropyLoss(labels, weights=weights, frequencies=frequencies))]
+    )
+
+
+def dice_focal(
+    labels: LabelScheme | None = None,
+    *,
+    dice_weight: float = 1.0,
+    focal_weight: float = 1.0,
+    background: bool = False,
+    batch: bool = True,
+    smooth: float = 1.0,
+    gamma: float = 2.0,
+    alpha: float | None = None,
+    weights: Sequence[float] | Literal["inverse_frequency"] | None = None,
+    frequencies: Sequence[float] | None = None,
+) -> SumLoss:
+    """Dice + focal; the options are theirs."""
+    dice = DiceLoss(labels, background=background, batch=batch, smooth=smooth)
+    focal = FocalLoss(labels, gamma=gamma, alpha=alpha, weights=weights, frequencies=frequencies)
+    return SumLoss([(dice_weight, dice), (focal_weight, focal)])
+
+
+LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "dice": DiceLoss,
+    "cross_entropy": CrossEntropyLoss,
+    "focal": FocalLoss,
+    "dice_ce": dice_ce,
+    "dice_focal": dice_focal,
+}
+
+
+def build_loss(
+    name: str,
+    labels: LabelScheme | None = None,
+    *,
+    frequencies: Sequence[float] | None = None,
+    **options: Any,
+) -> nn.Module:
+    """The loss called `name`, or one of your own by `"package.module:builder"`.
+
+    Args:
+        name: a key of `LOSSES`, or where to import a builder from; that is called as `builder(labels=labels, **options)`.
+        labels: what the label values mean; None: values are channel indices, background included.
+        frequencies: how often each channel occurs in training (regions: the fraction inside each); looked at only with
+            `weights="inverse_frequency"`, so it can always be given.
+        **options: what the loss itself takes, e.g. `smooth`, `gamma`, `weights`.
+
+    Returns:
+        A module called with (logits or tuple of logits, labels); it gives a scalar in float32.
+
+    Raises:
+        ConfigError: for an unknown name or option, or a builder that does not give an `nn.Module`.
+
+    Example:
+        >>> loss = build_loss("dice_ce")
+        >>> loss(torch.zeros(1, 2, 8, 8), torch.zeros(1, 1, 8, 8)).item() > 0
+        True
+    """
+    if ":" in name:
+        return DeepSupervision(_build_plugin(name, labels, options))
+    if name not in LOSSES:
+        near = get_close_matches(name, LOSSES, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(
+            f"loss.name is {name!r}; known losses are {', '.join(sorted(LOSSES))}, "
+            f'or your own as "package.module:builder"{hint}'
+        )
+    builder = LOSSES[name]
+    known = [p for p in inspect.signature(builder).parameters if p != "labels"]
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        near = get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{name} has no option {unknown[0]!r}; it takes {', '.join(known)}{hint}")
+    if frequencies is not None and "frequencies" in known:
+        options["frequencies"] = frequencies
+    return DeepSupervision(builder(labels, **options))
+
+
+def _build_plugin(name: str, labels: LabelScheme | None, options: dict[str, Any]) -> nn.Module:
+    from medseg.plugins import resolve
+
+    builder = resolve(name, "loss")
+    try:
+        inspect.signature(builder).bind(labels=labels, **options)
+    except TypeError as error:
+        raise ConfigError(f"{name} cannot be called with {', '.join(['labels', *options])}: {error}") from None
+    loss = builder(labels=labels, **options)
+    if not isinstance(loss, nn.Module):
+        raise ConfigError(f"{name} gave a {type(loss).__name__}; expected a torch.nn.Module")
+    return loss

@@ -1,0 +1,116 @@
+"""Cross-entropy: softmax for plain labels, binary per region; weighted by hand or by inverse frequency."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from medseg.errors import ConfigError
+from medseg.labels import LabelScheme
+from medseg.losses.voxels import VoxelLoss, Voxels
+
+__all__ = ["CrossEntropyLoss", "inverse_frequency_weights"]
+
+
+class CrossEntropyLoss(VoxelLoss):
+    """Mean over voxels of `-w log p` of each voxel's own class, divided by the sum of the weights.
+
+    Args:
+        labels: what the values mean; None where values are channel indices.
+        weights: one number per channel, background first (regions: one per region, the weight of its inside against 1
+            outside); or 'inverse_frequency'.
+        frequencies: for 'inverse_frequency': how often each channel occurs in the training voxels, background first, as
+            counts or fractions (regions: the fraction of voxels inside each).
+
+    Raises:
+        ConfigError: for weights that are missing, negative or not one per channel.
+
+    Example:
+        >>> round(CrossEntropyLoss()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4)).item(), 4)
+        0.6931
+    """
+
+    inside: Tensor | None
+    outside: Tensor | None
+
+    def __init__(
+        self,
+        labels: LabelScheme | None = None,
+        *,
+        weights: Sequence[float] | Literal["inverse_frequency"] | None = None,
+        frequencies: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(labels)
+        inside, outside = _weights(weights, frequencies, self.regions)
+        count = None if labels is None else labels.out_channels
+        if inside is not None and count is not None and len(inside) != count:
+            raise ConfigError(f"the loss has {len(inside)} weights or frequencies; this data set has {count} channels")
+        self.register_buffer("inside", inside, persistent=False)
+        self.register_buffer("outside", outside, persistent=False)
+
+    def compute(self, voxels: Voxels) -> Tensor:
+        return self.mean(-voxels.log_true, voxels)
+
+    def mean(self, loss: Tensor, voxels: Voxels) -> Tensor:
+        """Weighted mean of a loss per voxel (regions: per voxel and region) over the voxels that count."""
+        weight: Tensor | None = None
+        if self.inside is not None and voxels.regions:
+            assert self.outside is not None
+            weight = torch.where(voxels.target > 0, self.inside[:, None], self.outside[:, None])
+        elif self.inside is not None:
+            weight = self.inside[voxels.target]
+        if voxels.mask is not None:
+            mask = voxels.mask[:, None] if voxels.regions else voxels.mask
+            weight = mask.to(loss.dtype).expand_as(loss) if weight is None else weight * mask
+        if weight is None:
+            return loss.mean()
+        # A batch without any voxel that counts gives 0, not 0 / 0.
+        return (loss * weight).sum() / weight.sum().clamp_min(torch.finfo(loss.dtype).tiny)
+
+
+def inverse_frequency_weights(frequencies: Sequence[float]) -> list[float]:
+    """Weight of each class: `N / (K n_c)`, N voxels in all, K classes that occur, n_c voxels of class c.
+
+    A class that never occurs gets the largest weight of the others: no voxel tells, and infinity would end training.
+
+    Raises:
+        ConfigError: for negative numbers or no voxel at all.
+
+    Example:
+        >>> inverse_frequency_weights([6, 3, 1, 0])
+        [0.5555555555555556, 1.1111111111111112, 3.3333333333333335, 3.3333333333333335]
+    """
+    total = float(sum(frequencies))
+    if not frequencies or min(frequencies) < 0 or not 0 < total < float("inf"):
+        raise ConfigError(f"frequencies is {list(frequencies)}; expected numbers >= 0, one of them above 0")
+    present = sum(n > 0 for n in frequencies)
+    weights = [total / (present * n) if n > 0 else 0.0 for n in frequencies]
+    return [w or max(weights) for w in weights]
+
+
+def _weights(
+    weights: Sequence[float] | str | None, frequencies: Sequence[float] | None, regions: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Weights inside and outside of each channel; `outside` is used for regions only."""
+    if weights is None:
+        return None, None
+    if isinstance(weights, str):
+        if weights != "inverse_frequency":
+            raise ConfigError(f"weights is {weights!r}; expected inverse_frequency or a list of numbers")
+        if frequencies is None:
+            raise ConfigError(
+                "weights: inverse_frequency needs the frequencies of the labels; give frequencies as well"
+            )
+        if not regions:
+            return torch.tensor(inverse_frequency_weights(frequencies)), None
+        if not all(0 <= f <= 1 for f in frequencies):
+            raise ConfigError(f"frequencies is {list(frequencies)}; expected fractions of voxels, one per region")
+        pairs = [inverse_frequency_weights([f, 1 - f]) for f in frequencies]
+        return torch.tensor([inside for inside, _ in pairs]), torch.tensor([outside for _, outside in pairs])
+    if not all(isinstance(w, int | float) and 0 <= w < float("inf") for w in weights) or not any(weights):
+        raise ConfigError(f"weights is {list(weights)}; expected numbers >= 0, one of them above 0")
+    inside = torch.tensor([float(w) for w in weights])
+    return inside, torch.ones_like(inside)

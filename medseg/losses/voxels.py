@@ -1,0 +1,89 @@
+"""What every loss here starts from: logits and labels, brought together voxel by voxel.
+
+B batch, C channels (background first for plain labels; one per region otherwise), N voxels of all axes in a row.
+The one-hot of the labels is never built: losses need the probability of each voxel's own class, which one gather gives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medseg.labels import LabelScheme
+
+__all__ = ["Voxels", "VoxelLoss"]
+
+
+@dataclass(frozen=True, slots=True)
+class Voxels:
+    """Predictions and labels of a batch, float32.
+
+    Args:
+        log_p: `(B, C, N)` log-probabilities of the channels: log-softmax, or log-sigmoid for regions.
+        log_true: plain labels: `(B, N)` log-probability of each voxel's own class.
+            Regions: `(B, C, N)` log-probability of each voxel's own state (inside or outside) of each region.
+        target: plain labels: `(B, N)` int64 channel of each voxel, 0 where ignored. Regions: `(B, C, N)` float 0 or 1.
+        mask: `(B, N)` bool, False where ignored; None where no voxel can be.
+        regions: sigmoid channels instead of softmax.
+    """
+
+    log_p: Tensor
+    log_true: Tensor
+    target: Tensor
+    mask: Tensor | None
+    regions: bool
+
+
+class VoxelLoss(nn.Module):
+    """Base of the losses: turns dataset values into channels, hands `Voxels` to `compute`.
+
+    Args:
+        labels: what the values mean; None where values are channel indices (background included).
+    """
+
+    table: Tensor | None
+
+    def __init__(self, labels: LabelScheme | None = None) -> None:
+        super().__init__()
+        self.regions = labels is not None and labels.is_regions
+        self.ignore = None if labels is None else labels.ignore
+        table = None
+        if labels is not None:
+            table = torch.from_numpy(labels.region_table() if self.regions else labels.channel_table())
+        # Not persistent: the table is the data set's, not something learned.
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            logits: `(B, C, I, J[, K])`, any floating type; computed in float32.
+            labels: `(B, 1, I, J[, K])` dataset values, of any integer or whole-numbered floating type.
+        """
+        return self.compute(self.voxels(logits, labels))
+
+    def compute(self, voxels: Voxels) -> Tensor:
+        """The loss of voxels that are already encoded; what a loss overrides."""
+        raise RuntimeError(f"{type(self).__name__} has no compute")
+
+    def voxels(self, logits: Tensor, labels: Tensor) -> Voxels:
+        """Encode once; several losses can share the result."""
+        values = labels.flatten(1).long()
+        x = logits.flatten(2).float()
+        if self.regions:
+            assert self.table is not None
+            target = self.table[values].movedim(-1, 1)
+            mask = None if self.ignore is None else values != self.ignore
+            # log of sigmoid(x) inside the region and of sigmoid(-x) outside.
+            log_true = F.logsigmoid(torch.where(target > 0, x, -x))
+            return Voxels(F.logsigmoid(x), log_true, target, mask, True)
+        target = values if self.table is None else self.table[values]
+        mask = None
+        if self.ignore is not None:
+            mask = target >= 0
+            target = target.clamp_min(0)
+        log_p = F.log_softmax(x, dim=1)
+        return Voxels(log_p, log_p.gather(1, target[:, None])[:, 0], target, mask, False)

@@ -1,0 +1,95 @@
+"""Networks: tensors in, logits out, 2D and 3D under one contract.
+
+A net takes `(B, in_channels, I, J[, K])` of any size and gives logits `(B, out_channels, I, J[, K])`; while training a net
+with auxiliary heads gives the tuple `(main, *auxiliary)`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from medseg.errors import ConfigError
+from medseg.nets.unet import UNet
+
+__all__ = ["NETS", "UNet", "build_net"]
+
+NETS: dict[str, Callable[..., nn.Module]] = {
+    "unet": UNet,
+}
+
+
+def build_net(
+    name: str,
+    *,
+    dims: int,
+    in_channels: int,
+    out_channels: int,
+    backbone: str | None = None,
+    width: float = 1.0,
+    **options: Any,
+) -> nn.Module:
+    """The network called `name`, or one of your own by `"package.module:builder"`.
+
+    Args:
+        name: a key of `NETS`, or where to import a builder from. A builder of your own is called with `dims`,
+            `in_channels`, `out_channels`, the options, and `backbone` and `width` where they are not the default.
+        dims: 2 or 3.
+        in_channels: image channels.
+        out_channels: logits per voxel.
+        backbone: name of the encoder, for nets that have a choice.
+        width: multiplies the number of features.
+        **options: what the net itself takes, e.g. `channels`, `norm`.
+
+    Raises:
+        ConfigError: for an unknown name or option, or a builder that does not give an `nn.Module`.
+
+    Example:
+        >>> build_net("unet", dims=2, in_channels=1, out_channels=2, channels=(8, 16))(torch.zeros(1, 1, 9, 9)).shape
+        torch.Size([1, 2, 9, 9])
+    """
+    if width <= 0:
+        raise ConfigError(f"net.width is {width}; expected a positive number")
+    fixed: dict[str, Any] = {"dims": dims, "in_channels": in_channels, "out_channels": out_channels}
+    if backbone is not None:
+        options["backbone"] = backbone
+    if width != 1.0:
+        options["width"] = width
+    if ":" in name:
+        return _build_plugin(name, fixed, options)
+    if name not in NETS:
+        near = get_close_matches(name, NETS, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(
+            f"net.name is {name!r}; known nets are {', '.join(sorted(NETS))}, "
+            f'or your own as "package.module:builder"{hint}'
+        )
+    builder = NETS[name]
+    known = [p for p in inspect.signature(builder).parameters if p not in fixed]
+    if backbone is not None and "backbone" not in known:
+        raise ConfigError(f"net.backbone is {backbone!r}, but {name} has no choice of backbone; leave it out")
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        near = get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{name} has no option {unknown[0]!r}; it takes {', '.join(known)}{hint}")
+    return builder(**fixed, **options)
+
+
+def _build_plugin(name: str, fixed: dict[str, Any], options: dict[str, Any]) -> nn.Module:
+    from medseg.plugins import resolve
+
+    builder = resolve(name, "net")
+    arguments = {**fixed, **options}
+    try:
+        inspect.signature(builder).bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"{name} cannot be called with {', '.join(arguments)}: {error}") from None
+    net = builder(**arguments)
+    if not isinstance(net, nn.Module):
+        raise ConfigError(f"{name} gave a {type(net).__name__}; expected a torch.nn.Module")
+    return net
