@@ -1,0 +1,66 @@
+"""The one policy for empty masks; every metric's docstring points here.
+
+| prediction | reference | Dice, IoU, NSD | HD95, ASSD |
+|---|---|---|---|
+| holds the label | holds the label | value | value |
+| empty | empty | NaN | NaN |
+| empty | holds the label | 0 | infinity |
+| holds the label | empty | 0 | infinity |
+
+Over a data set, means run over the cases whose *reference* holds the label: a set that no prediction can change.
+Infinite distances are counted and enter the mean as the diagonal of the image. Cases whose reference lacks the label
+are scored apart (specificity, false-positive volume and count), so finding nothing where there is nothing is rewarded.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["DISTANCES", "OVERLAPS", "bounded", "empty_score"]
+
+OVERLAPS = ("dice", "iou", "nsd")
+"""Metrics in [0, 1] where 1 is best."""
+
+DISTANCES = ("hd95", "assd")
+"""Metrics in mm (or pixels) where 0 is best."""
+
+
+def empty_score(metric: str, pred_empty: bool, ref_empty: bool) -> float | None:
+    """What a metric is when at least one mask is empty; None when neither is.
+
+    Args:
+        metric: one of `OVERLAPS` and `DISTANCES`.
+        pred_empty: the prediction does not hold the label.
+        ref_empty: the reference does not hold the label.
+
+    Example:
+        >>> empty_score("dice", True, False), empty_score("hd95", True, False), empty_score("dice", False, False)
+        (0.0, inf, None)
+    """
+    if pred_empty and ref_empty:
+        return math.nan
+    if pred_empty or ref_empty:
+        return math.inf if metric in DISTANCES else 0.0
+    return None
+
+
+def bounded(values: ArrayLike, diagonals: ArrayLike) -> tuple[NDArray[np.float64], int]:
+    """The values that enter a mean: infinite ones become the image diagonal of their case, and are counted.
+
+    Args:
+        values: `(n,)` scores of one metric.
+        diagonals: `(n,)` length of each case's image diagonal, in the unit of the metric.
+
+    Returns:
+        `(n,)` finite values, and how many were infinite.
+
+    Example:
+        >>> bounded([1.5, float("inf")], [100.0, 120.0])
+        (array([  1.5, 120. ]), 1)
+    """
+    found = np.asarray(values, dtype=np.float64)
+    infinite = np.isinf(found)
+    return np.where(infinite, np.asarray(diagonals, dtype=np.float64), found), int(infinite.sum())

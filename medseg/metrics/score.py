@@ -1,0 +1,187 @@
+"""`score_case`: all scores of one case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medseg.errors import ConfigError, DatasetError, GeometryError
+from medseg.labels import LabelScheme
+from medseg.metrics.empty import DISTANCES
+from medseg.metrics.overlap import LabelMaps, Overlap
+from medseg.metrics.surface import surface_distances
+
+__all__ = ["DEFINITIONS", "METRICS", "ScoreOptions", "label_groups", "score_case", "score_maps"]
+
+METRICS = ("dice", "iou", "hd95", "assd", "nsd")
+"""Names of the metrics, in the order reports show them."""
+
+_SURFACE = (*DISTANCES, "nsd")
+_CHOICES = {"surface": ("voxel",), "hd95": ("max_directed", "pooled"), "assd": ("pooled", "mean")}
+# A larger value is a sign of an intensity image handed in by mistake, and would need a table of that many entries.
+_LARGEST_LABEL = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreOptions:
+    """Which metrics, by which convention.
+
+    Args:
+        metrics: names out of `METRICS`.
+        tolerance_mm: tolerance of NSD.
+        surface: "voxel", every surface voxel counts the same.
+        hd95: "max_directed" or "pooled".
+        assd: "pooled" or "mean".
+
+    Raises:
+        ConfigError: for an unknown metric or convention, or a tolerance that is not a positive number.
+    """
+
+    metrics: tuple[str, ...] = METRICS
+    tolerance_mm: float = 2.0
+    surface: str = "voxel"
+    hd95: str = "max_directed"
+    assd: str = "pooled"
+
+    def __post_init__(self) -> None:
+        unknown = [m for m in self.metrics if m not in METRICS]
+        if unknown or not self.metrics:
+            raise ConfigError(f"unknown metric {', '.join(map(repr, unknown)) or '(none given)'}; there are {METRICS}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is not a convention here; there are {choices}")
+        if not (np.isfinite(self.tolerance_mm) and self.tolerance_mm > 0):
+            raise ConfigError(f"tolerance_mm is {self.tolerance_mm}; it must be a positive number of millimetres")
+
+
+def score_case(
+    pred: ArrayLike,
+    ref: ArrayLike,
+    spacing_mm: Sequence[float] | None = None,
+    labels: Sequence[int] | Mapping[str, int | Sequence[int]] | LabelScheme | None = None,
+    metrics: Sequence[str] = METRICS,
+    tolerance_mm: float = 2.0,
+    surface: str = "voxel",
+    hd95: str = "max_directed",
+    assd: str = "pooled",
+) -> dict[Any, dict[str, float]]:
+    """Scores of every label in one case.
+
+    Args:
+        pred: `(I, J, K)` or `(I, J)` label map: non-negative integers, or bool.
+        ref: the reference, same shape.
+        spacing_mm: distance of neighbouring voxels along each axis, in mm. Needed for "nsd", whose tolerance is in
+            mm; without it "hd95" and "assd" come out in voxels.
+        labels: the integers to score; or a scheme or mapping of names, whose regions count as labels; or None for
+            every positive integer that occurs. Voxels whose reference is the scheme's `ignore` take part in nothing.
+        metrics: any of "dice", "iou", "hd95", "assd", "nsd".
+        tolerance_mm: tolerance of NSD in mm; a distance equal to it counts as within.
+        surface: "voxel": each surface voxel counts the same, as in MONAI.
+        hd95: "max_directed" (larger of the two directed percentiles, as MONAI) or "pooled" (as medpy).
+        assd: "pooled" (mean over both surfaces' voxels together, as MONAI) or "mean" (of the two directed means).
+
+    Returns:
+        label -> metric -> score. Keys are the integers, or the scheme's names. Empty masks as
+        `medseg.metrics.empty` says: both empty NaN, one empty 0 for overlaps and infinity for distances.
+
+    Raises:
+        ConfigError: for an unknown metric or convention, or NSD without a spacing.
+        DatasetError: if an array does not hold non-negative integers.
+        GeometryError: if the shapes differ or are not 2D or 3D, or the spacing does not fit them.
+
+    Example:
+        >>> pred, ref = np.zeros((2, 8, 8), int)
+        >>> pred[2, 2], ref[2, 3] = 1, 1
+        >>> score_case(pred, ref, spacing_mm=(1.0, 2.0), labels=(1,), metrics=("dice", "hd95", "nsd"))
+        {1: {'dice': 0.0, 'hd95': 2.0, 'nsd': 1.0}}
+    """
+    options = ScoreOptions(tuple(metrics), tolerance_mm, surface, hd95, assd)
+    pred_array, ref_array = _label_map(pred, "the prediction"), _label_map(ref, "the reference")
+    if pred_array.shape != ref_array.shape:
+        raise GeometryError(
+            f"the prediction has shape {pred_array.shape}, the reference {ref_array.shape}; they must be on one grid"
+        )
+    if ref_array.ndim not in (2, 3) or not ref_array.size:
+        raise GeometryError(f"label maps must be 2D or 3D and hold voxels, found shape {ref_array.shape}")
+    if spacing_mm is None:
+        if "nsd" in options.metrics:
+            raise ConfigError(
+                "nsd has a tolerance in mm and needs spacing_mm=(...); where the spacing is not known, leave nsd out of "
+                "metrics"
+            )
+        spacing_mm = (1.0,) * ref_array.ndim
+    if len(spacing_mm) != ref_array.ndim or not all(np.isfinite(s) and s > 0 for s in spacing_mm):
+        raise GeometryError(
+            f"spacing_mm={tuple(spacing_mm)} does not fit shape {ref_array.shape}: one positive number per axis"
+        )
+    groups, ignore = label_groups(labels, pred_array, ref_array)
+    maps = LabelMaps.of(pred_array, ref_array, spacing_mm, [v for each in groups.values() for v in each], ignore)
+    return {label: score_maps(maps, values, options)[0] for label, values in groups.items()}
+
+
+def score_maps(maps: LabelMaps, values: Sequence[int], options: ScoreOptions) -> tuple[dict[str, float], Overlap]:
+    """Scores of one label, and its voxel counts; `maps` as `LabelMaps.of` gives them."""
+    overlap = maps.overlap(values)
+    distances = surface_distances(maps, values) if any(m in _SURFACE for m in options.metrics) else None
+    scores: dict[str, float] = {}
+    for metric in options.metrics:
+        if metric in ("dice", "iou"):
+            scores[metric] = getattr(overlap, metric)
+        elif distances is not None:
+            if metric == "nsd":
+                scores[metric] = distances.nsd(options.tolerance_mm)
+            else:
+                convention: str = getattr(options, metric)
+                scores[metric] = getattr(distances, metric)(convention)
+    return scores, overlap
+
+
+def label_groups(
+    labels: Sequence[int] | Mapping[str, int | Sequence[int]] | LabelScheme | None, *arrays: NDArray[Any]
+) -> tuple[dict[Any, tuple[int, ...]], int | None]:
+    """Key -> the integers that belong to it, and the ignored value.
+
+    Raises:
+        ConfigError: for no labels, or one that is not a positive integer.
+    """
+    if isinstance(labels, Mapping):
+        labels = LabelScheme.from_mapping(labels)
+    if isinstance(labels, LabelScheme):
+        return dict(zip(labels.names, labels.values, strict=True)), labels.ignore
+    if labels is None:
+        found = {int(v) for array in arrays for v in np.unique(array)} - {0}
+        return {v: (v,) for v in sorted(found)}, None
+    values = list(labels)
+    if not values or any(isinstance(v, bool) or int(v) != v or v <= 0 for v in values):
+        raise ConfigError(f"labels={tuple(values)} must name positive integers, e.g. (1, 2); 0 is the background")
+    return {v: (int(v),) for v in values}, None
+
+
+def _label_map(array: ArrayLike, name: str) -> NDArray[Any]:
+    found = np.asarray(array)
+    if found.dtype.kind not in "buif":
+        raise DatasetError(f"{name} must be an array of integers, found {type(array).__name__} of {found.dtype}")
+    if found.dtype.kind == "f":
+        whole = found.astype(np.int64)
+        if not np.array_equal(whole, found):
+            raise DatasetError(f"{name} holds numbers that are no integers: label maps are needed, not probabilities")
+        found = whole
+    if found.size and (found.dtype.kind == "i" and int(found.min()) < 0):
+        raise DatasetError(f"{name} holds negative values down to {int(found.min())}; labels are 0 and above")
+    if found.size and found.dtype.itemsize > 2 and int(found.max()) > _LARGEST_LABEL:
+        raise DatasetError(f"{name} holds values up to {int(found.max())}; this looks like an image, not a label map")
+    return found
+
+
+DEFINITIONS = {
+    "dice": "Dice coefficient 2TP / (2TP + FP + FN) (Dice 1945)",
+    "iou": "intersection over union TP / (TP + FP + FN) (Jaccard 1912)",
+    "hd95": "95th percentile Hausdorff distance",
+    "assd": "average symmetric surface distance (Heimann 2009)",
+    "nsd": "normalised surface Dice (Nikolov 2018)",
+}
+"""What each metric is, for the method text of reports."""
