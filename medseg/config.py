@@ -28,6 +28,7 @@ __all__ = [
     "TrainingConfig",
     "WindowConfig",
     "load_config",
+    "packaged",
     "packaged_configs",
     "parse_overrides",
     "validate_model",
@@ -137,7 +138,7 @@ class AugmentationConfig(_Part):
 
 
 class TrainingConfig(_Part):
-    """How long and how to train. With neither limit given, 1000 iterations per training case, at most 250 000."""
+    """How long and how to train; with neither limit given, one hour."""
 
     init: Path | None = None
     max_minutes: Positive | None = None
@@ -249,10 +250,20 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return result
 
 
+def packaged(name: str) -> Path | None:
+    """A folder that comes with medseg: inside the installed package, or in the source tree; None if it did not come."""
+    here = Path(__file__).parent
+    inside = here / "_packaged" / name
+    if inside.is_dir():
+        return inside
+    beside = here.parent / name
+    # Next to an installed package lie other people's folders, so only a source tree is looked into.
+    return beside if beside.is_dir() and (here.parent / "pyproject.toml").is_file() else None
+
+
 def packaged_configs() -> dict[str, Path]:
     """Name -> file of the presets that come with medseg, e.g. 'lung'."""
-    here = Path(__file__).parent
-    folder = next((f for f in (here / "_packaged" / "configs", here.parent / "configs") if f.is_dir()), None)
+    folder = packaged("configs")
     return {} if folder is None else {f.stem: f for f in sorted(folder.glob("*.yaml"))}
 
 

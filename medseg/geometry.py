@@ -214,8 +214,8 @@ def crop(volume: Volume, start: Sequence[int], stop: Sequence[int]) -> Volume:
     """
     if any(not 0 <= a < b <= n for a, b, n in zip(start, stop, volume.shape, strict=True)):
         raise GeometryError(f"box {tuple(start)}..{tuple(stop)} does not lie inside {volume!r}")
-    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-    return replace(volume, array=volume.array[(..., *box)], affine=_shifted(volume.affine, start))
+    box: tuple[Any, ...] = (..., *(slice(a, b) for a, b in zip(start, stop, strict=True)))
+    return replace(volume, array=volume.array[box], affine=_shifted(volume.affine, start))
 
 
 def pad(volume: Volume, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Volume:
