@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
+from medseg.windowing import PRESETS
 
 __all__ = [
     "AugmentationConfig",
@@ -40,8 +42,17 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+def _ascending(values: tuple[float, float]) -> tuple[float, float]:
+    if values[0] > values[1]:
+        raise ValueError("the first value must not be above the second")
+    return values
+
+
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class SplitConfig(_Part):
@@ -67,6 +78,12 @@ class WindowConfig(_Part):
     width: Positive
     function: Literal["LINEAR", "LINEAR_EXACT"] = "LINEAR"
 
+    @model_validator(mode="after")
+    def _wide_enough(self) -> WindowConfig:
+        if self.function == "LINEAR" and self.width < 1:
+            raise ValueError("a LINEAR window is at least 1 wide")
+        return self
+
 
 class DataConfig(_Part):
     """Where the cases are and what their labels mean."""
@@ -80,6 +97,14 @@ class DataConfig(_Part):
     modality: str | tuple[str, ...] | None = None
     window: str | WindowConfig | None = None
     split: SplitConfig | None = None
+
+    @model_validator(mode="after")
+    def _known_names(self) -> DataConfig:
+        if isinstance(self.window, str) and self.window not in PRESETS:
+            raise ValueError(f"window {self.window!r} is not a preset; there are: {', '.join(PRESETS)}")
+        if self.labels is not None:
+            LabelScheme.from_mapping(self.labels, self.ignore)
+        return self
 
 
 class PlanConfig(_Part):
@@ -117,7 +142,7 @@ class AugmentationConfig(_Part):
     enabled: bool = True
     spatial_probability: Fraction = 0.9
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
-    scale: tuple[Positive, Positive] = (0.75, 1.33)
+    scale: Range = (0.75, 1.33)
     elastic_probability: Fraction = 0.3
     elastic_magnitude: Annotated[float, Field(ge=0, le=0.5)] = 0.04
     elastic_grid: Annotated[int, Field(ge=2, le=32)] = 4
@@ -125,15 +150,15 @@ class AugmentationConfig(_Part):
     noise_probability: Fraction = 0.15
     noise_std: Annotated[float, Field(ge=0)] = 0.15
     blur_probability: Fraction = 0.1
-    blur_sigma: tuple[Positive, Positive] = (0.5, 1.0)
+    blur_sigma: Range = (0.5, 1.0)
     brightness_probability: Fraction = 0.15
-    brightness: tuple[Positive, Positive] = (0.75, 1.25)
+    brightness: Range = (0.75, 1.25)
     contrast_probability: Fraction = 0.15
-    contrast: tuple[Positive, Positive] = (0.75, 1.25)
+    contrast: Range = (0.75, 1.25)
     gamma_probability: Fraction = 0.25
-    gamma: tuple[Positive, Positive] = (0.7, 1.5)
+    gamma: Range = (0.7, 1.5)
     low_resolution_probability: Fraction = 0.1
-    low_resolution: tuple[Positive, Positive] = (0.5, 1.0)
+    low_resolution: Range = (0.5, 1.0)
     custom: str | None = None
 
 
@@ -206,16 +231,40 @@ def validate_model(model: type[Model], values: Any, source: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            names = _names_beside(model, [str(part) for part in first["loc"][:-1]])
-            near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"valid here: {', '.join(names)}"
-            raise ConfigError(f"{source}: unknown key {key!r}; {hint}") from None
-        if first["type"] == "missing":
-            raise ConfigError(f"{source}: {key} is missing; give it in the file or as {key}=VALUE") from None
-        raise ConfigError(f"{source}: {key}: {first['msg']}, found {first['input']!r}") from None
+        raise ConfigError(f"{source}: {_first_complaint(model, values, error.errors())}") from None
+
+
+def _first_complaint(model: type[BaseModel], values: Any, errors: Sequence[ErrorDetails]) -> str:
+    paths = [_path_in(values, each) for each in errors]
+    # Each branch of a union complains; the one that got furthest into the values is the one that was meant.
+    same = [n for n, path in enumerate(paths) if path[: len(paths[0])] == paths[0]]
+    deepest = max(same, key=lambda n: len(paths[n]))
+    path, first = paths[deepest], errors[deepest]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        names = _names_beside(model, path[:-1])
+        near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid here: {', '.join(names)}"
+        return f"unknown key {key!r}; {hint}"
+    if first["type"] == "missing":
+        return f"{key} is missing; give it in the file or as {key}=VALUE"
+    told = dict.fromkeys(e["msg"].removeprefix("Value error, ") for n, e in enumerate(errors) if paths[n] == path)
+    found = "" if isinstance(first["input"], dict) else f", found {first['input']!r}"
+    return f"{key}: {', or '.join(told)}{found}"
+
+
+def _path_in(values: Any, error: ErrorDetails) -> list[str]:
+    """Where in the values an error lies, without the names pydantic gives to the branches of a union."""
+    path, current = [], values
+    for part in error["loc"]:
+        if (isinstance(current, Mapping) and part in current) or (
+            isinstance(current, list | tuple) and isinstance(part, int) and part < len(current)
+        ):
+            current = current[part]
+        elif error["type"] != "missing" or part != error["loc"][-1]:
+            continue
+        path.append(str(part))
+    return path
 
 
 def _names_beside(model: type[BaseModel], path: Sequence[str]) -> list[str]:

@@ -60,7 +60,13 @@ class Reorientation:
 
     @classmethod
     def between(cls, affine: NDArray[np.float64], target: str) -> Reorientation:
-        """The axis moves that bring a 3D grid with this affine closest to `target`, e.g. 'RAS'."""
+        """The axis moves that bring a 3D grid with this affine closest to `target`, e.g. 'RAS'.
+
+        Raises:
+            GeometryError: if `target` does not name each of the three directions once.
+        """
+        if sorted("LR" * (c in "LR") + "PA" * (c in "PA") + "IS" * (c in "IS") for c in target) != ["IS", "LR", "PA"]:
+            raise GeometryError(f"{target!r} is not an orientation: one letter each of L/R, P/A and I/S, e.g. 'RAS'")
         source = nib_orientations.io_orientation(affine)
         wanted = nib_orientations.axcodes2ornt(tuple(target))
         axes, flips = [], []
@@ -186,24 +192,37 @@ def resample_like(volume: Volume, reference: Volume, order: int = 1, outside: fl
     for each in (volume, reference):
         if each.dims != 3 or not each.spacing_known:
             raise GeometryError(f"resampling to another grid needs 3D volumes with known spacing, found {each!r}")
+    if volume.same_geometry(reference):
+        kept = volume.array if order == 0 else volume.array.astype(np.float32)
+        return replace(volume, array=kept, affine=reference.affine)
     matrix = np.linalg.inv(volume.affine) @ reference.affine
+    inside = _inside(matrix, volume.shape, reference.shape)
 
     def one(array: Array) -> Array:
         source = array if order == 0 else array.astype(np.float32)
-        return np.asarray(
-            ndimage.affine_transform(
-                source,
-                matrix[:3, :3],
-                matrix[:3, 3],
-                reference.shape,
-                order=order,
-                cval=outside,
-                mode="constant",
-            )
+        # scipy's own `constant` mode would also cut off the outer half of every border voxel.
+        sampled = ndimage.affine_transform(
+            source, matrix[:3, :3], matrix[:3, 3], reference.shape, order=order, mode="nearest"
         )
+        sampled[~inside] = outside
+        return np.asarray(sampled)
 
     array = np.stack([one(c) for c in volume.array]) if volume.channels else one(volume.array)
     return replace(volume, array=array, affine=reference.affine)
+
+
+def _inside(matrix: NDArray[np.float64], source: Sequence[int], shape: Sequence[int]) -> NDArray[np.bool_]:
+    """Where a grid of `shape` lies within the outer edges of a grid of shape `source`; `matrix` maps index to index."""
+    result = np.empty(tuple(shape), dtype=bool)
+    j, k = np.arange(shape[1])[:, None], np.arange(shape[2])
+    edge = 0.5 + 1e-4  # a point on the edge must not fall off by rounding
+    for i in range(shape[0]):
+        plane = np.ones(tuple(shape[1:]), dtype=bool)
+        for axis, n in enumerate(source):
+            position = matrix[axis, 0] * i + matrix[axis, 1] * j + matrix[axis, 2] * k + matrix[axis, 3]
+            plane &= (position >= -edge) & (position <= n - 1 + edge)
+        result[i] = plane
+    return result
 
 
 def crop(volume: Volume, start: Sequence[int], stop: Sequence[int]) -> Volume:

@@ -48,6 +48,7 @@ class LabelScheme:
             ConfigError: for no labels, a negative value, a value used by two plain labels, or `ignore` used as a label.
         """
         names, values = [], []
+        is_regions = False
         for name, value in labels.items():
             each = (int(value),) if isinstance(value, int) else tuple(int(v) for v in value)
             if each == (0,):
@@ -56,7 +57,7 @@ class LabelScheme:
                 raise ConfigError(f"label {name!r} has value {value}; labels are positive integers, 0 is background")
             names.append(str(name))
             values.append(each)
-        is_regions = any(not isinstance(v, int) for v in labels.values())
+            is_regions = is_regions or not isinstance(value, int)
         flat = [v for each in values for v in each]
         if not names:
             raise ConfigError("data.labels names no label besides background; give e.g. labels: {lung: 1}")

@@ -102,9 +102,9 @@ def window(
         center, width = PRESETS[preset].center_hu, PRESETS[preset].width_hu
     if center is None or width is None:
         raise ConfigError("a window needs a preset name, or both center and width")
-    smallest_width = 1.0 if function == "LINEAR" else 0.0
     if not (width >= 1.0 if function == "LINEAR" else width > 0.0):
-        raise ConfigError(f"window width {width} is too small for {function}: it must be above {smallest_width}")
+        least = "at least 1" if function == "LINEAR" else "above 0"
+        raise ConfigError(f"window width {width} is too small for {function}: it must be {least}")
     array = image.array if isinstance(image, Volume) else np.asarray(image)
     values = array.astype(np.float32)
     if function == "LINEAR":
