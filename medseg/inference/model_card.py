@@ -1,0 +1,66 @@
+"""The model card: what a bundle is, in words, for whoever finds the folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medseg.inference.bundle import BundleInfo
+
+__all__ = ["model_card"]
+
+
+def model_card(info: BundleInfo, weight_files: Sequence[str]) -> str:
+    """Markdown for `README.md` of a bundle.
+
+    Args:
+        info: contents of `model.json`.
+        weight_files: names of the weight files.
+    """
+    plan, net, made = info.plan, info.net, info.provenance
+    spacing = "pixels" if plan.spacing_mm is None else " x ".join(f"{s:g}" for s in plan.spacing_mm) + " mm"
+    windows = " x ".join(map(str, plan.patch_size))
+    labels = "\n".join(
+        f"| {name} | {value if isinstance(value, int) else list(value)} |" for name, value in info.labels.items()
+    )
+    backbone = f", backbone {net.backbone}" if net.backbone else ""
+    scores = (
+        "\n".join(f"- {name}: `{json.dumps(value)}`" for name, value in sorted(info.scores.items()))
+        or "- none recorded"
+    )
+    dataset = "\n".join(f"- {name}: {json.dumps(value)}" for name, value in made.dataset.items()) or "- not described"
+    return f"""# Segmentation model
+
+Made by medseg {made.medseg or "(unknown version)"} with torch {made.torch or "(unknown version)"}.
+Research software, not a medical device.
+
+| label | value |
+|---|---|
+{labels}
+
+## Use
+
+    medseg predict THIS_FOLDER studies/ -o masks/
+
+## Network
+
+- {net.name}{backbone}, {net.dims}D, {net.in_channels} image channel(s), {net.out_channels} output channels
+- grid: {spacing}, orientation {plan.orientation or "as stored"}, windows of {windows} voxels
+- {made.iterations} iterations, {made.seconds:.0f} s of training, configuration {made.config_hash[:12] or "unknown"}
+- weights: {", ".join(sorted(weight_files))}
+
+## Training data
+
+{dataset}
+
+## Scores on validation cases
+
+{scores}
+
+## Licences
+
+- training data: {info.data_license}
+- weights: {info.weight_license}
+"""

@@ -1,0 +1,249 @@
+"""`Model`: a bundle with its networks built, ready to predict one image after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from medseg.errors import CheckpointError, ConfigError, GeometryError, MissingPartError, ReadError
+from medseg.inference.bundle import Bundle, BundleInfo, NetInfo, load_bundle
+from medseg.inference.restore import to_label_map, to_probabilities
+from medseg.inference.sliding_window import sliding_window
+from medseg.inference.tta import allowed_mirror_axes
+from medseg.labels import LabelScheme
+from medseg.preparation.grid import GridMap, to_network_grid
+from medseg.preparation.normalize import normalize, scales_for
+from medseg.volume import Volume
+
+__all__ = ["Model", "load_model", "resolve_device"]
+
+# Voxels per forward pass: beyond this a larger batch no longer runs faster, it only takes memory.
+BATCH_VOXELS = {"cpu": 2**18, "cuda": 2**22}
+LARGEST_BATCH = 32
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called `name`: 'auto' is the first CUDA device where there is one, else the CPU.
+
+    Raises:
+        ConfigError: for a name that torch does not know, or a device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).split("\n")[0][:100]
+        raise ConfigError(f"device {name!r} cannot be used ({reason}); use auto, cpu or cuda") from None
+    return device
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model ready to predict; the networks of all folds are loaded.
+
+    Args:
+        info: contents of `model.json`.
+        nets: one per fold, in eval mode on `device`; their logits are averaged.
+        device: where the networks are.
+        model_hash: identifies `model.json` and all weights.
+
+    Example:
+        >>> labels = load_model("runs/lung/model").predict(medseg.read("study/"))
+    """
+
+    info: BundleInfo
+    nets: tuple[nn.Module, ...]
+    device: torch.device
+    model_hash: str
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """What the values of a predicted label map mean."""
+        return self.info.scheme
+
+    def mirror_axes(self, mirror: bool | None = None) -> tuple[int, ...]:
+        """The axes that are mirrored: those the bundle permits, never across left/right pairs; none for False."""
+        if mirror is False:
+            return ()
+        allowed = allowed_mirror_axes(self.info.plan.dims, self.info.plan.orientation, self.scheme)
+        return tuple(axis for axis in self.info.prediction.mirror_axes if axis in allowed)
+
+    def predict(
+        self,
+        image: Volume | NDArray[Any],
+        affine: NDArray[np.float64] | None = None,
+        channels: int = 0,
+        *,
+        mirror: bool | None = None,
+        overlap: float | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Volume:
+        """The label map of an image, on the image's own grid.
+
+        Args:
+            image: a volume; or an array (I, J[, K]), (C, I, J[, K]) if `channels` is C. Grey levels as in the files
+                the model was trained on (HU for CT).
+            affine: of an array: (4, 4) voxel index to mm in RAS+; without it the spacing is unknown.
+            channels: of an array: leading channels, 0 for none.
+            mirror: test-time mirroring; None and True: along the axes the bundle permits.
+            overlap: least overlap of windows in [0, 1); None: the bundle's.
+            batch_size: windows per forward pass; None: chosen from the window's size.
+            progress: called with (windows done, windows in all).
+
+        Returns:
+            Integers (I, J[, K]) with the dataset's own label values; affine, metadata and findings are the image's.
+
+        Raises:
+            GeometryError: dimensions, channels or an unknown spacing that do not fit the model.
+            ReadError: NaN or infinite voxels.
+        """
+        volume = _as_volume(image, affine, channels)
+        logits, grid = self.predict_logits(
+            volume, mirror=mirror, overlap=overlap, batch_size=batch_size, progress=progress
+        )
+        return self.to_labels(logits, grid, volume)
+
+    def predict_logits(
+        self,
+        image: Volume | NDArray[Any],
+        affine: NDArray[np.float64] | None = None,
+        channels: int = 0,
+        *,
+        mirror: bool | None = None,
+        overlap: float | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[Tensor, GridMap]:
+        """Mean logits of all folds, float32 (K, *network grid), and the map that leads back to the image's grid.
+
+        Arguments and errors are those of `predict`.
+        """
+        plan = self.info.plan
+        array, grid = self._network_input(_as_volume(image, affine, channels))
+        tensor = torch.from_numpy(normalize(array, scales_for(array, plan)))
+        del array
+        tensor = tensor.to(self._place_for(tensor, self.info.net.out_channels))
+        if batch_size is None:
+            limit = BATCH_VOXELS.get(self.device.type, BATCH_VOXELS["cpu"])
+            batch_size = max(1, min(LARGEST_BATCH, limit // math.prod(plan.patch_size)))
+        logits: Tensor | None = None
+        for number, net in enumerate(self.nets):
+            logits = sliding_window(
+                net,
+                tensor,
+                plan.patch_size,
+                self.info.net.out_channels,
+                overlap=self.info.prediction.overlap if overlap is None else overlap,
+                batch_size=batch_size,
+                mirror_axes=self.mirror_axes(mirror),
+                progress=_member(progress, number, len(self.nets)),
+                out=logits,
+                share=1 / len(self.nets),
+            )
+        assert logits is not None  # load_model refuses a bundle without weights
+        return logits, grid
+
+    def to_labels(self, logits: Tensor, grid: GridMap, like: Volume) -> Volume:
+        """The label map of `predict_logits`, on the grid of the image they were made from."""
+        return like.with_array(grid.to_native(to_label_map(logits, grid.oriented_shape, self.scheme)))
+
+    def to_probabilities(self, logits: Tensor, grid: GridMap, like: Volume) -> Volume:
+        """Probability of each label or region, float16 (labels, I, J[, K]) on the image's grid, without background."""
+        oriented = to_probabilities(logits, grid.oriented_shape, self.scheme)
+        native = np.stack([grid.to_native(each) for each in oriented])
+        return like.with_array(native, channels=len(native))
+
+    def _network_input(self, volume: Volume) -> tuple[NDArray[Any], GridMap]:
+        what = volume.metadata.source or "the image"
+        if volume.array.dtype.kind not in "biuf":
+            raise ReadError(f"{what} holds {volume.array.dtype} values; a model needs real numbers")
+        if volume.array.dtype.kind == "f" and not all(np.isfinite(part).all() for part in volume.array):
+            raise ReadError(f"{what} holds NaN or infinite voxels; replace them before prediction")
+        if not volume.channels:
+            volume = volume.with_array(volume.array[None], channels=1)
+        return to_network_grid(volume, self.info.plan)
+
+    def _place_for(self, image: Tensor, out_channels: int) -> torch.device:
+        """The network's device where image and logits take less than half of its free memory, else the CPU."""
+        if self.device.type != "cuda":
+            return torch.device("cpu") if self.device.type == "cpu" else self.device
+        free, _ = torch.cuda.mem_get_info(self.device)
+        needed = image.nbytes + out_channels * image[0].nbytes
+        return self.device if needed < free / 2 else torch.device("cpu")
+
+
+def load_model(path: str | Path, device: str = "auto") -> Model:
+    """A model from a bundle (folder, zip, or a run folder that holds one).
+
+    Args:
+        path: the bundle.
+        device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
+
+    Raises:
+        CheckpointError: missing or damaged bundle, unknown format, weights that do not fit the net.
+        ConfigError: unknown device.
+        MissingPartError: if the net is a plug-in that is not installed here.
+    """
+    place = resolve_device(device)
+    bundle = load_bundle(path)
+    nets = tuple(_build(bundle, fold, state).to(place).eval() for fold, state in bundle.weights.items())
+    for net in nets:
+        net.requires_grad_(False)
+    return Model(bundle.info, nets, place, bundle.model_hash)
+
+
+def _build(bundle: Bundle, fold: int, state: dict[str, Tensor]) -> nn.Module:
+    info: NetInfo = bundle.info.net
+    where = f"{bundle.path}: weights_fold{fold}.safetensors"
+    try:
+        net = info.build()
+    except ConfigError as error:
+        if ":" in info.name:
+            raise MissingPartError(
+                f"{bundle.path} needs the net {info.name}, which is not part of medseg: {error}"
+            ) from None
+        raise CheckpointError(f"{bundle.path}: {error}") from None
+    own = net.state_dict()
+    wrong = [f"{k} is missing" for k in own if k not in state]
+    wrong += [f"{k} is not in the net" for k in state if k not in own]
+    wrong += [
+        f"{k} has shape {tuple(state[k].shape)}, the net {tuple(v.shape)}"
+        for k, v in own.items()
+        if k in state and state[k].shape != v.shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise CheckpointError(f"{where} does not fit the net {info.name}: {wrong[0]}{more}")
+    if any(not torch.isfinite(value).all() for value in state.values() if value.is_floating_point()):
+        raise CheckpointError(f"{where} holds NaN or infinite weights; train again")
+    net.load_state_dict(state)
+    return net
+
+
+def _as_volume(image: Volume | NDArray[Any], affine: NDArray[np.float64] | None, channels: int) -> Volume:
+    if isinstance(image, Volume):
+        if affine is not None or channels not in (0, image.channels):
+            raise GeometryError("a Volume brings its own affine and channels; give them only beside an array")
+        return image
+    return Volume(
+        np.asarray(image), np.eye(4) if affine is None else affine, channels, spacing_known=affine is not None
+    )
+
+
+def _member(
+    progress: Callable[[int, int], None] | None, number: int, members: int
+) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(number * total + done, members * total)

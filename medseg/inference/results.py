@@ -1,0 +1,100 @@
+"""What became of the cases of one prediction run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from medseg.errors import MedsegError, PartialFailure
+from medseg.inference.ledger import LedgerRow
+
+__all__ = ["StudiesResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class StudiesResult:
+    """What became of each case.
+
+    Args:
+        out: the output folder.
+        rows: what was done or failed in this call, in order.
+        skipped: cases that were done before.
+        planned: cases that would be done (dry run).
+        errors: one per failed row, in order.
+    """
+
+    out: Path
+    rows: tuple[LedgerRow, ...]
+    skipped: tuple[str, ...] = ()
+    planned: tuple[str, ...] = ()
+    errors: tuple[MedsegError, ...] = ()
+
+    @property
+    def failed(self) -> tuple[LedgerRow, ...]:
+        """Rows of the cases that failed."""
+        return tuple(row for row in self.rows if row.state == "failed")
+
+    @property
+    def done(self) -> tuple[LedgerRow, ...]:
+        """Rows of the cases that have a mask now."""
+        return tuple(row for row in self.rows if row.state != "failed")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Cases by what became of them."""
+        states = [row.state for row in self.rows] + ["skipped"] * len(self.skipped) + ["planned"] * len(self.planned)
+        return {state: states.count(state) for state in dict.fromkeys(states)}
+
+    @property
+    def exit_code(self) -> int:
+        """0 all well, 4 some failed, else (all failed) the code they share, 3 where they differ."""
+        if not self.failed:
+            return 0
+        if self.done or self.skipped:
+            return PartialFailure.exit_code
+        codes = {error.exit_code for error in self.errors}
+        return codes.pop() if len(codes) == 1 else MedsegError.exit_code
+
+    def raise_for_failures(self) -> None:
+        """Raise what the command line ends with, nothing if no case failed.
+
+        Raises:
+            PartialFailure: some cases failed.
+            MedsegError: all cases failed; the error of the first, if all are of its kind.
+        """
+        if not self.failed:
+            return
+        first = self.errors[0]
+        if self.exit_code == PartialFailure.exit_code:
+            raise PartialFailure(
+                f"{len(self.failed)} of {len(self.failed) + len(self.done) + len(self.skipped)} cases failed, first "
+                f"{self.failed[0].case}: {first}; all reasons are in {self.out / 'ledger.jsonl'}"
+            )
+        kind = type(first) if self.exit_code == first.exit_code else MedsegError
+        if len(self.failed) == 1:
+            raise kind(str(first))
+        raise kind(
+            f"all {len(self.failed)} cases failed, first {self.failed[0].case}: {first}; "
+            f"all reasons are in {self.out / 'ledger.jsonl'}"
+        )
+
+    def text(self) -> str:
+        """A few lines for a person."""
+        lines = [f"{row.case}: {row.error}" for row in self.failed]
+        lines += [f"{row.case}: nothing found, the mask is empty" for row in self.rows if row.state == "done_empty"]
+        lines += [f"would do {case}" for case in self.planned]
+        counts = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in self.counts.items())
+        return "\n".join([*lines, f"{counts or 'nothing to do'}; masks and ledger.jsonl are in {self.out}"])
+
+    def to_json(self) -> str:
+        """The same for programs."""
+        values = {
+            "format_version": 1,
+            "out": str(self.out),
+            "counts": self.counts,
+            "cases": [asdict(row) for row in self.rows],
+            "skipped": list(self.skipped),
+            "planned": list(self.planned),
+        }
+        return json.dumps(values, indent=2, ensure_ascii=False)

@@ -1,0 +1,55 @@
+"""Test-time augmentation by mirroring, inside the pass over one batch of windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from medseg.labels import LabelScheme
+
+__all__ = ["allowed_mirror_axes", "mirrored_logits"]
+
+
+def mirrored_logits(net: Callable[[Tensor], Tensor], batch: Tensor, mirror_axes: Sequence[int] = ()) -> Tensor:
+    """Mean of the logits over all flips along subsets of `mirror_axes`, each flipped back.
+
+    Args:
+        net: (B, C, *spatial) -> logits (B, K, *spatial).
+        batch: (B, C, *spatial).
+        mirror_axes: spatial axes, 0 is the first after the channels; n axes cost 2**n forward passes.
+
+    Returns:
+        float32 logits (B, K, *spatial).
+
+    Example:
+        >>> mirrored_logits(lambda x: x, torch.arange(4.0).reshape(1, 1, 2, 2), (0,)).flatten().tolist()
+        [0.0, 1.0, 2.0, 3.0]
+    """
+    total = net(batch).float()
+    axes = [axis + 2 for axis in mirror_axes]
+    subsets = [subset for size in range(1, len(axes) + 1) for subset in combinations(axes, size)]
+    for n, subset in enumerate(subsets):
+        flipped = torch.flip(net(torch.flip(batch, subset)).float(), subset)
+        # A net may hand back its own input or a buffer, so the first sum goes into new memory.
+        total = total + flipped if n == 0 else total.add_(flipped)
+    return total if not subsets else total.div_(len(subsets) + 1)
+
+
+def allowed_mirror_axes(dims: int, orientation: str | None, labels: LabelScheme) -> tuple[int, ...]:
+    """The spatial axes along which mirroring keeps the labels right.
+
+    With left/right pairs among the labels, the axis that runs along the patient's left-right direction is left out;
+    for images without a known orientation that is axis 0 (x).
+
+    Example:
+        >>> allowed_mirror_axes(3, "RAS", LabelScheme.from_mapping({"left_lung": 1, "right_lung": 2}))
+        (1, 2)
+    """
+    axes = tuple(range(dims))
+    if not labels.left_right_pairs:
+        return axes
+    sideways = 0 if orientation is None else next(n for n, letter in enumerate(orientation) if letter in "LR")
+    return tuple(axis for axis in axes if axis != sideways)
