@@ -1,0 +1,211 @@
+"""What a data set is like: shapes, spacings, grey levels and labels of every case, small enough for a JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.io.atomic import write_text_atomic
+from medseg.volume import Finding, Volume
+
+__all__ = ["CaseFingerprint", "ChannelFingerprint", "Fingerprint", "fingerprint_case", "load_fingerprint"]
+
+FORMAT_VERSION = 1
+QUANTILES = 200
+SAMPLES = 1_000_000
+# World axis (R, A, S of RAS) that a letter of an orientation lies on.
+WORLD_AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelFingerprint:
+    """Grey levels of one channel of one case.
+
+    Args:
+        minimum, maximum: over the whole image.
+        whole_numbers: whether every grey level is an integer.
+        mean, std: over labelled voxels; None where nothing is labelled.
+        quantiles: 200 grey levels of labelled voxels at the cumulative shares (n + 0.5) / 200; empty where none.
+    """
+
+    minimum: float
+    maximum: float
+    whole_numbers: bool
+    mean: float | None
+    std: float | None
+    quantiles: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFingerprint:
+    """One case.
+
+    Args:
+        name: of the case.
+        stamp: hash of the files it was read from and how; another stamp means: read again.
+        shape, spacing_mm, spacing_known, orientation: of the native grid.
+        modality: DICOM Modality, '' where the file has none.
+        channels: grey levels per channel.
+        label_voxels: label value -> voxels, background (0) included.
+        centroids_mm: label value -> centre of mass in RAS+ mm, 3D only.
+        findings: irregularities met while reading.
+    """
+
+    name: str
+    stamp: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    spacing_known: bool
+    orientation: str
+    modality: str
+    channels: tuple[ChannelFingerprint, ...]
+    label_voxels: Mapping[int, int]
+    centroids_mm: Mapping[int, tuple[float, float, float]]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def background_fraction(self) -> float:
+        """Share of voxels with label 0."""
+        return self.label_voxels.get(0, 0) / max(1, sum(self.label_voxels.values()))
+
+    def along(self, orientation: str | None) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """(shape, spacing) with the axes in the order of `orientation`; as they are for None."""
+        if orientation is None:
+            return self.shape, self.spacing_mm
+        world = [WORLD_AXIS[letter] for letter in self.orientation]
+        axes = [world.index(WORLD_AXIS[letter]) for letter in orientation]
+        return tuple(self.shape[a] for a in axes), tuple(self.spacing_mm[a] for a in axes)
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """A data set: its cases, sorted by name, and the names of its channels."""
+
+    cases: tuple[CaseFingerprint, ...]
+    channel_names: tuple[str, ...]
+
+    @property
+    def dims(self) -> int:
+        """Spatial axes of the images, 2 or 3."""
+        return len(self.cases[0].shape)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images."""
+        return len(self.cases[0].channels)
+
+    @property
+    def spacing_known(self) -> bool:
+        """Whether every case has a physical scale."""
+        return all(c.spacing_known for c in self.cases)
+
+    def foreground(self, channel: int) -> tuple[float, float, float, float]:
+        """(0.5 and 99.5 percentile, mean, std) of a channel over labelled voxels; every case counts the same."""
+        of_cases = [c.channels[channel] for c in self.cases if c.channels[channel].quantiles]
+        pooled = np.concatenate([c.quantiles for c in of_cases])
+        low, high = np.percentile(pooled, [0.5, 99.5])
+        means = np.array([c.mean for c in of_cases], dtype=float)
+        stds = np.array([c.std for c in of_cases], dtype=float)
+        mean = float(means.mean())
+        # Law of total variance.
+        std = float(np.sqrt(max(0.0, (stds**2 + means**2).mean() - mean**2)))
+        return float(low), float(high), mean, std
+
+    def save(self, path: Path) -> None:
+        """Write as JSON.
+
+        Raises:
+            WriteError: if the file cannot be written.
+        """
+        cases = [asdict(case) for case in self.cases]
+        content = {"format_version": FORMAT_VERSION, "channel_names": self.channel_names, "cases": cases}
+        write_text_atomic(path, json.dumps(content) + "\n")
+
+
+def load_fingerprint(path: Path) -> Fingerprint | None:
+    """A saved fingerprint; None where there is none or it is from another version or damaged: it is only a cache."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format_version"] != FORMAT_VERSION:
+            return None
+        cases = tuple(_case_from_json(case) for case in content["cases"])
+        return Fingerprint(cases, tuple(content["channel_names"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, ignore: int | None) -> CaseFingerprint:
+    """Measure one case.
+
+    Args:
+        name: of the case.
+        stamp: what identifies its sources.
+        image: with channels.
+        labels: integers on the same grid, without channels.
+        ignore: label value that belongs to no label.
+
+    Returns:
+        Its fingerprint.
+    """
+    label_map = labels.array
+    positions = np.flatnonzero(label_map)
+    values = label_map.reshape(-1)[positions]
+    found, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+    voxels = {0: int(label_map.size - positions.size)}
+    voxels.update({int(v): int(n) for v, n in zip(found, counts, strict=True)})
+    centroids: dict[int, tuple[float, float, float]] = {}
+    if labels.dims == 3 and labels.spacing_known and found.size:
+        sums = [np.bincount(index, weights=axis) for axis in np.unravel_index(positions, label_map.shape)]
+        centres = np.stack(sums) / counts
+        world = labels.affine[:3, :3] @ centres + labels.affine[:3, 3:]
+        centroids = {int(v): (float(x), float(y), float(z)) for v, (x, y, z) in zip(found, world.T, strict=True)}
+    labelled = positions if ignore is None else positions[values != ignore]
+    channels = tuple(_channel(channel, labelled) for channel in image.array)
+    return CaseFingerprint(
+        name=name,
+        stamp=stamp,
+        shape=image.shape,
+        spacing_mm=image.spacing_mm,
+        spacing_known=image.spacing_known,
+        orientation=image.orientation,
+        modality=image.metadata.modality,
+        channels=channels,
+        label_voxels=voxels,
+        centroids_mm=centroids,
+        findings=(*image.findings, *labels.findings),
+    )
+
+
+def _channel(channel: NDArray[Any], labelled: NDArray[np.intp]) -> ChannelFingerprint:
+    whole = channel.dtype.kind in "iub" or bool((channel == np.rint(channel)).all())
+    mean = std = None
+    quantiles: tuple[float, ...] = ()
+    if labelled.size:
+        # Every n-th labelled voxel: percentiles of a million samples are as good as those of a hundred million.
+        sample = channel.reshape(-1)[labelled[:: -(-labelled.size // SAMPLES)]].astype(np.float64)
+        mean, std = float(sample.mean()), float(sample.std())
+        shares = (np.arange(QUANTILES) + 0.5) / QUANTILES
+        quantiles = tuple(float(q) for q in np.quantile(sample, shares).round(4))
+    return ChannelFingerprint(float(channel.min()), float(channel.max()), whole, mean, std, quantiles)
+
+
+def _case_from_json(case: dict[str, Any]) -> CaseFingerprint:
+    return CaseFingerprint(
+        name=case["name"],
+        stamp=case["stamp"],
+        shape=tuple(case["shape"]),
+        spacing_mm=tuple(case["spacing_mm"]),
+        spacing_known=case["spacing_known"],
+        orientation=case["orientation"],
+        modality=case["modality"],
+        channels=tuple(ChannelFingerprint(**{**c, "quantiles": tuple(c["quantiles"])}) for c in case["channels"]),
+        label_voxels={int(k): v for k, v in case["label_voxels"].items()},
+        centroids_mm={int(k): (v[0], v[1], v[2]) for k, v in case["centroids_mm"].items()},
+        findings=tuple(Finding(f["kind"], f["message"], tuple(f["files"])) for f in case["findings"]),
+    )

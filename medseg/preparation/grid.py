@@ -1,0 +1,148 @@
+"""Between a case's own grid and the grid a network sees: reorient, then resample; and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import GeometryError
+from medseg.geometry import Reorientation, describe, resample_array, resampled_shape
+from medseg.volume import Volume
+
+if TYPE_CHECKING:
+    from medseg.preparation.plan import Plan
+
+__all__ = ["GridMap", "labels_to_network_grid", "map_to_network_grid", "to_network_grid"]
+
+INT16 = np.iinfo(np.int16)
+
+
+@dataclass(frozen=True, slots=True)
+class GridMap:
+    """How a native grid became a network grid.
+
+    Args:
+        reorientation: the axis moves, None for 2D images.
+        native_shape: spatial shape as read.
+        oriented_shape: spatial shape after the axis moves, before resampling.
+        network_shape: spatial shape after resampling.
+        network_spacing_mm: real spacing of the network grid (1 per pixel where none is known).
+    """
+
+    reorientation: Reorientation | None
+    native_shape: tuple[int, ...]
+    oriented_shape: tuple[int, ...]
+    network_shape: tuple[int, ...]
+    network_spacing_mm: tuple[float, ...]
+
+    def to_native(self, label_map: NDArray[Any]) -> NDArray[Any]:
+        """A label map on `oriented_shape` with its axes moved back, so that it lies on the native grid.
+
+        Resampling from `network_shape` to `oriented_shape` comes before this and belongs to inference, which does
+        it on logits.
+
+        Args:
+            label_map: array of `oriented_shape`.
+
+        Returns:
+            Contiguous array of `native_shape`, same dtype.
+
+        Raises:
+            GeometryError: if the shape is not `oriented_shape`.
+        """
+        if tuple(label_map.shape) != self.oriented_shape:
+            raise GeometryError(f"label map of shape {label_map.shape} is not on the grid {self.oriented_shape}")
+        if self.reorientation is None:
+            return label_map
+        return np.ascontiguousarray(self.reorientation.undo(label_map))
+
+
+def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
+    """Shapes and axis moves that bring a volume to the plan's grid; no voxel is touched.
+
+    Raises:
+        GeometryError: for a 2D image where the plan is for volumes or the reverse, or an unknown spacing where the
+            plan resamples.
+    """
+    what = volume.metadata.source or "image"
+    spatial_dims = 2 if plan.orientation is None else 3
+    if volume.dims != spatial_dims:
+        raise GeometryError(
+            f"{what} is a {volume.dims}D image ({describe(volume)}), but the plan is for {spatial_dims}D images"
+        )
+    shape, spacing, move = volume.shape, volume.spacing_mm, None
+    if plan.orientation is not None:
+        move = Reorientation.between(volume.affine, plan.orientation)
+        shape = tuple(shape[a] for a in move.axes)
+        spacing = tuple(spacing[a] for a in move.axes)
+    if plan.spacing_mm is None:
+        return GridMap(move, volume.shape, shape, shape, spacing if volume.spacing_known else (1.0,) * volume.dims)
+    if not volume.spacing_known:
+        raise GeometryError(
+            f"{what} has no known spacing, but the plan resamples to {plan.spacing_mm} mm; convert it to a format that "
+            "carries the spacing (NIfTI, NRRD, DICOM)"
+        )
+    target = list(plan.spacing_mm)
+    # A 2D net sees slices as they were taken: interpolating between thick slices would blur image and labels.
+    target[plan.dims :] = spacing[plan.dims :]
+    network = resampled_shape(shape, spacing, target)
+    real = tuple(n * s / m for n, s, m in zip(shape, spacing, network, strict=True))
+    return GridMap(move, volume.shape, shape, network, real)
+
+
+def to_network_grid(volume: Volume, plan: Plan) -> tuple[NDArray[Any], GridMap]:
+    """Grey levels of a volume on the plan's grid.
+
+    Args:
+        volume: with channels, `(C, I, J, K)` or `(C, I, J)`.
+        plan: its `orientation` and `spacing_mm` decide.
+
+    Returns:
+        `(C, I, J, K)` or `(C, I, J)`, linear interpolation, not normalised: int16 where that is exact, or where the
+        image holds whole numbers that normalisation clips anyway (HU, rounded after interpolation), else float32.
+        And the `GridMap` that leads back.
+
+    Raises:
+        GeometryError: if the volume does not fit the plan (dimensions, channels, unknown spacing).
+    """
+    if volume.channels != plan.in_channels:
+        raise GeometryError(
+            f"{volume.metadata.source or 'image'} has {volume.channels} channel(s), the plan expects {plan.in_channels}"
+        )
+    grid = map_to_network_grid(volume, plan)
+    array = volume.array if grid.reorientation is None else grid.reorientation.apply(volume.array, volume.channels)
+    whole = _is_int16(array)
+    if grid.network_shape != grid.oriented_shape:
+        array = resample_array(array, grid.network_shape, order=1)
+        whole = whole and all(each.kind != "zscore" for each in plan.normalization)
+        array = np.rint(array) if whole else array
+    return np.ascontiguousarray(array, dtype=np.int16 if whole else np.float32), grid
+
+
+def labels_to_network_grid(volume: Volume, plan: Plan) -> NDArray[Any]:
+    """A label map on the plan's grid, nearest neighbour.
+
+    Args:
+        volume: integers, without channels.
+        plan: its `orientation` and `spacing_mm` decide.
+
+    Returns:
+        `(I, J, K)` or `(I, J)`, same dtype.
+
+    Raises:
+        GeometryError: if the volume does not fit the plan.
+    """
+    grid = map_to_network_grid(volume, plan)
+    array = volume.array if grid.reorientation is None else grid.reorientation.apply(volume.array)
+    return np.ascontiguousarray(resample_array(array, grid.network_shape, order=0))
+
+
+def _is_int16(array: NDArray[Any]) -> bool:
+    if array.dtype.kind == "b":
+        return True
+    if array.dtype.kind not in "iuf" or array.min() < INT16.min or array.max() > INT16.max:
+        return False
+    return array.dtype.kind in "iu" or bool((array == np.rint(array)).all())

@@ -1,0 +1,120 @@
+"""Grey levels -> what a network sees: clip, subtract, divide; one `Scale` per channel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import GeometryError
+
+if TYPE_CHECKING:
+    from medseg.preparation.plan import ChannelPlan, Plan
+
+__all__ = ["Scale", "body_statistics", "normalize", "scales_for"]
+
+# A grey level that fills this share of an image is background (air, a black frame, a stripped skull).
+BACKGROUND_SHARE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How one channel is normalised: `(clip(x, low, high) - mean) / std`; no clip is low = -inf, high = inf."""
+
+    low: float
+    high: float
+    mean: float
+    std: float
+
+
+def normalize(array: NDArray[Any], scales: Sequence[Scale]) -> NDArray[np.float32]:
+    """Normalised grey levels.
+
+    Args:
+        array: `(C, I, J, K)` or `(C, I, J)`, any real dtype, grey levels as stored.
+        scales: one per channel.
+
+    Returns:
+        float32, same shape, a new array.
+
+    Raises:
+        GeometryError: if the number of channels differs from the number of scales.
+
+    Example:
+        >>> normalize(np.array([[[-1350.0, 150.0]]]), [Scale(-1350, 150, -600, 750)]).tolist()
+        [[[-1.0, 1.0]]]
+    """
+    if array.shape[0] != len(scales):
+        raise GeometryError(f"array of shape {array.shape} has {array.shape[0]} channels, the plan has {len(scales)}")
+    out = np.empty(array.shape, dtype=np.float32)
+    for target, channel, scale in zip(out, array, scales, strict=True):
+        if math.isinf(scale.low) and math.isinf(scale.high):
+            np.subtract(channel, np.float32(scale.mean), out=target)
+        else:
+            np.clip(channel, np.float32(scale.low), np.float32(scale.high), out=target)
+            target -= np.float32(scale.mean)
+        target /= np.float32(scale.std)
+    return out
+
+
+def scales_for(array: NDArray[Any], plan: Plan) -> tuple[Scale, ...]:
+    """The scale of each channel of a case on the network grid.
+
+    Args:
+        array: `(C, I, J, K)` or `(C, I, J)`, grey levels as `to_network_grid` gives them.
+        plan: its `normalization` decides; 'zscore' channels are measured on this case.
+
+    Returns:
+        One `Scale` per channel.
+
+    Raises:
+        GeometryError: if the number of channels differs from the plan's.
+    """
+    if array.shape[0] != plan.in_channels:
+        raise GeometryError(f"image has {array.shape[0]} channel(s), the plan expects {plan.in_channels}")
+    return tuple(_scale(channel, each) for channel, each in zip(array, plan.normalization, strict=True))
+
+
+def _scale(channel: NDArray[Any], plan: ChannelPlan) -> Scale:
+    if plan.kind == "zscore":
+        mean, std = body_statistics(channel)
+        return Scale(-math.inf, math.inf, mean, std)
+    low = -math.inf if plan.low is None else plan.low
+    high = math.inf if plan.high is None else plan.high
+    return Scale(low, high, plan.mean or 0.0, plan.std or 1.0)
+
+
+def body_statistics(channel: NDArray[Any]) -> tuple[float, float]:
+    """Mean and standard deviation of the voxels that are not background.
+
+    Background is the most common value, if it fills at least 20% of the image. A constant image gives std 1.
+
+    Args:
+        channel: any shape.
+
+    Example:
+        >>> body_statistics(np.array([0, 0, 0, 1, 3]))
+        (2.0, 1.0)
+    """
+    flat = channel.reshape(-1)
+    background = _background_value(flat)
+    if background is not None:
+        inside = flat[flat != background]
+        flat = inside if inside.size else flat
+    mean = float(flat.mean(dtype=np.float64))
+    std = float(flat.std(dtype=np.float64))
+    return mean, std if std > 1e-6 else 1.0
+
+
+def _background_value(flat: NDArray[Any]) -> float | None:
+    # A value that fills 20% holds one of these order statistics; an odd step visits all phases of the axes.
+    sample = flat[:: max(1, flat.size // 200_000) | 1]
+    ranks = np.unique(np.linspace(0, sample.size - 1, 2 * math.ceil(1 / BACKGROUND_SHARE) + 1).astype(np.intp))
+    candidates = np.unique(np.partition(sample, ranks)[ranks])
+    counts = [int(np.count_nonzero(flat == value)) for value in candidates]
+    best = int(np.argmax(counts))
+    return float(candidates[best]) if counts[best] >= BACKGROUND_SHARE * flat.size else None

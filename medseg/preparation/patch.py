@@ -1,0 +1,209 @@
+"""How deep a U-Net goes and how large its patch is, from the data's shape, the spacing, and the memory at hand.
+
+Activations of a U-Net in training are estimated as
+
+    bytes = batch * patch voxels * sum over stages (20 * channels[s] / voxels per feature of stage s) * bytes per number
+
+20 counts, per stage, what back-propagation keeps: encoder and decoder with two convolutions each (convolution, norm
+and activation: 12 tensors), the concatenation and the up-convolution (4), and a quarter on top for work space. Weights
+(some hundred MB at most) are covered by using half of the memory on a CPU and 80% on a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "Budget",
+    "activation_bytes",
+    "choose_batch",
+    "choose_patch",
+    "default_channels",
+    "strides_for",
+    "total_stride",
+]
+
+TENSORS_PER_STAGE = 20
+SMALLEST_MAP = 4
+# Where the user asks for more stages; instance norm needs more than one voxel.
+FORCED_SMALLEST_MAP = 2
+CPU_CHANNELS = {2: (16, 32, 64, 128, 256), 3: (16, 32, 64, 128, 256)}
+GPU_CHANNELS = {2: (32, 64, 128, 256, 512, 512, 512), 3: (32, 64, 128, 256, 320, 320)}
+# Voxels of a training step (batch x patch). On a CPU time is the limit: two slow cores do about 360k voxels in 1.5 s.
+CPU_STEP_VOXELS = {2: 270_000, 3: 360_000}
+GPU_STEP_VOXELS = {2: 24 * 512 * 512, 3: 4 * 160**3}
+LARGEST_BATCH = {2: 16, 3: 8}
+# A patch larger than this adds time and little context.
+LARGEST_PATCH_VOXELS = {"cpu": {2: 66_000, 3: 180_000}, "gpu": {2: 1024 * 1024, 3: 160**3}}
+SMALLEST_BATCH = 2
+# nnU-Net keeps a batch within 5% of the data; below this many samples the limit costs more than it protects.
+BATCH_WITHOUT_LIMIT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a training step may use.
+
+    Args:
+        dims: 2 or 3.
+        memory_gb: memory of the device.
+        on_gpu: whether that device is a GPU.
+    """
+
+    dims: int
+    memory_gb: float
+    on_gpu: bool
+
+    @property
+    def bytes(self) -> float:
+        """Bytes for activations."""
+        return self.memory_gb * 1e9 * (0.8 if self.on_gpu else 0.5)
+
+    @property
+    def step_voxels(self) -> int:
+        """Most voxels of batch x patch."""
+        return (GPU_STEP_VOXELS if self.on_gpu else CPU_STEP_VOXELS)[self.dims]
+
+    @property
+    def patch_voxels(self) -> int:
+        """Most voxels of one patch."""
+        return LARGEST_PATCH_VOXELS["gpu" if self.on_gpu else "cpu"][self.dims]
+
+    def fits(self, batch: int, patch: Sequence[int], channels: Sequence[int], strides: Sequence[Sequence[int]]) -> bool:
+        """Whether a step of this size stays within voxels and bytes."""
+        voxels = math.prod(patch)
+        return (
+            voxels <= self.patch_voxels
+            and batch * voxels <= self.step_voxels
+            and activation_bytes(batch, patch, channels, strides, self.on_gpu) <= self.bytes
+        )
+
+
+def activation_bytes(
+    batch: int, patch: Sequence[int], channels: Sequence[int], strides: Sequence[Sequence[int]], on_gpu: bool
+) -> float:
+    """Estimated bytes a training step keeps, by the formula at the top of this file.
+
+    Example:
+        >>> round(activation_bytes(2, (128, 128, 128), (32, 64), ((1, 1, 1), (2, 2, 2)), on_gpu=True) / 1e9, 1)
+        6.7
+    """
+    # Mixed precision keeps half-precision copies on a GPU.
+    per_number = 2 if on_gpu else 4
+    total, shrink = 0.0, 1
+    for features, stride in zip(channels, strides, strict=True):
+        shrink *= math.prod(stride)
+        total += TENSORS_PER_STAGE * features / shrink
+    return batch * math.prod(patch) * total * per_number
+
+
+def default_channels(dims: int, on_gpu: bool) -> tuple[int, ...]:
+    """Features per stage, as many stages as the device is given at most."""
+    return (GPU_CHANNELS if on_gpu else CPU_CHANNELS)[dims]
+
+
+def strides_for(
+    patch: Sequence[int],
+    spacing: Sequence[float],
+    max_stages: int,
+    smallest: int = SMALLEST_MAP,
+    exact: bool = False,
+) -> tuple[tuple[int, ...], ...]:
+    """Strides of each stage of a U-Net, the first all 1.
+
+    An axis is halved while at least `smallest` voxels remain and its spacing is at most twice the finest of the axes
+    that can still be halved, so thick slices wait until the others are as coarse (Isensee et al., nnU-Net, 2021).
+
+    Args:
+        patch: voxels per axis.
+        spacing: per axis, same length.
+        max_stages: stop here.
+        smallest: fewest voxels of a feature map along an axis that was halved.
+        exact: halve only where the size is even, so that `patch` itself stays divisible.
+
+    Example:
+        >>> strides_for((40, 56, 40), (1, 1, 1), max_stages=5)
+        ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
+    """
+    size, current = [float(p) for p in patch], [float(s) for s in spacing]
+    strides: list[tuple[int, ...]] = [(1,) * len(size)]
+    while len(strides) < max_stages:
+        able = [a for a, n in enumerate(size) if n / 2 >= smallest and not (exact and n % 2)]
+        if not able:
+            break
+        finest = min(current[a] for a in able)
+        stride = tuple(2 if a in able and current[a] <= 2 * finest else 1 for a in range(len(size)))
+        strides.append(stride)
+        size = [n / f for n, f in zip(size, stride, strict=True)]
+        current = [s * f for s, f in zip(current, stride, strict=True)]
+    return tuple(strides)
+
+
+def total_stride(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Product of the strides along each axis."""
+    return tuple(math.prod(axis) for axis in zip(*strides, strict=True))
+
+
+def choose_patch(
+    shape: Sequence[float],
+    spacing: Sequence[float],
+    channels: Sequence[int],
+    budget: Budget,
+    batch: int,
+    stages: int | None = None,
+    multiple: int = 1,
+) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    """The largest patch, as near a cube in mm as the image allows, that fits the budget; and the strides on it.
+
+    Args:
+        shape: median shape on the network grid, per axis of the net.
+        spacing: per axis, same length.
+        channels: features per stage; the patch may use fewer stages.
+        budget: what a step may use.
+        batch: samples per step.
+        stages: exactly this many, else as many as sensible up to `len(channels)`.
+        multiple: every side becomes a multiple of this (nets with a fixed total stride).
+
+    Returns:
+        (patch size, strides); the smallest patch tried where nothing fits.
+    """
+    sides = sorted({n * s for n, s in zip(shape, spacing, strict=True)})
+    longest, shortest = sides[-1], min(spacing) * SMALLEST_MAP
+    best: tuple[tuple[int, ...], tuple[tuple[int, ...], ...]] | None = None
+    steps = 200
+    for step in range(steps + 1):
+        side = longest * (shortest / longest) ** (step / steps) if longest > shortest else longest
+        raw = [max(1, math.ceil(min(n, side / s) - 1e-6)) for n, s in zip(shape, spacing, strict=True)]
+        smallest = SMALLEST_MAP if stages is None else FORCED_SMALLEST_MAP
+        # Rounded up beforehand to a multiple of 2, since an odd side is padded to an even one anyway.
+        strides = strides_for([n + n % 2 for n in raw], spacing, stages or len(channels), smallest)
+        patch = tuple(
+            math.ceil(n / f) * f
+            for n, f in zip(raw, (math.lcm(t, multiple) for t in total_stride(strides)), strict=True)
+        )
+        if stages is not None and len(strides) < stages:
+            break
+        best = patch, strides
+        if budget.fits(batch, patch, channels[: len(strides)], strides):
+            return best
+    if best is None:
+        strides = strides_for([int(2 ** (stages or 1))] * len(shape), spacing, stages or 1, FORCED_SMALLEST_MAP)
+        best = tuple(FORCED_SMALLEST_MAP * t for t in total_stride(strides)), strides
+    return best
+
+
+def choose_batch(
+    patch: Sequence[int],
+    channels: Sequence[int],
+    strides: Sequence[Sequence[int]],
+    budget: Budget,
+    dataset_voxels: float,
+) -> int:
+    """Most samples per step within the budget, the limits above, and (beyond 4) 5% of the data set's voxels."""
+    one = math.prod(patch)
+    by_bytes = budget.bytes / activation_bytes(1, patch, channels, strides, budget.on_gpu)
+    by_data = max(BATCH_WITHOUT_LIMIT, 0.05 * dataset_voxels / one)
+    batch = int(min(budget.step_voxels / one, by_bytes, by_data, LARGEST_BATCH[budget.dims]))
+    return max(SMALLEST_BATCH if by_bytes >= SMALLEST_BATCH else 1, batch)

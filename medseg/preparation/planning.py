@@ -1,0 +1,233 @@
+"""From a fingerprint, a configuration and the memory at hand to a `Plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medseg.config import RunConfig, validate_model
+from medseg.errors import ConfigError, DatasetError
+from medseg.labels import LabelScheme
+from medseg.preparation.fingerprint import Fingerprint
+from medseg.preparation.patch import Budget, choose_batch, choose_patch, default_channels, strides_for
+from medseg.preparation.plan import ChannelPlan, Plan
+from medseg.windowing import PRESETS
+
+__all__ = ["check_plan_fits", "make_plan"]
+
+# Largest total stride of nets that bring their own depth (backbones), so their feature maps divide the patch evenly.
+OTHER_NETS_STRIDE = {2: 32, 3: 16}
+# nnU-Net's limits: spacing 3 times coarser and 3 times fewer voxels than along the other axes.
+ANISOTROPY = 3.0
+CT_AIR_HU = -500
+
+
+def make_plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, memory_gb: float, on_gpu: bool) -> Plan:
+    """The plan for a data set.
+
+    Args:
+        fingerprint: of the cases that train or validate.
+        config: what it fixes in `plan`, `net`, `training.batch_size`, `data.window` and `data.modality` is kept.
+        scheme: the labels.
+        memory_gb: of the device that trains; `plan.memory_gb` overrides it.
+        on_gpu: whether that device is a GPU: patches are then limited by memory, on a CPU by time as well.
+
+    Returns:
+        A valid plan.
+
+    Raises:
+        ConfigError: where what the configuration fixes does not fit the data or itself.
+        DatasetError: if no case holds a labelled voxel.
+
+    Source:
+        Rules for spacing, clipping and anisotropic strides follow Isensee et al., nnU-Net, Nature Methods 18 (2021).
+    """
+    if not any(n for c in fingerprint.cases for value, n in c.label_voxels.items() if value not in (0, scheme.ignore)):
+        raise DatasetError(
+            "no case holds a labelled voxel, so there is nothing to learn; check data.labels and the masks"
+        )
+    dims = _dims(fingerprint, config)
+    orientation = _orientation(fingerprint, dims)
+    target = _target_spacing(fingerprint, config, orientation, dims)
+    shape = _median_shape(fingerprint, orientation, target)
+    spacing = target or (1.0,) * len(shape)
+    budget = Budget(dims, config.plan.memory_gb or memory_gb, on_gpu)
+    batch, patch, channels, strides = _size(config, shape, spacing, budget, len(fingerprint.cases))
+    values = {
+        "dims": dims,
+        "orientation": orientation,
+        "spacing_mm": None if target is None else [round(s, 6) for s in target],
+        "patch_size": patch,
+        "batch_size": batch,
+        "in_channels": fingerprint.in_channels,
+        "normalization": [_channel_plan(fingerprint, config, c).model_dump() for c in range(fingerprint.in_channels)],
+        "channels": channels,
+        "strides": strides,
+    }
+    return validate_model(Plan, values, "planning")
+
+
+def check_plan_fits(plan: Plan, fingerprint: Fingerprint, config: RunConfig, path: Path) -> None:
+    """Refuse a kept plan that contradicts the data or what the configuration fixes.
+
+    Raises:
+        ConfigError: naming the plan's file, the part and both values.
+    """
+    fixed = config.plan
+    spatial = fingerprint.dims
+    wanted: list[tuple[str, object, object]] = [
+        ("in_channels", plan.in_channels, fingerprint.in_channels),
+        ("dims", plan.dims, _dims(fingerprint, config) if config.net.dims or spatial == 2 else plan.dims),
+        ("orientation (axes of the images: three letters 3, null 2)", plan.spatial_dims, spatial),
+        ("patch_size", plan.patch_size, fixed.patch_size or plan.patch_size),
+        ("batch_size", plan.batch_size, config.training.batch_size or plan.batch_size),
+        ("channels", plan.channels, config.net.channels or plan.channels),
+    ]
+    if fixed.spacing_mm is not None and plan.spacing_mm is not None:
+        count = len(fixed.spacing_mm)
+        wanted.append(("spacing_mm", tuple(plan.spacing_mm[:count]), tuple(round(s, 6) for s in fixed.spacing_mm)))
+    if plan.spacing_mm is not None and not fingerprint.spacing_known:
+        wanted.append(("spacing_mm (the images have no known spacing)", plan.spacing_mm, None))
+    if config.data.window is not None and plan.in_channels == fingerprint.in_channels:
+        for channel, has_plan in enumerate(plan.normalization):
+            asked = _channel_plan(fingerprint, config, channel)
+            if asked.kind == "window":
+                wanted.append((f"normalization of channel {channel}", str(has_plan), str(asked)))
+    for key, has, needs in wanted:
+        if has != needs:
+            raise ConfigError(
+                f"{path}: {key} is {has}, but the data set and the configuration ask for {needs}; edit the plan, or "
+                "delete it to plan anew"
+            )
+
+
+def _dims(fingerprint: Fingerprint, config: RunConfig) -> int:
+    dims = config.net.dims or fingerprint.dims
+    if dims > fingerprint.dims:
+        raise ConfigError("net.dims is 3, but the images are 2D; leave net.dims out or set it to 2")
+    return dims
+
+
+def _orientation(fingerprint: Fingerprint, dims: int) -> str | None:
+    if fingerprint.dims == 2:
+        return None
+    if dims == 3:
+        return "RAS"
+    spacing = np.median([c.along("RAS")[1] for c in fingerprint.cases], axis=0)
+    # A 2D net looks along the coarsest axis; among equals along the superior one, the usual axial slices.
+    coarsest = next(a for a in (2, 1, 0) if spacing[a] >= 0.99 * spacing.max())
+    return "RAS".replace("RAS"[coarsest], "") + "RAS"[coarsest]
+
+
+def _target_spacing(
+    fingerprint: Fingerprint, config: RunConfig, orientation: str | None, dims: int
+) -> tuple[float, ...] | None:
+    fixed = config.plan.spacing_mm
+    if not fingerprint.spacing_known:
+        if fixed is not None:
+            raise ConfigError("plan.spacing_mm is given, but the images have no known spacing; leave it out")
+        return None
+    grids = [c.along(orientation) for c in fingerprint.cases]
+    spacings = np.array([g[1] for g in grids])
+    target = np.median(spacings, axis=0)
+    if fixed is not None:
+        if len(fixed) not in {dims, len(target)}:
+            raise ConfigError(f"plan.spacing_mm has {len(fixed)} entries; expected {len(target)}, in mm")
+        # A 2D net on volumes may leave out the slice axis, which is not resampled.
+        return (*fixed, *(float(s) for s in target[len(fixed) :]))
+    if len(target) == 3:
+        coarse = int(np.argmax(target))
+        others = [a for a in range(3) if a != coarse]
+        shape = np.median([g[0] for g in grids], axis=0)
+        if target[coarse] > ANISOTROPY * target[others].max() and shape[coarse] * ANISOTROPY < shape[others].min():
+            # The finer cases keep their detail, yet the axis stays the coarsest.
+            target[coarse] = max(float(np.percentile(spacings[:, coarse], 10)), float(target[others].max()))
+    return tuple(float(s) for s in target)
+
+
+def _median_shape(
+    fingerprint: Fingerprint, orientation: str | None, target: Sequence[float] | None
+) -> tuple[float, ...]:
+    shapes = []
+    for case in fingerprint.cases:
+        shape, spacing = case.along(orientation)
+        scale = np.ones(len(shape)) if target is None else np.divide(spacing, target)
+        shapes.append(np.multiply(shape, scale))
+    return tuple(float(n) for n in np.maximum(1, np.round(np.median(shapes, axis=0))))
+
+
+def _size(
+    config: RunConfig, shape: Sequence[float], spacing: Sequence[float], budget: Budget, cases: int
+) -> tuple[int, tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    dims = budget.dims
+    voxels = float(np.prod(shape)) * cases
+    shape, spacing = shape[:dims], spacing[:dims]
+    channels = config.net.channels or default_channels(dims, budget.on_gpu)
+    stages = None if config.net.channels is None else len(config.net.channels)
+    fixed = config.plan.patch_size
+    if fixed is not None:
+        if len(fixed) != dims:
+            raise ConfigError(f"plan.patch_size has {len(fixed)} entries, but the net sees {dims} axes")
+        patch = tuple(fixed)
+        strides = strides_for(patch, spacing, len(channels), smallest=4 if stages is None else 2, exact=True)
+        if stages is not None and len(strides) < stages:
+            raise ConfigError(
+                f"net.channels asks for {stages} stages, but plan.patch_size {patch} can be halved for {len(strides)} "
+                f"only; give sides divisible by {2 ** (stages - 1)}, or fewer channels"
+            )
+    else:
+        multiple = 1 if config.net.name == "unet" else OTHER_NETS_STRIDE[dims]
+        least = config.training.batch_size or 2
+        patch, strides = choose_patch(shape, spacing, channels, budget, least, stages, multiple)
+    channels = tuple(channels[: len(strides)])
+    batch = config.training.batch_size or choose_batch(patch, channels, strides, budget, voxels)
+    return batch, patch, channels, strides
+
+
+def _channel_plan(fingerprint: Fingerprint, config: RunConfig, channel: int) -> ChannelPlan:
+    modality = _modality(fingerprint, config, channel)
+    window = config.data.window
+    named = config.data.modality
+    # With modalities named per channel, a window in HU is for the CT among them (PET/CT).
+    elsewhere = isinstance(named, tuple) and "CT" in named and modality != "CT"
+    if window is not None and not elsewhere:
+        if isinstance(window, str):
+            if window not in PRESETS:
+                raise ConfigError(f"data.window: unknown preset {window!r}; there are: {', '.join(PRESETS)}")
+            center, width, linear = PRESETS[window].center_hu, PRESETS[window].width_hu, True
+        else:
+            center, width, linear = window.center, window.width, window.function == "LINEAR"
+        if linear:
+            # PS3.3 C.11.2.1.2: the window spans width - 1 grey levels around center - 0.5.
+            center, width = center - 0.5, width - 1
+        if width <= 0:
+            raise ConfigError("data.window: a width of 1 is a threshold, which leaves nothing to learn from; widen it")
+        low = center - width / 2
+        return ChannelPlan(kind="window", low=low, high=low + width, mean=low, std=width)
+    if modality == "CT":
+        low, high, mean, std = (round(v, 4) for v in fingerprint.foreground(channel))
+        if low < high and std > 0:
+            return ChannelPlan(kind="clip", low=low, high=high, mean=mean, std=std)
+    return ChannelPlan(kind="zscore")
+
+
+def _modality(fingerprint: Fingerprint, config: RunConfig, channel: int) -> str:
+    """'CT', another modality's name, or '' where nothing says."""
+    given = config.data.modality
+    if given is not None:
+        names = (given,) * fingerprint.in_channels if isinstance(given, str) else given
+        if len(names) != fingerprint.in_channels:
+            raise ConfigError(
+                f"data.modality names {len(names)} channels, but the images have {fingerprint.in_channels}"
+            )
+        return names[channel].upper()
+    if channel < len(fingerprint.channel_names) and fingerprint.channel_names[channel].upper() == "CT":
+        return "CT"
+    said = {c.modality.upper() for c in fingerprint.cases} - {""}
+    if said:
+        return "CT" if said == {"CT"} else sorted(said)[0]
+    each = [c.channels[channel] for c in fingerprint.cases]
+    hounsfield = sum(c.whole_numbers and c.minimum <= CT_AIR_HU for c in each)
+    return "CT" if 2 * hounsfield > len(each) else ""

@@ -1,0 +1,233 @@
+"""Prepared cases on disk: memory-mapped arrays on the network grid, written whole or not at all.
+
+prepared/<case>/image.npy        (C, I, J, K) or (C, I, J), int16 or float32, not normalised
+                labels.npy       (I, J, K) or (I, J), the data set's own label values
+                foreground.npz   label value -> (n, 3 or 2) voxel coordinates, n <= 5000
+                case.json        stamp, spacing, scales, label counts
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import DatasetError
+from medseg.io.atomic import write_error
+from medseg.preparation.normalize import Scale
+
+__all__ = [
+    "PreparedCase",
+    "case_folder",
+    "is_current",
+    "open_case",
+    "remove_leftovers",
+    "sample_foreground",
+    "write_case",
+]
+
+FORMAT_VERSION = 1
+SAMPLES_PER_LABEL = 5000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedCase:
+    """One case on the network grid.
+
+    Args:
+        name: of the case.
+        group: patient; '' where not known.
+        image: `(C, I, J, K)` or `(C, I, J)`, int16 or float32, memory-mapped, read-only, not normalised.
+        labels: `(I, J, K)` or `(I, J)`, the data set's label values, memory-mapped, read-only.
+        spacing_mm: per spatial axis; 1 per pixel where none is known.
+        scales: per channel, for `normalize`.
+        foreground: label value -> `(n, spatial axes)` int32 voxel coordinates, at most 5000 drawn per label.
+        label_voxels: label value -> voxels on this grid, background (0) included.
+    """
+
+    name: str
+    group: str
+    image: NDArray[Any]
+    labels: NDArray[Any]
+    spacing_mm: tuple[float, ...]
+    scales: tuple[Scale, ...]
+    foreground: Mapping[int, NDArray[np.int32]]
+    label_voxels: Mapping[int, int]
+
+
+def case_folder(prepared: Path, name: str) -> Path:
+    """Folder of a case below `prepared`; odd characters in a name give way to a short hash."""
+    plain = re.sub(r"[^\w.+-]+", "_", name).lstrip(".")
+    if plain != name:
+        plain = f"{plain or 'case'}-{zlib.crc32(name.encode()):08x}"
+    return prepared / plain
+
+
+def open_case(folder: Path) -> PreparedCase:
+    """A prepared case; the arrays are memory-mapped, so opening is cheap and only what is used is read.
+
+    Args:
+        folder: as `Preparation.cases` gives it.
+
+    Raises:
+        DatasetError: if the folder is missing or damaged.
+    """
+    try:
+        content = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+        with np.load(folder / "foreground.npz") as stored:
+            foreground = {int(key): stored[key] for key in stored.files}
+        return PreparedCase(
+            name=content["name"],
+            group=content["group"],
+            image=np.load(folder / "image.npy", mmap_mode="r"),
+            labels=np.load(folder / "labels.npy", mmap_mode="r"),
+            spacing_mm=tuple(content["spacing_mm"]),
+            scales=tuple(_scale_from_json(scale) for scale in content["scales"]),
+            foreground=foreground,
+            label_voxels={int(k): v for k, v in content["label_voxels"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise DatasetError(
+            f"{folder}: not a prepared case of this version ({type(error).__name__}: {error}); delete the folder and "
+            "prepare again"
+        ) from None
+
+
+def is_current(folder: Path, stamp: str) -> bool:
+    """Whether `folder` holds a whole case with this stamp: nothing needs to be prepared again."""
+    try:
+        content = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+        sizes = {name: (folder / name).stat().st_size for name in content["sizes"]}
+        return bool(content["stamp"] == stamp and sizes == content["sizes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def write_case(
+    folder: Path,
+    stamp: str,
+    name: str,
+    group: str,
+    image: NDArray[Any],
+    labels: NDArray[Any],
+    spacing_mm: tuple[float, ...],
+    scales: tuple[Scale, ...],
+    ignore: int | None,
+) -> None:
+    """Write a prepared case into a folder beside its place, then rename: a killed run leaves no half case.
+
+    Args:
+        folder: where the case is to lie; an older one is replaced.
+        stamp: what it was made from.
+        name, group: of the case.
+        image: `(C, I, J, K)` or `(C, I, J)`.
+        labels: `(I, J, K)` or `(I, J)`.
+        spacing_mm: per spatial axis.
+        scales: per channel.
+        ignore: label value that gets no foreground coordinates.
+
+    Raises:
+        WriteError: disk full, no permission.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    foreground = sample_foreground(labels, ignore, np.random.default_rng(zlib.crc32(name.encode())))
+    # mypy takes the keys for np.savez's own options.
+    coordinates: dict[str, Any] = {str(value): where for value, where in foreground.items()}
+    values, counts = np.unique(labels, return_counts=True)
+    try:
+        temporary.mkdir(parents=True)
+        np.save(temporary / "image.npy", image)
+        np.save(temporary / "labels.npy", labels)
+        np.savez(temporary / "foreground.npz", **coordinates)
+        content = {
+            "format_version": FORMAT_VERSION,
+            "name": name,
+            "group": group,
+            "stamp": stamp,
+            "spacing_mm": spacing_mm,
+            "scales": [_scale_to_json(scale) for scale in scales],
+            "label_voxels": {str(v): int(n) for v, n in zip(values, counts, strict=True)},
+            "sizes": {file.name: file.stat().st_size for file in sorted(temporary.iterdir())},
+        }
+        (temporary / "case.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        if folder.exists():
+            # case.json goes first: if this is killed half-way, what is left does not pass for a case.
+            (folder / "case.json").unlink(missing_ok=True)
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except OSError as error:
+        raise write_error(folder, error) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sample_foreground(
+    labels: NDArray[Any], ignore: int | None, rng: np.random.Generator
+) -> dict[int, NDArray[np.int32]]:
+    """Voxel coordinates of each label value but 0 and `ignore`, at most 5000 per value, drawn without replacement.
+
+    Args:
+        labels: `(I, J, K)` or `(I, J)`.
+        ignore: value to leave out.
+        rng: draws.
+
+    Returns:
+        label value -> `(n, axes)`.
+    """
+    positions = np.flatnonzero(labels)
+    values = labels.reshape(-1)[positions]
+    order = np.argsort(values, kind="stable")
+    positions, values = positions[order], values[order]
+    found, starts = np.unique(values, return_index=True)
+    result = {}
+    for value, group in zip(found, np.split(positions, starts[1:]), strict=True):
+        if value == ignore:
+            continue
+        if group.size > SAMPLES_PER_LABEL:
+            group = np.sort(rng.choice(group, SAMPLES_PER_LABEL, replace=False, shuffle=False))
+        result[int(value)] = np.stack(np.unravel_index(group, labels.shape), axis=1).astype(np.int32)
+    return result
+
+
+def remove_leftovers(prepared: Path) -> None:
+    """Delete half-written cases of processes that no longer live."""
+    for folder in prepared.glob(".*.tmp"):
+        owner = folder.name.split(".")[-2]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":
+        # There, signal 0 is Ctrl-C.
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _scale_to_json(scale: Scale) -> list[float | None]:
+    low = None if math.isinf(scale.low) else scale.low
+    return [low, None if math.isinf(scale.high) else scale.high, scale.mean, scale.std]
+
+
+def _scale_from_json(values: list[float | None]) -> Scale:
+    low, high, mean, std = values
+    return Scale(
+        -math.inf if low is None else low, math.inf if high is None else high, float(mean or 0.0), float(std or 1.0)
+    )
