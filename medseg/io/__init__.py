@@ -1,0 +1,185 @@
+"""Images in and out: NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF and regular DICOM series.
+
+Readers are loaded when first used. Everything leaves this package in RAS+ millimetres.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medseg.errors import MedsegError, ReadError, WriteError
+from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of
+from medseg.volume import Finding, Volume
+
+if TYPE_CHECKING:
+    from medseg.io.dicom_headers import Series
+
+__all__ = ["read", "read_all", "write"]
+
+
+def read(path: str | Path, series: str | None = None) -> Volume:
+    """The one volume in a file, a DICOM folder or a zip.
+
+    Args:
+        path: a NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF or DICOM file, a folder (with sub-folders) or a zip.
+        series: SeriesInstanceUID to take where a folder holds several.
+
+    Returns:
+        The volume as it lies on disk, `(I, J, K)` or `(I, J)`, with leading channels where the file has them. A single
+        DICOM slice is a 2D image.
+
+    Raises:
+        ReadError: missing, unreadable or empty source, or more than one volume in it (they are named).
+        GeometryError: a DICOM series that is no regular grid.
+
+    Example:
+        >>> volume = read("study/")
+        >>> volume.shape, volume.spacing_mm, volume.orientation
+    """
+    source = Path(path)
+    with _unpacked(source) as place:
+        if place.is_file() and kind_of(place) != "dicom" and not _is_unnamed_dicom(place):
+            if series is not None:
+                raise ReadError(f"{source} is no DICOM series, so series={series} cannot be chosen from it")
+            return _read_file(place)
+        found, files = _contents(place)
+        if series is not None:
+            found = [s for s in found if s.uid == series]
+            files = []
+            if not found:
+                known = "; ".join(s.title for s in _contents(place)[0]) or "none"
+                raise ReadError(f"{source} holds no series {series}; it holds: {known}")
+        if len(found) + len(files) > 1:
+            names = "; ".join([*(s.title for s in found), *(p.name for p in files)][:12])
+            hint = "choose one with series=UID (--series UID)" if found else "give one of the files"
+            raise ReadError(f"{source} holds {len(found) + len(files)} volumes, expected one: {names}; {hint}")
+        if files:
+            return _named(_read_file(files[0]), source)
+        if not found:
+            raise ReadError(_nothing(source))
+        return _read_series(found[0], source)
+
+
+def read_all(path: str | Path) -> list[Volume]:
+    """Every volume in a file, a folder (with sub-folders) or a zip, each with its findings.
+
+    What is there but cannot be read is named in a finding of kind 'unreadable' on each volume that could.
+
+    Raises:
+        ReadError, GeometryError: if nothing could be read; the first reason is given.
+    """
+    source = Path(path)
+    volumes: list[Volume] = []
+    errors: list[MedsegError] = []
+    with _unpacked(source) as place:
+        found, files = _contents(place)
+        for series in found:
+            try:
+                volumes.append(_read_series(series, source))
+            except MedsegError as error:
+                errors.append(error)
+        for file in files:
+            try:
+                volumes.append(_read_file(file))
+            except MedsegError as error:
+                errors.append(error)
+    if not volumes:
+        raise errors[0] if errors else ReadError(_nothing(source))
+    notes = tuple(Finding("unreadable", str(error)) for error in errors)
+    return [replace(v, findings=v.findings + notes) for v in volumes]
+
+
+def write(volume: Volume, path: str | Path) -> None:
+    """Write a volume; the suffix decides: .nii, .nii.gz, .nrrd, .mha, .png, .tif, .tiff.
+
+    The file appears whole or not at all, and the same volume gives the same bytes on every run.
+
+    Raises:
+        WriteError: disk full, no permission, an unknown suffix, or values the format does not hold.
+
+    Example:
+        >>> write(volume.with_array(labels), "labels.nii.gz")
+    """
+    target = Path(path)
+    kind = kind_of(target)
+    if kind == "nifti":
+        from medseg.io.nifti import write_nifti
+
+        write_nifti(volume, target)
+    elif kind == "itk":
+        from medseg.io.itk import write_itk
+
+        write_itk(volume, target)
+    elif kind == "raster":
+        from medseg.io.raster import write_raster
+
+        write_raster(volume, target)
+    else:
+        raise WriteError(f"cannot write {target}: expected a name ending in .nii.gz, .nii, .nrrd, .mha, .png or .tif")
+
+
+def _contents(place: Path) -> tuple[list[Series], list[Path]]:
+    from medseg.io.dicom_headers import find_series
+
+    if place.is_file():
+        if kind_of(place) in ("nifti", "itk", "raster"):
+            return [], [place]
+        return find_series([place]), []
+    # Pictures beside DICOM slices are thumbnails, not studies.
+    found = find_series(place)
+    return found, [] if found else image_files(place, recursive=True)
+
+
+def _is_unnamed_dicom(place: Path) -> bool:
+    return kind_of(place) == "" and has_dicom_magic(place)
+
+
+def _read_file(path: Path) -> Volume:
+    kind = kind_of(path)
+    if kind == "nifti":
+        from medseg.io.nifti import read_nifti
+
+        return read_nifti(path)
+    if kind == "itk":
+        from medseg.io.itk import read_itk
+
+        return read_itk(path)
+    if kind == "raster":
+        from medseg.io.raster import read_raster
+
+        return read_raster(path)
+    raise ReadError(f"{path} is of no kind that can be read; expected {READABLE}")
+
+
+def _read_series(series: Series, source: Path) -> Volume:
+    from medseg.io.dicom import read_series
+
+    return read_series(series, str(source))
+
+
+def _named(volume: Volume, source: Path) -> Volume:
+    return replace(volume, metadata=replace(volume.metadata, source=str(source)))
+
+
+def _nothing(source: Path) -> str:
+    return f"{source} holds no image; expected {READABLE}"
+
+
+@contextlib.contextmanager
+def _unpacked(source: Path) -> Iterator[Path]:
+    """The source itself, or for a zip a temporary folder with its contents."""
+    if not source.exists():
+        raise ReadError(f"{source} does not exist")
+    if not (source.is_file() and kind_of(source) == "zip"):
+        yield source
+        return
+    from medseg.io.archive import unpack
+
+    with tempfile.TemporaryDirectory(prefix="medseg-") as folder:
+        unpack(source, Path(folder))
+        yield Path(folder)

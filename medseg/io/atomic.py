@@ -1,0 +1,78 @@
+"""Files that appear whole or not at all: written beside the target, then renamed onto it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from medseg.errors import MedsegError, WriteError
+
+__all__ = ["atomic_path", "write_error", "write_text_atomic"]
+
+_MENDS = {
+    errno.ENOSPC: "the disk is full; free some space or write somewhere else",
+    errno.EDQUOT: "the disk quota is used up; free some space or write somewhere else",
+    errno.EACCES: "no permission to write there; choose another folder",
+    errno.EPERM: "no permission to write there; choose another folder",
+    errno.EROFS: "that disk is read-only; choose another folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
+    errno.EISDIR: "a folder of that name exists; choose another name",
+    errno.EFBIG: "the file is too large for that disk; write somewhere else",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+}
+
+
+def write_error(path: Path, error: OSError) -> WriteError:
+    """The `WriteError` for an `OSError` met while writing `path`, with the mend."""
+    reason = _MENDS.get(error.errno or 0, error.strerror or str(error) or type(error).__name__)
+    return WriteError(f"cannot write {path}: {reason}")
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path`; what is written there becomes `path` when the block ends without an error.
+
+    The temporary name is hidden and ends like the target, so writers that look at the suffix are not fooled.
+    Missing parent folders are made. After an error, an interruption or a full disk nothing is left behind, and an
+    older file of that name stays as it was.
+
+    Raises:
+        WriteError: for any OSError in the block or while renaming: disk full, no permission.
+
+    Example:
+        >>> with atomic_path("out/scores.csv") as temporary:
+        ...     temporary.write_text("case,dice")
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        # Without this a crash of the machine can leave a renamed but empty file.
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(target)
+    except MedsegError:
+        raise
+    except OSError as error:
+        raise write_error(target, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text_atomic(path: str | Path, text: str) -> None:
+    """Write UTF-8 text so that the file appears whole or not at all.
+
+    Raises:
+        WriteError: disk full, no permission.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,223 @@
+"""How datasets lie on disk: MSD, nnU-Net raw, plain folders, CSV. Only names are read here, no image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg.config import DataConfig
+from medseg.errors import DatasetError
+from medseg.io.formats import image_files, is_hidden, kind_of, stem_of
+from medseg.io.sources import group_channels
+
+__all__ = ["Case", "LabelSource", "Layout", "find_layout"]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSource:
+    """A label file; with a `value`, every voxel that is set in it becomes that value."""
+
+    path: Path
+    value: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case: a file per channel, its labels, the patient (`group`) and the split the dataset gives ('' for none)."""
+
+    name: str
+    images: tuple[Path, ...]
+    labels: tuple[LabelSource, ...]
+    group: str
+    split: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a dataset says about itself."""
+
+    name: str
+    cases: tuple[Case, ...]
+    labels: Mapping[str, int | tuple[int, ...]] | None = None
+    ignore: int | None = None
+    channel_names: tuple[str, ...] = ()
+    folds: tuple[tuple[str, ...], ...] = ()
+
+
+def find_layout(data: DataConfig) -> Layout:
+    """The dataset at `data.root`, in the layout named or recognised.
+
+    Raises:
+        DatasetError: nothing recognised, a missing file, a damaged `dataset.json`.
+    """
+    root = data.root
+    if not root.is_dir():
+        raise DatasetError(f"data.root: {root} is not a folder; give the folder that holds the dataset")
+    kind: str = data.layout
+    if kind == "auto":
+        kind = _recognise(data)
+    if kind == "csv":
+        from medseg.io.csv_layout import csv_layout
+
+        return csv_layout(data)
+    if kind == "folders":
+        return _folders(root)
+    return _decathlon(root, kind)
+
+
+def _recognise(data: DataConfig) -> str:
+    root = data.root
+    if data.csv is not None:
+        return "csv"
+    if (root / "imagesTr").is_dir():
+        return "msd"
+    if (root / "images").is_dir() and _label_folder(root) is not None:
+        return "folders"
+    if any(root.glob("*.csv")):
+        return "csv"
+    raise DatasetError(
+        f"no dataset recognised in {root}; expected imagesTr/ with labelsTr/ and dataset.json (MSD, nnU-Net), images/ "
+        "with labels/ or masks/, or a CSV with the columns case, image, label (data.csv)"
+    )
+
+
+def _label_folder(root: Path) -> Path | None:
+    return next((root / name for name in ("labels", "masks") if (root / name).is_dir()), None)
+
+
+def _folders(root: Path) -> Layout:
+    images, labels = root / "images", _label_folder(root)
+    if not images.is_dir() or labels is None:
+        raise DatasetError(f"{root} has no images/ with labels/ or masks/ beside it; check data.root and data.layout")
+    found = _images_in(images)
+    return Layout("folders", _with_labels(found, labels, {}))
+
+
+def _images_in(folder: Path) -> dict[str, tuple[Path, ...]]:
+    found = group_channels(image_files(folder), folder)
+    # A sub-folder is a DICOM study.
+    for study in sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p)):
+        found.setdefault(study.name, (study,))
+    return found
+
+
+def _with_labels(found: Mapping[str, tuple[Path, ...]], folder: Path, known: Mapping[str, Path]) -> tuple[Case, ...]:
+    by_stem: dict[str, list[Path]] = {}
+    for path in image_files(folder) if folder.is_dir() else []:
+        by_stem.setdefault(stem_of(path), []).append(path)
+    cases = []
+    for name, images in found.items():
+        suffix = images[0].name[len(stem_of(images[0])) :]
+        matches = [known[name]] if name in known else by_stem.get(name, [])
+        if not matches or not matches[0].is_file():
+            expected = matches[0] if matches else folder / (name + (".nii.gz" if kind_of(images[0]) == "" else suffix))
+            raise DatasetError(f"case {name!r} has no label file: expected {expected}; add it or remove {images[0]}")
+        if len(matches) > 1:
+            raise DatasetError(f"case {name!r} has two label files, {matches[0]} and {matches[1]}; keep one of them")
+        cases.append(Case(name, images, (LabelSource(matches[0]),), name))
+    return tuple(cases)
+
+
+def _decathlon(root: Path, kind: str) -> Layout:
+    folder = root / "imagesTr"
+    if not folder.is_dir():
+        raise DatasetError(f"{root} has no imagesTr/, which the {kind} layout needs; check data.root and data.layout")
+    description = _json(root / "dataset.json") if (root / "dataset.json").is_file() else {}
+    if not isinstance(description, dict):
+        raise DatasetError(f"{root / 'dataset.json'}: expected keys and values, found {type(description).__name__}")
+    images, labels = _listed(description, root)
+    if not images:
+        # nnU-Net always numbers its channels; MSD never does, and its case numbers may have four digits.
+        as_channels = kind == "nnunet" or "channel_names" in description or not description.get("training")
+        files = image_files(folder)
+        images = group_channels(files, folder) if as_channels else {stem_of(p): (p,) for p in files}
+    cases = _with_labels(images, root / "labelsTr", labels)
+    values, ignore = _described_labels(description, root)
+    channels = description.get("channel_names", description.get("modality", {}))
+    names: Sequence[Any] = ()
+    if isinstance(channels, dict):
+        names = [channels[k] for k in sorted(channels, key=lambda k: int(k) if str(k).isdigit() else 0)]
+    elif isinstance(channels, list):
+        names = channels
+    return Layout(kind, cases, values, ignore, tuple(str(n) for n in names), _folds(root))
+
+
+def _listed(description: Mapping[str, Any], root: Path) -> tuple[dict[str, tuple[Path, ...]], dict[str, Path]]:
+    """Cases that dataset.json lists with their paths: MSD's 'training', nnU-Net's 'dataset'."""
+    images: dict[str, tuple[Path, ...]] = {}
+    labels: dict[str, Path] = {}
+    listed = description.get("dataset")
+    if isinstance(listed, dict):
+        for name, entry in listed.items():
+            images[str(name)] = tuple(root / p for p in entry["images"])
+            labels[str(name)] = root / entry["label"]
+    elif isinstance(description.get("training"), list):
+        for entry in description["training"]:
+            if not isinstance(entry, dict) or "image" not in entry or "label" not in entry:
+                return {}, {}
+            image = root / entry["image"]
+            # nnU-Net v1 lists cases without the channel number that its files carry.
+            if (
+                not image.is_file()
+                and not image.is_dir()
+                and image.with_name(stem_of(image) + "_0000.nii.gz").is_file()
+            ):
+                return {}, {}
+            images[stem_of(image)], labels[stem_of(image)] = (image,), root / entry["label"]
+    for name, paths in images.items():
+        for path in paths:
+            if not path.exists():
+                raise DatasetError(f"case {name!r} of {root / 'dataset.json'} has no image file: expected {path}")
+    return images, labels
+
+
+def _described_labels(
+    description: Mapping[str, Any], root: Path
+) -> tuple[dict[str, int | tuple[int, ...]] | None, int | None]:
+    entries = description.get("labels")
+    if not isinstance(entries, dict) or not entries:
+        return None, None
+    values: dict[str, int | tuple[int, ...]] = {}
+    ignore = None
+    try:
+        for key, value in entries.items():
+            if isinstance(value, str) and str(key).lstrip("-").isdigit():
+                name, code = value, int(key)
+            elif isinstance(value, list):
+                values[str(key)] = tuple(int(v) for v in value)
+                continue
+            else:
+                name, code = str(key), int(value)
+            if name == "ignore":
+                ignore = code
+            else:
+                values[name] = code
+    except (TypeError, ValueError):
+        raise DatasetError(
+            f"{root / 'dataset.json'}: labels {entries} are neither {{'1': name}} nor {{name: 1}}; give data.labels"
+        ) from None
+    if len(values) + (ignore is not None) < len(entries):
+        raise DatasetError(f"{root / 'dataset.json'}: two labels share a name in {entries}; give data.labels")
+    return values, ignore
+
+
+def _folds(root: Path) -> tuple[tuple[str, ...], ...]:
+    path = root / "splits_final.json"
+    if not path.is_file():
+        return ()
+    content = _json(path)
+    if not isinstance(content, list) or not all(
+        isinstance(f, dict) and isinstance(f.get("val"), list) for f in content
+    ):
+        raise DatasetError(f"{path}: expected a list of {{'train': [...], 'val': [...]}}")
+    return tuple(tuple(str(name) for name in fold["val"]) for fold in content)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} is not readable JSON ({error})") from None

@@ -1,0 +1,249 @@
+"""What there is to predict on: image files, DICOM studies, folders of either, zips."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medseg.errors import ReadError
+from medseg.io.archive import split_zip_path, unpack
+from medseg.io.dicom_headers import Series, find_series
+from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of, stem_of
+from medseg.volume import Volume
+
+__all__ = ["Source", "find_studies", "group_channels", "input_hash", "read_source"]
+
+_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One case to predict on.
+
+    Args:
+        case: name of the case, safe as a file name and free of patient names unless the user's folders hold them.
+        paths: the slices of one DICOM series, or one file per channel. Files inside a zip are given as
+            `archive.zip/member`.
+        series_uid: SeriesInstanceUID, '' for other formats.
+        error: why this case cannot be read, '' when all is well.
+    """
+
+    case: str
+    paths: tuple[Path, ...]
+    series_uid: str = ""
+    error: str = ""
+
+
+def find_studies(source: str | Path, series: str | None = None) -> list[Source]:
+    """The cases in a file, a folder of image files, a DICOM study, a folder of studies, or a zip; sorted by name.
+
+    Image files of a folder are one case each, nnU-Net channels (`case_0000`, `case_0001`) together one. A DICOM study
+    is named by its path below `source`, '/' written as '_', with a hash of its UID where two would share a name.
+    A study of several series gives one Source with `error` set, unless `series` picks one of them.
+
+    Args:
+        source: where to look.
+        series: SeriesInstanceUID; studies without it are then left out.
+
+    Raises:
+        ReadError: if the source is missing, unreadable or holds no image, or no such series.
+    """
+    place = Path(source)
+    if not place.exists():
+        raise ReadError(f"{place} does not exist")
+    if place.is_file() and kind_of(place) == "zip":
+        with tempfile.TemporaryDirectory(prefix="medseg-") as name:
+            folder = Path(name)
+            unpack(place, folder)
+            found = _in_folder(folder, stem_of(place), series)
+            sources = [
+                replace(
+                    s,
+                    paths=tuple(place / p.relative_to(folder) for p in s.paths),
+                    error=s.error.replace(str(folder), str(place)),
+                )
+                for s in found
+            ]
+    elif place.is_file():
+        sources = _from_file(place, series)
+    else:
+        sources = _in_folder(place, place.resolve().name, series)
+    if not sources:
+        what = f"no series {series}" if series else "no image"
+        raise ReadError(f"{place} holds {what}; expected {READABLE}")
+    return sorted(sources, key=lambda s: s.case)
+
+
+def _from_file(path: Path, series: str | None) -> list[Source]:
+    if kind_of(path) in ("nifti", "itk", "raster"):
+        match = _CHANNEL.match(stem_of(path))
+        # A single file of several channels cannot be told from one whose name ends in a number, so only 0000 is cut.
+        case = match["case"] if match and match["channel"] == "0000" else stem_of(path)
+        return [] if series else [Source(case, (path,))]
+    if kind_of(path) == "dicom" or has_dicom_magic(path):
+        return _from_series(find_series([path]), path.parent, stem_of(path), series)
+    raise ReadError(f"{path} is of no kind that can be read; expected {READABLE}")
+
+
+def _in_folder(folder: Path, name: str, series: str | None) -> list[Source]:
+    found = find_series(folder)
+    sources = _from_series(found, folder, name, series)
+    if series:
+        return sources
+    # Pictures beside DICOM slices are thumbnails, not cases.
+    dicom_folders = {s.path.parent for each in found for s in each.slices}
+    files = [] if folder in dicom_folders else image_files(folder)
+    if not files and not found:
+        files = image_files(folder, recursive=True)
+    taken = {s.case for s in sources}
+    for case, paths in group_channels(files, folder).items():
+        sources.append(Source(f"{case}_image" if case in taken else case, paths))
+    return sources
+
+
+def group_channels(files: Iterable[Path], folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Case -> its files in channel order, by nnU-Net's `_0000`, `_0001`, ... where they count up from 0.
+
+    Files that share a name but not a suffix, or a name but not a folder, get their suffix or folder into the case name.
+
+    Args:
+        files: image files below `folder`.
+        folder: what case names are relative to.
+    """
+    names: dict[tuple[Path, str], dict[int, Path]] = {}
+    plain: list[Path] = []
+    for path in sorted(files):
+        match = _CHANNEL.match(stem_of(path))
+        if match:
+            names.setdefault((path.parent, match["case"]), {}).setdefault(int(match["channel"]), path)
+        else:
+            plain.append(path)
+    cases: dict[str, tuple[Path, ...]] = {}
+    for (parent, name), channels in sorted(names.items()):
+        if sorted(channels) == list(range(len(channels))):
+            cases[_case_name(parent / name, folder)] = tuple(channels[n] for n in sorted(channels))
+        else:
+            plain.extend(channels.values())
+    counts: dict[str, int] = {}
+    for path in plain:
+        name = _case_name(path.with_name(stem_of(path)), folder)
+        counts[name] = counts.get(name, 0) + 1
+    for path in sorted(plain):
+        name = _case_name(path.with_name(stem_of(path)), folder)
+        if counts[name] > 1 or name in cases:
+            name = _case_name(path, folder)
+        cases[name] = (path,)
+    return cases
+
+
+def _case_name(path: Path, folder: Path) -> str:
+    return "_".join(path.relative_to(folder).parts)
+
+
+def _from_series(found: Sequence[Series], root: Path, root_name: str, series: str | None) -> list[Source]:
+    studies: dict[tuple[str, ...], list[Series]] = {}
+    for each in found:
+        parts = _split_copies(each)
+        for part in parts:
+            first = part.slices[0]
+            # Anonymised studies often have no UID, and copies of a study share theirs.
+            place = () if first.study_instance_uid and len(parts) == 1 else (str(first.path.parent),)
+            studies.setdefault((first.patient_id, first.study_instance_uid, *place), []).append(part)
+    named = [(_study_name(members, root, root_name), key, members) for key, members in studies.items()]
+    sources = []
+    for name, key, members in named:
+        if sum(other == name for other, _, _ in named) > 1:
+            name = f"{name}_{hashlib.sha256('/'.join(key).encode()).hexdigest()[:8]}"
+        source = _study_source(name, members, series)
+        if source is not None:
+            sources.append(source)
+    return sources
+
+
+def _split_copies(series: Series) -> list[Series]:
+    """The series, or one per folder where the same slices lie in several folders."""
+    folders = sorted({s.path.parent for s in series.slices})
+    if len(folders) == 1 or len({s.sop_instance_uid for s in series.slices}) == len(series.slices):
+        return [series]
+    return [Series(series.uid, tuple(s for s in series.slices if s.path.parent == f)) for f in folders]
+
+
+def _study_name(members: Sequence[Series], root: Path, root_name: str) -> str:
+    parents = [str(s.path.parent) for each in members for s in each.slices]
+    relative = Path(os.path.commonpath(parents)).relative_to(root)
+    return "_".join(relative.parts) or root_name
+
+
+def _study_source(case: str, members: Sequence[Series], series: str | None) -> Source | None:
+    if series:
+        members = [s for s in members if s.uid == series]
+        if not members:
+            return None
+    paths = tuple(sorted(s.path for each in members for s in each.slices))
+    if len(members) > 1:
+        titles = "; ".join(s.title for s in members)
+        error = f"the study holds {len(members)} series, expected one: {titles}; choose one with --series UID"
+        return Source(case, paths, "", error)
+    return Source(case, paths, members[0].uid)
+
+
+@contextlib.contextmanager
+def _on_disk(source: Source) -> Iterator[tuple[Path, ...]]:
+    """The source's files, those inside a zip unpacked for the time of the block."""
+    inside = [split_zip_path(p) if not p.exists() else None for p in source.paths]
+    if not any(inside):
+        yield source.paths
+        return
+    with tempfile.TemporaryDirectory(prefix="medseg-") as name:
+        wanted: dict[Path, list[str]] = {}
+        for each in inside:
+            if each:
+                wanted.setdefault(each[0], []).append(each[1])
+        for archive, members in wanted.items():
+            unpack(archive, Path(name), members)
+        yield tuple(Path(name) / e[1] if e else p for e, p in zip(inside, source.paths, strict=True))
+
+
+def read_source(source: Source) -> Volume:
+    """The image of a case, channels first: `(C, I, J, K)` or `(C, I, J)`, C >= 1.
+
+    Raises:
+        ReadError: if `source.error` says so, or a file cannot be read.
+        GeometryError: if a series is no regular grid, or channels lie on different grids.
+    """
+    from medseg.io.cases import channels_first, read_image
+
+    if source.error:
+        raise ReadError(f"{source.case}: {source.error}")
+    with _on_disk(source) as paths:
+        if kind_of(paths[0]) in ("nifti", "itk", "raster"):
+            return read_image(paths)
+        found = [s for s in find_series(paths) if s.uid == source.series_uid]
+        if not found:
+            raise ReadError(f"{source.case}: series {source.series_uid} is gone from {paths[0].parent}")
+        from medseg.io.dicom import read_series
+
+        return channels_first(read_series(found[0], str(source.paths[0].parent)))
+
+
+def input_hash(source: Source) -> str:
+    """SHA-256 of the content of all files of a case, in order; names and places do not count.
+
+    Raises:
+        ReadError: if a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with _on_disk(source) as paths:
+        for path in paths:
+            try:
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
+    return digest.hexdigest()
