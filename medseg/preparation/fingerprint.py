@@ -12,13 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.io.atomic import write_text_atomic
+from medseg.preparation.grid import holds_whole_numbers
 from medseg.volume import Finding, Volume
 
-__all__ = ["CaseFingerprint", "ChannelFingerprint", "Fingerprint", "fingerprint_case", "load_fingerprint"]
+__all__ = [
+    "CaseFingerprint",
+    "ChannelFingerprint",
+    "Fingerprint",
+    "count_labels",
+    "fingerprint_case",
+    "load_fingerprint",
+]
 
 FORMAT_VERSION = 1
 QUANTILES = 200
 SAMPLES = 1_000_000
+BLOCK = 1 << 22
 # World axis (R, A, S of RAS) that a letter of an orientation lies on.
 WORLD_AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 
@@ -153,20 +162,23 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, ignor
     Returns:
         Its fingerprint.
     """
-    label_map = labels.array
+    # NIfTI arrays come with the first axis fastest; their transpose can be walked through without a copy.
+    turned = labels.array.flags.f_contiguous and not labels.array.flags.c_contiguous
+    label_map = labels.array.T if turned else labels.array
     positions = np.flatnonzero(label_map)
     values = label_map.reshape(-1)[positions]
-    found, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+    found, counts = count_labels(values)
+    index = np.searchsorted(found, values)
     voxels = {0: int(label_map.size - positions.size)}
     voxels.update({int(v): int(n) for v, n in zip(found, counts, strict=True)})
     centroids: dict[int, tuple[float, float, float]] = {}
     if labels.dims == 3 and labels.spacing_known and found.size:
         sums = [np.bincount(index, weights=axis) for axis in np.unravel_index(positions, label_map.shape)]
-        centres = np.stack(sums) / counts
+        centres = np.stack(sums[::-1] if turned else sums) / counts
         world = labels.affine[:3, :3] @ centres + labels.affine[:3, 3:]
         centroids = {int(v): (float(x), float(y), float(z)) for v, (x, y, z) in zip(found, world.T, strict=True)}
     labelled = positions if ignore is None else positions[values != ignore]
-    channels = tuple(_channel(channel, labelled) for channel in image.array)
+    channels = tuple(_channel(channel.T if turned else channel, labelled) for channel in image.array)
     return CaseFingerprint(
         name=name,
         stamp=stamp,
@@ -182,8 +194,23 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, ignor
     )
 
 
+def count_labels(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(values that occur, how often) of unsigned integers; without the sort of `np.unique` where they are small."""
+    flat = values.reshape(-1)
+    largest = int(flat.max()) if flat.size else 0
+    if largest < 65536:
+        counts = np.zeros(largest + 1, dtype=np.int64)
+        # bincount works on a copy of 8 bytes per voxel, so not on all at once.
+        for start in range(0, flat.size, BLOCK):
+            counts += np.bincount(flat[start : start + BLOCK], minlength=largest + 1)
+        found = np.flatnonzero(counts)
+        return found, counts[found]
+    found, counts = np.unique(flat, return_counts=True)
+    return found.astype(np.int64), counts
+
+
 def _channel(channel: NDArray[Any], labelled: NDArray[np.intp]) -> ChannelFingerprint:
-    whole = channel.dtype.kind in "iub" or bool((channel == np.rint(channel)).all())
+    whole = holds_whole_numbers(channel)
     mean = std = None
     quantiles: tuple[float, ...] = ()
     if labelled.size:

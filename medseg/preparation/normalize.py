@@ -112,7 +112,7 @@ def body_statistics(channel: NDArray[Any]) -> tuple[float, float]:
 
 def _background_value(flat: NDArray[Any]) -> float | None:
     # A value that fills 20% holds one of these order statistics; an odd step visits all phases of the axes.
-    sample = flat[:: max(1, flat.size // 200_000) | 1]
+    sample = flat[:: max(1, flat.size // 50_000) | 1]
     ranks = np.unique(np.linspace(0, sample.size - 1, 2 * math.ceil(1 / BACKGROUND_SHARE) + 1).astype(np.intp))
     candidates = np.unique(np.partition(sample, ranks)[ranks])
     counts = [int(np.count_nonzero(flat == value)) for value in candidates]

@@ -21,6 +21,8 @@ __all__ = ["check_plan_fits", "make_plan"]
 OTHER_NETS_STRIDE = {2: 32, 3: 16}
 # nnU-Net's limits: spacing 3 times coarser and 3 times fewer voxels than along the other axes.
 ANISOTROPY = 3.0
+# Spacings closer than this count as equal when the slice axis of a 2D net is chosen.
+SAME_SPACING = 1.1
 CT_AIR_HU = -500
 
 
@@ -46,7 +48,8 @@ def make_plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, 
     """
     if not any(n for c in fingerprint.cases for value, n in c.label_voxels.items() if value not in (0, scheme.ignore)):
         raise DatasetError(
-            "no case holds a labelled voxel, so there is nothing to learn; check data.labels and the masks"
+            "no case holds a labelled voxel, so there is nothing to learn; check data.labels, "
+            "data.label_threshold and the masks"
         )
     dims = _dims(fingerprint, config)
     orientation = _orientation(fingerprint, dims)
@@ -117,7 +120,7 @@ def _orientation(fingerprint: Fingerprint, dims: int) -> str | None:
         return "RAS"
     spacing = np.median([c.along("RAS")[1] for c in fingerprint.cases], axis=0)
     # A 2D net looks along the coarsest axis; among equals along the superior one, the usual axial slices.
-    coarsest = next(a for a in (2, 1, 0) if spacing[a] >= 0.99 * spacing.max())
+    coarsest = next(a for a in (2, 1, 0) if SAME_SPACING * spacing[a] >= spacing.max())
     return "RAS".replace("RAS"[coarsest], "") + "RAS"[coarsest]
 
 

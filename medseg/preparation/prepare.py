@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medseg.config import RunConfig
 from medseg.errors import ConfigError, DatasetError, MedsegError
-from medseg.geometry import check_same_geometry
-from medseg.io.cases import Case, Dataset, find_cases, read_image, read_label_map
+from medseg.io.cases import Case, Dataset, find_cases
 from medseg.labels import LabelScheme
 from medseg.preparation import checks
 from medseg.preparation.fingerprint import CaseFingerprint, Fingerprint, fingerprint_case, load_fingerprint
@@ -22,6 +21,7 @@ from medseg.preparation.normalize import scales_for
 from medseg.preparation.parallel import PROCESSES_FROM_BYTES, available_cpus, run_over_cases
 from medseg.preparation.plan import Plan, load_plan, save_plan
 from medseg.preparation.planning import check_plan_fits, make_plan
+from medseg.preparation.sources import label_name, read_case, size_of, stamp_of, state_of
 from medseg.preparation.split import fold_numbers, split_cases
 from medseg.preparation.store import case_folder, is_current, remove_leftovers, write_case
 from medseg.volume import Finding, Volume
@@ -30,8 +30,13 @@ __all__ = ["Preparation", "Progress", "prepare"]
 
 # (steps done, steps in all, what was done last); a case is two steps: checked, then prepared.
 Progress = Callable[[int, int, str], None]
-# Rises when prepared cases of older versions no longer serve.
+Volumes = tuple[Volume, Volume]
+# They rise when what older versions found or prepared no longer serves.
+CHECK_VERSION = 1
 STORE_VERSION = 1
+# Volumes read for the checks stay in memory for the store, so that small data sets are read once.
+HELD_SHARE_OF_MEMORY = 0.25
+HELD_BYTES = 4e9
 SAVE_EVERY_SECONDS = 20.0
 
 
@@ -102,24 +107,20 @@ def prepare(
     checks.check_labels_given(cases)
     splits = [split_cases(dataset, config, fold) for fold in fold_numbers(dataset, config)]
 
-    prepared = config.output / "prepared"
-    size = sum(_size(path) for c in cases for path in (*c.images, *(s.path for s in c.labels)))
-    count = workers or _workers(size, len(cases))
-    report = _Counter(progress, 2 * len(cases))
-    fingerprint = _check(dataset, cases, config, prepared, count, size, report)
+    work = _Work(config, config.output, dataset, cases, workers, progress)
+    fingerprint = work.check()
     checks.check_left_right(fingerprint.cases, dataset.labels)
-
-    plan = _plan(fingerprint, config, dataset.labels, memory_gb, on_gpu)
-    folders = _write(dataset, cases, config, plan, prepared, count, size, report)
+    plan = _plan(fingerprint, config, dataset.labels, config.output / "plan.yaml", memory_gb, on_gpu)
+    folders = work.write(plan)
     findings = checks.findings_of(fingerprint.cases, dataset.labels)
     if any(not split.validation for split in splits):
         findings.append(Finding("no_validation", "no case is left for validation: training runs without scores"))
     return Preparation(dataset, fingerprint, plan, folders, tuple(findings), config.output)
 
 
-def _plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, memory_gb: float, on_gpu: bool) -> Plan:
-    assert config.output is not None
-    path = config.output / "plan.yaml"
+def _plan(
+    fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, path: Path, memory_gb: float, on_gpu: bool
+) -> Plan:
     if path.exists():
         plan = load_plan(path)
         check_plan_fits(plan, fingerprint, config, path)
@@ -130,125 +131,145 @@ def _plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, memo
 
 
 @dataclass(frozen=True, slots=True)
-class _CheckJob:
+class _Job:
     case: Case
     threshold: float | None
-    scheme: LabelScheme
+    ignore: int | None
     stamp: str
-
-
-def _check(
-    dataset: Dataset,
-    cases: tuple[Case, ...],
-    config: RunConfig,
-    prepared: Path,
-    workers: int,
-    size: int,
-    report: _Counter,
-) -> Fingerprint:
-    threshold, scheme = config.data.label_threshold, dataset.labels
-    path = prepared / "fingerprint.json"
-    known = load_fingerprint(path)
-    done = {c.stamp: c for c in known.cases} if known else {}
-    stamps = {c.name: _stamp("check", _sources(c), c.name, threshold, scheme.ignore) for c in cases}
-    found = {c.name: done[stamps[c.name]] for c in cases if stamps[c.name] in done}
-    errors: dict[str, MedsegError] = {}
-    for case in cases:
-        if case.name in found:
-            _judge(case, found[case.name], scheme, errors)
-            report.step(f"checked {case.name}")
-    jobs = [_CheckJob(c, threshold, scheme, stamps[c.name]) for c in cases if c.name not in found]
-    saved = time.monotonic()
-
-    def save() -> Fingerprint:
-        fingerprint = Fingerprint(tuple(found[c.name] for c in cases if c.name in found), dataset.channel_names)
-        if jobs and fingerprint.cases:
-            fingerprint.save(path)
-        return fingerprint
-
-    def on_done(job: _CheckJob, result: CaseFingerprint | MedsegError) -> None:
-        nonlocal saved
-        if isinstance(result, MedsegError):
-            errors[job.case.name] = result
-        else:
-            found[job.case.name] = result
-            _judge(job.case, result, scheme, errors)
-        report.step(f"checked {job.case.name}")
-        if time.monotonic() - saved > SAVE_EVERY_SECONDS:
-            save()
-            saved = time.monotonic()
-
-    run_over_cases(_check_case, jobs, workers=workers, processes=size > PROCESSES_FROM_BYTES, on_done=on_done)
-    checks.raise_gathered(errors, len(cases))
-    checks.check_consistent(list(found.values()))
-    return save()
-
-
-def _judge(case: Case, result: CaseFingerprint, scheme: LabelScheme, errors: dict[str, MedsegError]) -> None:
-    try:
-        scheme.check_values(tuple(result.label_voxels), _named(case))
-    except DatasetError as error:
-        errors[case.name] = error
-
-
-def _check_case(job: _CheckJob) -> CaseFingerprint:
-    image, labels = _read(job.case, job.threshold)
-    return fingerprint_case(job.case.name, job.stamp, image, labels, job.scheme.ignore)
-
-
-def _read(case: Case, threshold: float | None) -> tuple[Volume, Volume]:
-    image = read_image(case.images)
-    labels = read_label_map(case.labels, threshold)
-    check_same_geometry(image, labels, str(case.images[0]), _named(case))
-    return image, labels
 
 
 @dataclass(frozen=True, slots=True)
-class _WriteJob:
-    case: Case
-    threshold: float | None
-    scheme: LabelScheme
+class _CheckJob(_Job):
+    keep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _WriteJob(_Job):
     plan: Plan
     folder: Path
-    stamp: str
+    label_dtype: type[np.unsignedinteger[Any]]
+    volumes: Volumes | None
 
 
-def _write(
-    dataset: Dataset,
-    cases: tuple[Case, ...],
-    config: RunConfig,
-    plan: Plan,
-    prepared: Path,
-    workers: int,
-    size: int,
-    report: _Counter,
-) -> dict[str, Path]:
-    threshold, scheme = config.data.label_threshold, dataset.labels
-    remove_leftovers(prepared)
-    matters = plan.model_dump(mode="json", include={"dims", "orientation", "spacing_mm", "normalization"})
-    folders = {c.name: case_folder(prepared, c.name) for c in cases}
-    jobs = []
-    for case in cases:
-        key = (_sources(case), case.name, case.group, threshold, scheme.ignore, scheme.dtype.__name__, matters)
-        stamp = _stamp("store", STORE_VERSION, *key)
-        if is_current(folders[case.name], stamp):
-            report.step(f"prepared {case.name}")
-        else:
-            jobs.append(_WriteJob(case, threshold, scheme, plan, folders[case.name], stamp))
+class _Work:
+    """The two passes over the cases, and what they share."""
 
-    def on_done(job: _WriteJob, result: MedsegError | None) -> None:
-        if result is not None:
-            raise result
-        report.step(f"prepared {job.case.name}")
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        dataset: Dataset,
+        cases: Sequence[Case],
+        workers: int | None,
+        progress: Progress | None,
+    ) -> None:
+        self.dataset, self.cases, self.prepared = dataset, cases, folder / "prepared"
+        self.threshold, self.ignore = config.data.label_threshold, dataset.labels.ignore
+        self.states = {c.name: state_of(c) for c in cases}
+        size = sum(size_of(c) for c in cases)
+        self.processes = size > PROCESSES_FROM_BYTES
+        self.workers = workers or _workers(size, len(cases))
+        self.held: dict[str, Volumes] = {}
+        self.held_bytes_left = min(HELD_BYTES, HELD_SHARE_OF_MEMORY * _free_memory())
+        self.progress, self.steps = progress, 0
 
-    run_over_cases(_write_case, jobs, workers=workers, processes=size > PROCESSES_FROM_BYTES, on_done=on_done)
-    return folders
+    def check(self) -> Fingerprint:
+        """Read and measure every case that is new or has changed; refuse the data set if any case is unusable."""
+        path = self.prepared / "fingerprint.json"
+        known = load_fingerprint(path)
+        before = {c.stamp: c for c in known.cases} if known else {}
+        found: dict[str, CaseFingerprint] = {}
+        errors: dict[str, MedsegError] = {}
+        jobs = []
+        for case in self.cases:
+            stamp = stamp_of("check", CHECK_VERSION, self.states[case.name], case.name, self.threshold, self.ignore)
+            if stamp in before:
+                found[case.name] = before[stamp]
+                self._judge(case, before[stamp], errors)
+                self._step(f"checked {case.name}")
+            else:
+                jobs.append(_CheckJob(case, self.threshold, self.ignore, stamp, keep=not self.processes))
+        saved = time.monotonic()
+
+        def on_done(job: _CheckJob, result: tuple[CaseFingerprint, Volumes | None] | MedsegError) -> None:
+            nonlocal saved
+            if isinstance(result, MedsegError):
+                errors[job.case.name] = result
+            else:
+                found[job.case.name] = result[0]
+                self._hold(job.case.name, result[1])
+                self._judge(job.case, result[0], errors)
+            self._step(f"checked {job.case.name}")
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                self._fingerprint(found).save(path)
+                saved = time.monotonic()
+
+        run_over_cases(_check_case, jobs, workers=self.workers, processes=self.processes, on_done=on_done)
+        checks.raise_gathered(errors, len(self.cases))
+        fingerprint = self._fingerprint(found)
+        checks.check_consistent(fingerprint.cases)
+        if known is None or known != fingerprint:
+            fingerprint.save(path)
+        return fingerprint
+
+    def write(self, plan: Plan) -> dict[str, Path]:
+        """Prepare every case that is not there yet, or was made from other files or another plan."""
+        remove_leftovers(self.prepared)
+        scheme = self.dataset.labels
+        parts = plan.model_dump(mode="json", include={"dims", "orientation", "spacing_mm", "normalization"})
+        settings = (self.threshold, self.ignore, scheme.dtype.__name__, parts)
+        folders = {c.name: case_folder(self.prepared, c.name) for c in self.cases}
+        jobs = []
+        for case in self.cases:
+            stamp = stamp_of("store", STORE_VERSION, self.states[case.name], case.name, case.group, settings)
+            folder = folders[case.name]
+            volumes = self.held.pop(case.name, None)
+            if is_current(folder, stamp):
+                self._step(f"prepared {case.name}")
+            else:
+                jobs.append(_WriteJob(case, self.threshold, self.ignore, stamp, plan, folder, scheme.dtype, volumes))
+
+        def on_done(job: _WriteJob, result: MedsegError | None) -> None:
+            if result is not None:
+                raise result
+            self._step(f"prepared {job.case.name}")
+
+        run_over_cases(_write_case, jobs, workers=self.workers, processes=self.processes, on_done=on_done)
+        return folders
+
+    def _fingerprint(self, found: Mapping[str, CaseFingerprint]) -> Fingerprint:
+        return Fingerprint(tuple(found[c.name] for c in self.cases if c.name in found), self.dataset.channel_names)
+
+    def _judge(self, case: Case, result: CaseFingerprint, errors: dict[str, MedsegError]) -> None:
+        try:
+            self.dataset.labels.check_values(tuple(result.label_voxels), label_name(case))
+        except DatasetError as error:
+            errors[case.name] = error
+
+    def _hold(self, name: str, volumes: Volumes | None) -> None:
+        if volumes is not None:
+            size = sum(v.array.nbytes for v in volumes)
+            if size <= self.held_bytes_left:
+                self.held[name] = volumes
+                self.held_bytes_left -= size
+
+    def _step(self, what: str) -> None:
+        self.steps += 1
+        if self.progress is not None:
+            self.progress(self.steps, 2 * len(self.cases), what)
+
+
+def _check_case(job: _CheckJob) -> tuple[CaseFingerprint, Volumes | None]:
+    image, labels = read_case(job.case, job.threshold)
+    fingerprint = fingerprint_case(job.case.name, job.stamp, image, labels, job.ignore)
+    return fingerprint, (image, labels) if job.keep else None
 
 
 def _write_case(job: _WriteJob) -> None:
-    image, labels = _read(job.case, job.threshold)
+    image, labels = job.volumes or read_case(job.case, job.threshold)
     array, grid = to_network_grid(image, job.plan)
-    label_map = labels_to_network_grid(labels, job.plan).astype(job.scheme.dtype)
+    label_map = labels_to_network_grid(labels, job.plan).astype(job.label_dtype, copy=False)
+    scales = scales_for(array, job.plan)
     write_case(
         job.folder,
         job.stamp,
@@ -257,47 +278,9 @@ def _write_case(job: _WriteJob) -> None:
         array,
         label_map,
         grid.network_spacing_mm,
-        scales_for(array, job.plan),
-        job.scheme.ignore,
+        scales,
+        job.ignore,
     )
-
-
-class _Counter:
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def step(self, what: str) -> None:
-        self._done += 1
-        if self._progress is not None:
-            self._progress(self._done, self._total, what)
-
-
-def _named(case: Case) -> str:
-    return str(case.labels[0].path) + (f" (and {len(case.labels) - 1} more)" if len(case.labels) > 1 else "")
-
-
-def _stamp(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
-
-
-def _sources(case: Case) -> list[tuple[str, int, int, int | None]]:
-    sources: list[tuple[Path, int | None]] = [(path, None) for path in case.images]
-    sources += [(label.path, label.value) for label in case.labels]
-    result = []
-    for path, value in sources:
-        for file in _files(path):
-            status = file.stat()
-            result.append((str(file.resolve()), status.st_size, status.st_mtime_ns, value))
-    return result
-
-
-def _files(path: Path) -> Iterable[Path]:
-    # A DICOM series is a folder.
-    return sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in _files(path))
 
 
 def _workers(size: int, cases: int) -> int:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import DatasetError
 from medseg.io.atomic import write_error
+from medseg.preparation.fingerprint import count_labels
 from medseg.preparation.normalize import Scale
 
 __all__ = [
@@ -144,7 +145,7 @@ def write_case(
     foreground = sample_foreground(labels, ignore, np.random.default_rng(zlib.crc32(name.encode())))
     # mypy takes the keys for np.savez's own options.
     coordinates: dict[str, Any] = {str(value): where for value, where in foreground.items()}
-    values, counts = np.unique(labels, return_counts=True)
+    values, counts = count_labels(labels)
     try:
         temporary.mkdir(parents=True)
         np.save(temporary / "image.npy", image)
@@ -186,12 +187,14 @@ def sample_foreground(
         label value -> `(n, axes)`.
     """
     positions = np.flatnonzero(labels)
+    if not positions.size:
+        return {}
     values = labels.reshape(-1)[positions]
     order = np.argsort(values, kind="stable")
     positions, values = positions[order], values[order]
-    found, starts = np.unique(values, return_index=True)
+    found, counts = count_labels(values)
     result = {}
-    for value, group in zip(found, np.split(positions, starts[1:]), strict=True):
+    for value, group in zip(found, np.split(positions, np.cumsum(counts)[:-1]), strict=True):
         if value == ignore:
             continue
         if group.size > SAMPLES_PER_LABEL:
