@@ -108,9 +108,7 @@ class LabelMaps:
         ignored = int(histogram[:, :, len(known) + 1].sum()) if ignore is not None else 0
         if ignore == 0:
             ignored += outside
-        return cls(
-            pred, ref, tuple(float(spacing[a]) for a in axes), known, ignore, histogram, total - ignored, axes
-        )
+        return cls(pred, ref, tuple(float(spacing[a]) for a in axes), known, ignore, histogram, total - ignored, axes)
 
     def overlap(self, values: Sequence[int]) -> Overlap:
         """Counts of the label or region made of `values`."""
@@ -140,9 +138,7 @@ class LabelMaps:
         return in_pred, in_ref
 
 
-def joint_histogram(
-    pred: Array, ref: Array, values: Sequence[int], ignore: int | None = None
-) -> NDArray[np.int64]:
+def joint_histogram(pred: Array, ref: Array, values: Sequence[int], ignore: int | None = None) -> NDArray[np.int64]:
     """How often each value of the prediction meets each value of the reference, per slice of the first axis.
 
     Args:
@@ -238,6 +234,4 @@ def _union(first: tuple[slice, ...], second: tuple[slice, ...]) -> tuple[slice, 
         return second
     if second[0].start == second[0].stop:
         return first
-    return tuple(
-        slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True)
-    )
+    return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from medseg.metrics.empty import DISTANCES
 from medseg.metrics.overlap import LabelMaps, Overlap
 from medseg.metrics.surface import surface_distances
 
-__all__ = ["DEFINITIONS", "METRICS", "ScoreOptions", "label_groups", "score_case", "score_maps"]
+__all__ = ["METRICS", "ScoreOptions", "label_groups", "score_case", "score_maps"]
 
 METRICS = ("dice", "iou", "hd95", "assd", "nsd")
 """Names of the metrics, in the order reports show them."""
@@ -56,6 +56,17 @@ class ScoreOptions:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is not a convention here; there are {choices}")
         if not (np.isfinite(self.tolerance_mm) and self.tolerance_mm > 0):
             raise ConfigError(f"tolerance_mm is {self.tolerance_mm}; it must be a positive number of millimetres")
+
+    def without_tolerance(self) -> ScoreOptions:
+        """The same without NSD, whose tolerance in mm means nothing where the spacing is not known.
+
+        Raises:
+            ConfigError: if NSD is all that was asked for.
+        """
+        rest = tuple(m for m in self.metrics if m != "nsd")
+        if not rest:
+            raise ConfigError("nsd has a tolerance in mm, and the spacing of these images is not known; ask for others")
+        return replace(self, metrics=rest)
 
 
 def score_case(
@@ -110,8 +121,8 @@ def score_case(
     if spacing_mm is None:
         if "nsd" in options.metrics:
             raise ConfigError(
-                "nsd has a tolerance in mm and needs spacing_mm=(...); where the spacing is not known, leave nsd out of "
-                "metrics"
+                "nsd has a tolerance in mm and needs spacing_mm=(...); where the spacing is not known, leave nsd "
+                "out of metrics"
             )
         spacing_mm = (1.0,) * ref_array.ndim
     if len(spacing_mm) != ref_array.ndim or not all(np.isfinite(s) and s > 0 for s in spacing_mm):
@@ -175,13 +186,3 @@ def _label_map(array: ArrayLike, name: str) -> NDArray[Any]:
     if found.size and found.dtype.itemsize > 2 and int(found.max()) > _LARGEST_LABEL:
         raise DatasetError(f"{name} holds values up to {int(found.max())}; this looks like an image, not a label map")
     return found
-
-
-DEFINITIONS = {
-    "dice": "Dice coefficient 2TP / (2TP + FP + FN) (Dice 1945)",
-    "iou": "intersection over union TP / (TP + FP + FN) (Jaccard 1912)",
-    "hd95": "95th percentile Hausdorff distance",
-    "assd": "average symmetric surface distance (Heimann 2009)",
-    "nsd": "normalised surface Dice (Nikolov 2018)",
-}
-"""What each metric is, for the method text of reports."""

@@ -104,9 +104,6 @@ def surface_distances(maps: LabelMaps, values: Sequence[int]) -> SurfaceDistance
     Args:
         maps: the two label maps, as `LabelMaps.of` gives them.
         values: the integers that belong to the label.
-
-    Raises:
-        KeyError: never for values given to `LabelMaps.of`.
     """
     shared, only_pred, only_ref = _surfaces(maps, values)
     pred_voxels, ref_voxels = len(shared) + len(only_pred), len(shared) + len(only_ref)
@@ -131,7 +128,10 @@ def _to_nearest(
 def _surfaces(
     maps: LabelMaps, values: Sequence[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """World coordinates `(n, dims)` of the surface voxels of both masks, of the prediction's and the reference's only."""
+    """Positions `(n, dims)` of the surface voxels that both masks share, and of those of one mask only.
+
+    They count from the corner of the label's box, in the unit of the spacing.
+    """
     dims = maps.pred.ndim
     found: tuple[list[NDArray[np.float64]], ...] = ([], [], [])
     first, last = maps.slices(values)
@@ -141,15 +141,13 @@ def _surfaces(
         stop = min(start + thickness, last)
         # One slice more on either side, so the erosion sees the neighbours of the slab's outer slices.
         low, high = max(start - 1, first), min(stop + 1, last)
-        edges = []
-        for mask in maps.masks(values, (slice(low, high), *box)):
-            edges.append(_surface(mask)[start - low : stop - low])
-        in_pred, in_ref = edges
+        masks = maps.masks(values, (slice(low, high), *box))
+        in_pred, in_ref = (_surface(mask)[start - low : stop - low] for mask in masks)
         both = in_pred & in_ref
         in_pred &= ~both
         in_ref &= ~both
         for mask, points in zip((both, in_pred, in_ref), found, strict=True):
-            points.append(_coordinates(mask, (start, *(s.start for s in box)), maps.spacing))
+            points.append(_coordinates(mask, start - first, maps.spacing))
     shared, only_pred, only_ref = (np.concatenate(p) if p else np.zeros((0, dims)) for p in found)
     return shared, only_pred, only_ref
 
@@ -177,7 +175,7 @@ def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     inside = flat.copy()
     step = 1
     for size in reversed(padded.shape):
-        # In the flat array a neighbour is a fixed step away, and the zero border stops rows from running into each other.
+        # In the flat array a neighbour is a fixed step away; the zero border keeps rows apart.
         inside[step:] &= flat[:-step]
         inside[:-step] &= flat[step:]
         step *= size
@@ -185,13 +183,11 @@ def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(edge[(slice(1, -1),) * mask.ndim])
 
 
-def _coordinates(
-    mask: NDArray[np.bool_], offset: Sequence[int], spacing: Sequence[float]
-) -> NDArray[np.float64]:
+def _coordinates(mask: NDArray[np.bool_], start: int, spacing: Sequence[float]) -> NDArray[np.float64]:
     where = np.flatnonzero(mask)
     points = np.empty((len(where), mask.ndim))
     for axis, index in enumerate(np.unravel_index(where, mask.shape)):
-        points[:, axis] = (index + offset[axis]) * spacing[axis]
+        points[:, axis] = (index + (start if axis == 0 else 0)) * spacing[axis]
     return points
 
 

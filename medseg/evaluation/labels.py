@@ -1,0 +1,133 @@
+"""What the integers in predictions and references mean, and whether they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medseg.errors import ConfigError, DatasetError
+from medseg.evaluation.scoring import CaseScores, LabelScores
+from medseg.labels import LabelScheme
+from medseg.metrics.empty import empty_score
+from medseg.metrics.overlap import Overlap
+from medseg.volume import Finding
+
+__all__ = ["LABELS_FILE", "check_values", "fill_labels", "resolve_labels"]
+
+LABELS_FILE = "labels.json"
+"""`medseg predict` writes this beside its masks."""
+
+Labels = LabelScheme | Mapping[str, int | Sequence[int]] | str | Path | None
+
+
+def resolve_labels(labels: Labels, pred: Path) -> LabelScheme | None:
+    """The label scheme to score by.
+
+    Args:
+        labels: a scheme, a mapping, or a YAML or JSON file: plain `name: value` pairs, a key `labels` (and `ignore`),
+            or a run's configuration with `data.labels`. Without it, `labels.json` beside the predictions.
+        pred: the predictions.
+
+    Returns:
+        The scheme, or None: every integer in the references is then a label named by its number.
+
+    Raises:
+        ConfigError: for a file that cannot be read or holds no labels.
+    """
+    if isinstance(labels, LabelScheme):
+        return labels
+    if isinstance(labels, Mapping):
+        return LabelScheme.from_mapping(labels)
+    if labels is not None:
+        return _read(Path(labels))
+    beside = (pred if pred.is_dir() else pred.parent) / LABELS_FILE
+    return _read(beside) if beside.is_file() else None
+
+
+def _read(path: Path) -> LabelScheme:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: labels cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {str(error).replace(chr(10), ' ')}") from None
+    part: Any = values
+    if isinstance(part, dict) and isinstance(part.get("data"), dict):
+        part = part["data"]
+    ignore = None
+    if isinstance(part, dict) and isinstance(part.get("labels"), dict):
+        part, ignore = part["labels"], part.get("ignore")
+    fits = isinstance(part, dict) and part and all(_is_value(v) for v in part.values())
+    if not fits or not (ignore is None or isinstance(ignore, int)):
+        raise ConfigError(f"{path}: expected labels as name: value, e.g. {{lung: 1, tumour: 2}}, or a key 'labels' so")
+    return LabelScheme.from_mapping({str(k): v for k, v in part.items()}, ignore)
+
+
+def _is_value(value: Any) -> bool:
+    each = value if isinstance(value, list) else [value]
+    return bool(each) and all(isinstance(v, int) and not isinstance(v, bool) for v in each)
+
+
+def check_values(cases: Sequence[CaseScores], scheme: LabelScheme | None) -> tuple[Finding, ...]:
+    """Whether the integers of both sides fit the labels and each other.
+
+    Raises:
+        DatasetError: where no score can mean anything: references without any label, or both sides with other codes.
+    """
+    in_ref = frozenset[int]().union(*(c.ref_values for c in cases)) - {0}
+    in_pred = frozenset[int]().union(*(c.pred_values for c in cases)) - {0}
+    if scheme is None:
+        if not in_ref:
+            raise DatasetError("the references hold no label at all: every voxel is 0; are these the right files?")
+        known, named = in_ref, "any reference"
+    else:
+        known, named = scheme.known_values - {0}, "the labels given"
+        if in_ref and not in_ref & known:
+            raise DatasetError(f"the references hold {_shown(in_ref)}, the labels are {_shown(known)}; {_mend(in_ref)}")
+    if in_pred and not in_pred & known:
+        raise DatasetError(
+            f"the predictions hold {_shown(in_pred)}, the {'references' if scheme is None else 'labels'} "
+            f"{_shown(known)}; {_mend(in_ref | in_pred)}"
+        )
+    findings = []
+    for side, found in (("references", in_ref), ("predictions", in_pred)):
+        if found - known:
+            message = f"the {side} hold {_shown(found - known)}, not among {named}; it counts as background"
+            findings.append(Finding("unknown_values", message))
+    return tuple(findings)
+
+
+def _mend(values: frozenset[int]) -> str:
+    if max(values) == 255:
+        return "for 0/255 masks give label_threshold=127; else name the values with --labels"
+    return "name the values of both sides with --labels, e.g. lung: 1"
+
+
+def _shown(values: frozenset[int]) -> str:
+    ordered = sorted(values)
+    return (
+        f"value{'s' if len(ordered) > 1 else ''} "
+        + ", ".join(map(str, ordered[:8]))
+        + (", ..." if len(ordered) > 8 else "")
+    )
+
+
+def fill_labels(cases: Sequence[CaseScores]) -> tuple[CaseScores, ...]:
+    """The same labels in every case, where they were found in the files: all that any reference holds."""
+    from dataclasses import replace
+
+    names = {str(v) for c in cases for v in c.ref_values - {0}}
+    ordered = sorted(names, key=int)
+    metrics = {c.case: next((tuple(s.values) for s in c.labels.values()), ()) for c in cases}
+    most = max(metrics.values(), key=len, default=())
+    result = []
+    for case in cases:
+        columns = metrics[case.case] or tuple(m for m in most if case.spacing_known or m != "nsd")
+        absent = LabelScores(
+            {m: float(empty_score(m, True, True) or 0.0) for m in columns}, Overlap(0, 0, 0, case.total), 0
+        )
+        result.append(replace(case, labels={name: case.labels.get(name, absent) for name in ordered}))
+    return tuple(result)

@@ -1,0 +1,238 @@
+"""The evaluation's report: which numbers and which cases it shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from medseg.errors import MedsegError
+from medseg.evaluation.definitions import TITLES
+from medseg.evaluation.pairs import Pair
+from medseg.evaluation.scoring import CaseScores, read_pair
+from medseg.evaluation.summary import case_dice, column
+from medseg.io.cases import read_image
+from medseg.labels import LabelScheme
+from medseg.metrics.empty import DISTANCES
+from medseg.reports.figures import distribution_png, label_colours, overlay_png
+from medseg.reports.html import Cell, Picture, Report, Table, write_report
+from medseg.reports.slices import pick_slice
+from medseg.volume import Volume
+
+__all__ = ["write_evaluation_report"]
+
+_ABSENT = {
+    "n": "Cases",
+    "n_clean": "Nothing found",
+    "specificity": "Specificity",
+    "false_positive_ml": "False positive (ml)",
+    "false_positive_px": "False positive (pixels)",
+    "false_positive_count": "False findings per case",
+}
+_NOTHING = "\N{EN DASH}"
+
+
+def write_evaluation_report(
+    path: Path,
+    pairs: Sequence[Pair],
+    scores: Sequence[CaseScores],
+    summary: Mapping[str, Any],
+    scheme: LabelScheme | None,
+    threshold: float | None = None,
+    resample: bool = False,
+) -> None:
+    """Write `report.html`.
+
+    Args:
+        path: the file.
+        pairs, scores: cases in the same order.
+        summary: the content of `summary.json`.
+        scheme: what the integers mean, None where labels are named by their number.
+        threshold, resample: as in `medseg.evaluation.evaluate`.
+
+    Raises:
+        ReadError: if a mask can no longer be read.
+        WriteError: if the file cannot be written.
+    """
+    labels = list(summary["labels"])
+    overlays, problems = _overlays(pairs, scores, labels, scheme, threshold, resample)
+    interval = summary["interval"]
+    notes = [f["message"] for f in summary["findings"]] + problems + ([interval["note"]] if interval["note"] else [])
+    write_report(
+        path,
+        Report(
+            title="Segmentation evaluation",
+            subtitle=f"{summary['n_cases']} case(s), {summary['n_patients']} patient(s), {len(labels)} label(s)",
+            facts=_facts(summary),
+            headline=_headline(summary),
+            notes=tuple(notes),
+            absent=_absent_table(summary),
+            overlays=overlays,
+            key=label_colours(labels),
+            distributions=_distributions(scores, labels),
+            cases=_case_table(scores),
+            definitions={TITLES.get(n, n).split(" (")[0]: text for n, text in summary["definitions"].items()},
+            method=summary["method"],
+            versions=summary["versions"],
+        ),
+    )
+
+
+def _facts(summary: Mapping[str, Any]) -> dict[str, str]:
+    facts = {"Cases": str(summary["n_cases"]), "Patients": str(summary["n_patients"])}
+    for key, name in (("mean_dice", "Mean Dice"), ("miou", "mIoU, pooled"), ("miou_case_mean", "mIoU, mean of cases")):
+        if summary[key] is not None:
+            facts[name] = f"{summary[key]:.3f}"
+    return facts
+
+
+def _headline(summary: Mapping[str, Any]) -> Table:
+    labels: Mapping[str, Mapping[str, Mapping[str, Any]]] = summary["labels"]
+    metrics = list(dict.fromkeys(m for found in labels.values() for m in found))
+    rows = []
+    for label, found in labels.items():
+        n = max((each["n"] for each in found.values()), default=0)
+        rows.append((Cell(label), *(_statistics_cell(found.get(m), m) for m in metrics), Cell(str(n))))
+    if len(labels) > 1:
+        means = summary["mean"]
+        cells = (Cell(_number(means[m], m) if m in means else _NOTHING) for m in metrics)
+        rows.append((Cell("mean of labels"), *cells, Cell("")))
+    return Table(
+        "Mean over the cases whose reference holds the label, with 95% interval by patient, and median",
+        ("Label", *(TITLES.get(m, m) for m in metrics), "Cases"),
+        tuple(rows),
+    )
+
+
+def _statistics_cell(found: Mapping[str, Any] | None, metric: str) -> Cell:
+    if found is None or found["mean"] is None:
+        return Cell(_NOTHING)
+    if found["ci_low"] is None:
+        small = "too few for an interval"
+    else:
+        small = f"[{_number(found['ci_low'], metric)}, {_number(found['ci_high'], metric)}]"
+    small += f" · median {_number(found['median'], metric)}"
+    if found["n_infinite"]:
+        small += f" · {found['n_infinite']} infinite"
+    return Cell(_number(found["mean"], metric), small)
+
+
+def _absent_table(summary: Mapping[str, Any]) -> Table | None:
+    absent: Mapping[str, Mapping[str, Any]] = summary["absent"]
+    if not absent:
+        return None
+    keys = [k for k in _ABSENT if any(k in found for found in absent.values())]
+    rows = []
+    for label, found in absent.items():
+        cells = []
+        for key in keys:
+            value = found.get(key)
+            whole = isinstance(value, int)
+            cells.append(Cell(_NOTHING if value is None else str(value) if whole else f"{value:.4g}"))
+        rows.append((Cell(label), *cells))
+    caption = "Scored apart: the reference lacks the label, so nothing should be found. Means over these cases"
+    return Table(caption, ("Label", *(_ABSENT[k] for k in keys)), tuple(rows))
+
+
+def _case_table(scores: Sequence[CaseScores]) -> Table:
+    metrics = list(
+        dict.fromkeys(column(m, c.spacing_known) for c in scores for s in c.labels.values() for m in s.values)
+    )
+    known = {c.spacing_known for c in scores}
+    unit = "ml" if known == {True} else "pixels" if known == {False} else "ml or pixels"
+    rows = []
+    for case in scores:
+        for label, found in case.labels.items():
+            values = {column(m, case.spacing_known): v for m, v in found.values.items()}
+            sizes = (found.overlap.in_ref * case.voxel_size, found.overlap.in_pred * case.voxel_size)
+            cells = [Cell(case.case), Cell(label)]
+            for metric in metrics:
+                value = values.get(metric, math.nan)
+                cells.append(Cell(_number(value, metric), sort=_sort_key(value)))
+            cells += [Cell(f"{size:.4g}", sort=_sort_key(size)) for size in sizes]
+            rows.append(tuple(cells))
+    head = ("Case", "Label", *(TITLES.get(m, m) for m in metrics), f"Reference ({unit})", f"Prediction ({unit})")
+    return Table("Press a heading to sort by it", head, tuple(rows))
+
+
+def _sort_key(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if math.isinf(value) else repr(value)
+
+
+def _number(value: float, metric: str) -> str:
+    if math.isnan(value):
+        return _NOTHING
+    if math.isinf(value):
+        return "∞"
+    return f"{value:.2f}" if metric.removesuffix("_px") in DISTANCES else f"{value:.3f}"
+
+
+def _distributions(scores: Sequence[CaseScores], labels: Sequence[str]) -> tuple[Picture, ...]:
+    values = {
+        label: [c.labels[label].overlap.dice for c in scores if c.labels[label].overlap.in_ref] for label in labels
+    }
+    if max((len(v) for v in values.values()), default=0) < 2:
+        return ()
+    spread = "; ".join(f"{label}: {min(v):.3f} to {max(v):.3f}" for label, v in values.items() if v)
+    caption = "Each dot is a case whose reference holds the label; the box shows median and quartiles."
+    return (Picture("Dice", caption, f"Dice per case and label. {spread}", distribution_png(values, "Dice", (0, 1))),)
+
+
+def _overlays(
+    pairs: Sequence[Pair],
+    scores: Sequence[CaseScores],
+    labels: Sequence[str],
+    scheme: LabelScheme | None,
+    threshold: float | None,
+    resample: bool,
+) -> tuple[tuple[Picture, ...], list[str]]:
+    values = dict(zip(scheme.names, scheme.values, strict=True)) if scheme else {n: (int(n),) for n in labels}
+    pictures, problems = [], []
+    for title, index in _chosen(scores):
+        pair, score = pairs[index], scores[index]
+        pred, ref = read_pair(pair, threshold, resample)
+        image, problem = _image(pair, ref)
+        if problem:
+            problems.append(problem)
+        by: Literal["area", "difference"] = "difference" if title.startswith("Worst") else "area"
+        shown = pick_slice(image, pred, ref, values, by, scheme.ignore if scheme else None)
+        mean = case_dice(score)
+        dice = "no label in the reference" if math.isnan(mean) else f"mean Dice {mean:.3f}"
+        why = "where they differ most" if by == "difference" else "where they cover most"
+        convention = ", radiological convention (the patient's right is on the left)" if "R" in shown.marks else ""
+        under = "" if image is not None else " Masks only."
+        each = ", ".join(f"{n} {_number(s.overlap.dice, 'dice')}" for n, s in score.labels.items())
+        pictures.append(
+            Picture(
+                f"{title}: {pair.case}",
+                f"{dice}; {shown.place}, {why}{convention}.{under}",
+                f"Contours of reference and prediction, case {pair.case}, {shown.place}. Dice: {each}.",
+                overlay_png(shown),
+            )
+        )
+    return tuple(pictures), problems
+
+
+def _chosen(scores: Sequence[CaseScores]) -> list[tuple[str, int]]:
+    """Best, median and worst case by mean Dice; fewer where there are fewer."""
+    ranked = sorted((case_dice(c), i) for i, c in enumerate(scores) if not math.isnan(case_dice(c)))
+    if not ranked:
+        return [("Case", 0)] if scores else []
+    if len(ranked) == 1:
+        return [("Worst and only case", ranked[0][1])] if len(scores) > 1 else [("Case", ranked[0][1])]
+    best, worst = ("Best", ranked[-1][1]), ("Worst", ranked[0][1])
+    return [best, worst] if len(ranked) == 2 else [best, ("Median", ranked[(len(ranked) - 1) // 2][1]), worst]
+
+
+def _image(pair: Pair, ref: Volume) -> tuple[Volume | None, str]:
+    """The case's image where it can be shown; a report must not fail for want of a background."""
+    if not pair.images:
+        return None, ""
+    try:
+        image = read_image(pair.images)
+    except MedsegError as error:
+        return None, f"the image of case {pair.case} is not shown: {error}"
+    if not image.same_geometry(ref, tolerance_mm=1e-2):
+        return None, f"the image of case {pair.case} is not shown: it does not lie on the reference's grid"
+    return image, ""

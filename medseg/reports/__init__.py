@@ -1,0 +1,1 @@
+"""Reports a person can look at, in one file that works offline."""

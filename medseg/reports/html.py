@@ -1,0 +1,78 @@
+"""One self-contained `report.html`: no script, style, font or picture is loaded from anywhere else."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from medseg.io.atomic import write_text_atomic
+
+__all__ = ["Cell", "Picture", "Report", "Table", "write_report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a table: what is shown, a small remark beside it, and what a sort goes by ("" sorts as text)."""
+
+    text: str
+    small: str = ""
+    sort: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Headings and rows; the first cell of a row names it."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A PNG with the words that go with it; `alt` says what it shows to those who cannot see it."""
+
+    title: str
+    caption: str
+    alt: str
+    png: bytes
+
+    @property
+    def source(self) -> str:
+        """As a data URI."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything a report says, in the order it is shown. Holds no patient names."""
+
+    title: str
+    subtitle: str
+    facts: Mapping[str, str]
+    headline: Table
+    notes: tuple[str, ...] = ()
+    absent: Table | None = None
+    overlays: tuple[Picture, ...] = ()
+    key: Mapping[str, tuple[str, str]] | None = None
+    distributions: tuple[Picture, ...] = ()
+    cases: Table | None = None
+    definitions: Mapping[str, str] | None = None
+    method: str = ""
+    versions: Mapping[str, str] | None = None
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Render the report and write it in one step.
+
+    Raises:
+        WriteError: if the file cannot be written.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("medseg.reports").joinpath("template.html").read_text(encoding="utf-8"))
+    write_text_atomic(path, template.render(report=report))

@@ -1,0 +1,158 @@
+"""Which slice of a case to show, and how: radiological convention, true proportions, the region around the masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.geometry import Reorientation
+from medseg.volume import Volume
+
+__all__ = ["SlicePicture", "pick_slice"]
+
+_VIEWS = ("sagittal", "coronal", "axial")
+_MARKS = {"axial": ("R", "L", "A", "P"), "coronal": ("R", "L", "S", "I"), "sagittal": ("A", "P", "S", "I")}
+# Thick slices are looked at in the plane they were acquired in, whatever that is.
+_THICK = 1.5
+_MARGIN = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePicture:
+    """One slice, ready to draw: rows go down, columns to the right.
+
+    Args:
+        image: `(H, W)` grey values or `(H, W, 3)` colours in [0, 1]; None to show masks only.
+        pred, ref: label -> `(H, W)` bool.
+        aspect: height of a pixel over its width.
+        marks: letters at the left, right, top and bottom edge; "" where the orientation is not known.
+        place: what is shown, in words.
+    """
+
+    image: NDArray[np.float32] | None
+    pred: Mapping[str, NDArray[np.bool_]]
+    ref: Mapping[str, NDArray[np.bool_]]
+    aspect: float
+    marks: tuple[str, str, str, str]
+    place: str
+
+
+def pick_slice(
+    image: Volume | None,
+    pred: Volume,
+    ref: Volume,
+    labels: Mapping[str, tuple[int, ...]],
+    by: Literal["area", "difference"] = "area",
+    ignore: int | None = None,
+) -> SlicePicture:
+    """The slice that shows most.
+
+    Args:
+        image: `(C, I, J[, K])` on the reference's grid, or None.
+        pred: label map on the reference's grid.
+        ref: label map.
+        labels: label -> the integers that belong to it.
+        by: the slice where the two masks cover most, or where they differ most.
+        ignore: value in the reference that counts as background in both.
+    """
+    values = sorted({v for each in labels.values() for v in each})
+    if ref.dims == 2:
+        return _picture(
+            None if image is None else np.moveaxis(image.array, 0, -1).swapaxes(0, 1),
+            pred.array.T, ref.array.T, labels, ignore, ref.spacing_mm[::-1], ("", "", "", ""), "whole image",
+        )  # fmt: skip
+    move = Reorientation.between(ref.affine, "LPS")
+    spacing = tuple(ref.spacing_mm[a] for a in move.axes)
+    pred_array, ref_array = move.apply(pred.array), move.apply(ref.array)
+    thickest = int(np.argmax(spacing))
+    others = sorted(spacing)[:2]
+    axis = thickest if spacing[thickest] > _THICK * others[-1] else 2
+    index = _most(pred_array, ref_array, axis, values, by)
+    view = _VIEWS[axis]
+    shown = None
+    if image is not None:
+        shown = _upright(np.moveaxis(move.apply(image.array, image.channels), 0, -1), axis, index)
+    rows, columns = {0: (2, 1), 1: (2, 0), 2: (1, 0)}[axis]
+    return _picture(
+        shown,
+        _upright(pred_array, axis, index),
+        _upright(ref_array, axis, index),
+        labels,
+        ignore,
+        (spacing[rows], spacing[columns]),
+        _MARKS[view] if ref.spacing_known else ("", "", "", ""),
+        f"{view} slice {index + 1} of {ref_array.shape[axis]}",
+    )
+
+
+def _upright(array: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
+    """Slice `index` of an LPS array with rows running down and columns to the right."""
+    plane = array.take(index, axis=axis).swapaxes(0, 1)
+    return np.asarray(plane if axis == 2 else plane[::-1])
+
+
+def _most(pred: NDArray[Any], ref: NDArray[Any], axis: int, values: list[int], by: str) -> int:
+    best, index = 0, int(ref.shape[axis]) // 2
+    table = np.zeros(int(max(pred.max(initial=0), ref.max(initial=0), *values)) + 1, dtype=bool)
+    table[values] = True
+    for n in range(ref.shape[axis]):
+        p, r = pred.take(n, axis=axis), ref.take(n, axis=axis)
+        in_pred, in_ref = table[p], table[r]
+        differs = (p != r) & (in_pred | in_ref)
+        count = int((differs if by == "difference" else in_pred | in_ref).sum())
+        if count > best:
+            best, index = count, n
+    return index
+
+
+def _picture(
+    image: NDArray[Any] | None,
+    pred: NDArray[Any],
+    ref: NDArray[Any],
+    labels: Mapping[str, tuple[int, ...]],
+    ignore: int | None,
+    spacing: tuple[float, ...],
+    marks: tuple[str, str, str, str],
+    place: str,
+) -> SlicePicture:
+    known = ref != ignore if ignore is not None else np.ones(ref.shape, dtype=bool)
+    preds = {name: np.isin(pred, values) & known for name, values in labels.items()}
+    refs = {name: np.isin(ref, values) & known for name, values in labels.items()}
+    box = _view_box(sum(m.astype(np.uint8) for m in (*preds.values(), *refs.values())) > 0, spacing)
+    whole = all(s.start == 0 and s.stop == n for s, n in zip(box, ref.shape, strict=True))
+    return SlicePicture(
+        image=None if image is None else _grey_or_colour(image[box]),
+        pred={name: mask[box] for name, mask in preds.items()},
+        ref={name: mask[box] for name, mask in refs.items()},
+        aspect=spacing[0] / spacing[1],
+        marks=marks,
+        place=place if whole else f"{place}, detail",
+    )
+
+
+def _view_box(masks: NDArray[np.bool_], spacing: tuple[float, ...]) -> tuple[slice, slice]:
+    """A square (in mm) around the masks, with room to see where they lie; the whole slice where there are none."""
+    if not masks.any():
+        return slice(0, masks.shape[0]), slice(0, masks.shape[1])
+    where = [np.flatnonzero(masks.any(axis=1 - a)) for a in (0, 1)]
+    size = max((w[-1] + 1 - w[0]) * s for w, s in zip(where, spacing, strict=True)) * (1 + 2 * _MARGIN)
+    size = max(size, 48 * min(spacing))
+    box = []
+    for w, s, n in zip(where, spacing, masks.shape, strict=True):
+        center, half = (w[0] + w[-1] + 1) / 2, size / s / 2
+        start = int(np.clip(np.floor(center - half), 0, max(0, n - np.ceil(2 * half))))
+        box.append(slice(start, int(min(n, max(np.ceil(center + half), np.ceil(2 * half))))))
+    return box[0], box[1]
+
+
+def _grey_or_colour(image: NDArray[Any]) -> NDArray[np.float32]:
+    """The first channel between its 1st and 99th percentile; three channels of bytes are a colour photograph."""
+    if image.shape[-1] == 3 and image.dtype == np.uint8:
+        return np.asarray(image / np.float32(255.0), dtype=np.float32)
+    grey = image[..., 0].astype(np.float32)
+    low, high = (float(v) for v in np.percentile(grey, (1, 99)))
+    return np.asarray(np.clip((grey - low) / max(high - low, 1e-6), 0, 1), dtype=np.float32)
