@@ -238,7 +238,7 @@ def _first_complaint(model: type[BaseModel], values: Any, errors: Sequence[Error
     paths = [_path_in(values, each) for each in errors]
     # Each branch of a union complains; the one that got furthest into the values is the one that was meant.
     same = [n for n, path in enumerate(paths) if path[: len(paths[0])] == paths[0]]
-    deepest = max(same, key=lambda n: len(paths[n]))
+    deepest = max(same, key=lambda n: (len(paths[n]), errors[n]["type"] == "extra_forbidden"))
     path, first = paths[deepest], errors[deepest]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
@@ -248,7 +248,10 @@ def _first_complaint(model: type[BaseModel], values: Any, errors: Sequence[Error
         return f"unknown key {key!r}; {hint}"
     if first["type"] == "missing":
         return f"{key} is missing; give it in the file or as {key}=VALUE"
-    told = dict.fromkeys(e["msg"].removeprefix("Value error, ") for n, e in enumerate(errors) if paths[n] == path)
+    here = [e for n, e in enumerate(errors) if paths[n] == path]
+    # Our own checks run only on values whose kind was right.
+    own = [e for e in here if e["type"] == "value_error"]
+    told = dict.fromkeys(e["msg"].removeprefix("Value error, ") for e in own or here)
     found = "" if isinstance(first["input"], dict) else f", found {first['input']!r}"
     return f"{key}: {', or '.join(told)}{found}"
 
@@ -257,9 +260,8 @@ def _path_in(values: Any, error: ErrorDetails) -> list[str]:
     """Where in the values an error lies, without the names pydantic gives to the branches of a union."""
     path, current = [], values
     for part in error["loc"]:
-        if (isinstance(current, Mapping) and part in current) or (
-            isinstance(current, list | tuple) and isinstance(part, int) and part < len(current)
-        ):
+        is_list = isinstance(current, list | tuple)
+        if part in (range(len(current)) if is_list else current if isinstance(current, Mapping) else ()):
             current = current[part]
         elif error["type"] != "missing" or part != error["loc"][-1]:
             continue
@@ -350,6 +352,7 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
         values = {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}")
+    values.setdefault("data", {})  # so that the message for an empty file names data.root
     for key, value in (overrides or {}).items():
         _set_dotted(values, key, value)
     config = validate_model(RunConfig, values, str(path))
