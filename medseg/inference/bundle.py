@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 
 import safetensors
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor, nn
 
 from medseg.errors import CheckpointError, ConfigError, WriteError
@@ -44,7 +44,7 @@ class _Part(BaseModel):
 
 
 class NetInfo(_Part):
-    """What `medseg.nets.build_net` is called with; `options` as plain JSON values, lists are handed over as tuples."""
+    """What `medseg.nets.build_net` is called with; lists among `options` become tuples, which JSON does not know."""
 
     name: str
     dims: Literal[2, 3]
@@ -53,6 +53,11 @@ class NetInfo(_Part):
     backbone: str | None = None
     width: Annotated[float, Field(gt=0)] = 1.0
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("options")
+    @classmethod
+    def _with_tuples(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {key: _tuples(each) for key, each in value.items()}
 
     def build(self) -> nn.Module:
         """The network with fresh weights.
@@ -67,7 +72,7 @@ class NetInfo(_Part):
             out_channels=self.out_channels,
             backbone=self.backbone,
             width=self.width,
-            **{key: _tuples(value) for key, value in self.options.items()},
+            **self.options,
         )
 
 
@@ -220,6 +225,10 @@ def load_bundle(path: str | Path) -> Bundle:
     return Bundle(place, info, weights, digest.hexdigest())
 
 
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(each) for each in value) if isinstance(value, list | tuple) else value
+
+
 def _encode(state: Mapping[str, Tensor]) -> bytes:
     # Cloned, since safetensors refuses tensors that share memory (tied weights).
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
@@ -302,7 +311,3 @@ def _refuse_code(place: Path, net_name: str) -> None:
         raise CheckpointError(
             f"{place} carries the code of its own net ({top}); medseg runs no code from a bundle: install {top} first"
         )
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(each) for each in value) if isinstance(value, list | tuple) else value

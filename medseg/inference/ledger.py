@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from medseg.errors import ReadError
 from medseg.io.atomic import write_error
 
-__all__ = ["Ledger", "LedgerRow", "State", "hash_file", "hash_input"]
+__all__ = ["Ledger", "LedgerRow", "State", "hash_file"]
 
 FORMAT_VERSION = 1
 FINISHED = ("done", "done_empty", "needs_review")
@@ -118,25 +117,6 @@ def hash_file(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_input(paths: Sequence[Path], series_uid: str) -> str:
-    """SHA-256 over the contents of files, in order, and the series chosen among them; folders count with all they hold.
-
-    Names do not enter, so a study that was moved is known again.
-
-    Raises:
-        ReadError: if a file cannot be read.
-    """
-    digest = hashlib.sha256(series_uid.encode())
-    for path in paths:
-        files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-        for file in files:
-            try:
-                digest.update(hash_file(file).encode())
-            except OSError as error:
-                raise ReadError(f"{file} cannot be read ({error.strerror})") from None
-    return digest.hexdigest()
 
 
 def _parse(line: str) -> LedgerRow | None:

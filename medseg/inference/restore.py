@@ -140,6 +140,8 @@ def _channels(source: Tensor, shape: Sequence[int], below: Tensor, above: Tensor
 
 def _positions(size: int, new_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Lower and upper neighbour and the weight of the upper one, rounded as torch rounds them."""
+    if size == new_size:
+        return torch.arange(size), torch.arange(size), torch.zeros(size)
     scale = torch.tensor(size / new_size, dtype=torch.float32).double()
     position = ((torch.arange(new_size, dtype=torch.float64) + 0.5) * scale - 0.5).float().clamp(min=0)
     below = position.long().clamp(max=size - 1)

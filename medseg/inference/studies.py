@@ -20,13 +20,13 @@ import torch
 
 import medseg
 from medseg.errors import ConfigError, DatasetError, MedsegError, ReadError, WriteError
-from medseg.inference.ledger import Ledger, LedgerRow, hash_file, hash_input
+from medseg.inference.ledger import Ledger, LedgerRow, hash_file
 from medseg.inference.predictor import Model, load_model
 from medseg.inference.results import StudiesResult
 from medseg.io import write
 from medseg.io.atomic import atomic_path, write_text_atomic
-from medseg.io.formats import kind_of
-from medseg.io.sources import Source, find_studies, read_source
+from medseg.io.formats import kind_of, stem_of
+from medseg.io.sources import Source, find_studies, input_hash, read_source
 from medseg.labels import LabelScheme
 from medseg.volume import Metadata, Volume
 
@@ -113,7 +113,7 @@ def predict_studies(
     """
     options = options or PredictOptions()
     folder = Path(out)
-    found = find_studies([Path(s) for s in sources], series=options.series)
+    found = _find([Path(s) for s in sources], options.series)
     loaded = model if isinstance(model, Model) else load_model(model, options.device)
     run = _Run(loaded, folder, options)
     run.check_names(found)
@@ -189,15 +189,15 @@ class _Run:
     def skips(self, source: Source) -> bool:
         """Whether the case is done already."""
         try:
-            return source.error == "" and self._finished(source, hash_input(source.paths, source.series_uid))
+            return source.error == "" and self._finished(source, input_hash(source))
         except ReadError:
             return False
 
-    def _finished(self, source: Source, input_hash: str) -> bool:
+    def _finished(self, source: Source, content_hash: str) -> bool:
         if self.options.overwrite or (self.options.save_probabilities and not self.probabilities_of(source).is_file()):
             return False
         return self.ledger.finished(
-            source.case, input_hash, self.model.model_hash, self.settings, self.output_of(source)
+            source.case, content_hash, self.model.model_hash, self.settings, self.output_of(source)
         )
 
     def read_ahead(self, sources: Sequence[Source]) -> Iterator[tuple[Source, _Read | None]]:
@@ -216,17 +216,17 @@ class _Run:
 
     def _read(self, source: Source) -> _Read | None:
         started = time.monotonic()
-        input_hash, volume, error = "", None, None
+        content_hash, volume, error = "", None, None
         try:
-            input_hash = hash_input(source.paths, source.series_uid)
+            content_hash = input_hash(source)
             if source.error:
                 raise ReadError(source.error)
-            if self._finished(source, input_hash):
+            if self._finished(source, content_hash):
                 return None
             volume = read_source(source)
         except CASE_ERRORS as raised:
             error = _as_medseg(raised, source)
-        return _Read(input_hash, volume, error, time.monotonic() - started)
+        return _Read(content_hash, volume, error, time.monotonic() - started)
 
     def predict(
         self, source: Source, read: _Read, progress: Callable[[int, int], None] | None
@@ -248,9 +248,10 @@ class _Run:
             try:
                 state, output_hash = self._predict(source, read.volume, progress)
                 row = replace(row, state=state, output_hash=output_hash)
-            except WriteError:
-                raise
             except CASE_ERRORS as raised:
+                # A full disk meets every case; a mask that its format cannot hold meets only this one.
+                if isinstance(raised, WriteError) and isinstance(raised.__cause__, OSError):
+                    raise
                 error = _as_medseg(raised, source)
         seconds = round(read.seconds + time.monotonic() - started, 3)
         return replace(row, seconds=seconds, error=" ".join(str(error or "").split())), error
@@ -272,6 +273,21 @@ class _Run:
         names = np.array(self.model.scheme.names)
         with atomic_path(self.probabilities_of(source)) as temporary, temporary.open("wb") as file:
             np.savez(file, probabilities=probabilities.array, labels=names)
+
+
+def _find(places: Sequence[Path], series: str | None) -> list[Source]:
+    """All cases; where several places were given, one without a readable image is a failed case, not the end."""
+    found: list[Source] = []
+    for place in places:
+        try:
+            found += find_studies(place, series)
+        except MedsegError as error:
+            if len(places) == 1 or not place.exists():
+                raise
+            found.append(Source(stem_of(place), (place,), error=str(error)))
+    if not found:
+        raise ReadError("nothing to predict: give a file, a DICOM folder, a folder of studies or a zip")
+    return found
 
 
 def _labels_json(scheme: LabelScheme) -> str:

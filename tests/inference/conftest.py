@@ -1,0 +1,48 @@
+"""Bundles with hand-made or random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from inference_bundles import make_info, make_plan, threshold_weights, unet_weights
+from inference_nets import Sides
+
+from medseg.inference import save_bundle
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Windows of a few voxels are slower with more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def unet_bundle(tmp_path: Path) -> Path:
+    info = make_info(make_plan())
+    return save_bundle(tmp_path / "unet", info, {0: unet_weights(info)})
+
+
+@pytest.fixture
+def threshold_bundle(tmp_path: Path) -> Callable[..., Path]:
+    """Label `value` where the image is above 0.5."""
+
+    def make(name: str = "threshold", value: int = 1, **plan: Any) -> Path:
+        plan = {"spacing_mm": None, **plan}
+        info = make_info(make_plan(**plan), "inference_nets:build_threshold", {"spot": value})
+        return save_bundle(tmp_path / name, info, {0: threshold_weights(2, 0.5)})
+
+    return make
+
+
+@pytest.fixture
+def sides_bundle(tmp_path: Path) -> Path:
+    plan = make_plan(patch_size=(32, 32, 32))
+    info = make_info(plan, "inference_nets:build_sides", {"left_lung": 1, "right_lung": 2})
+    return save_bundle(tmp_path / "sides", info, {0: Sides().state_dict()})

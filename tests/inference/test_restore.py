@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from medseg.errors import GeometryError
+from medseg.geometry import resample_array
+from medseg.inference import restore
+from medseg.inference.restore import to_label_map, to_probabilities
+from medseg.labels import LabelScheme
+
+PLAIN = LabelScheme.from_mapping({"liver": 3, "tumour": 9})
+REGIONS = LabelScheme.from_mapping({"WT": [1, 2, 3, 4], "TC": [1, 3, 4], "ET": [4]})
+
+
+def _smooth(channels, shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    mode = "trilinear" if len(shape) == 3 else "bilinear"
+    coarse = torch.randn(1, channels, *[max(2, n // 4) for n in shape], generator=generator)
+    return functional.interpolate(coarse, size=shape, mode=mode)[0]
+
+
+def _full(logits, shape):
+    mode = "trilinear" if len(shape) == 3 else "bilinear"
+    return functional.interpolate(logits[None], size=shape, mode=mode, align_corners=False)[0]
+
+
+@pytest.mark.parametrize("shape", [(33, 41, 27), (12, 17, 14), (12, 33, 14), (20, 17, 14), (5, 6, 7), (1, 40, 1)])
+@pytest.mark.parametrize("slab", [1, 700, 2**20])
+def test_labels_equal_a_full_interpolation_and_argmax(monkeypatch, shape, slab):
+    monkeypatch.setattr(restore, "SLAB_VOXELS", slab)
+    logits = _smooth(5, (12, 17, 14))
+    full = _full(logits, shape)
+    expected = full.argmax(0).numpy()
+    actual = to_label_map(logits, shape)
+    assert actual.dtype == np.uint8 and actual.shape == shape
+    differs = actual != expected
+    # Where the last bit of float32 decides, either is right.
+    top = full.topk(2, dim=0).values
+    assert (top[0] - top[1]).numpy()[differs].max(initial=0) < 1e-5
+    assert differs.mean() < 1e-4
+
+
+def test_the_convention_is_that_of_resample_array():
+    logits = _smooth(4, (9, 10, 11))
+    interpolated = resample_array(logits.numpy(), (21, 7, 30), order=1)
+    assert (to_label_map(logits, (21, 7, 30)) != interpolated.argmax(0)).mean() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(20, 31), (8, 9), (3, 40)])
+def test_images_go_the_same_way(shape):
+    logits = _smooth(3, (8, 9))
+    assert np.array_equal(to_label_map(logits.numpy(), shape), _full(logits, shape).argmax(0).numpy())
+
+
+def test_half_pixel_centres_with_clamped_edges_by_hand():
+    # Two voxels become four, at positions -0.25 (clamped), 0.25, 0.75, 1.25 (clamped).
+    logits = np.array([[[0.0, 0.0]], [[-3.0, 1.5]]])  # channel 1: -3, -1.875, 0.375, 1.5
+    assert to_label_map(logits, (1, 4)).tolist() == [[0, 0, 1, 1]]
+    assert to_label_map(logits, (2, 2)).tolist() == [[0, 1], [0, 1]]
+
+
+def test_ties_go_to_the_lower_channel():
+    assert to_label_map(np.zeros((3, 2, 2, 2)), (5, 4, 3)).max() == 0
+    assert to_label_map(np.array([[[-1.0]], [[2.0]], [[2.0]]]), (1, 1)).tolist() == [[1]]
+
+
+def test_plain_labels_get_their_own_values():
+    logits = _smooth(3, (8, 8, 8))
+    assert np.array_equal(to_label_map(logits, (8, 8, 8), PLAIN), np.array([0, 3, 9])[logits.argmax(0).numpy()])
+
+
+def test_regions_are_painted_in_order_where_their_logit_is_positive():
+    logits = torch.tensor([[-1.0, 1, 1, 1, -1, 0], [-1.0, -1, 1, 1, 1, 0], [-1.0, -1, -1, 1, -1, 0]])[:, None]
+    assert REGIONS.painted == (2, 1, 4)
+    assert to_label_map(logits, (1, 6), REGIONS).tolist() == [[0, 2, 1, 4, 1, 0]]
+
+
+def test_large_values_and_many_channels_make_uint16():
+    many = np.zeros((300, 1, 2))
+    many[299, 0, 1] = 1.0
+    assert to_label_map(many, (1, 2)).tolist() == [[0, 299]]
+    scheme = LabelScheme.from_mapping({"far": 40_000})
+    result = to_label_map(many[[0, 299]], (1, 2), scheme)
+    assert result.dtype == np.uint16 and result.tolist() == [[0, 40_000]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_float_type_is_taken_and_left_as_it_was(dtype):
+    logits = _smooth(3, (6, 6, 6)).to(dtype)
+    before = logits.clone()
+    for shape in ((6, 6, 6), (9, 6, 6), (6, 9, 9)):
+        assert np.array_equal(to_label_map(logits, shape), to_label_map(logits.float(), shape))
+    assert torch.equal(logits, before)
+    single = logits.float()
+    to_label_map(single, (6, 6, 6))
+    assert torch.equal(single, before.float())
+
+
+def test_strided_logits_of_2d_nets_are_taken():
+    logits = _smooth(3, (6, 7, 8))
+    strided = logits.permute(3, 0, 1, 2).contiguous().permute(1, 2, 3, 0)
+    assert np.array_equal(to_label_map(strided, (11, 7, 9)), to_label_map(logits, (11, 7, 9)))
+
+
+def test_probabilities_are_softmax_or_sigmoid_of_the_interpolated_logits():
+    logits = _smooth(3, (6, 7, 8))
+    expected = torch.softmax(_full(logits, (9, 9, 9)), dim=0)[1:]
+    assert np.abs(to_probabilities(logits, (9, 9, 9), PLAIN) - expected.numpy()).max() < 1e-3
+    expected = torch.sigmoid(_full(logits, (9, 9, 9)))
+    assert np.abs(to_probabilities(logits, (9, 9, 9), REGIONS) - expected.numpy()).max() < 1e-3
+
+
+def test_shapes_and_channels_that_do_not_fit_are_refused():
+    with pytest.raises(GeometryError, match="cannot be brought"):
+        to_label_map(np.zeros((2, 3, 3)), (3, 3, 3))
+    with pytest.raises(GeometryError, match="need 3"):
+        to_label_map(np.zeros((2, 3, 3)), (3, 3), PLAIN)
+
+
+def test_memory_stays_far_below_classes_times_native_grid(monkeypatch):
+    monkeypatch.setattr(restore, "SLAB_VOXELS", 2**17)
+    channels, shape = 8, (160, 144, 128)
+    logits = _smooth(channels, (40, 36, 32))
+    to_label_map(logits, (16, 16, 16))
+    peak = _peak_resident(lambda: to_label_map(logits, shape))
+    native = int(np.prod(shape))
+    assert peak < 0.25 * channels * native * 4, f"{peak / 1e6:.0f} MB above the logits"
+
+
+def _peak_resident(work) -> int:
+    """Bytes of resident memory that `work` adds at its peak, sampled each millisecond."""
+
+    def resident() -> int:
+        with Path("/proc/self/statm").open() as file:
+            return int(file.read().split()[1]) * 4096
+
+    start, peak, stop = resident(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not stop.is_set():
+            peak = max(peak, resident() - start)
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        stop.set()
+        watcher.join()
+    return peak
