@@ -47,12 +47,14 @@ def read(path: str | Path, series: str | None = None) -> Volume:
             if series is not None:
                 raise ReadError(f"{source} is no DICOM series, so series={series} cannot be chosen from it")
             return _read_file(place)
-        found, files = _contents(place)
+        found, files, damaged = _contents(place)
+        if damaged:
+            raise damaged[0]
         if series is not None:
+            known = "; ".join(s.title for s in found) or "none"
             found = [s for s in found if s.uid == series]
             files = []
             if not found:
-                known = "; ".join(s.title for s in _contents(place)[0]) or "none"
                 raise ReadError(f"{source} holds no series {series}; it holds: {known}")
         if len(found) + len(files) > 1:
             names = "; ".join([*(s.title for s in found), *(p.name for p in files)][:12])
@@ -75,9 +77,9 @@ def read_all(path: str | Path) -> list[Volume]:
     """
     source = Path(path)
     volumes: list[Volume] = []
-    errors: list[MedsegError] = []
     with _unpacked(source) as place:
-        found, files = _contents(place)
+        found, files, damaged = _contents(place)
+        errors: list[MedsegError] = [*damaged]
         for series in found:
             try:
                 volumes.append(_read_series(series, source))
@@ -123,16 +125,16 @@ def write(volume: Volume, path: str | Path) -> None:
         raise WriteError(f"cannot write {target}: expected a name ending in .nii.gz, .nii, .nrrd, .mha, .png or .tif")
 
 
-def _contents(place: Path) -> tuple[list[Series], list[Path]]:
-    from medseg.io.dicom_headers import find_series
+def _contents(place: Path) -> tuple[list[Series], list[Path], list[ReadError]]:
+    """DICOM series, other image files, and what is wrong with files that should have been either."""
+    from medseg.io.dicom_headers import scan
 
-    if place.is_file():
-        if kind_of(place) in ("nifti", "itk", "raster"):
-            return [], [place]
-        return find_series([place]), []
+    if place.is_file() and kind_of(place) in ("nifti", "itk", "raster"):
+        return [], [place], []
+    found, damaged = scan([place] if place.is_file() else place)
     # Pictures beside DICOM slices are thumbnails, not studies.
-    found = find_series(place)
-    return found, [] if found else image_files(place, recursive=True)
+    files = [] if found or place.is_file() else image_files(place, recursive=True)
+    return found, files, [error for _, error in damaged]
 
 
 def _is_unnamed_dicom(place: Path) -> bool:

@@ -20,6 +20,7 @@ _MENDS = {
     errno.EPERM: "no permission to write there; choose another folder",
     errno.EROFS: "that disk is read-only; choose another folder",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
+    errno.EEXIST: "a part of the path is a file, not a folder; choose another folder",
     errno.EISDIR: "a folder of that name exists; choose another name",
     errno.EFBIG: "the file is too large for that disk; write somewhere else",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",

@@ -76,12 +76,13 @@ def _load(grid: SeriesGrid, dtype: np.dtype[Any]) -> NDArray[Any]:
             raise ReadError(f"{header.path} holds {pixels.shape} pixels, its header says {stack.shape[1:]}")
         if dtype == np.int16:
             intercept = int(header.intercept)
+            if pixels.dtype.kind == "f":
+                raise _DoesNotFit
             if int(pixels.min()) + intercept < -(2**15) or int(pixels.max()) + intercept >= 2**15:
                 raise _DoesNotFit
             np.add(pixels, intercept, out=stack[n], dtype=np.int32, casting="unsafe")
         else:
-            np.multiply(pixels, header.slope, out=stack[n], casting="unsafe", dtype=np.float64)
-            stack[n] += header.intercept
+            stack[n] = pixels.astype(np.float64) * header.slope + header.intercept
 
     with pydicom.config.disable_value_validation(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         # Reading the results one by one lets the first error through.

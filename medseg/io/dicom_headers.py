@@ -12,7 +12,7 @@ from typing import Any
 from medseg.errors import ReadError
 from medseg.io.formats import has_dicom_magic, is_hidden, kind_of
 
-__all__ = ["Series", "SliceHeader", "find_series", "read_header"]
+__all__ = ["Series", "SliceHeader", "find_series", "read_header", "scan"]
 
 # Objects that describe, annotate or point at images without being one.
 _NOT_IMAGES = frozenset({"SEG", "PR", "SR", "KO", "REG", "FID", "RTSTRUCT", "RTPLAN", "RTRECORD", "DOC", "AU", "ECG"})
@@ -103,15 +103,24 @@ def read_header(path: Path) -> SliceHeader | None:
     from pydicom.errors import InvalidDicomError
 
     if not has_dicom_magic(path):
+        if kind_of(path) == "dicom":
+            raise ReadError(f"{path} is named like DICOM but is empty or damaged; export it again or remove it")
         return None
     try:
         data = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
         # A DICOMDIR and the like have no matrix; segmentations have one, but are no image of the patient.
-        if "Rows" not in data or "Columns" not in data or str(data.get("Modality", "")) in _NOT_IMAGES:
+        if "Rows" not in data or "Columns" not in data:
+            # Without this a file cut short would be passed over, and the volume would lack a slice unnoticed.
+            if "Image Storage" in getattr(data.file_meta.get("MediaStorageSOPClassUID"), "name", ""):
+                raise ReadError(f"{path} is a DICOM image without a size, so it was cut short; export it again")
+            return None
+        if str(data.get("Modality", "")) in _NOT_IMAGES:
             return None
         return _header_from(data, path)
     except (InvalidDicomError, EOFError):
         return None
+    except ReadError:
+        raise
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
@@ -173,6 +182,14 @@ def find_series(source: Path | Iterable[Path]) -> list[Series]:
     Raises:
         ReadError: for a DICOM image whose header is damaged.
     """
+    found, damaged = scan(source)
+    if damaged:
+        raise damaged[0][1]
+    return found
+
+
+def scan(source: Path | Iterable[Path]) -> tuple[list[Series], list[tuple[Path, ReadError]]]:
+    """Like `find_series`, but damaged files are returned beside the series, so that one does not hide the others."""
     import pydicom.config
 
     files = source.rglob("*") if isinstance(source, Path) else source
@@ -186,9 +203,20 @@ def find_series(source: Path | Iterable[Path]) -> list[Series]:
     )
     # Real headers break small rules of the standard (an over-long text, a malformed UID) that do not concern us.
     with pydicom.config.disable_value_validation(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        headers = [h for h in pool.map(read_header, candidates) if h is not None]
+        headers = list(pool.map(_header_or_error, candidates))
     groups: dict[tuple[str, str], list[SliceHeader]] = {}
-    for header in headers:
-        uid = header.series_instance_uid
-        groups.setdefault((uid, "" if uid else str(header.path.parent)), []).append(header)
-    return [Series(key[0], tuple(slices)) for key, slices in sorted(groups.items())]
+    damaged: list[tuple[Path, ReadError]] = []
+    for path, header in zip(candidates, headers, strict=True):
+        if isinstance(header, ReadError):
+            damaged.append((path, header))
+        elif header is not None:
+            uid = header.series_instance_uid
+            groups.setdefault((uid, "" if uid else str(path.parent)), []).append(header)
+    return [Series(key[0], tuple(slices)) for key, slices in sorted(groups.items())], damaged
+
+
+def _header_or_error(path: Path) -> SliceHeader | ReadError | None:
+    try:
+        return read_header(path)
+    except ReadError as error:
+        return error

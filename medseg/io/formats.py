@@ -49,7 +49,7 @@ def stem_of(path: Path) -> str:
 
 def is_hidden(path: Path) -> bool:
     """Names that no person gave: '._x.nii.gz' of macOS archives, '.DS_Store', temporary files."""
-    return path.name.startswith((".", "__MACOSX"))
+    return path.name.startswith(".") or "__MACOSX" in path.parts
 
 
 def has_dicom_magic(path: Path) -> bool:

@@ -130,10 +130,7 @@ def _decathlon(root: Path, kind: str) -> Layout:
         raise DatasetError(f"{root / 'dataset.json'}: expected keys and values, found {type(description).__name__}")
     images, labels = _listed(description, root)
     if not images:
-        # nnU-Net always numbers its channels; MSD never does, and its case numbers may have four digits.
-        as_channels = kind == "nnunet" or "channel_names" in description or not description.get("training")
-        files = image_files(folder)
-        images = group_channels(files, folder) if as_channels else {stem_of(p): (p,) for p in files}
+        images = group_channels(image_files(folder), folder)
     cases = _with_labels(images, root / "labelsTr", labels)
     values, ignore = _described_labels(description, root)
     channels = description.get("channel_names", description.get("modality", {}))
@@ -152,6 +149,8 @@ def _listed(description: Mapping[str, Any], root: Path) -> tuple[dict[str, tuple
     listed = description.get("dataset")
     if isinstance(listed, dict):
         for name, entry in listed.items():
+            if not isinstance(entry, dict) or "images" not in entry or "label" not in entry:
+                raise DatasetError(f"{root / 'dataset.json'}: case {name!r} needs 'images' and 'label', found {entry}")
             images[str(name)] = tuple(root / p for p in entry["images"])
             labels[str(name)] = root / entry["label"]
     elif isinstance(description.get("training"), list):

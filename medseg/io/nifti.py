@@ -59,6 +59,7 @@ def _bytes_of(path: Path) -> bytes:
 def _header_of(raw: bytes, path: Path) -> Any:
     import nibabel as nib
     from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
 
     sizes = {int.from_bytes(raw[:4], "little"), int.from_bytes(raw[:4], "big")}
     if not sizes & {348, 540}:
@@ -66,7 +67,7 @@ def _header_of(raw: bytes, path: Path) -> Any:
     kind = nib.Nifti2Header if 540 in sizes else nib.Nifti1Header
     try:
         return kind.from_fileobj(BytesIO(raw))
-    except (HeaderDataError, ValueError, KeyError, OSError) as error:
+    except (HeaderDataError, WrapStructError, ValueError, KeyError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ReadError(f"{path} has a damaged NIfTI header ({reason}); convert or download it again") from None
 

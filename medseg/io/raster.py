@@ -40,7 +40,7 @@ def read_raster(path: Path) -> Volume:
 
 
 def _read_pillow(path: Path) -> tuple[Array, int, tuple[Finding, ...]]:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageSequence, UnidentifiedImageError
 
     findings: tuple[Finding, ...] = ()
     try:
@@ -48,27 +48,33 @@ def _read_pillow(path: Path) -> tuple[Array, int, tuple[Finding, ...]]:
             if opened.format == "PNG" and opened.mode in ("RGB", "RGBA") and _png_bits(path) == 16:
                 text = f"{path} has 16 bits per colour, of which 8 are kept; save it as TIFF to keep all"
                 findings = (Finding("bit_depth", text, (str(path),)),)
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("LA", "La"):
-                image = image.getchannel(0)
-            elif image.mode in ("RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
-                image = image.convert("RGB")
-            elif image.mode == "PA":
-                image = image.getchannel(0)
-            pixels = np.asarray(image)
+            several = opened.format == "TIFF" and getattr(opened, "n_frames", 1) > 1
+            pages = [_pixels_of(page) for page in (ImageSequence.Iterator(opened) if several else [opened])]
     except FileNotFoundError:
         raise ReadError(f"{path} does not exist") from None
     except UnidentifiedImageError:
         raise ReadError(f"{path} is not a picture that can be opened; check what it is") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise ReadError(f"{path} is damaged or cannot be opened ({error})") from None
+    if len({page.shape for page in pages}) > 1:
+        raise ReadError(f"{path} holds pages of different sizes; split it")
+    colour = pages[0].ndim == 3
+    pixels = np.stack(pages) if several else pages[0]
+    return (np.moveaxis(pixels, -1, 0), pixels.shape[-1], findings) if colour else (pixels, 0, findings)
+
+
+def _pixels_of(opened: Any) -> Array:
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(opened)
+    if image.mode in ("LA", "La", "PA"):
+        image = image.getchannel(0)
+    elif image.mode not in ("1", "L", "P", "I", "F", "RGB") and not image.mode.startswith("I;16"):
+        image = image.convert("RGB")
+    pixels = np.asarray(image)
     if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8)
-    if not pixels.dtype.isnative:
-        pixels = pixels.astype(pixels.dtype.newbyteorder("="))
-    if pixels.ndim == 3:
-        return np.moveaxis(pixels, -1, 0), pixels.shape[-1], findings
-    return pixels, 0, findings
+        return pixels.astype(np.uint8)
+    return pixels if pixels.dtype.isnative else pixels.astype(pixels.dtype.newbyteorder("="))
 
 
 def _png_bits(path: Path) -> int:
@@ -97,15 +103,17 @@ def _read_tiff(path: Path) -> tuple[Array, int, tuple[Finding, ...]]:
         raise ReadError(f"{path} does not exist") from None
     except ReadError:
         raise
+    except tifffile.TiffFileError as error:
+        raise ReadError(f"{path} is damaged or cannot be opened ({error})") from None
     except (ValueError, ImportError, KeyError):
         # Compressions that tifffile reads only with an extra package are read by Pillow's libtiff.
         return _read_pillow(path)
-    except (OSError, tifffile.TiffFileError, IndexError, TypeError, RuntimeError) as error:
+    except (OSError, IndexError, TypeError, RuntimeError) as error:
         raise ReadError(f"{path} is damaged or cannot be opened ({error})") from None
     if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8)
-    if white_is_zero and pixels.dtype.kind == "u":
-        pixels = (pixels.max() if pixels.size and pixels.max() <= 1 else np.iinfo(pixels.dtype).max) - pixels
+        pixels = (pixels != white_is_zero).astype(np.uint8)
+    elif white_is_zero and pixels.dtype.kind == "u":
+        pixels = np.iinfo(pixels.dtype).max - pixels
     if not pixels.dtype.isnative:
         pixels = pixels.astype(pixels.dtype.newbyteorder("="))
     if "S" in axes:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from medseg.errors import ReadError
 from medseg.io.archive import split_zip_path, unpack
-from medseg.io.dicom_headers import Series, find_series
+from medseg.io.dicom_headers import Series, find_series, scan
 from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of, stem_of
 from medseg.volume import Volume
 
@@ -92,8 +92,8 @@ def _from_file(path: Path, series: str | None) -> list[Source]:
 
 
 def _in_folder(folder: Path, name: str, series: str | None) -> list[Source]:
-    found = find_series(folder)
-    sources = _from_series(found, folder, name, series)
+    found, damaged = scan(folder)
+    sources = _with_damage(_from_series(found, folder, name, series), damaged, folder, name)
     if series:
         return sources
     # Pictures beside DICOM slices are thumbnails, not cases.
@@ -105,6 +105,26 @@ def _in_folder(folder: Path, name: str, series: str | None) -> list[Source]:
     for case, paths in group_channels(files, folder).items():
         sources.append(Source(f"{case}_image" if case in taken else case, paths))
     return sources
+
+
+def _with_damage(
+    sources: list[Source], damaged: Sequence[tuple[Path, ReadError]], root: Path, root_name: str
+) -> list[Source]:
+    """The sources, with an error where damaged files lie beside their slices; folders of only such get their own."""
+    errors: dict[Path, ReadError] = {}
+    for path, error in damaged:
+        errors.setdefault(path.parent, error)
+    result = []
+    for source in sources:
+        beside = next((f for f in errors if any(p.parent == f for p in source.paths)), None)
+        result.append(source if beside is None else replace(source, error=str(errors[beside])))
+    reached = {p.parent for source in sources for p in source.paths}
+    for folder, error in errors.items():
+        if folder not in reached:
+            case = "_".join(folder.relative_to(root).parts) or root_name
+            files = tuple(path for path, _ in damaged if path.parent == folder)
+            result.append(Source(case, files, "", str(error)))
+    return result
 
 
 def group_channels(files: Iterable[Path], folder: Path) -> dict[str, tuple[Path, ...]]:

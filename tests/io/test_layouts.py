@@ -1,0 +1,209 @@
+"""Datasets as they lie on disk."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from medseg.config import DataConfig
+from medseg.errors import ConfigError, DatasetError
+from medseg.io import write
+from medseg.io.cases import LabelSource, find_cases
+from medseg.volume import Volume
+
+LUNG = {"lung": 1}
+
+
+def touch(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def names(dataset):
+    return [c.name for c in dataset.cases]
+
+
+def test_msd_is_read_from_its_description(tmp_path):
+    for n in (4, 17):
+        touch(tmp_path / "imagesTr" / f"la_{n}.nii.gz", tmp_path / "labelsTr" / f"la_{n}.nii.gz")
+    touch(tmp_path / "imagesTr" / "._la_4.nii.gz")
+    training = [{"image": f"./imagesTr/la_{n}.nii.gz", "label": f"./labelsTr/la_{n}.nii.gz"} for n in (17, 4)]
+    labels = {"0": "background", "1": "Anterior", "2": "Posterior"}
+    description = {"modality": {"0": "T1", "1": "T2"}, "labels": labels, "training": training}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    dataset = find_cases(DataConfig(root=tmp_path))
+    assert names(dataset) == ["la_17", "la_4"]
+    assert dataset.labels.names == ("Anterior", "Posterior")
+    assert dataset.labels.values == ((1,), (2,))
+    assert dataset.channel_names == ("T1", "T2")
+    assert dataset.cases[0].group == "la_17"
+    assert len(dataset.cases[0].images) == 1
+
+
+def test_nnunet_with_channels_regions_ignore_and_folds(tmp_path):
+    for case in ("b", "a"):
+        touch(*(tmp_path / "imagesTr" / f"{case}_000{n}.nii.gz" for n in (1, 0)), tmp_path / f"labelsTr/{case}.nii.gz")
+    description = {
+        "channel_names": {"0": "FLAIR", "1": "T1c"},
+        "labels": {"background": 0, "WT": [1, 2, 3], "TC": [2, 3], "ET": 3, "ignore": 4},
+        "file_ending": ".nii.gz",
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    (tmp_path / "splits_final.json").write_text(
+        json.dumps([{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}])
+    )
+    dataset = find_cases(DataConfig(root=tmp_path))
+    assert names(dataset) == ["a", "b"]
+    assert [p.name for p in dataset.cases[0].images] == ["a_0000.nii.gz", "a_0001.nii.gz"]
+    assert dataset.labels.is_regions
+    assert dataset.labels.values == ((1, 2, 3), (2, 3), (3,))
+    assert dataset.labels.ignore == 4
+    assert dataset.folds == (("b",), ("a",))
+
+
+def test_nnunet_v1_lists_cases_without_their_channel_number(tmp_path):
+    touch(tmp_path / "imagesTr" / "a_0000.nii.gz", tmp_path / "labelsTr" / "a.nii.gz")
+    training = [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"0": "bg", "1": "x"}, "training": training}))
+    (case,) = find_cases(DataConfig(root=tmp_path)).cases
+    assert (case.name, case.images[0].name) == ("a", "a_0000.nii.gz")
+
+
+def test_nnunet_v2_may_list_its_files(tmp_path):
+    touch(tmp_path / "far" / "x.nii.gz", tmp_path / "far" / "y.nii.gz")
+    (tmp_path / "imagesTr").mkdir()
+    entry = {"images": ["far/x.nii.gz"], "label": "far/y.nii.gz"}
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"labels": {"x": 1}, "channel_names": {"0": "CT"}, "dataset": {"a": entry}})
+    )
+    (case,) = find_cases(DataConfig(root=tmp_path)).cases
+    assert (case.name, case.labels[0].path.name) == ("a", "y.nii.gz")
+
+
+def test_a_split_that_names_an_unknown_case_is_refused(tmp_path):
+    touch(tmp_path / "imagesTr" / "a_0000.nii.gz", tmp_path / "labelsTr" / "a.nii.gz")
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["zz"]}]))
+    with pytest.raises(DatasetError, match="'zz'"):
+        find_cases(DataConfig(root=tmp_path, labels=LUNG))
+
+
+@pytest.mark.parametrize("folder", ["labels", "masks"])
+def test_plain_folders_match_by_name_whatever_the_suffix(tmp_path, folder):
+    touch(tmp_path / "images" / "a.jpg", tmp_path / "images" / "b.jpg")
+    touch(tmp_path / folder / "a.png", tmp_path / folder / "b.png", tmp_path / folder / "no_image.png")
+    dataset = find_cases(DataConfig(root=tmp_path, labels=LUNG))
+    assert names(dataset) == ["a", "b"]
+    assert dataset.cases[0].labels == (LabelSource(tmp_path / folder / "a.png"),)
+    assert dataset.channel_names == ()
+
+
+def test_plain_folders_may_hold_dicom_studies(small_series, tmp_path):
+    small_series("images/p1")
+    touch(tmp_path / "labels" / "p1.nii.gz")
+    (case,) = find_cases(DataConfig(root=tmp_path, labels=LUNG, modality="CT")).cases
+    assert case.images == (tmp_path / "images" / "p1",)
+
+
+def test_a_missing_label_names_the_case_and_the_file(tmp_path):
+    touch(tmp_path / "images" / "a.nii.gz", tmp_path / "images" / "b.nii.gz", tmp_path / "labels" / "b.nii.gz")
+    with pytest.raises(DatasetError, match=r"case 'a'.*labels/a\.nii\.gz"):
+        find_cases(DataConfig(root=tmp_path, labels=LUNG))
+
+
+def test_without_label_names_the_config_says_what_to_write(tmp_path):
+    touch(tmp_path / "images" / "a.png", tmp_path / "labels" / "a.png")
+    with pytest.raises(ConfigError, match=r"labels: \{lung: 1"):
+        find_cases(DataConfig(root=tmp_path))
+
+
+def test_the_config_overrides_the_description(tmp_path):
+    touch(tmp_path / "imagesTr" / "a_0000.nii.gz", tmp_path / "labelsTr" / "a.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"bg": 0, "x": 1}, "channel_names": {"0": "T2"}}))
+    dataset = find_cases(DataConfig(root=tmp_path, labels={"lung": 3}, ignore=9, modality="CT"))
+    assert dataset.labels.names == ("lung",)
+    assert dataset.labels.ignore == 9
+    assert dataset.channel_names == ("CT",)
+
+
+def csv(tmp_path, text, files=("a.png", "b.png", "la.png", "lb.png")):
+    touch(*(tmp_path / f for f in files))
+    (tmp_path / "cases.csv").write_text(text, encoding="utf-8")
+    return DataConfig(root=tmp_path, labels=LUNG)
+
+
+def test_csv_with_groups_splits_and_label_values(tmp_path):
+    text = "\ufeffcase, image ,label,group,split,age\na,a.png,la.png:3; lb.png:4,p1,train,63\nb,b.png,lb.png,,val,5\n"
+    a, b = find_cases(csv(tmp_path, text)).cases
+    assert a.labels == (LabelSource(tmp_path / "la.png", 3), LabelSource(tmp_path / "lb.png", 4))
+    assert (a.group, a.split) == ("p1", "train")
+    assert (b.group, b.split) == ("b", "validation")
+
+
+def test_csv_with_channels(tmp_path):
+    dataset = find_cases(csv(tmp_path, "case,image_flair,image_t1c,label\na,a.png,b.png,la.png\n"))
+    assert dataset.channel_names == ("flair", "t1c")
+    assert [p.name for p in dataset.cases[0].images] == ["a.png", "b.png"]
+
+
+def test_csv_elsewhere_gives_paths_relative_to_itself_or_the_root(tmp_path):
+    touch(tmp_path / "data" / "a.png", tmp_path / "lists" / "la.png")
+    (tmp_path / "lists" / "one.csv").write_text("case,image,label\na,a.png,la.png\n")
+    config = DataConfig(root=tmp_path / "data", csv=tmp_path / "lists" / "one.csv", labels=LUNG)
+    (case,) = find_cases(config).cases
+    assert case.images == (tmp_path / "data" / "a.png",)
+    assert case.labels[0].path == tmp_path / "lists" / "la.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("case,image\na,a.png\n", "no column label"),
+        ("id,image,label\na,a.png,la.png\n", "no column case"),
+        ("case,image,label\na,a.png,zz.png\n", r"line 2: case 'a', column label.*zz\.png"),
+        ("case,image,label\na,,la.png\n", "nothing in column image"),
+        ("case,image,label,split\na,a.png,la.png,dev\n", "'dev'"),
+        ("case,image,label\na/b,a.png,la.png\n", "no name for a case"),
+        ("case,image,label\na,a.png,la.png\na,b.png,lb.png\n", "two cases are called 'a'"),
+        ("case,image,label\na,a.png,la.png:0\n", "background"),
+        ("case,image,label\n", "no cases"),
+        ("", "no column"),
+    ],
+)
+def test_csv_mistakes_are_named(tmp_path, text, words):
+    with pytest.raises(DatasetError, match=words):
+        find_cases(csv(tmp_path, text))
+
+
+def test_cases_with_differing_channels_are_refused(tmp_path):
+    touch(tmp_path / "images" / "a_0000.png", tmp_path / "images" / "a_0001.png", tmp_path / "images" / "b_0000.png")
+    touch(tmp_path / "labels" / "a.png", tmp_path / "labels" / "b.png")
+    with pytest.raises(DatasetError, match=r"'b' has 1 channel.*'a' has 2"):
+        find_cases(DataConfig(root=tmp_path, labels=LUNG))
+
+
+def test_empty_and_missing_roots_are_refused(tmp_path):
+    with pytest.raises(DatasetError, match="no dataset recognised"):
+        find_cases(DataConfig(root=tmp_path, labels=LUNG))
+    with pytest.raises(DatasetError, match="not a folder"):
+        find_cases(DataConfig(root=tmp_path / "none", labels=LUNG))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(DatasetError, match="no cases"):
+        find_cases(DataConfig(root=tmp_path, labels=LUNG))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"labels": {"a": "b"}}'])
+def test_a_damaged_description_is_refused(tmp_path, text):
+    touch(tmp_path / "imagesTr" / "a_0000.nii.gz", tmp_path / "labelsTr" / "a.nii.gz")
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"dataset\.json"):
+        find_cases(DataConfig(root=tmp_path))
+
+
+def test_written_labels_are_found_again(tmp_path):
+    write(Volume(np.zeros((3, 3), np.uint8), np.eye(4), spacing_known=False), tmp_path / "masks" / "a.png")
+    write(Volume(np.zeros((3, 3), np.uint8), np.eye(4), spacing_known=False), tmp_path / "images" / "a.png")
+    assert names(find_cases(DataConfig(root=tmp_path, labels=LUNG))) == ["a"]
