@@ -201,7 +201,7 @@ def _column(values: Sequence[float], image: Tensor) -> Tensor:
 
 
 def _blur(channel: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian, the border voxel repeated outside; shifted sums, as a kernel this short needs no convolution."""
+    """Separable Gaussian, border voxels repeated outside; shifted sums: so short a kernel needs no convolution."""
     reach = max(1, int(np.ceil(BLUR_REACH * sigma)))
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     weights /= weights.sum()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ _GATHERED_AS = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint
 
 
 def pad(box: Tensor, fill: Tensor | Sequence[float] | int, dtype: torch.dtype) -> Tensor:
-    """The box (C, *n) as `dtype`, surrounded by PAD_BEFORE and PAD_AFTER voxels of fill: one value, or one a channel."""
+    """The box (C, *n) as `dtype` with PAD_BEFORE and PAD_AFTER voxels of fill (one value or one a channel) around."""
     shape = [size + PAD_BEFORE + PAD_AFTER for size in box.shape[1:]]
     out = torch.empty([box.shape[0], *shape], dtype=dtype, device=box.device)
     values = fill if isinstance(fill, int) else torch.as_tensor(fill, device=box.device).to(dtype)
@@ -53,7 +54,7 @@ def control_grid(control: Tensor, bases: Sequence[Tensor]) -> Tensor:
         bases: per axis (size, m_axis), the weight of each control point at each output voxel.
 
     Returns:
-        (D, m_0, rest), rest being the product of the output sizes behind the first axis; `bases[0] @` it gives the points.
+        (D, m_0, rest), rest = product of the output sizes behind the first axis; `bases[0] @` it gives the points.
     """
     dims = len(bases)
     points = control
@@ -100,20 +101,23 @@ def resample(
     out = torch.empty([image.shape[0], size[0], rest.shape[2]], device=image.device)
     out_labels = torch.empty([labels.shape[0], size[0], rest.shape[2]], dtype=flat_labels.dtype, device=image.device)
     rows = size[0] if image.is_cuda else max(1, min(size[0], slab // rest.shape[2]))
-    gathered = torch.empty([2**dims, rows * rest.shape[2]], device=image.device)
+    # allocated once: fresh memory for every slab would cost more in page faults than the arithmetic on it
+    scratch = _Scratch.of(dims, rows * rest.shape[2], flat.shape[1], image.device)
     for start in range(0, size[0], rows):
         stop = min(start + rows, size[0])
-        points = torch.matmul(bases[0][start:stop], rest).view(dims, -1)
+        part = scratch.first((stop - start) * rest.shape[2])
+        points, whole, index, values = part.points, part.whole, part.index, part.values
+        torch.matmul(bases[0][start:stop], rest, out=points.view(dims, stop - start, -1))
         if clamp:
             for axis in range(dims):
                 points[axis].clamp_(0, n[axis] - PAD_AFTER)
-        index = _linear_index((points + 0.5).floor_(), strides, flat.shape[1])
+        torch.add(points, 0.5, out=whole)
+        _linear_index(whole.floor_(), strides, index)
         for channel in range(labels.shape[0]):
             torch.index_select(flat_labels[channel], 0, index, out=out_labels[channel, start:stop].view(-1))
-        below = points.floor()
-        points.sub_(below)
-        index = _linear_index(below, strides, flat.shape[1])
-        values = gathered[:, : index.shape[0]]
+        torch.floor(points, out=whole)
+        points.sub_(whole)
+        _linear_index(whole, strides, index)
         for channel in range(image.shape[0]):
             for corner, offset in enumerate(corners):
                 torch.index_select(flat[channel, offset:], 0, index, out=values[corner])
@@ -125,17 +129,48 @@ def resample(
     return out.view(-1, *size), out_labels.view(labels.dtype).view(-1, *size)
 
 
-def _linear_index(whole: Tensor, strides: Sequence[int], count: int) -> Tensor:
-    """Voxel coordinates (D, N), whole numbers in float32, as indices into the flat array; overwrites its input."""
-    if count <= EXACT_FLOAT:
+@dataclass(frozen=True)
+class _Scratch:
+    """Working memory of one slab of N points."""
+
+    points: Tensor  # (D, N) float32
+    whole: Tensor  # (D, N) float32
+    index: Tensor  # (N,) int32, or int64 for arrays beyond EXACT_FLOAT
+    values: Tensor  # (2**D, N) float32
+
+    @classmethod
+    def of(cls, dims: int, count: int, voxels: int, device: torch.device) -> _Scratch:
+        kind = torch.int32 if voxels <= EXACT_FLOAT else torch.int64
+        return cls(
+            torch.empty(dims * count, device=device),
+            torch.empty(dims * count, device=device),
+            torch.empty(count, dtype=kind, device=device),
+            torch.empty(2**dims * count, device=device),
+        )
+
+    def first(self, count: int) -> _Scratch:
+        """The part of it for a slab of `count` points."""
+        total = self.index.shape[0]
+        points, values = self.points.numel() // total, self.values.numel() // total
+        return _Scratch(
+            self.points[: points * count].view(points, count),
+            self.whole[: points * count].view(points, count),
+            self.index[:count],
+            self.values[: values * count].view(values, count),
+        )
+
+
+def _linear_index(whole: Tensor, strides: Sequence[int], index: Tensor) -> None:
+    """Voxel coordinates (D, N), whole numbers in float32, as places in the flat array; may overwrite `whole`."""
+    if index.dtype == torch.int32:
         total = whole[-1]
         for axis in range(len(strides) - 1):
             total.add_(whole[axis], alpha=strides[axis])
-        return total.to(torch.int32)
-    index = whole[-1].to(torch.int64)
+        index.copy_(total)
+        return
+    index.copy_(whole[-1])
     for axis in range(len(strides) - 1):
         index.add_(whole[axis].to(torch.int64), alpha=strides[axis])
-    return index
 
 
 def _integers(labels: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """Spatial augmentation: rotation, scale, elastic deformation, mirroring and cropping as ONE resampling.
 
-A voxel o of the patch, at d = (o - middle of the patch) in mm, shows the image at
+A voxel o of the patch, at d = F * (o - middle of the patch) in mm, shows the image at
 
-    centre + 1/spacing * R * 1/scale * F * (d + u(d))
+    centre + 1/spacing * R * 1/scale * (d + u(d))
 
-with a rotation R in physical space, mirroring F and an elastic displacement u, a cubic B-spline. Cubic B-splines
+with mirroring F, a rotation R in physical space and an elastic displacement u, a cubic B-spline. Cubic B-splines
 reproduce straight lines, so all of it, affine included, is one small grid of control points in voxels of the image;
-a product with one basis matrix per axis makes of them the point of every voxel.
+a product with one basis matrix per axis makes of them the point of every voxel. Mirroring reverses a basis matrix.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medseg.augmentation.boxes import crop, holds, outside_values, read_box
+from medseg.augmentation.elastic import control_cells, cubic_basis, draw_displacement
 from medseg.augmentation.sampling import PAD_BEFORE, pad, resample
 from medseg.config import AugmentationConfig
 from medseg.errors import ConfigError
@@ -29,9 +31,6 @@ from medseg.errors import ConfigError
 __all__ = ["SpatialAugment", "SpatialParams"]
 
 Floats = NDArray[np.float64]
-# Choi and Lee, "Injectivity conditions of 2D and 3D uniform cubic B-spline functions", Graphical Models 62, 2000:
-# no fold where every control displacement stays below the control spacing divided by this.
-FOLDING_LIMIT = {2: 2.046392675, 3: 2.479472335}
 # nnU-Net's limit (Isensee et al. 2021): beyond it slices are too far apart to be resampled across.
 ANISOTROPY_LIMIT = 3.0
 
@@ -191,7 +190,11 @@ class SpatialAugment:
         middle = [(n - 1) / 2 for n in size] if center is None else center
         starts = [math.ceil(float(c) - (p - 1) / 2 - 0.5) for c, p in zip(middle, patch, strict=True)]
         matrix = self._matrix(rng) if rng.random() < self.probability else np.eye(self.dims)
-        displacement = self._displacement(rng, patch) if rng.random() < self.elastic_probability else None
+        displacement = None
+        if rng.random() < self.elastic_probability:
+            displacement = draw_displacement(
+                rng, patch, self.spacing_mm, self.moving_axes, self.elastic_grid, self.elastic_magnitude
+            )
         flips = tuple(bool(rng.random() < 0.5) and axis for axis in self.mirror_axes)
         return SpatialParams(
             shape=size,
@@ -234,30 +237,29 @@ class SpatialAugment:
                 )
         low, high, inside = self._box(params)
         slices = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        box, box_labels = _read(image, slices), _read(labels, slices)
-        outside = torch.zeros(box.shape[0], device=box.device) if inside else _fill(image, fill, box)
+        box, box_labels = read_box(image, slices), read_box(labels, slices)
+        outside = torch.zeros(box.shape[0], device=box.device) if inside else outside_values(image, fill, box)
         label_outside = self.ignore or 0
-        if not inside and not _holds(box_labels.dtype, label_outside):
+        if not inside and not holds(box_labels.dtype, label_outside):
             raise ConfigError(f"data.ignore is {label_outside}, which labels of type {box_labels.dtype} cannot hold")
         if not params.resamples:
             start = [round(c - (p - 1) / 2) for c, p in zip(params.center, params.patch, strict=True)]
-            cropped = _crop(box.float(), start, low, params.patch, outside)
-            cropped_labels = _crop(box_labels, start, low, params.patch, label_outside)
+            cropped = crop(box.float(), start, low, params.patch, outside)
+            cropped_labels = crop(box_labels, start, low, params.patch, label_outside)
             axes = [axis for axis, flip in enumerate(params.flips, start=1) if flip]
             return (cropped.flip(axes), cropped_labels.flip(axes)) if axes else (cropped, cropped_labels)
-        positions, bases = self._control(params)
-        moved = positions - (np.asarray(low, float) - PAD_BEFORE).reshape(-1, *[1] * self.dims)
+        control, bases = self._control(params, origin=np.asarray(low) - PAD_BEFORE)
         return resample(
             pad(box, outside, torch.float32),
             pad(box_labels, label_outside, box_labels.dtype),
-            torch.as_tensor(moved, dtype=torch.float32, device=box.device),
+            torch.as_tensor(control, dtype=torch.float32, device=box.device),
             [torch.as_tensor(basis, dtype=torch.float32, device=box.device) for basis in bases],
             clamp=not inside,
         )
 
     def coordinates(self, params: SpatialParams) -> Floats:
         """(D, *patch): the point of the image, in voxels, that each voxel of the result shows."""
-        points, bases = self._control(params)
+        points, bases = self._control(params, origin=np.zeros(self.dims))
         for axis, basis in enumerate(bases, start=1):
             points = np.moveaxis(np.tensordot(basis, points, axes=(1, axis)), 0, axis)
         return points
@@ -276,46 +278,31 @@ class SpatialAugment:
         spacing = np.asarray(self.spacing_mm)
         return np.asarray(rotation * spacing[None, :] / spacing[:, None], dtype=np.float64)
 
-    def _cells(self, patch: Sequence[int]) -> tuple[float, tuple[int, ...]]:
-        """Side of a control cell in mm and how many of them cover the patch along each axis."""
-        extents = [p * s for p, s in zip(patch, self.spacing_mm, strict=True)]
-        side = max(extents[axis] for axis in self.moving_axes) / self.elastic_grid
-        return side, tuple(max(1, math.ceil(extent / side - 1e-6)) for extent in extents)
+    def _control(self, params: SpatialParams, origin: NDArray[Any]) -> tuple[Floats, list[Floats]]:
+        """Control grid (D, m_0, ..., m_D-1) in voxels of the image, from `origin`, and per axis the basis (size, m).
 
-    def _displacement(self, rng: np.random.Generator, patch: Sequence[int]) -> Floats:
-        side, cells = self._cells(patch)
-        control = rng.uniform(-1.0, 1.0, (self.dims, *(c + 3 for c in cells)))
-        magnitude = rng.uniform(0.5, 1.0) * self.elastic_magnitude
-        knots = control
-        for axis in range(1, self.dims + 1):
-            length = knots.shape[axis] - 2
-            before, at, after = (np.take(knots, range(start, start + length), axis) for start in range(3))
-            knots = (before + 4 * at + after) / 6
-        for axis in range(self.dims):
-            largest = float(np.abs(knots[axis]).max())
-            amplitude = magnitude * patch[axis] * self.spacing_mm[axis] if axis in self.moving_axes else 0.0
-            control[axis] *= amplitude / largest if largest > 0 else 0.0
-        limit = 0.99 * side / FOLDING_LIMIT[self.dims]
-        steepest = float(np.abs(control).max())
-        return np.asarray(control * min(1.0, limit / steepest) if steepest > 0 else control, dtype=np.float64)
-
-    def _control(self, params: SpatialParams) -> tuple[Floats, list[Floats]]:
-        """Control points in voxels of the image, (D, m_0, ..., m_D-1), and per axis the basis matrix (size, m)."""
+        Without displacement the basis is (1, o) and the grid holds the affine's coefficients, which keeps whole and
+        half voxels exact; otherwise it is cubic and the grid holds points.
+        """
         offsets = [np.arange(p) - (p - 1) / 2 for p in params.patch]
+        center = np.asarray(params.center) - origin
         if params.displacement is None:
-            ends = [np.array([-p / 2, p / 2]) for p in params.patch]
-            bases = [np.stack([0.5 - o / p, 0.5 + o / p], axis=1) for o, p in zip(offsets, params.patch, strict=True)]
-            grid = np.stack(np.meshgrid(*ends, indexing="ij"))
+            bases = [np.stack([np.ones_like(o), o], axis=1) for o in offsets]
+            flat = np.zeros((self.dims, 2**self.dims))
+            flat[:, 0] = center
+            for axis in range(self.dims):
+                flat[:, 2 ** (self.dims - 1 - axis)] = params.matrix[:, axis]
+            control = flat.reshape(self.dims, *[2] * self.dims)
         else:
-            side, cells = self._cells(params.patch)
+            side, cells = control_cells(params.patch, self.spacing_mm, self.moving_axes, self.elastic_grid)
             steps = [side / s for s in self.spacing_mm]
-            bases = [_cubic_basis(o / h + c / 2, c) for o, h, c in zip(offsets, steps, cells, strict=True)]
+            bases = [cubic_basis(o / h + c / 2, c) for o, h, c in zip(offsets, steps, cells, strict=True)]
             at = [(np.arange(c + 3) - 1 - c / 2) * h for h, c in zip(steps, cells, strict=True)]
             spacing = np.asarray(self.spacing_mm).reshape(-1, *[1] * self.dims)
             grid = np.stack(np.meshgrid(*at, indexing="ij")) + params.displacement / spacing
-        matrix = params.matrix * np.where(params.flips, -1.0, 1.0)[None, :]
-        points = np.tensordot(matrix, grid, axes=1) + np.reshape(params.center, (-1, *[1] * self.dims))
-        return points, bases
+            control = np.tensordot(params.matrix, grid, axes=1) + center.reshape(-1, *[1] * self.dims)
+        mirrored = [basis[::-1].copy() if flip else basis for basis, flip in zip(bases, params.flips, strict=True)]
+        return control, mirrored
 
     def _box(self, params: SpatialParams) -> tuple[list[int], list[int], bool]:
         """First and last-plus-one voxel along each axis that the patch can touch, and whether it stays inside."""
@@ -324,8 +311,7 @@ class SpatialAugment:
             # a B-spline stays within the range of its control values
             flat = params.displacement.reshape(self.dims, -1) / np.asarray(self.spacing_mm)[:, None]
             reach += np.stack([flat.min(axis=1), flat.max(axis=1)], axis=1)
-        corners = np.array(list(itertools.product(*reach))) * np.where(params.flips, -1.0, 1.0)
-        points = corners @ params.matrix.T + np.asarray(params.center)
+        points = np.array(list(itertools.product(*reach))) @ params.matrix.T + np.asarray(params.center)
         margin = 1e-3 if params.resamples else 0.0
         first, last = points.min(axis=0) - margin, points.max(axis=0) + margin
         size = np.asarray(params.shape)
@@ -333,59 +319,3 @@ class SpatialAugment:
         low = np.clip(np.floor(first), 0, size - 1).astype(int)
         high = np.clip(np.floor(last) + 2, low + 1, size).astype(int)
         return low.tolist(), high.tolist(), inside
-
-
-def _cubic_basis(at: NDArray[np.floating[Any]], cells: int) -> Floats:
-    """(len(at), cells + 3): uniform cubic B-spline weights at positions in [0, cells]."""
-    cell = np.clip(np.floor(at), 0, cells - 1).astype(int)
-    f = at - cell
-    weights = ((1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3)
-    basis = np.zeros((len(at), cells + 3))
-    for shift, weight in enumerate(weights):
-        basis[np.arange(len(at)), cell + shift] = weight / 6
-    return basis
-
-
-def _read(source: Tensor | NDArray[np.generic], slices: tuple[slice, ...]) -> Tensor:
-    part = source[(slice(None), *slices)]
-    if isinstance(part, Tensor):
-        return part
-    # a copy: a memory map opened read-only must not back a tensor
-    return torch.from_numpy(np.array(part, dtype=part.dtype.newbyteorder("=")))
-
-
-def _fill(source: Tensor | NDArray[np.generic], fill: Sequence[float] | float | None, box: Tensor) -> Tensor:
-    channels = box.shape[0]
-    if fill is not None:
-        values = torch.as_tensor(fill, dtype=torch.float32, device=box.device).flatten()
-        if values.numel() not in (1, channels):
-            raise ConfigError(f"fill has {values.numel()} values, expected 1 or {channels} (channels)")
-        return values.expand(channels)
-    if isinstance(source, Tensor):
-        wide = source.to(torch.int32) if source.dtype == torch.uint16 else source
-        return wide.flatten(1).amin(dim=1).float()
-    return torch.as_tensor(np.asarray(source).reshape(channels, -1).min(axis=1).astype(np.float32))
-
-
-def _holds(dtype: torch.dtype, value: int) -> bool:
-    if dtype.is_floating_point or dtype == torch.bool:
-        return True
-    return torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max
-
-
-def _crop(box: Tensor, start: Sequence[int], low: Sequence[int], patch: Sequence[int], fill: Tensor | int) -> Tensor:
-    """The patch at `start` out of a box that begins at `low` of the image; fill where there is no image."""
-    shape = [box.shape[0], *patch]
-    if isinstance(fill, int):
-        out = torch.full(shape, fill, dtype=box.dtype, device=box.device)
-    else:
-        out = fill.to(box.dtype).view(-1, *[1] * len(patch)).expand(shape).contiguous()
-    source, target = box, out
-    for axis, (s, lo, p) in enumerate(zip(start, low, patch, strict=True), start=1):
-        first, last = max(s, lo), min(s + p, lo + box.shape[axis])
-        if last <= first:
-            return out
-        source = source.narrow(axis, first - lo, last - first)
-        target = target.narrow(axis, first - s, last - first)
-    target.copy_(source)
-    return out

@@ -1,0 +1,147 @@
+"""Grey-level augmentation: each kind by itself, replay, and what must not change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from medseg.augmentation import IntensityAugment, IntensityParams
+from medseg.config import AugmentationConfig
+from medseg.errors import ConfigError
+
+KINDS = ("noise", "blur", "brightness", "contrast", "low_resolution", "gamma")
+AUGMENT = IntensityAugment()
+
+
+def picture(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+
+
+def only(kind: str, **options: Any) -> IntensityAugment:
+    return IntensityAugment(**{f"{k}_probability": float(k == kind) for k in KINDS}, **options)
+
+
+def test_nothing_drawn_changes_nothing_and_still_copies() -> None:
+    image = picture(2, 6, 6)
+    result = AUGMENT.apply(image, IntensityParams())
+    assert torch.equal(result, image) and result.data_ptr() != image.data_ptr()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(12, 11), (12, 11, 9)])
+def test_each_kind_alone_changes_the_image_alike_on_every_replay(kind: str, shape: tuple[int, ...]) -> None:
+    image = picture(2, *shape)
+    before = image.clone()
+    augment = only(kind, low_resolution=(0.5, 0.7))
+    params = augment.draw(np.random.default_rng(4), channels=2)
+    assert [getattr(params, k) is not None for k in KINDS] == [k == kind for k in KINDS]
+    first = augment.apply(image, params)
+    again = augment.apply(image, augment.draw(np.random.default_rng(4), channels=2))
+    assert torch.equal(first, again) and torch.equal(image, before)
+    assert first.shape == image.shape and first.dtype == torch.float32
+    assert not torch.allclose(first[0], image[0]) and not torch.allclose(first[1], image[1])
+
+
+def test_noise_has_the_standard_deviation_drawn_for_each_channel() -> None:
+    noisy = AUGMENT.apply(torch.zeros(2, 40, 40, 40), IntensityParams(noise=(0.1, 0.3), noise_seed=5))
+    assert noisy.flatten(1).std(dim=1).tolist() == pytest.approx([0.1, 0.3], rel=0.02)
+    other = AUGMENT.apply(torch.zeros(2, 40, 40, 40), IntensityParams(noise=(0.1, 0.3), noise_seed=6))
+    assert not torch.equal(noisy, other)
+
+
+def test_noise_leaves_torchs_own_random_numbers_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    AUGMENT.apply(torch.zeros(1, 4, 4), IntensityParams(noise=(0.1,), noise_seed=5))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("shape", [(14, 17), (14, 17, 12)])
+@pytest.mark.parametrize("sigma", [0.5, 0.8, 1.0])
+def test_blur_is_scipys_gaussian(shape: tuple[int, ...], sigma: float) -> None:
+    image = picture(1, *shape)
+    blurred = AUGMENT.apply(image, IntensityParams(blur=(sigma,)))
+    expected = gaussian_filter(image[0].numpy(), sigma, mode="nearest", radius=int(np.ceil(2 * sigma)))
+    np.testing.assert_allclose(blurred[0].numpy(), expected, atol=1e-5)
+
+
+def test_brightness_multiplies_each_channel_by_its_factor() -> None:
+    result = AUGMENT.apply(torch.ones(2, 3, 3), IntensityParams(brightness=(0.8, 1.2)))
+    assert torch.equal(result, torch.tensor([0.8, 1.2]).view(2, 1, 1).expand(2, 3, 3))
+
+
+def test_contrast_stretches_about_the_mean_and_keeps_the_range() -> None:
+    image = torch.tensor([[[0.0, 2.0, 3.0, 7.0]]])
+    assert AUGMENT.apply(image, IntensityParams(contrast=(0.5,)))[0, 0].tolist() == [1.5, 2.5, 3.0, 5.0]
+    assert AUGMENT.apply(image, IntensityParams(contrast=(2.0,)))[0, 0].tolist() == [0.0, 1.0, 3.0, 7.0]
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_gamma_keeps_mean_deviation_and_the_order_of_values(inverted: bool) -> None:
+    image = picture(1, 10, 10, 10)
+    result = AUGMENT.apply(image, IntensityParams(gamma=(1.4,), gamma_inverted=inverted))
+    assert result.mean().item() == pytest.approx(image.mean().item(), abs=1e-5)
+    assert result.std().item() == pytest.approx(image.std().item(), rel=1e-4)
+    assert torch.equal(image.flatten().argsort(), result.flatten().argsort())
+    skew = ((result - result.mean()) ** 3).mean() - ((image - image.mean()) ** 3).mean()
+    assert (skew < 0) == inverted
+
+
+def test_low_resolution_loses_detail_and_keeps_flat_areas() -> None:
+    board = (torch.arange(16)[:, None] + torch.arange(16)) % 2
+    image = torch.stack([board.float(), torch.full((16, 16), 3.0)])
+    result = AUGMENT.apply(image, IntensityParams(low_resolution=(0.5, 0.5)))
+    assert result[0].std() < 0.5 * image[0].std() and torch.allclose(result[1], image[1])
+    assert torch.equal(AUGMENT.apply(image, IntensityParams(low_resolution=(1.0, 1.0))), image)
+
+
+def test_kinds_come_as_often_as_asked_and_within_their_ranges() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [AUGMENT.draw(rng, 2) for _ in range(3000)]
+    for kind, often in zip(KINDS, (0.15, 0.1, 0.15, 0.15, 0.1, 0.25), strict=True):
+        values = [getattr(p, kind) for p in drawn if getattr(p, kind) is not None]
+        assert len(values) / 3000 == pytest.approx(often, abs=0.03)
+        low, high = (0, 0.15) if kind == "noise" else getattr(AUGMENT, {"blur": "blur_sigma"}.get(kind, kind))
+        assert low - 1e-9 <= np.min(values) and np.max(values) <= high + 1e-9
+    gammas = np.log([p.gamma[0] for p in drawn if p.gamma is not None])
+    assert gammas.mean() == pytest.approx((np.log(0.7) + np.log(1.5)) / 2, abs=0.03)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=2, max_size=3),
+    channels=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+    constant=st.booleans(),
+)
+def test_any_image_stays_finite_under_all_kinds_at_once(
+    shape: list[int], channels: int, seed: int, constant: bool
+) -> None:
+    augment = IntensityAugment(**{f"{kind}_probability": 1.0 for kind in KINDS})
+    image = torch.full((channels, *shape), 2.0) if constant else picture(channels, *shape, seed=seed)
+    result = augment.apply(image, augment.draw(np.random.default_rng(seed), channels))
+    assert result.shape == image.shape and torch.isfinite(result).all()
+
+
+def test_settings_come_from_the_configuration() -> None:
+    config = AugmentationConfig(noise_std=0.4, gamma=(0.9, 1.1), low_resolution_probability=0.6)
+    augment = IntensityAugment.from_config(config)
+    assert (augment.noise_std, augment.gamma, augment.low_resolution_probability) == (0.4, (0.9, 1.1), 0.6)
+
+
+@pytest.mark.parametrize("options", [{"gamma": (1.5, 0.7)}, {"blur_sigma": (0.0, 1.0)}, {"low_resolution": (0.5, 2.0)}])
+def test_impossible_ranges_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"augmentation.{next(iter(options))}"):
+        IntensityAugment(**options)
+
+
+def test_parameters_for_another_number_of_channels_are_refused() -> None:
+    with pytest.raises(ConfigError, match="drawn for 1"):
+        AUGMENT.apply(torch.zeros(2, 4, 4), IntensityParams(gamma=(1.1,)))
