@@ -197,8 +197,6 @@ def _channel_plan(fingerprint: Fingerprint, config: RunConfig, channel: int) -> 
     elsewhere = isinstance(named, tuple) and "CT" in named and modality != "CT"
     if window is not None and not elsewhere:
         if isinstance(window, str):
-            if window not in PRESETS:
-                raise ConfigError(f"data.window: unknown preset {window!r}; there are: {', '.join(PRESETS)}")
             center, width, linear = PRESETS[window].center_hu, PRESETS[window].width_hu, True
         else:
             center, width, linear = window.center, window.width, window.function == "LINEAR"

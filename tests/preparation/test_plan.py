@@ -1,0 +1,187 @@
+"""Planning: patch, depth, spacing, orientation; and the editable file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medseg.config import RunConfig
+from medseg.errors import ConfigError, DatasetError
+from medseg.labels import LabelScheme
+from medseg.preparation import Fingerprint, Plan, load_plan, make_plan, save_plan
+from medseg.preparation.fingerprint import CaseFingerprint, ChannelFingerprint
+from medseg.preparation.patch import Budget, choose_patch, default_channels, strides_for, total_stride
+
+SCHEME = LabelScheme.from_mapping({"thing": 1})
+CHANNEL = ChannelFingerprint(0.0, 9.0, True, 4.0, 1.0, (4.0,) * 200)
+
+
+def case(shape, spacing=None, orientation="RAS", channels=1, name="a", labelled=100) -> CaseFingerprint:
+    known = spacing is not None
+    spacing = spacing or (1.0,) * len(shape)
+    voxels = {0: math.prod(shape) - labelled, 1: labelled}
+    return CaseFingerprint(
+        name, "", shape, spacing, known, orientation[: len(shape)], "", (CHANNEL,) * channels, voxels, {}
+    )
+
+
+def plan(*cases: CaseFingerprint, memory_gb=8.0, on_gpu=False, **parts) -> Plan:
+    config = RunConfig(data={"root": "x"}, **parts)
+    return make_plan(Fingerprint(cases, ()), config, SCHEME, memory_gb, on_gpu)
+
+
+def test_hippocampus_on_a_cpu_sees_whole_images_in_fours() -> None:
+    made = plan(*[case((36, 50, 35), (1.0, 1.0, 1.0), name=str(n)) for n in range(48)])
+    assert (made.patch_size, made.batch_size) == ((40, 56, 40), 4)
+    assert made.channels == (16, 32, 64, 128)
+    assert total_stride(made.strides) == (8, 8, 8)
+    assert (made.orientation, made.spacing_mm, made.normalization[0].kind) == ("RAS", (1.0, 1.0, 1.0), "zscore")
+
+
+def test_retinal_photographs_on_a_cpu_see_256_squared_in_fours() -> None:
+    made = plan(*[case((999, 960), channels=3, name=str(n)) for n in range(16)])
+    assert (made.dims, made.patch_size, made.batch_size, made.in_channels) == (2, (256, 256), 4, 3)
+    assert (made.orientation, made.spacing_mm) == (None, None)
+
+
+def test_a_gpu_gets_larger_patches_and_wider_nets_and_little_memory_smaller_ones() -> None:
+    ct = case((512, 512, 300), (0.8, 0.8, 1.5), labelled=1000)
+    large, small, cpu = plan(ct, on_gpu=True, memory_gb=24), plan(ct, on_gpu=True, memory_gb=4), plan(ct)
+    assert large.channels == (32, 64, 128, 256, 320, 320)
+    assert math.prod(large.patch_size) > 4 * math.prod(small.patch_size)
+    assert math.prod(cpu.patch_size) <= 180_000 and cpu.batch_size * math.prod(cpu.patch_size) <= 360_000
+    # As near a cube in mm as whole strides allow.
+    sides = [n * s for n, s in zip(large.patch_size, large.spacing_mm, strict=True)]
+    assert max(sides) / min(sides) < 1.35
+
+
+def test_thick_slices_are_not_halved_before_the_plane_is_as_coarse() -> None:
+    # In-plane 0.8 -> 1.6 -> 3.2 mm; slices of 6 mm join when twice the in-plane spacing reaches them.
+    strides = strides_for((128, 128, 16), (0.8, 0.8, 6.0), max_stages=6)
+    assert strides == ((1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 2), (2, 2, 2), (2, 2, 1))
+
+
+def test_an_axis_is_not_halved_below_four_voxels() -> None:
+    assert strides_for((40, 56, 7), (1, 1, 1), max_stages=9) == ((1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 1))
+    assert strides_for((6, 6), (1, 1), max_stages=5) == ((1, 1),)
+
+
+@given(
+    st.lists(st.integers(1, 600), min_size=3, max_size=3),
+    st.lists(st.floats(0.3, 8), min_size=3, max_size=3),
+    st.sampled_from([2, 3]),
+    st.booleans(),
+    st.floats(1, 80),
+)
+def test_every_patch_is_divisible_and_within_the_budget(shape, spacing, dims, on_gpu, memory_gb) -> None:
+    budget, channels = Budget(dims, memory_gb, on_gpu), default_channels(dims, on_gpu)
+    patch, strides = choose_patch(shape[:dims], spacing[:dims], channels, budget, batch=2)
+    stride = total_stride(strides)
+    assert all(p % s == 0 for p, s in zip(patch, stride, strict=True))
+    assert budget.fits(2, patch, channels[: len(strides)], strides)
+    # Never more than one stride beyond the image.
+    assert all(p < n + s for p, n, s in zip(patch, shape, stride, strict=False))
+    # No feature map that was halved has fewer than 4 voxels.
+    assert all(p // s >= 4 for p, s in zip(patch, stride, strict=True) if s > 1)
+
+
+def test_spacing_is_the_median_and_for_thick_slices_the_tenth_percentile() -> None:
+    even = [case((64, 64, 64), (1.0, 1.0, s), name=str(n)) for n, s in enumerate((1.0, 1.5, 4.0))]
+    assert plan(*even).spacing_mm == (1.0, 1.0, 1.5)
+    thick = [case((256, 256, 20), (0.5, 0.5, s), name=str(n)) for n, s in enumerate((2.0, 5.0, 5.0, 5.0, 5.0))]
+    assert plan(*thick).spacing_mm == (0.5, 0.5, pytest.approx(3.2))
+
+
+def test_shapes_are_taken_along_the_axes_of_the_plan() -> None:
+    turned = case((16, 64, 48), (2.0, 1.0, 0.5), orientation="SLP")
+    assert turned.along("RAS") == ((64, 48, 16), (1.0, 0.5, 2.0))
+    made = plan(turned)
+    assert made.spacing_mm == (1.0, 0.5, 2.0)
+    assert made.patch_size[2] == 16
+
+
+@pytest.mark.parametrize(
+    ("spacing", "orientation"),
+    [((1, 1, 3), "RAS"), ((1, 3, 1), "RSA"), ((3, 1, 1), "ASR"), ((1, 1, 1), "RAS"), ((4.17, 4.17, 3.99), "RAS")],
+)
+def test_a_2d_net_sees_volumes_across_their_coarsest_axis(spacing, orientation) -> None:
+    made = plan(case((64, 64, 64), tuple(map(float, spacing))), net={"dims": 2})
+    assert (made.dims, made.orientation, len(made.patch_size), len(made.spacing_mm)) == (2, orientation, 2, 3)
+    assert made.net_spacing_mm == made.spacing_mm[:2]
+
+
+def test_what_the_configuration_fixes_is_kept() -> None:
+    made = plan(
+        case((64, 64, 64), (1.0, 1.0, 1.0)),
+        plan={"spacing_mm": (2, 2, 2), "patch_size": (32, 48, 16)},
+        net={"channels": (8, 16, 24)},
+        training={"batch_size": 5},
+    )
+    assert made.spacing_mm == (2, 2, 2)
+    assert (made.patch_size, made.channels, made.batch_size) == ((32, 48, 16), (8, 16, 24), 5)
+    assert len(made.strides) == 3
+    deeper = plan(case((36, 50, 35), (1.0, 1.0, 1.0)), net={"channels": (8, 16, 32, 64, 128)})
+    assert total_stride(deeper.strides) == (16, 16, 16)
+
+
+def test_what_cannot_be_planned_is_refused() -> None:
+    cube = case((32, 32, 32), (1.0, 1.0, 1.0))
+    with pytest.raises(ConfigError, match=r"net.dims is 3, but the images are 2D"):
+        plan(case((64, 64)), net={"dims": 3})
+    with pytest.raises(ConfigError, match="patch_size has 2 entries, but the net sees 3 axes"):
+        plan(cube, plan={"patch_size": (32, 32)})
+    with pytest.raises(ConfigError, match=r"asks for 4 stages.*divisible by 8"):
+        plan(cube, plan={"patch_size": (36, 36, 36)}, net={"channels": (8, 16, 32, 64)})
+    with pytest.raises(ConfigError, match="no known spacing"):
+        plan(case((64, 64)), plan={"spacing_mm": (1, 1)})
+    with pytest.raises(ConfigError, match="spacing_mm has 2 entries; expected 3"):
+        plan(cube, plan={"spacing_mm": (1, 1)})
+    with pytest.raises(DatasetError, match="no case holds a labelled voxel"):
+        plan(case((32, 32, 32), (1.0, 1.0, 1.0), labelled=0))
+
+
+def test_a_plan_comes_back_from_its_file(tmp_path: Path) -> None:
+    made = plan(case((36, 50, 35), (1.0, 1.0, 1.0)))
+    save_plan(made, tmp_path / "plan.yaml")
+    assert load_plan(tmp_path / "plan.yaml") == made
+    text = (tmp_path / "plan.yaml").read_text()
+    assert text.startswith("#") and "Delete this file to plan anew" in text and "format_version: 1" in text
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"patch_size": [40, 56]}, "patch_size: .*expected 3 entries"),
+        ({"patch_size": [40, 57, 40]}, "strides: .*not divisible by the total stride"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"patchsize": [40, 56, 40]}, "unknown key 'patchsize'; did you mean 'patch_size'"),
+        ({"orientation": "RAA"}, "orientation: .*three letters"),
+        ({"orientation": None}, "orientation: .*a 3D net needs an orientation"),
+        ({"spacing_mm": [1, 1]}, "spacing_mm: .*expected 3 entries"),
+        ({"channels": [16, 32]}, "strides: .*expected 2 entries"),
+        ({"in_channels": 2}, "normalization: .*expected 2 entries"),
+        ({"normalization": [{"kind": "clip", "low": 3}]}, r"normalization.0: .*clip needs low, high, mean and std"),
+        ({"format_version": 9}, "format_version"),
+    ],
+)
+def test_a_damaged_plan_is_refused_naming_file_and_key(tmp_path: Path, edit: dict, message: str) -> None:
+    path = tmp_path / "plan.yaml"
+    save_plan(plan(case((36, 50, 35), (1.0, 1.0, 1.0))), path)
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **edit}))
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_plan(path)
+    assert str(path) in str(caught.value) and "delete it to plan anew" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plan_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    for text in ("dims: [3\n", "just words", ""):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=r"plan.yaml: .*delete it to plan anew"):
+            load_plan(path)
