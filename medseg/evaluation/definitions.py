@@ -56,8 +56,8 @@ def definitions(options: ScoreOptions) -> dict[str, str]:
         "over the cases whose reference holds the label; infinite distances are counted and enter the mean as the "
         "image diagonal. Cases whose reference lacks the label are scored apart: specificity TN / (TN + FP) of voxels, "
         "false-positive volume, and the number of separate false findings.",
-        "interval": f"95% interval of the mean: studentised bootstrap over patients, {RESAMPLES} resamples (Efron and "
-        f"Tibshirani 1993); none below {MIN_PATIENTS} patients.",
+        "interval": f"95% interval of the mean: BCa bootstrap over patients with small-sample expansion, {RESAMPLES} "
+        f"resamples (Efron 1987, Hesterberg 2015); none below {MIN_PATIENTS} patients.",
     }
     return found
 
@@ -84,7 +84,9 @@ def method_text(options: ScoreOptions, n_cases: int, n_patients: int) -> str:
         "distances count as the image diagonal."
     )
     if n_patients >= MIN_PATIENTS:
-        parts.append(f"95% intervals are from a studentised bootstrap over patients ({RESAMPLES} resamples).")
+        parts.append(
+            f"95% intervals are from a BCa bootstrap over patients with small-sample expansion ({RESAMPLES} resamples)."
+        )
     else:
         parts.append(f"No intervals are given: there are fewer than {MIN_PATIENTS} patients.")
     known = versions()

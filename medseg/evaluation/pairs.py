@@ -52,7 +52,7 @@ def find_pairs(
             # A single file was named by hand, so its name need not match.
             preds = dict(zip(refs, preds.values(), strict=True))
     groups = _read_groups(cases) if cases else None
-    findings = []
+    findings: list[Finding] = []
     if groups is not None:
         absent = sorted(set(groups) - set(refs))
         if absent:
@@ -65,6 +65,7 @@ def find_pairs(
                 )
             )
         refs = {name: path for name, path in refs.items() if name in groups}
+        preds = {name: path for name, path in preds.items() if name not in left_out}
     missing = sorted(set(refs) - set(preds))
     if missing:
         found = f"it holds {_listed(sorted(preds), 'mask')}" if preds else "it holds no masks"

@@ -109,13 +109,13 @@ def _statistics_cell(found: Mapping[str, Any] | None, metric: str) -> Cell:
     if found is None or found["mean"] is None:
         return Cell(_NOTHING)
     if found["ci_low"] is None:
-        small = "too few for an interval"
+        small = ["too few for an interval"]
     else:
-        small = f"[{_number(found['ci_low'], metric)}, {_number(found['ci_high'], metric)}]"
-    small += f" · median {_number(found['median'], metric)}"
+        small = [f"[{_number(found['ci_low'], metric)}, {_number(found['ci_high'], metric)}]"]
+    small.append(f"median {_number(found['median'], metric)}")
     if found["n_infinite"]:
-        small += f" · {found['n_infinite']} infinite"
-    return Cell(_number(found["mean"], metric), small)
+        small.append(f"{found['n_infinite']} infinite")
+    return Cell(_number(found["mean"], metric), tuple(small))
 
 
 def _absent_table(summary: Mapping[str, Any]) -> Table | None:

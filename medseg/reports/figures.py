@@ -119,7 +119,9 @@ def distribution_png(values: Mapping[str, Sequence[float]], title: str, limits: 
                 line.set_color("#35617f")
             for line in box["medians"]:
                 line.set(color="#c2410c", linewidth=2)
-        axes.scatter(found, row + rng.uniform(-0.16, 0.16, len(found)), s=16, color="#12344d", alpha=0.65, linewidths=0)
+        axes.scatter(
+            found, row + rng.uniform(-0.16, 0.16, len(found)), s=16, color="#12344d", alpha=0.65, linewidths=0, zorder=3
+        )
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     span = limits[1] - limits[0]
