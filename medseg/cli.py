@@ -1,0 +1,182 @@
+"""The `medseg` command: parses arguments, calls one function, turns errors into one line and an exit code.
+
+Nothing heavy is imported before a command runs, so that `medseg --help` is instant.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medseg.errors import ConfigError, MedsegError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="medseg",
+    help="Medical-image segmentation: labelled CT/MR volumes to a model, a model to masks, scores and a report.",
+    epilog="Exit codes: 0 all well; 2 usage or config; 3 bad input, nothing done; 4 some cases failed; 5 bad model; "
+    "6 disk full, no permission or a missing part. Not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; no progress bar.")]
+Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a preset such as hippocampus.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings on top, e.g. data.root=/data/chest")
+]
+
+
+@app.command(epilog="Example: medseg demo --out demo_out")
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for model, masks and report.")] = Path("medseg_demo"),
+    debug: Debug = False,
+) -> None:
+    """Train on small synthetic chest CTs, segment a DICOM study, score it and write a report (about 3 minutes)."""
+    from medseg.demo import run_demo
+
+    run_demo(out, typer.echo)
+
+
+@app.command(epilog="Example: medseg prepare configs/hippocampus.yaml data.root=/data/hippocampus")
+def prepare(config: Config, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Check a data set, take its fingerprint, plan, and store the prepared cases (train does it when needed)."""
+    from medseg.training import prepare_run
+
+    preparation = prepare_run(_load(config, overrides))
+    for finding in preparation.findings:
+        typer.echo(f"{finding.kind}: {finding.message}")
+    typer.echo(f"{len(preparation.cases)} cases prepared; edit {preparation.folder / 'plan.yaml'} to change the plan")
+
+
+@app.command(
+    epilog="Example: medseg train configs/hippocampus.yaml data.root=/data/hippocampus training.max_minutes=20"
+)
+def train(
+    config: Config,
+    overrides: Overrides = None,
+    fold: Annotated[str | None, typer.Option("--fold", help="Fold number, or 'all'.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Train a network; ends with a model bundle in the run folder."""
+    from medseg.training import train_run
+
+    run = train_run(_load(config, overrides, fold), resume=resume)
+    for number, scores in sorted(run.scores.items()):
+        labels = ", ".join(f"{name} {value:.3f}" for name, value in scores.dice.items() if value is not None)
+        typer.echo(f"fold {number}: validation Dice {scores.mean_dice:.3f} on {scores.cases} cases ({labels})")
+    typer.echo(f"model: {run.bundle}")
+
+
+@app.command(epilog="Example: medseg predict runs/lung/model studies/ -o masks/")
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model bundle: folder or zip.")],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SRC...", help="Files, DICOM folders, folders of studies, zips.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the masks and ledger.jsonl.")],
+    output_format: Annotated[
+        str | None, typer.Option("--format", help="nifti or png; default follows the input.")
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option("--series", help="SeriesInstanceUID, where a study has several.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    save_probabilities: Annotated[bool, typer.Option("--save-probabilities", help="Also write float16 .npz.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be done.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Also redo what is done.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Segment files or studies; every mask lies on the patient's own grid, every failure is named in the ledger."""
+    from medseg.inference import PredictOptions, predict_studies
+    from medseg.progress import console_progress
+
+    options = PredictOptions(
+        format=output_format,
+        series=series,
+        device=device,
+        save_probabilities=save_probabilities,
+        dry_run=dry_run,
+        overwrite=overwrite,
+    )
+    with console_progress("predict", enabled=not as_json) as progress:
+        result = predict_studies(model, sources, out, options, progress=progress)
+    typer.echo(result.to_json() if as_json else result.text())
+    result.raise_for_failures()
+
+
+@app.command(epilog="Example: medseg evaluate masks/ references/ -o report/ --images images/")
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(metavar="PRED", help="Folder of predicted masks, or one file.")],
+    references: Annotated[Path, typer.Argument(metavar="REF", help="Folder of reference masks, or one file.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for cases.csv, summary.json and report.html.")],
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="YAML with name: value (or the training config).")
+    ] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of images, for the overlays.")] = None,
+    resample_prediction: Annotated[
+        bool, typer.Option("--resample-prediction", help="Bring masks to the reference's grid.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Score masks against references: Dice, IoU, HD95, ASSD, NSD with intervals, and a report to look at."""
+    from medseg.evaluation import evaluate as run_evaluation
+    from medseg.progress import console_progress
+
+    with console_progress("evaluate", enabled=not as_json) as progress:
+        result = run_evaluation(
+            predictions,
+            references,
+            out=out,
+            labels=labels,
+            images=images,
+            resample_prediction=resample_prediction,
+            progress=progress,
+        )
+    typer.echo(result.to_json() if as_json else result.text())
+
+
+def _load(config: str, overrides: list[str] | None, fold: str | None = None) -> Any:
+    from medseg.config import load_config, parse_overrides
+
+    values = parse_overrides(overrides or [])
+    if fold is not None:
+        if fold != "all" and not fold.isdigit():
+            raise ConfigError(f"--fold {fold!r}: give a number from 0, or all")
+        values["training.fold"] = fold if fold == "all" else int(fold)
+    return load_config(config, values)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("medseg").setLevel(logging.INFO)
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except MedsegError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
+    except OSError as error:
+        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        _fail(f"{error.filename or 'output'}: {error.strerror}; free some space or choose another folder", 6)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"medseg: {' '.join(message.split())}\n")
+    sys.exit(code)

@@ -1,0 +1,73 @@
+"""Progress of long work: a bar with ETA on a terminal, plain lines in a log, nothing where nobody asked."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["ProgressCallback", "console_progress"]
+
+ProgressCallback = Callable[[float, float, str], None]
+"""Called as `progress(done, total, text)`; both numbers in any one unit."""
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+@contextmanager
+def console_progress(title: str, enabled: bool = True) -> Iterator[ProgressCallback]:
+    """A callback that shows progress on standard error for as long as the block runs.
+
+    Args:
+        title: what is being done, one or two words.
+        enabled: False gives a callback that does nothing (for `--json`).
+    """
+    if not enabled:
+        yield lambda done, total, text: None
+    elif sys.stderr.isatty():
+        with _bar(title) as callback:
+            yield callback
+    else:
+        yield _lines(title)
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[ProgressCallback]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, text="")
+
+        def show(done: float, total: float, text: str) -> None:
+            bar.update(task, completed=done, total=total, text=text)
+
+        yield show
+
+
+def _lines(title: str) -> ProgressCallback:
+    started = time.monotonic()
+    last = -_SECONDS_BETWEEN_LINES
+
+    def show(done: float, total: float, text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _SECONDS_BETWEEN_LINES and done < total:
+            return
+        last = now
+        spent = now - started
+        left = f", about {spent * (total - done) / done:.0f} s left" if 0 < done < total else ""
+        percent = 100 * done / total if total else 100.0
+        sys.stderr.write(f"{title}: {percent:.0f}% in {spent:.0f} s{left}{'  ' + text if text else ''}\n")
+
+    return show

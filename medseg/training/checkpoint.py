@@ -1,0 +1,79 @@
+"""Checkpoints: everything a training needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medseg.errors import CheckpointError
+from medseg.io.atomic import atomic_path
+
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """State after `iteration` steps.
+
+    Args:
+        identity: hash of what must not change between the parts of one training (net, plan, labels, cases, seed).
+        iteration: steps done.
+        elapsed_seconds: time spent training so far.
+        net, average, optimizer, scaler: state dicts.
+        random_state: torch's generator state (dropout and plug-in nets may draw from it).
+        best_score: best validation score so far.
+    """
+
+    identity: str
+    iteration: int
+    elapsed_seconds: float
+    net: dict[str, Any]
+    average: dict[str, Any]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    random_state: torch.Tensor
+    best_score: float
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint so that a kill at any moment leaves the old or the new one, never half of one.
+
+    Raises:
+        WriteError: disk full or no permission; the previous checkpoint stays.
+    """
+    # Serialised in memory first: torch's zip writer turns a full disk into an error that hides the reason.
+    buffer = io.BytesIO()
+    torch.save({"format_version": FORMAT_VERSION} | {k: getattr(checkpoint, k) for k in _FIELDS}, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; no code in the file is run.
+
+    Raises:
+        CheckpointError: damaged, incomplete or written by a newer medseg.
+    """
+    mend = "delete it to train from the start, or restore it from a backup"
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).split("\n")[0][:120]
+        raise CheckpointError(f"{path}: checkpoint is damaged ({reason}); {mend}") from None
+    if (
+        not isinstance(values, dict)
+        or values.pop("format_version", None) != FORMAT_VERSION
+        or set(values) != set(_FIELDS)
+    ):
+        raise CheckpointError(f"{path}: not a checkpoint of this medseg version; {mend}")
+    return Checkpoint(**values)
+
+
+_FIELDS = tuple(Checkpoint.__dataclass_fields__)

@@ -1,0 +1,145 @@
+"""Training batches as a function of the iteration: same seed, same iteration, same batch, also after a resume."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medseg.augmentation import IntensityAugment, SpatialAugment, load_custom
+from medseg.config import RunConfig
+from medseg.inference.tta import allowed_mirror_axes
+from medseg.labels import LabelScheme
+from medseg.preparation.plan import Plan
+from medseg.preparation.store import PreparedCase
+
+__all__ = ["Batch", "BatchSource", "prefetched"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples for one step: `images` (B, C, I, J[, K]) float32, `labels` (B, 1, I, J[, K]) in the data set's values."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+class _Augment(Protocol):
+    def draw(self, rng: np.random.Generator, shape: Sequence[int]) -> object: ...
+    def apply(self, image: torch.Tensor, labels: torch.Tensor, params: object) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+class BatchSource:
+    """Draws patches from prepared cases and augments them.
+
+    Args:
+        cases: the training cases, memory-mapped.
+        plan: gives patch and batch size.
+        scheme: meaning of the labels.
+        config: augmentation, foreground oversampling, seed.
+        fold: part of the seed, so that folds see different samples.
+    """
+
+    def __init__(
+        self, cases: Sequence[PreparedCase], plan: Plan, scheme: LabelScheme, config: RunConfig, fold: int
+    ) -> None:
+        self.cases = cases
+        self.plan = plan
+        self.scheme = scheme
+        self.seed = (config.seed, fold)
+        training, augmentation = config.training, config.augmentation
+        self.foreground_samples = round(training.foreground_fraction * plan.batch_size)
+        if training.foreground_fraction and not self.foreground_samples:
+            self.foreground_samples = 1
+        if not augmentation.enabled:
+            off = {"spatial_probability": 0.0, "elastic_probability": 0.0, "mirror": False}
+            augmentation = augmentation.model_copy(update=off)
+        allowed = allowed_mirror_axes(plan.dims, plan.orientation, scheme)
+        self.spatial = SpatialAugment.from_config(
+            augmentation,
+            plan.dims,
+            plan.patch_size,
+            plan.net_spacing_mm,
+            mirror_axes=[axis in allowed for axis in range(plan.dims)],
+            ignore=scheme.ignore,
+        )
+        self.intensity = IntensityAugment.from_config(augmentation) if augmentation.enabled else None
+        self._outside: dict[str, tuple[float, ...]] = {}
+        self.custom: _Augment | None = load_custom(augmentation.custom) if augmentation.custom else None
+
+    def batch(self, iteration: int) -> Batch:
+        """The batch of this iteration."""
+        rng = np.random.default_rng([*self.seed, iteration])
+        samples = [self._sample(rng, n < self.foreground_samples) for n in range(self.plan.batch_size)]
+        images, labels = zip(*samples, strict=True)
+        return Batch(torch.stack(images), torch.stack(labels))
+
+    def _sample(self, rng: np.random.Generator, foreground: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        case = self.cases[int(rng.integers(len(self.cases)))]
+        image, labels = case.image, case.labels
+        center = self._center(case, rng, foreground)
+        if self.plan.dims == 2 and labels.ndim == 3:
+            k = int(center[2])
+            image, labels, center = image[..., k], labels[..., k], center[:2]
+        params = self.spatial.draw(rng, labels.shape, center=[float(c) for c in center])
+        patch, patch_labels = self.spatial.apply(image, labels[None], params, fill=self._minimum(case))
+        for channel, scale in enumerate(case.scales):
+            values = patch[channel]
+            if scale.low is not None or scale.high is not None:
+                values.clamp_(scale.low, scale.high)
+            values.sub_(scale.mean).div_(scale.std)
+        if self.intensity is not None:
+            patch = self.intensity.apply(patch, self.intensity.draw(rng, patch.shape[0]))
+        if self.custom is not None:
+            patch, patch_labels = self.custom.apply(patch, patch_labels, self.custom.draw(rng, patch.shape[1:]))
+        return patch, patch_labels.to(torch.int16 if patch_labels.dtype == torch.uint8 else torch.int32)
+
+    def _center(self, case: PreparedCase, rng: np.random.Generator, foreground: bool) -> NDArray[np.float64]:
+        """Voxel the patch is centred on: the patch stays inside the case where the case is large enough."""
+        shape = np.array(case.labels.shape)
+        patch = np.array([*self.plan.patch_size, *[1] * (len(shape) - self.plan.dims)])
+        low = np.minimum((patch - 1) / 2, (shape - 1) / 2)
+        high = np.maximum(shape - 1 - low, low)
+        center = rng.uniform(low, high)
+        if foreground and case.foreground:
+            values = sorted(case.foreground)
+            voxels = case.foreground[values[int(rng.integers(len(values)))]]
+            center = np.clip(voxels[rng.integers(len(voxels))], low, high)
+        return center
+
+    def _minimum(self, case: PreparedCase) -> tuple[float, ...]:
+        """The smallest grey level per channel, measured once: what lies outside the image."""
+        if case.name not in self._outside:
+            self._outside[case.name] = tuple(float(channel.min()) for channel in case.image)
+        return self._outside[case.name]
+
+
+def prefetched(source: BatchSource, start: int, on_gpu: bool) -> Iterator[Batch]:
+    """Batches from iteration `start` on, made ahead of time in threads, in order.
+
+    torch releases the interpreter lock inside its operators, so threads suffice and nothing is copied between
+    processes. On a CPU one thread is enough: a batch costs a few percent of the step it is for.
+    """
+    workers = max(1, min(8, (os.cpu_count() or 1) - 1)) if on_gpu else 1
+    ahead: deque[Future[Batch]] = deque()
+    pool = ThreadPoolExecutor(
+        workers, thread_name_prefix="medseg-batch", initializer=torch.set_num_threads, initargs=(1,)
+    )
+    try:
+        iteration = start
+        while True:
+            while len(ahead) < workers + 1:
+                ahead.append(pool.submit(source.batch, iteration))
+                iteration += 1
+            yield ahead.popleft().result()
+    finally:
+        for future in ahead:
+            future.cancel()
+        pool.shutdown(wait=True)

@@ -1,0 +1,290 @@
+"""`train`: from a configuration to a model bundle."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import nn
+
+from medseg import __version__
+from medseg.config import RunConfig, load_config
+from medseg.errors import CheckpointError, ConfigError
+from medseg.inference.bundle import BundleInfo, NetInfo, PredictionInfo, Provenance, load_bundle, save_bundle
+from medseg.inference.predictor import resolve_device
+from medseg.inference.tta import allowed_mirror_axes
+from medseg.io.atomic import write_text_atomic
+from medseg.labels import LabelScheme
+from medseg.losses import build_loss
+from medseg.nets import build_net
+from medseg.preparation.plan import Plan
+from medseg.preparation.prepare import Preparation, prepare
+from medseg.preparation.split import split_cases
+from medseg.preparation.store import open_case
+from medseg.progress import console_progress
+from medseg.training.loop import Trained, train_fold
+from medseg.training.validation import Scores
+
+__all__ = ["Run", "prepare_run", "train", "train_run"]
+
+_log = logging.getLogger("medseg")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished training.
+
+    Args:
+        folder: the run folder.
+        bundle: the model, for `medseg.load_model` and `medseg predict`.
+        scores: fold -> validation scores (Dice on the network's grid).
+    """
+
+    folder: Path
+    bundle: Path
+    scores: Mapping[int, Scores]
+
+
+def train(
+    config: str | Path | RunConfig,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    fold: int | str | None = None,
+    resume: bool = False,
+) -> Run:
+    """Train a network from a configuration.
+
+    Args:
+        config: a YAML file, the name of a preset, or a `RunConfig`.
+        overrides: dotted key -> value, on top of the file.
+        fold: which fold, or "all"; default `training.fold`.
+        resume: go on from the last checkpoint of `output`, or start where there is none.
+
+    Returns:
+        The run: folder, model bundle, validation scores.
+
+    Raises:
+        ConfigError: an unknown key, net or loss, or an output folder that already holds a training.
+        DatasetError, GeometryError, ReadError: a data set that cannot be trained on.
+        CheckpointError: a damaged checkpoint, or one of another training.
+        WriteError: disk full or no permission.
+
+    Example:
+        >>> run = medseg.train("configs/lung.yaml", overrides={"training.max_minutes": 10})
+        >>> model = medseg.load_model(run.bundle)
+    """
+    if isinstance(config, RunConfig):
+        if overrides:
+            raise ConfigError("overrides go with a file or preset; change a RunConfig with model_copy")
+        loaded = config
+    else:
+        loaded = load_config(config, overrides)
+    if fold is not None:
+        loaded = loaded.model_copy(update={"training": loaded.training.model_copy(update={"fold": fold})})
+    return train_run(loaded, resume=resume)
+
+
+def train_run(config: RunConfig, resume: bool = False) -> Run:
+    """`train` for a configuration that is loaded already."""
+    device = resolve_device(config.device)
+    _check_names(config)
+    output = _output(config)
+    numbers = range(config.training.folds) if config.training.fold == "all" else (config.training.fold,)
+    for number in numbers:
+        _refuse_overwriting(_fold_folder(output, number), resume)
+    preparation = prepare_run(config)
+    for finding in preparation.findings:
+        _log.info("%s: %s", finding.kind, finding.message)
+    write_text_atomic(output / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    splits = {number: split_cases(preparation.dataset, config, number) for number in numbers}
+    net_info = _net_info(config, preparation.plan, preparation.dataset.labels)
+    scores = {}
+    for number, split in splits.items():
+        torch.manual_seed(config.seed)
+        net = net_info.build()
+        if config.training.init is not None:
+            _initialise(net, config.training.init)
+        with console_progress(f"train fold {number}") as progress:
+            trained = train_fold(
+                net,
+                _build_loss(config, preparation),
+                [open_case(preparation.cases[name]) for name in split.train],
+                [open_case(preparation.cases[name]) for name in split.validation],
+                preparation.plan,
+                preparation.dataset.labels,
+                config,
+                number,
+                _fold_folder(output, number),
+                device,
+                resume,
+                progress,
+            )
+        scores[number] = trained.scores
+        info = _bundle_info(config, preparation, net_info, number, trained)
+        save_bundle(output / "model", info, {number: trained.weights})
+    return Run(output, output / "model", scores)
+
+
+def prepare_run(config: RunConfig) -> Preparation:
+    """Check the data set, plan and store the prepared cases under `config.output`.
+
+    Raises:
+        DatasetError, GeometryError, ReadError: naming the files and the mend.
+    """
+    device = resolve_device(config.device)
+    with console_progress("prepare") as progress:
+        return prepare(
+            config,
+            progress=progress,
+            memory_gb=config.plan.memory_gb or _memory_gb(device),
+            on_gpu=device.type == "cuda",
+        )
+
+
+def _memory_gb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 1e9
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def _output(config: RunConfig) -> Path:
+    return config.output or Path("runs") / "run"
+
+
+def _fold_folder(output: Path, number: int) -> Path:
+    """Fold 0 lies at the top of the run folder, further folds beside it."""
+    return output if number == 0 else output / f"fold{number}"
+
+
+def _refuse_overwriting(folder: Path, resume: bool) -> None:
+    if not resume and (folder / "last.pt").exists():
+        raise ConfigError(f"{folder} already holds a training; add --resume to go on, or give another output=FOLDER")
+
+
+def _check_names(config: RunConfig) -> None:
+    """Build net and loss without memory, so that a wrong name or option shows before any data is read."""
+    dims = config.net.dims or 3
+    with torch.device("meta"):
+        net = config.net
+        build_net(
+            net.name,
+            dims=dims,
+            in_channels=1,
+            out_channels=2,
+            backbone=net.backbone,
+            width=net.width or 1.0,
+            **_net_options(config),
+        )
+    if config.loss.options.get("weights") != "inverse_frequency":
+        build_loss(config.loss.name, None, **config.loss.options)
+
+
+def _net_options(config: RunConfig, plan: Plan | None = None) -> dict[str, Any]:
+    """What the net's builder takes beside dims and channels; sizes come from the plan where there is one."""
+    net = config.net
+    options = dict(net.options)
+    if net.name == "unet":
+        options |= {"norm": net.norm, "residual": net.residual, "deep_supervision": net.deep_supervision}
+        if plan is not None:
+            options |= {"channels": plan.channels, "strides": plan.strides}
+    return options
+
+
+def _net_info(config: RunConfig, plan: Plan, scheme: LabelScheme) -> NetInfo:
+    return NetInfo(
+        name=config.net.name,
+        dims=plan.dims,
+        in_channels=plan.in_channels,
+        out_channels=scheme.out_channels,
+        backbone=config.net.backbone,
+        width=config.net.width or 1.0,
+        options=_net_options(config, plan),
+    )
+
+
+def _build_loss(config: RunConfig, preparation: Preparation) -> nn.Module:
+    options = dict(config.loss.options)
+    if options.get("weights") == "inverse_frequency" and "frequencies" not in options:
+        options["frequencies"] = _frequencies(preparation)
+    return build_loss(config.loss.name, preparation.dataset.labels, **options)
+
+
+def _frequencies(preparation: Preparation) -> list[float]:
+    """Fraction of voxels per output channel: background and labels, or each region."""
+    scheme = preparation.dataset.labels
+    counts: Counter[int] = Counter()
+    for case in preparation.fingerprint.cases:
+        counts.update(case.label_voxels)
+    total = sum(n for value, n in counts.items() if value != scheme.ignore) or 1
+    inside = [sum(counts[v] for v in values) / total for values in scheme.values]
+    return inside if scheme.is_regions else [counts[0] / total, *inside]
+
+
+def _initialise(net: nn.Module, path: Path) -> None:
+    """Start from a bundle or a weight file: every tensor whose name and shape fit is taken, the rest is reported."""
+    if not path.exists():
+        raise CheckpointError(f"training.init: {path} does not exist; give a model bundle or a .safetensors file")
+    if path.is_dir() or path.suffix == ".zip":
+        weights = next(iter(load_bundle(path).weights.values()))
+    else:
+        try:
+            weights = load_file(path)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise CheckpointError(f"training.init: {path} is no readable .safetensors file ({error})") from None
+    own = net.state_dict()
+    fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise CheckpointError(
+            f"training.init: no tensor of {path} fits this net in name and shape; check net and channels"
+        )
+    net.load_state_dict(fitting, strict=False)
+    left = sorted(own.keys() - fitting.keys())
+    shown = f"; fresh: {', '.join(left[:6])}{', ...' if len(left) > 6 else ''}" if left else ""
+    _log.info("training.init: %d of %d tensors from %s%s", len(fitting), len(own), path, shown)
+
+
+def _bundle_info(
+    config: RunConfig, preparation: Preparation, net_info: NetInfo, number: int, trained: Trained
+) -> BundleInfo:
+    plan, scheme = preparation.plan, preparation.dataset.labels
+    plain = {
+        name: values if scheme.is_regions else values[0]
+        for name, values in zip(scheme.names, scheme.values, strict=True)
+    }
+    content = config.model_dump_json(exclude={"output": True, "data": {"root": True, "csv": True}})
+    scores = {"dice": trained.scores.dice, "mean_dice": trained.scores.mean_dice, "cases": trained.scores.cases}
+    return BundleInfo(
+        labels=plain,
+        ignore=scheme.ignore,
+        plan=plan,
+        net=net_info,
+        prediction=PredictionInfo(
+            overlap=config.prediction.overlap,
+            mirror_axes=_mirror_axes(config, plan, scheme),
+        ),
+        provenance=Provenance(
+            medseg=__version__,
+            torch=torch.__version__,
+            config_hash=sha256(content.encode()).hexdigest(),
+            dataset={"cases": len(preparation.dataset.cases), "channels": list(preparation.dataset.channel_names)},
+            iterations=trained.iterations,
+            seconds=round(trained.seconds, 1),
+        ),
+        scores={f"fold{number}": scores},
+    )
+
+
+def _mirror_axes(config: RunConfig, plan: Plan, scheme: LabelScheme) -> tuple[int, ...]:
+    """A net is mirrored at test time only where it was in training."""
+    mirrored = config.prediction.mirror and config.augmentation.mirror and config.augmentation.enabled
+    return allowed_mirror_axes(plan.dims, plan.orientation, scheme) if mirrored else ()

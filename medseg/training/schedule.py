@@ -1,0 +1,49 @@
+"""How far a training is, and the learning rate that belongs to it."""
+
+from __future__ import annotations
+
+from medseg.config import TrainingConfig
+
+__all__ = ["DEFAULT_MINUTES", "default_learning_rate", "learning_rate", "progress_of"]
+
+DEFAULT_MINUTES = 60.0
+"""How long a training runs where neither `max_minutes` nor `max_iterations` is given."""
+
+_LEARNING_RATES = {"adamw": 2e-3, "sgd": 1e-2}
+
+
+def progress_of(iteration: int, elapsed_seconds: float, config: TrainingConfig) -> float:
+    """Part of the schedule done, 0 to 1: iter / max_iterations, or elapsed / max_minutes when only that is set."""
+    if config.max_iterations is not None:
+        return min(1.0, iteration / config.max_iterations)
+    return min(1.0, elapsed_seconds / 60 / (config.max_minutes or DEFAULT_MINUTES))
+
+
+def is_over(iteration: int, elapsed_seconds: float, config: TrainingConfig) -> bool:
+    """Whether either limit is reached."""
+    if config.max_iterations is not None and iteration >= config.max_iterations:
+        return True
+    if config.max_minutes is None and config.max_iterations is not None:
+        return False
+    return elapsed_seconds >= 60 * (config.max_minutes or DEFAULT_MINUTES)
+
+
+def default_learning_rate(config: TrainingConfig) -> float:
+    """The peak learning rate: the one configured, or the optimiser's customary one."""
+    return config.learning_rate or _LEARNING_RATES[config.optimizer]
+
+
+def learning_rate(iteration: int, progress: float, config: TrainingConfig) -> float:
+    """Learning rate of one iteration: linear warm-up times the poly decay (1 - progress)^power.
+
+    Source:
+        Poly decay: Chen et al., DeepLab, TPAMI 2018, section 4.1.
+
+    Example:
+        >>> learning_rate(100, 0.5, TrainingConfig(learning_rate=1.0, poly_power=1.0, warmup_iterations=0))
+        0.5
+    """
+    peak = default_learning_rate(config)
+    warm_up = min(1.0, (iteration + 1) / (config.warmup_iterations + 1))
+    decay = 1.0 if config.schedule == "constant" else (1.0 - progress) ** config.poly_power
+    return peak * warm_up * decay

@@ -1,0 +1,55 @@
+"""Scores of a network on prepared validation cases, predicted with real sliding windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from medseg.inference.restore import to_label_map
+from medseg.inference.sliding_window import sliding_window
+from medseg.labels import LabelScheme
+from medseg.metrics import score_case
+from medseg.preparation.normalize import normalize
+from medseg.preparation.plan import Plan
+from medseg.preparation.store import PreparedCase
+
+__all__ = ["Scores", "validate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Dice on the network's grid: the mean over labels, and per label the mean over cases that hold it.
+
+    A label that no case holds has no Dice (None) and no part in the mean.
+    """
+
+    mean_dice: float
+    dice: dict[str, float | None]
+    cases: int
+
+
+def validate(
+    net: nn.Module, cases: Sequence[PreparedCase], plan: Plan, scheme: LabelScheme, device: torch.device
+) -> Scores:
+    """Dice of `net` on prepared cases, without test-time augmentation.
+
+    Cases whose reference lacks a label do not enter that label's mean.
+    """
+    net.eval()
+    per_label: dict[str, list[float]] = {name: [] for name in scheme.names}
+    for case in cases:
+        image = torch.from_numpy(normalize(case.image, case.scales)).to(device)
+        logits = sliding_window(net, image, plan.patch_size, scheme.out_channels, overlap=0.5)
+        predicted = to_label_map(logits, case.labels.shape, scheme)
+        reference = np.asarray(case.labels)
+        scores = score_case(predicted, reference, spacing_mm=case.spacing_mm, labels=scheme, metrics=("dice",))
+        for name in scheme.names:
+            if scheme.mask(reference, name).any():
+                per_label[name].append(scores[name]["dice"])
+    means = {name: float(np.mean(values)) if values else None for name, values in per_label.items()}
+    known = [value for value in means.values() if value is not None]
+    return Scores(float(np.mean(known)) if known else 0.0, means, len(cases))
