@@ -8,8 +8,10 @@ import pytest
 
 import medseg
 from medseg.errors import CheckpointError, ConfigError, DatasetError, PartialFailure, ReadError, WriteError
+from medseg.geometry import reorient
 from medseg.inference import PredictOptions, load_model, predict_studies, studies
 from medseg.inference.ledger import FINISHED, Ledger, LedgerRow
+from medseg.preparation.plan import ChannelPlan
 from medseg.volume import Volume
 
 
@@ -255,3 +257,16 @@ def test_dicom_and_its_nifti_twin_give_the_same_mask_and_no_patient_is_named(thr
     assert mask.same_geometry(other) and np.array_equal(mask.array, other.array)
     if volume.metadata.patient_id:
         assert volume.metadata.patient_id not in (out / "ledger.jsonl").read_text()
+
+
+def test_a_real_ct_from_dicom_gives_the_mask_of_its_nrrd_twin(threshold_bundle, real_data, tmp_path):
+    scale = ChannelPlan(kind="clip", low=-1000.0, high=1000.0, mean=0.0, std=400.0)
+    model = load_model(threshold_bundle(spacing_mm=(2.5, 2.5, 2.5), patch_size=(160, 160, 64), normalization=(scale,)))
+    places = [real_data / "lung_ct_cip" / "ct-64Dicom", real_data / "lung_ct_cip" / "ct-64.nrrd"]
+    result = predict_studies(model, places, tmp_path, PredictOptions(mirror=False))
+    assert result.exit_code == 0
+    from_dicom, from_nrrd = (medseg.read(tmp_path / f"{row.case}.nii.gz") for row in result.rows)
+    assert from_dicom.array.mean() > 0.01
+    moved = reorient(from_dicom, from_nrrd.orientation)
+    assert np.abs(moved.affine - from_nrrd.affine).max() < 1e-3
+    assert np.array_equal(moved.array, from_nrrd.array)
