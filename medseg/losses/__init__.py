@@ -90,7 +90,7 @@ def build_loss(
     """The loss called `name`, or one of your own by `"package.module:builder"`.
 
     Args:
-        name: a key of `LOSSES`, or where to import a builder from; that is called as `builder(labels=labels, **options)`.
+        name: a key of `LOSSES`, or where to import a builder from, called as `builder(labels=labels, **options)`.
         labels: what the label values mean; None: values are channel indices, background included.
         frequencies: how often each channel occurs in training (regions: the fraction inside each); looked at only with
             `weights="inverse_frequency"`, so it can always be given.

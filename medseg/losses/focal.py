@@ -22,8 +22,8 @@ class FocalLoss(CrossEntropyLoss):
     Args:
         labels: what the values mean; None where values are channel indices.
         gamma: how strongly easy voxels are turned down, >= 0.
-        alpha: weight of the foreground, 1 - alpha that of the background (regions: inside and outside); the mean is then
-            over voxels, not over weights, as in the paper. None: no such weight.
+        alpha: weight of the foreground, 1 - alpha that of the background (regions: inside and outside). The mean stays
+            one over voxels, as in the paper. None: no such weight.
         weights, frequencies: as in `CrossEntropyLoss`.
 
     Raises:

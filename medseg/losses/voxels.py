@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from medseg.labels import LabelScheme
 
-__all__ = ["Voxels", "VoxelLoss"]
+__all__ = ["VoxelLoss", "Voxels"]
 
 
 @dataclass(frozen=True, slots=True)

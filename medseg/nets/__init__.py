@@ -1,7 +1,7 @@
 """Networks: tensors in, logits out, 2D and 3D under one contract.
 
-A net takes `(B, in_channels, I, J[, K])` of any size and gives logits `(B, out_channels, I, J[, K])`; while training a net
-with auxiliary heads gives the tuple `(main, *auxiliary)`.
+A net takes `(B, in_channels, I, J[, K])` of any size and gives logits `(B, out_channels, I, J[, K])`; while training,
+a net with auxiliary heads gives the tuple `(main, *auxiliary)`.
 """
 
 from __future__ import annotations

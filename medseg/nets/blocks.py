@@ -5,40 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medseg.errors import ConfigError
+from medseg.nets.instance_norm import InstanceNorm
 
-__all__ = ["ConvUnit", "InstanceNorm", "Stage", "activation", "conv", "crop_to", "initialize", "norm_layer"]
+__all__ = ["ConvUnit", "Stage", "activation", "conv", "crop_to", "initialize", "norm_layer", "pad_to_multiple"]
 
 NORMS = ("instance", "batch", "group", "none")
 ACTIVATIONS = ("leaky_relu", "relu")
 NEGATIVE_SLOPE = 0.01
-
-
-class InstanceNorm(nn.Module):
-    """Instance normalisation with learned scale and shift, for any number of voxel axes, a single voxel included.
-
-    Equal to `nn.InstanceNorm2d/3d(affine=True)` with the same parameter names.
-
-    Example:
-        >>> InstanceNorm(4)(torch.randn(2, 4, 8, 8, 8)).shape
-        torch.Size([2, 4, 8, 8, 8])
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
-
-    def extra_repr(self) -> str:
-        return f"{len(self.weight)}, eps={self.eps}"
 
 
 def conv(
@@ -87,7 +64,7 @@ def activation(kind: str) -> nn.Module:
 
 
 class ConvUnit(nn.Module):
-    """Convolution 3x3(x3), normalisation and, unless `act` is None, activation. The convolution has a bias only without norm."""
+    """Convolution 3x3(x3), normalisation and, unless `act` is None, activation; a bias only without normalisation."""
 
     def __init__(
         self, dims: int, in_channels: int, out_channels: int, *, norm: str, act: str | None, valid: bool = False
