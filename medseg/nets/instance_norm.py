@@ -1,7 +1,7 @@
 """Instance normalisation that is fast and exact in the channels-last layout on the CPU.
 
 On the CPU, convolutions are fastest on channels-last tensors. There, torch 2.13's own kernels are three times slower
-backwards (group_norm), and sum all voxels of a channel one after another in float32, so that at 96^3 voxels their result
+backwards (group_norm), and sum all voxels of a channel one after another in float32, so that at 96^3 voxels the result
 is off by 1e-3 (batch_norm, group_norm). `nn.InstanceNorm3d` gives wrong gradients when the incoming gradient is
 channels-last and the input is not. Plain sums and products have none of these troubles.
 """

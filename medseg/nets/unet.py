@@ -88,7 +88,7 @@ class UNet(nn.Module):
         self.auxiliary = nn.ModuleDict({str(n): conv(dims, features[n], out_channels, 1) for n in supervised})
         initialize(self, activation)
         for head in (self.head, *self.auxiliary.values()):
-            # Logits of the features' own scale, whatever their number. Much smaller ones cost tens of steps at the start.
+            # Logits of the features' own scale, whatever their number; much smaller ones cost tens of steps.
             nn.init.kaiming_normal_(head.weight, nonlinearity="linear")  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
