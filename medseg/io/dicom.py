@@ -93,6 +93,7 @@ def _load(grid: SeriesGrid, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 def _decode(header: SliceHeader) -> NDArray[Any]:
     import pydicom
+    from pydicom.errors import BytesLengthException
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import pixel_array
 
@@ -108,6 +109,16 @@ def _decode(header: SliceHeader) -> NDArray[Any]:
         return np.asarray(pixel_array(data, raw=True, decoding_plugin=plugin))
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, TypeError, AttributeError, KeyError, RuntimeError, EOFError, MemoryError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except (
+        BytesLengthException,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        IndexError,
+        RuntimeError,
+        EOFError,
+        MemoryError,
+    ) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ReadError(f"the pixels of {path} cannot be decoded ({reason}); export it again, uncompressed") from None

@@ -100,7 +100,7 @@ def read_header(path: Path) -> SliceHeader | None:
         ReadError: for a file that cannot be opened, or a DICOM image whose geometry tags are not numbers.
     """
     import pydicom
-    from pydicom.errors import InvalidDicomError
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 
     if not has_dicom_magic(path):
         if kind_of(path) == "dicom":
@@ -123,7 +123,7 @@ def read_header(path: Path) -> SliceHeader | None:
         raise
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+    except (BytesLengthException, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ReadError(f"{path} has a damaged DICOM header ({reason}); export it again") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def read_itk(path: Path) -> Volume:
 
     if not path.is_file():
         raise ReadError(f"{path} does not exist")
+    _check_stream(path)
     try:
         image: Any = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -54,6 +56,35 @@ def read_itk(path: Path) -> Volume:
     affine[:dims, :dims] = direction * np.array(image.GetSpacing())[:dims]
     affine[:dims, 3] = image.GetOrigin()[:dims]
     return Volume(array, flip_lps_ras(affine), channels, Metadata(source=str(path)))
+
+
+def _check_stream(path: Path) -> None:
+    """Refuse damaged compressed voxels: ITK only prints a line and hands out what it could decompress."""
+    from isal import igzip, isal_zlib
+
+    decompress: dict[str, Any] = {"gzip": igzip.decompress, "zlib": isal_zlib.decompress}
+    damaged: Any = (EOFError, isal_zlib.error, igzip.BadGzipFile)
+    try:
+        raw = path.read_bytes()
+        head, voxels, kind = raw, b"", ""
+        if path.suffix.lower() == ".nrrd":
+            blank = re.search(rb"\r?\n\r?\n", raw)
+            head, voxels = (raw[: blank.start()], raw[blank.end() :]) if blank else (raw, b"")
+            kind = (
+                "gzip"
+                if blank and b"encoding: gz" in head and b"data file:" not in head and b"datafile:" not in head
+                else ""
+            )
+        elif path.suffix.lower() == ".mha":
+            head, mark, voxels = raw.partition(b"ElementDataFile = LOCAL")
+            voxels = voxels.partition(b"\n")[2]
+            kind = "zlib" if mark and b"CompressedData = True" in head else ""
+        if kind:
+            decompress[kind](voxels)
+    except damaged as error:
+        raise ReadError(f"{path} is damaged or cut short ({error}); copy or download it again") from None
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _reason(error: RuntimeError) -> str:

@@ -91,3 +91,17 @@ def test_the_same_volume_gives_the_same_bytes(tmp_path):
         write(Volume(random_array(), TURN), tmp_path / name)
     for suffix in ("nrrd", "mha"):
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
+def test_damage_inside_the_compressed_voxels_is_never_read_silently(tmp_path, name):
+    volume = Volume(random_array((18, 18, 18)), np.eye(4))
+    write(volume, tmp_path / name)
+    raw = (tmp_path / name).read_bytes()
+    for place in range(len(raw) // 2, len(raw), 331):
+        damaged = bytearray(raw)
+        damaged[place] ^= 0xFF
+        for content in (bytes(damaged), raw[:place]):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(ReadError, match=name.replace(".", r"\.")):
+                read(tmp_path / name)
