@@ -199,14 +199,15 @@ def _overlays(
         shown = pick_slice(image, pred, ref, values, by, scheme.ignore if scheme else None)
         mean = case_dice(score)
         dice = "no label in the reference" if math.isnan(mean) else f"mean Dice {mean:.3f}"
-        why = "where they differ most" if by == "difference" else "where they cover most"
+        why = ", where they differ most" if by == "difference" else ", where they cover most"
+        why = why if ref.dims == 3 else ""
         convention = ", radiological convention (the patient's right is on the left)" if "R" in shown.marks else ""
         under = "" if image is not None else " Masks only."
         each = ", ".join(f"{n} {_number(s.overlap.dice, 'dice')}" for n, s in score.labels.items())
         pictures.append(
             Picture(
                 f"{title}: {pair.case}",
-                f"{dice}; {shown.place}, {why}{convention}.{under}",
+                f"{dice}; {shown.place}{why}{convention}.{under}",
                 f"Contours of reference and prediction, case {pair.case}, {shown.place}. Dice: {each}.",
                 overlay_png(shown),
             )
