@@ -134,27 +134,31 @@ def resample_array(array: Array, new_shape: Sequence[int], order: int) -> Array:
         new_shape: the wanted spatial shape.
         order: 0 nearest (dtype kept; ties go to the lower index), 1 linear (float32).
     """
-    out = array if order == 0 else array.astype(np.float32, copy=False)
     lead = array.ndim - len(new_shape)
+    # `take` copies what is not C-contiguous, which is slow across memory order, so axes are put in that order first.
+    layout = sorted(range(array.ndim), key=lambda a: -abs(array.strides[a]))
+    out = array.transpose(layout)
     # Axes that shrink go first, so the later ones have less to do.
-    for axis in sorted(range(len(new_shape)), key=lambda a: new_shape[a] / array.shape[lead + a]):
-        n_in, n_out = out.shape[lead + axis], new_shape[axis]
+    for wanted in sorted(range(len(new_shape)), key=lambda a: new_shape[a] / array.shape[lead + a]):
+        axis = layout.index(lead + wanted)
+        n_in, n_out = out.shape[axis], new_shape[wanted]
         if n_in == n_out:
             continue
         position = np.clip((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, 0, n_in - 1)
         if order == 0:
-            out = out.take(np.ceil(position - 0.5).astype(np.intp), axis=lead + axis)
+            out = out.take(np.ceil(position - 0.5).astype(np.intp), axis=axis)
             continue
         low = np.minimum(position.astype(np.intp), max(n_in - 2, 0))
         fraction = (position - low).astype(np.float32)
-        fraction = fraction.reshape([-1 if a == lead + axis else 1 for a in range(out.ndim)])
-        below = out.take(low, axis=lead + axis)
-        above = out.take(np.minimum(low + 1, n_in - 1), axis=lead + axis)
+        fraction = fraction.reshape([-1 if a == axis else 1 for a in range(out.ndim)])
+        below = out.take(low, axis=axis).astype(np.float32, copy=False)
+        above = out.take(np.minimum(low + 1, n_in - 1), axis=axis).astype(np.float32, copy=False)
         above -= below
         above *= fraction
         above += below
         out = above
-    return out
+    out = out.transpose(np.argsort(layout))
+    return out if order == 0 else out.astype(np.float32, copy=False)
 
 
 def resample(volume: Volume, spacing_mm: Sequence[float], order: int = 1) -> Volume:
