@@ -68,6 +68,5 @@ def _module(module_name: str, name: str, what: str) -> Any:
             message = f"{module_name} imports {missing!r}, which is not installed"
         raise ConfigError(f"{what}: {name!r}: {message}") from None
     except (ImportError, SyntaxError) as error:
-        raise ConfigError(
-            f"{what}: {name!r}: {module_name} cannot be imported: {next(iter(str(error).splitlines()), type(error).__name__)}"
-        ) from None
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"{what}: {name!r}: {module_name} cannot be imported: {reason}") from None
