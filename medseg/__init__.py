@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medseg.errors import MedsegError
-    from medseg.evaluation import evaluate
+    from medseg.evaluation.evaluate import evaluate
     from medseg.inference import load_model
     from medseg.io import read, read_all, write
     from medseg.training import train

@@ -124,6 +124,12 @@ def evaluate(
         Path | None, typer.Option("--labels", help="YAML with name: value (or the training config).")
     ] = None,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of images, for the overlays.")] = None,
+    cases: Annotated[
+        Path | None, typer.Option("--cases", help="CSV with case and group: intervals are then taken by patient.")
+    ] = None,
+    label_threshold: Annotated[
+        float | None, typer.Option("--label-threshold", help="0/255 or soft-edged masks: above it is the label.")
+    ] = None,
     resample_prediction: Annotated[
         bool, typer.Option("--resample-prediction", help="Bring masks to the reference's grid.")
     ] = False,
@@ -141,6 +147,8 @@ def evaluate(
             out=out,
             labels=labels,
             images=images,
+            cases=cases,
+            label_threshold=label_threshold,
             resample_prediction=resample_prediction,
             progress=progress,
         )

@@ -86,15 +86,13 @@ class BatchSource:
         image, labels = case.image, case.labels
         center = self._center(case, rng, foreground)
         if self.plan.dims == 2 and labels.ndim == 3:
-            k = int(center[2])
+            k = round(float(center[2]))
             image, labels, center = image[..., k], labels[..., k], center[:2]
         params = self.spatial.draw(rng, labels.shape, center=[float(c) for c in center])
         patch, patch_labels = self.spatial.apply(image, labels[None], params, fill=self._minimum(case))
         for channel, scale in enumerate(case.scales):
             values = patch[channel]
-            if scale.low is not None or scale.high is not None:
-                values.clamp_(scale.low, scale.high)
-            values.sub_(scale.mean).div_(scale.std)
+            values.clamp_(scale.low, scale.high).sub_(scale.mean).div_(scale.std)
         if self.intensity is not None:
             patch = self.intensity.apply(patch, self.intensity.draw(rng, patch.shape[0]))
         if self.custom is not None:
