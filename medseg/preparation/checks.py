@@ -123,9 +123,11 @@ def findings_of(cases: Sequence[CaseFingerprint], scheme: LabelScheme) -> list[F
     if empty:
         message = f"{len(empty)} of {len(cases)} cases hold no labelled voxel: {_and_more(empty, '')}"
         findings.append(Finding("empty_labels", message, empty))
-    for name, values in zip(scheme.names, scheme.values, strict=True):
-        if not any(c.label_voxels.get(v) for c in cases for v in values):
-            findings.append(Finding("unused_label", f"label {name!r} occurs in no case"))
+    found = {v for c in cases for v in c.label_voxels}
+    unused = [n for n, values in zip(scheme.names, scheme.values, strict=True) if not found.intersection(values)]
+    if unused:
+        message = f"{len(unused)} of {len(scheme.names)} labels occur in no case: {_and_more(unused, '')}"
+        findings.append(Finding("unused_labels", message))
     known = {c.spacing_known for c in cases}
     if len(known) > 1:
         unknown = tuple(c.name for c in cases if not c.spacing_known)

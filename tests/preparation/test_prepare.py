@@ -180,7 +180,7 @@ def test_empty_labels_are_allowed_and_said(data) -> None:
     made = data.prepare(data={"labels": {"left_box": 1, "right_box": 2, "rare": 9}})
     assert [(f.kind, f.message) for f in made.findings] == [
         ("empty_labels", "2 of 5 cases hold no labelled voxel: case_1, case_3"),
-        ("unused_label", "label 'rare' occurs in no case"),
+        ("unused_labels", "1 of 3 labels occur in no case: rare"),
     ]
     assert made.findings[0].files == ("case_1", "case_3")
     assert open_case(made.cases["case_1"]).foreground == {}
