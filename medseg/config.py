@@ -331,7 +331,7 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
         ConfigError: for a missing or unreadable file, an unknown key, a wrong type or an impossible value.
 
     Example:
-        >>> load_config("configs/hippocampus.yaml", {"training.max_minutes": 10}).training.max_minutes
+        >>> load_config("hippocampus", {"data.root": "cases", "training.max_minutes": 10}).training.max_minutes
         10.0
     """
     path = Path(source)

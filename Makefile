@@ -1,0 +1,35 @@
+# make demo: train, predict, evaluate on synthetic chest CT. make test: the default suite. VENV=folder chooses another environment.
+VENV ?= .venv
+PYTHON ?= python3
+DEMO_OUT ?= demo_out
+STAMP := $(VENV)/.medseg-installed
+RUN := $(VENV)/bin/python -m
+
+.PHONY: setup demo test check format samples
+
+setup: $(STAMP)
+
+# Installed again only when what is to be installed has changed.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: setup
+	$(VENV)/bin/medseg demo --out $(DEMO_OUT)
+
+# One thread per worker: two workers with two threads each would only wait for each other.
+test: setup
+	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 -m "not slow and not gpu"
+
+check: setup
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy medseg
+
+format: setup
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+samples: setup
+	$(RUN) medseg.phantoms data_samples

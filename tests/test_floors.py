@@ -1,0 +1,124 @@
+"""Imports point down: the floors of ARCHITECTURE.md, read from the import statements."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import medseg
+
+PACKAGE = Path(medseg.__file__).parent
+
+FLOORS = [
+    {"errors", "volume", "geometry", "labels", "windowing", "config", "plugins", "progress"},
+    {"io", "preparation", "metrics", "tasks", "phantoms"},
+    {"nets", "losses", "augmentation"},
+    {"training", "inference", "evaluation", "reports"},
+    {"cli", "demo", "__main__"},
+]
+SIDEWAYS = {
+    ("preparation", "io"),
+    ("tasks", "metrics"),
+    ("nets", "losses"),
+    ("training", "inference"),
+    ("evaluation", "reports"),
+    ("cli", "demo"),
+    ("__main__", "cli"),
+}
+# Tensors in, tensors out: networks, losses and augmentation know no data set and no Volume.
+CLOSED_TO_FLOOR_2 = {"volume", "geometry", "io", "preparation", "metrics", "tasks", "phantoms"}
+FLOOR_OF = {part: n for n, parts in enumerate(FLOORS) for part in parts}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_parts(path: Path) -> set[str]:
+    """Parts of medseg that a file imports anywhere, inside functions too."""
+    package = ["medseg", *path.relative_to(PACKAGE).parent.parts]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(p for p in (base, node.module or "") if p)
+            names = [f"{module}.{alias.name}" for alias in node.names] if module == "medseg" else [module]
+        found |= {name.split(".")[1] for name in names if name.startswith("medseg.")}
+    return found
+
+
+def complaint(part: str, imported: str) -> str | None:
+    """Why this import is not allowed, or None."""
+    if imported not in FLOOR_OF:
+        return None if imported in medseg.__all__ else f"{imported} is on no floor"
+    here, there = FLOOR_OF[part], FLOOR_OF[imported]
+    if there > here:
+        return f"{imported} lies on floor {there}, above floor {here}"
+    if here == 2 and imported in CLOSED_TO_FLOOR_2:
+        return f"{imported} is closed to floor 2"
+    if here == there and here > 0 and part != imported and (part, imported) not in SIDEWAYS:
+        return f"{part} and {imported} lie side by side on floor {here}"
+    return None
+
+
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if "_packaged" not in p.parts and p != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_imports_point_down(path: Path) -> None:
+    part = part_of(path)
+    assert part in FLOOR_OF, f"medseg/{part} is on no floor: add it to FLOORS and to ARCHITECTURE.md"
+    wrong = {name: why for name in imported_parts(path) if (why := complaint(part, name))}
+    assert not wrong, f"{path.relative_to(PACKAGE)}: {wrong}"
+
+
+def test_the_public_face_imports_nothing_of_medseg_when_it_is_loaded() -> None:
+    """Only names for type checkers, and names looked up on first use."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    at_load = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    assert not any("medseg" in ast.unparse(n) for n in at_load)
+
+
+@pytest.mark.parametrize(
+    ("part", "imported", "allowed"),
+    [
+        ("io", "volume", True),
+        ("volume", "geometry", True),
+        ("volume", "io", False),
+        ("preparation", "io", True),
+        ("io", "preparation", False),
+        ("metrics", "tasks", False),
+        ("nets", "io", False),
+        ("losses", "labels", True),
+        ("augmentation", "volume", False),
+        ("training", "inference", True),
+        ("inference", "training", False),
+        ("evaluation", "reports", True),
+        ("training", "cli", False),
+        ("cli", "training", True),
+    ],
+)
+def test_the_rules_themselves(part: str, imported: str, allowed: bool) -> None:
+    assert (complaint(part, imported) is None) is allowed
+
+
+def test_imports_are_found_wherever_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "nets"
+    folder.mkdir()
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    source = folder / "net.py"
+    source.write_text(
+        "import medseg.io.dicom\nfrom medseg import volume\nfrom ..training.loop import fit\n"
+        "from . import blocks\nimport numpy\ndef f():\n    from medseg.tasks import TASKS\n"
+    )
+    assert imported_parts(source) == {"io", "volume", "training", "nets", "tasks"}
+
+
+def test_no_file_grows_past_400_lines() -> None:
+    long = {p.relative_to(PACKAGE).as_posix(): n for p in FILES if (n := len(p.read_text().splitlines())) > 400}
+    assert not long, f"split these: {long}"
