@@ -162,7 +162,7 @@ def _draw_chest(canvas: _Canvas, rng: np.random.Generator) -> NDArray[np.uint8]:
         bronchus = canvas.to_segment((0, 12, lift + 20), (side * 26, 14, lift + 2)) - 6
         canvas.paint(canvas.cover(bronchus), -985)
 
-    tumour = _tumour(canvas, lungs, lift, rng)
+    tumour = _tumour(canvas, lungs, heart, lift, rng)
     canvas.paint(canvas.cover(tumour), soft + float(rng.uniform(-12, 12)))
 
     labels = np.zeros(canvas.hu.shape, dtype=np.uint8)
@@ -213,13 +213,15 @@ def _vessels(lift: float, rng: np.random.Generator) -> Iterator[tuple[NDArray[np
                 pieces.append((stop, turned, length * 0.8, radius * 0.72, depth + 1))
 
 
-def _tumour(canvas: _Canvas, lungs: Field, lift: float, rng: np.random.Generator) -> Field:
+def _tumour(canvas: _Canvas, lungs: Field, heart: Field, lift: float, rng: np.random.Generator) -> Field:
     """Signed distance to a lumpy ball inside one lung, free or grown against the wall."""
     radius = float(rng.uniform(19, 25))
     side = float(rng.choice([-1.0, 1.0]))
     attached = rng.random() < 0.5
     reach = (-radius * 0.9, -radius * 0.3) if attached else (-radius * 1.6, -radius * 1.05)
     fits = (lungs > reach[0]) & (lungs < reach[1]) & (canvas.x * side > 30) & (np.abs(canvas.z - lift) < 62)
+    # Nobody could tell it from a heart it is pressed against.
+    fits &= heart > 1.2 * radius
     places = np.argwhere(fits)
     where = tuple(places[rng.integers(len(places))])
     center = np.array([float(c[where]) for c in (canvas.x, canvas.y, canvas.z)])
