@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -168,6 +169,8 @@ def _load(config: str, overrides: list[str] | None, fold: str | None = None) -> 
 
 def main() -> None:
     """Entry point of the console script."""
+    # Waiting threads spin for a moment, then sleep: endless spinning stalls a machine that others use too.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("medseg").setLevel(logging.INFO)
     debug = "--debug" in sys.argv

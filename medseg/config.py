@@ -137,7 +137,11 @@ class LossConfig(_Part):
 
 
 class AugmentationConfig(_Part):
-    """How training samples vary. Probabilities are per sample; angles in degrees, lengths as fractions."""
+    """How training samples vary. Probabilities are per sample; angles in degrees, lengths as fractions.
+
+    `mirror`: true for every axis that keeps the labels right (never across left/right pairs), or a list of axes of the
+    prepared case, e.g. [0] for left-right where its orientation is RAS; test-time mirroring follows it.
+    """
 
     enabled: bool = True
     spatial_probability: Fraction = 0.9
@@ -146,7 +150,7 @@ class AugmentationConfig(_Part):
     elastic_probability: Fraction = 0.3
     elastic_magnitude: Annotated[float, Field(ge=0, le=0.5)] = 0.04
     elastic_grid: Annotated[int, Field(ge=2, le=32)] = 4
-    mirror: bool = True
+    mirror: bool | tuple[Annotated[int, Field(ge=0, le=2)], ...] = True
     noise_probability: Fraction = 0.15
     noise_std: Annotated[float, Field(ge=0)] = 0.15
     blur_probability: Fraction = 0.1

@@ -28,6 +28,8 @@ __all__ = ["Model", "load_model", "resolve_device"]
 # Voxels per forward pass: beyond this a larger batch no longer runs faster, it only takes memory.
 BATCH_VOXELS = {"cpu": 2**18, "cuda": 2**22}
 LARGEST_BATCH = 32
+# torch leaves oneDNN for a far slower convolution where a batch of one meets a small feature map.
+SMALLEST_BATCH = 2
 
 
 def resolve_device(name: str) -> torch.device:
@@ -136,7 +138,7 @@ class Model:
         tensor = tensor.to(self._place_for(tensor, self.info.net.out_channels))
         if batch_size is None:
             limit = BATCH_VOXELS.get(self.device.type, BATCH_VOXELS["cpu"])
-            batch_size = max(1, min(LARGEST_BATCH, limit // math.prod(plan.patch_size)))
+            batch_size = max(SMALLEST_BATCH, min(LARGEST_BATCH, limit // math.prod(plan.patch_size)))
         logits: Tensor | None = None
         for number, net in enumerate(self.nets):
             logits = sliding_window(

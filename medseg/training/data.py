@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from medseg.augmentation import IntensityAugment, SpatialAugment, load_custom
-from medseg.config import RunConfig
+from medseg.config import AugmentationConfig, RunConfig
 from medseg.inference.tta import allowed_mirror_axes
 from medseg.labels import LabelScheme
 from medseg.preparation.plan import Plan
 from medseg.preparation.store import PreparedCase
 
-__all__ = ["Batch", "BatchSource", "prefetched"]
+__all__ = ["Batch", "BatchSource", "mirror_axes", "prefetched"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,14 @@ class Batch:
 
     images: torch.Tensor
     labels: torch.Tensor
+
+
+def mirror_axes(config: AugmentationConfig, plan: Plan, scheme: LabelScheme) -> tuple[int, ...]:
+    """Axes that training mirrors: those asked for, without the one that would swap left and right labels."""
+    if not config.enabled or config.mirror is False:
+        return ()
+    allowed = allowed_mirror_axes(plan.dims, plan.orientation, scheme)
+    return allowed if config.mirror is True else tuple(axis for axis in allowed if axis in config.mirror)
 
 
 class _Augment(Protocol):
@@ -61,13 +69,13 @@ class BatchSource:
         if not augmentation.enabled:
             off = {"spatial_probability": 0.0, "elastic_probability": 0.0, "mirror": False}
             augmentation = augmentation.model_copy(update=off)
-        allowed = allowed_mirror_axes(plan.dims, plan.orientation, scheme)
+        mirrored = mirror_axes(augmentation, plan, scheme)
         self.spatial = SpatialAugment.from_config(
             augmentation,
             plan.dims,
             plan.patch_size,
             plan.net_spacing_mm,
-            mirror_axes=[axis in allowed for axis in range(plan.dims)],
+            mirror_axes=[axis in mirrored for axis in range(plan.dims)],
             ignore=scheme.ignore,
         )
         self.intensity = IntensityAugment.from_config(augmentation) if augmentation.enabled else None

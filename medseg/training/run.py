@@ -22,16 +22,16 @@ from medseg.config import RunConfig, load_config
 from medseg.errors import CheckpointError, ConfigError
 from medseg.inference.bundle import BundleInfo, NetInfo, PredictionInfo, Provenance, load_bundle, save_bundle
 from medseg.inference.predictor import resolve_device
-from medseg.inference.tta import allowed_mirror_axes
 from medseg.io.atomic import write_text_atomic
 from medseg.labels import LabelScheme
 from medseg.losses import build_loss
 from medseg.nets import build_net
 from medseg.preparation.plan import Plan
 from medseg.preparation.prepare import Preparation, prepare
-from medseg.preparation.split import split_cases
+from medseg.preparation.split import fold_numbers, split_cases
 from medseg.preparation.store import open_case
 from medseg.progress import console_progress
+from medseg.training.data import mirror_axes
 from medseg.training.loop import Trained, train_fold
 from medseg.training.validation import Scores
 
@@ -99,12 +99,14 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     device = resolve_device(config.device)
     _check_names(config)
     output = _output(config)
-    numbers = range(config.training.folds) if config.training.fold == "all" else (config.training.fold,)
-    for number in numbers:
-        _refuse_overwriting(_fold_folder(output, number), resume)
+    if config.training.fold != "all":
+        _refuse_overwriting(_fold_folder(output, config.training.fold), resume)
     preparation = prepare_run(config)
     for finding in preparation.findings:
         _log.info("%s: %s", finding.kind, finding.message)
+    numbers = fold_numbers(preparation.dataset, config)
+    for number in numbers:
+        _refuse_overwriting(_fold_folder(output, number), resume)
     write_text_atomic(output / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     splits = {number: split_cases(preparation.dataset, config, number) for number in numbers}
     net_info = _net_info(config, preparation.plan, preparation.dataset.labels)
@@ -270,7 +272,8 @@ def _bundle_info(
         net=net_info,
         prediction=PredictionInfo(
             overlap=config.prediction.overlap,
-            mirror_axes=_mirror_axes(config, plan, scheme),
+            # A net is mirrored at test time only where it was in training.
+            mirror_axes=mirror_axes(config.augmentation, plan, scheme) if config.prediction.mirror else (),
         ),
         provenance=Provenance(
             medseg=__version__,
@@ -282,9 +285,3 @@ def _bundle_info(
         ),
         scores={f"fold{number}": scores},
     )
-
-
-def _mirror_axes(config: RunConfig, plan: Plan, scheme: LabelScheme) -> tuple[int, ...]:
-    """A net is mirrored at test time only where it was in training."""
-    mirrored = config.prediction.mirror and config.augmentation.mirror and config.augmentation.enabled
-    return allowed_mirror_axes(plan.dims, plan.orientation, scheme) if mirrored else ()

@@ -43,7 +43,9 @@ def validate(
     per_label: dict[str, list[float]] = {name: [] for name in scheme.names}
     for case in cases:
         image = torch.from_numpy(normalize(case.image, case.scales)).to(device)
-        logits = sliding_window(net, image, plan.patch_size, scheme.out_channels, overlap=0.5)
+        logits = sliding_window(
+            net, image, plan.patch_size, scheme.out_channels, overlap=0.5, batch_size=max(2, plan.batch_size)
+        )
         predicted = to_label_map(logits, case.labels.shape, scheme)
         reference = np.asarray(case.labels)
         scores = score_case(predicted, reference, spacing_mm=case.spacing_mm, labels=scheme, metrics=("dice",))
