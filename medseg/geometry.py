@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medseg.errors import GeometryError
-from medseg.volume import Volume
+from medseg.volume import Volume, orientation_of
 
 __all__ = [
     "Reorientation",
@@ -40,12 +40,6 @@ Array = NDArray[Any]
 def flip_lps_ras(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     """An LPS affine as RAS, or the reverse: the first two world axes change sign."""
     return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
-
-
-def orientation_of(affine: NDArray[np.float64]) -> str:
-    """Three letters: the anatomical direction that each voxel axis points to, e.g. 'RAS' for the identity."""
-    codes = nib_orientations.aff2axcodes(affine)
-    return "".join(str(code) for code in codes)
 
 
 @dataclass(frozen=True, slots=True)

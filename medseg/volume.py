@@ -10,12 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import nibabel.orientations as nib_orientations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medseg.errors import GeometryError
 
-__all__ = ["Finding", "Metadata", "Volume"]
+__all__ = ["Finding", "Metadata", "Volume", "orientation_of"]
+
+
+def orientation_of(affine: NDArray[np.float64]) -> str:
+    """Three letters: the anatomical direction that each voxel axis points to, e.g. 'RAS' for the identity."""
+    codes = nib_orientations.aff2axcodes(affine)
+    return "".join(str(code) for code in codes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +114,6 @@ class Volume:
     @property
     def orientation(self) -> str:
         """Nearest anatomical direction each axis points to, e.g. 'LPS'; 2D images give two letters."""
-        from medseg.geometry import orientation_of
-
         return orientation_of(self.affine)[: self.dims]
 
     @property

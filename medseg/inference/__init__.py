@@ -9,15 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medseg.inference.bundle import (
-        Bundle,
-        BundleInfo,
-        NetInfo,
-        PredictionInfo,
-        Provenance,
-        load_bundle,
-        save_bundle,
-    )
+    from medseg.inference.bundle import Bundle, load_bundle, save_bundle
+    from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
     from medseg.inference.predictor import Model, load_model
     from medseg.inference.restore import to_label_map, to_probabilities
     from medseg.inference.results import StudiesResult
@@ -29,12 +22,12 @@ from medseg.inference.sliding_window import sliding_window
 
 _HOME = {
     "Bundle": "bundle",
-    "BundleInfo": "bundle",
+    "BundleInfo": "bundle_info",
     "Model": "predictor",
-    "NetInfo": "bundle",
+    "NetInfo": "bundle_info",
     "PredictOptions": "studies",
-    "PredictionInfo": "bundle",
-    "Provenance": "bundle",
+    "PredictionInfo": "bundle_info",
+    "Provenance": "bundle_info",
     "StudiesResult": "results",
     "allowed_mirror_axes": "tta",
     "load_bundle": "bundle",

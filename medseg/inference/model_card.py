@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from medseg.inference.bundle import BundleInfo
+from medseg.inference.bundle_info import BundleInfo
 
 __all__ = ["model_card"]
 

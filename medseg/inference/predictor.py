@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medseg.errors import CheckpointError, ConfigError, GeometryError, MissingPartError, ReadError
-from medseg.inference.bundle import Bundle, BundleInfo, NetInfo, load_bundle
+from medseg.inference.bundle import Bundle, load_bundle
+from medseg.inference.bundle_info import BundleInfo, NetInfo
 from medseg.inference.restore import to_label_map, to_probabilities
 from medseg.inference.sliding_window import sliding_window
 from medseg.inference.tta import allowed_mirror_axes

@@ -14,7 +14,8 @@ from medseg.config import DataConfig
 from medseg.errors import ConfigError, DatasetError, GeometryError, ReadError
 from medseg.geometry import check_same_geometry
 from medseg.io import read
-from medseg.io.layouts import Case, LabelSource, Layout, find_layout
+from medseg.io.layouts import find_layout
+from medseg.io.records import Case, LabelSource, Layout
 from medseg.labels import LabelScheme
 from medseg.volume import Volume
 

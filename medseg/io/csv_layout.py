@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medseg.config import DataConfig
 from medseg.errors import DatasetError
-from medseg.io.layouts import Case, LabelSource, Layout
+from medseg.io.records import Case, LabelSource, Layout
 
 __all__ = ["csv_layout"]
 

@@ -4,47 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medseg.config import DataConfig
 from medseg.errors import DatasetError
+from medseg.io.csv_layout import csv_layout
 from medseg.io.formats import image_files, is_hidden, kind_of, stem_of
-from medseg.io.sources import group_channels
+from medseg.io.naming import group_channels
+from medseg.io.records import Case, LabelSource, Layout
 
-__all__ = ["Case", "LabelSource", "Layout", "find_layout"]
-
-
-@dataclass(frozen=True, slots=True)
-class LabelSource:
-    """A label file; with a `value`, every voxel that is set in it becomes that value."""
-
-    path: Path
-    value: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One case: a file per channel, its labels, the patient (`group`) and the split the dataset gives ('' for none)."""
-
-    name: str
-    images: tuple[Path, ...]
-    labels: tuple[LabelSource, ...]
-    group: str
-    split: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What a dataset says about itself."""
-
-    name: str
-    cases: tuple[Case, ...]
-    labels: Mapping[str, int | tuple[int, ...]] | None = None
-    ignore: int | None = None
-    channel_names: tuple[str, ...] = ()
-    folds: tuple[tuple[str, ...], ...] = ()
+__all__ = ["find_layout"]
 
 
 def find_layout(data: DataConfig) -> Layout:
@@ -60,8 +30,6 @@ def find_layout(data: DataConfig) -> Layout:
     if kind == "auto":
         kind = _recognise(data)
     if kind == "csv":
-        from medseg.io.csv_layout import csv_layout
-
         return csv_layout(data)
     if kind == "folders":
         return _folders(root)

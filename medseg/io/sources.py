@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from medseg.errors import ReadError
 from medseg.io.archive import split_zip_path, unpack
 from medseg.io.dicom_headers import Series, find_series, scan
 from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of, stem_of
+from medseg.io.naming import CHANNEL_NAME, group_channels
 from medseg.volume import Volume
 
-__all__ = ["Source", "find_studies", "group_channels", "input_hash", "read_source"]
-
-_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+__all__ = ["Source", "find_studies", "input_hash", "read_source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ def find_studies(source: str | Path, series: str | None = None) -> list[Source]:
 
 def _from_file(path: Path, series: str | None) -> list[Source]:
     if kind_of(path) in ("nifti", "itk", "raster"):
-        match = _CHANNEL.match(stem_of(path))
+        match = CHANNEL_NAME.match(stem_of(path))
         # A single file of several channels cannot be told from one whose name ends in a number, so only 0000 is cut.
         case = match["case"] if match and match["channel"] == "0000" else stem_of(path)
         return [] if series else [Source(case, (path,))]
@@ -125,45 +123,6 @@ def _with_damage(
             files = tuple(path for path, _ in damaged if path.parent == folder)
             result.append(Source(case, files, "", str(error)))
     return result
-
-
-def group_channels(files: Iterable[Path], folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Case -> its files in channel order, by nnU-Net's `_0000`, `_0001`, ... where they count up from 0.
-
-    Files that share a name but not a suffix, or a name but not a folder, get their suffix or folder into the case name.
-
-    Args:
-        files: image files below `folder`.
-        folder: what case names are relative to.
-    """
-    names: dict[tuple[Path, str], dict[int, Path]] = {}
-    plain: list[Path] = []
-    for path in sorted(files):
-        match = _CHANNEL.match(stem_of(path))
-        if match:
-            names.setdefault((path.parent, match["case"]), {}).setdefault(int(match["channel"]), path)
-        else:
-            plain.append(path)
-    cases: dict[str, tuple[Path, ...]] = {}
-    for (parent, name), channels in sorted(names.items()):
-        if sorted(channels) == list(range(len(channels))):
-            cases[_case_name(parent / name, folder)] = tuple(channels[n] for n in sorted(channels))
-        else:
-            plain.extend(channels.values())
-    counts: dict[str, int] = {}
-    for path in plain:
-        name = _case_name(path.with_name(stem_of(path)), folder)
-        counts[name] = counts.get(name, 0) + 1
-    for path in sorted(plain):
-        name = _case_name(path.with_name(stem_of(path)), folder)
-        if counts[name] > 1 or name in cases:
-            name = _case_name(path, folder)
-        cases[name] = (path,)
-    return cases
-
-
-def _case_name(path: Path, folder: Path) -> str:
-    return "_".join(path.relative_to(folder).parts)
 
 
 def _from_series(found: Sequence[Series], root: Path, root_name: str, series: str | None) -> list[Source]:

@@ -20,7 +20,8 @@ from torch import nn
 from medseg import __version__
 from medseg.config import RunConfig, load_config
 from medseg.errors import CheckpointError, ConfigError
-from medseg.inference.bundle import BundleInfo, NetInfo, PredictionInfo, Provenance, load_bundle, save_bundle
+from medseg.inference.bundle import load_bundle, save_bundle
+from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
 from medseg.inference.predictor import resolve_device
 from medseg.io.atomic import write_text_atomic
 from medseg.labels import LabelScheme

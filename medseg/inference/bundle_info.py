@@ -1,0 +1,113 @@
+"""`model.json`: everything about a model but its weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import nn
+
+from medseg.labels import LabelScheme
+from medseg.nets import build_net
+from medseg.preparation.plan import Plan
+
+__all__ = ["BundleInfo", "NetInfo", "PredictionInfo", "Provenance"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class NetInfo(_Part):
+    """What `medseg.nets.build_net` is called with; lists among `options` become tuples, which JSON does not know."""
+
+    name: str
+    dims: Literal[2, 3]
+    in_channels: Annotated[int, Field(ge=1)]
+    out_channels: Annotated[int, Field(ge=1)]
+    backbone: str | None = None
+    width: Annotated[float, Field(gt=0)] = 1.0
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("options")
+    @classmethod
+    def _with_tuples(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {key: _tuples(each) for key, each in value.items()}
+
+    def build(self) -> nn.Module:
+        """The network with fresh weights.
+
+        Raises:
+            ConfigError: for an unknown name or option.
+        """
+        return build_net(
+            self.name,
+            dims=self.dims,
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            backbone=self.backbone,
+            width=self.width,
+            **self.options,
+        )
+
+
+class PredictionInfo(_Part):
+    """Defaults of prediction; `mirror_axes` are the spatial axes along which mirroring is allowed."""
+
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
+
+
+class Provenance(_Part):
+    """Where the weights come from. `dataset` holds counts and fingerprint figures, no names of patients."""
+
+    medseg: str = ""
+    torch: str = ""
+    config_hash: str = ""
+    dataset: dict[str, Any] = Field(default_factory=dict)
+    iterations: int = 0
+    seconds: float = 0.0
+
+
+class BundleInfo(_Part):
+    """`model.json`: everything about a model but its weights.
+
+    Args:
+        labels: name -> value, or list of values (regions), in the order of the channels.
+        ignore: value that took part in no loss.
+        plan: how an image becomes the network's input.
+        net: how to build the network.
+        prediction: defaults of prediction.
+        provenance: how it was made.
+        scores: per fold, by name ("fold0": {...}).
+        data_license, weight_license: licence names, "unknown" where nobody said.
+    """
+
+    format_version: Literal[1] = 1
+    labels: dict[str, int | tuple[int, ...]]
+    ignore: int | None = None
+    plan: Plan
+    net: NetInfo
+    prediction: PredictionInfo = PredictionInfo()
+    provenance: Provenance = Provenance()
+    scores: dict[str, Any] = Field(default_factory=dict)
+    data_license: str = "unknown"
+    weight_license: str = "unknown"
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """The labels as a scheme."""
+        return LabelScheme.from_mapping(self.labels, self.ignore)
+
+    def same_model(self, other: BundleInfo) -> bool:
+        """Whether weights of both can stand in one ensemble: same labels, plan, net and prediction defaults."""
+        mine, theirs = ((list(i.labels.items()), i.ignore, i.plan, i.net, i.prediction) for i in (self, other))
+        return mine == theirs
+
+    def to_json(self) -> str:
+        """`model.json`; NaN becomes null."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(each) for each in value) if isinstance(value, list | tuple) else value

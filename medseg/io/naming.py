@@ -1,0 +1,52 @@
+"""Which files are one case, and what it is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from medseg.io.formats import stem_of
+
+__all__ = ["CHANNEL_NAME", "group_channels"]
+
+CHANNEL_NAME = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+
+
+def group_channels(files: Iterable[Path], folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Case -> its files in channel order, by nnU-Net's `_0000`, `_0001`, ... where they count up from 0.
+
+    Files that share a name but not a suffix, or a name but not a folder, get their suffix or folder into the case name.
+
+    Args:
+        files: image files below `folder`.
+        folder: what case names are relative to.
+    """
+    names: dict[tuple[Path, str], dict[int, Path]] = {}
+    plain: list[Path] = []
+    for path in sorted(files):
+        match = CHANNEL_NAME.match(stem_of(path))
+        if match:
+            names.setdefault((path.parent, match["case"]), {}).setdefault(int(match["channel"]), path)
+        else:
+            plain.append(path)
+    cases: dict[str, tuple[Path, ...]] = {}
+    for (parent, name), channels in sorted(names.items()):
+        if sorted(channels) == list(range(len(channels))):
+            cases[_case_name(parent / name, folder)] = tuple(channels[n] for n in sorted(channels))
+        else:
+            plain.extend(channels.values())
+    counts: dict[str, int] = {}
+    for path in plain:
+        name = _case_name(path.with_name(stem_of(path)), folder)
+        counts[name] = counts.get(name, 0) + 1
+    for path in sorted(plain):
+        name = _case_name(path.with_name(stem_of(path)), folder)
+        if counts[name] > 1 or name in cases:
+            name = _case_name(path, folder)
+        cases[name] = (path,)
+    return cases
+
+
+def _case_name(path: Path, folder: Path) -> str:
+    return "_".join(path.relative_to(folder).parts)
