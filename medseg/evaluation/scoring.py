@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medseg.errors import DatasetError, GeometryError
+from medseg.errors import GeometryError
 from medseg.evaluation.pairs import Pair
 from medseg.geometry import describe, resample_like
 from medseg.io.cases import LabelSource, read_label_map
@@ -117,7 +116,7 @@ def read_pair(pair: Pair, threshold: float | None = None, resample_prediction: b
         DatasetError: for a file that holds no label map.
         GeometryError: for grids that differ, with both printed.
     """
-    ref, pred = _read(pair.ref, threshold), _read(pair.pred, threshold)
+    ref, pred = (read_label_map([LabelSource(path)], threshold) for path in (pair.ref, pair.pred))
     if pred.same_geometry(ref, tolerance_mm=1e-2):
         return pred, ref
     if not resample_prediction:
@@ -127,18 +126,6 @@ def read_pair(pair: Pair, threshold: float | None = None, resample_prediction: b
             "the reference's grid with --resample-prediction (resample_prediction=True)"
         )
     return resample_like(pred, ref, order=0), ref
-
-
-def _read(path: Path, threshold: float | None) -> Volume:
-    source = [LabelSource(path, None)]
-    if threshold is None:
-        return read_label_map(source, None)
-    try:
-        plain = read_label_map(source, None)
-    except DatasetError:  # anti-aliased masks hold no integers
-        return read_label_map(source, threshold)
-    # Predictions are often 0/1 already beside references of 0/255; thresholding would empty them.
-    return plain if int(plain.array.max(initial=0)) <= 1 else read_label_map(source, threshold)
 
 
 def _values(array: NDArray[Any]) -> frozenset[int]:

@@ -158,7 +158,8 @@ def read_label_map(sources: Sequence[LabelSource], threshold: float | None = Non
     Args:
         sources: files; where a value is given, every voxel that is set in the file gets that value. Later files are
             painted over earlier ones.
-        threshold: for masks such as 0/255: voxels above it are set; without a value in the source they become 1.
+        threshold: for masks such as 0/255: voxels above it are set; without a value in the source they become 1. A file
+            of integers 0 and 1 is left as it is.
 
     Raises:
         ReadError: an unreadable file.
@@ -200,7 +201,9 @@ def _label_values(array: NDArray[Any], source: LabelSource, threshold: float | N
         array = array.astype(np.uint8)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DatasetError(f"{source.path} holds NaN or infinite values; expected one integer per voxel")
-    if threshold is not None:
+    # A two-level file is read as 0 and 1, whatever its colours; a threshold meant for 0/255 would empty it.
+    two_level = array.dtype.kind != "f" and array.max(initial=0) <= 1
+    if threshold is not None and not (two_level and threshold >= 1):
         return _painted(array > threshold, 1 if source.value is None else source.value)
     if source.value is not None:
         return _painted(array != 0, source.value)

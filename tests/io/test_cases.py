@@ -112,3 +112,11 @@ def test_masks_on_two_grids_are_refused(tmp_path):
     paths = [save(tmp_path / "a.nii.gz", cube(1)), save(tmp_path / "b.nii.gz", cube(1), np.diag([1, 1, 3, 1]))]
     with pytest.raises(GeometryError, match=r"a\.nii\.gz.*b\.nii\.gz"):
         read_label_map([LabelSource(p, 1) for p in paths], None)
+
+
+def test_a_threshold_for_0_255_leaves_a_two_level_mask_as_it_is(tmp_path):
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.array([[0, 1], [1, 1]], np.uint8) * 255).convert("1").save(path)
+    assert read_label_map([LabelSource(path)], threshold=127).array.sum() == 3
+    save(tmp_path / "mask.nii.gz", np.array([[0, 1], [1, 1]], np.uint8))
+    assert read_label_map([LabelSource(tmp_path / "mask.nii.gz")], threshold=127).array.sum() == 3
