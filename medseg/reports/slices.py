@@ -56,7 +56,7 @@ def pick_slice(
         pred: label map on the reference's grid.
         ref: label map.
         labels: label -> the integers that belong to it.
-        by: the slice where the two masks cover most, or where they differ most.
+        by: the slice where the masks cover most, each label measured by its own largest area, or differ most.
         ignore: value in the reference that counts as background in both.
     """
     values = sorted({v for each in labels.values() for v in each})
@@ -96,17 +96,19 @@ def _upright(array: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
 
 
 def _most(pred: NDArray[Any], ref: NDArray[Any], axis: int, values: list[int], by: str) -> int:
-    best, index = 0, int(ref.shape[axis]) // 2
-    table = np.zeros(int(max(pred.max(initial=0), ref.max(initial=0), *values)) + 1, dtype=bool)
-    table[values] = True
+    """Where the masks differ most; or where each label is nearest to its own largest area, so that small ones show."""
+    size = int(max(pred.max(initial=0), ref.max(initial=0), *values)) + 1
+    counts = np.zeros((ref.shape[axis], size))
     for n in range(ref.shape[axis]):
-        p, r = pred.take(n, axis=axis), ref.take(n, axis=axis)
-        in_pred, in_ref = table[p], table[r]
-        differs = (p != r) & (in_pred | in_ref)
-        count = int((differs if by == "difference" else in_pred | in_ref).sum())
-        if count > best:
-            best, index = count, n
-    return index
+        p, r = pred.take(n, axis=axis).ravel(), ref.take(n, axis=axis).ravel()
+        if by == "difference":
+            p, r = p[p != r], r[p != r]
+        counts[n] = np.bincount(p, minlength=size) + np.bincount(r, minlength=size)
+    shown = counts[:, values]
+    if by == "area":
+        shown = shown / np.maximum(shown.max(axis=0), 1)
+    total = shown.sum(axis=1)
+    return int(np.argmax(total)) if total.any() else int(ref.shape[axis]) // 2
 
 
 def _picture(
