@@ -52,10 +52,7 @@ def prepare(config: Config, overrides: Overrides = None, debug: Debug = False) -
     """Check a data set, take its fingerprint, plan, and store the prepared cases (train does it when needed)."""
     from medseg.training import prepare_run
 
-    preparation = prepare_run(_load(config, overrides))
-    for finding in preparation.findings:
-        typer.echo(f"{finding.kind}: {finding.message}")
-    typer.echo(f"{len(preparation.cases)} cases prepared; edit {preparation.folder / 'plan.yaml'} to change the plan")
+    typer.echo(prepare_run(_load(config, overrides)).text())
 
 
 @app.command(

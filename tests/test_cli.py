@@ -131,3 +131,12 @@ def test_a_full_disk_ends_with_6(dataset: Path) -> None:
         pytest.skip("needs /dev/full")
     code, message = _medseg(dataset, "evaluate", "data/labels", "data/labels", "-o", "/dev/full/report")
     assert code == 6, message
+
+
+def test_prepare_says_what_it_found_and_what_it_plans(dataset: Path) -> None:
+    command = [sys.executable, "-m", "medseg", "prepare", "c.yaml", "data.root=data", "output=run"]
+    done = subprocess.run(command, cwd=dataset, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "4 cases, 3D, 1 channel(s)" in done.stdout
+    assert "ball: in 4 cases, 1512 voxels" in done.stdout
+    assert "plan.yaml" in done.stdout

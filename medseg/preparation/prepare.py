@@ -60,6 +60,29 @@ class Preparation:
     findings: tuple[Finding, ...]
     folder: Path
 
+    def text(self) -> str:
+        """What was found and what is planned, in a few lines."""
+        fingerprint, plan, scheme = self.fingerprint, self.plan, self.dataset.labels
+        voxels = {
+            name: sum(c.label_voxels.get(v, 0) for c in fingerprint.cases for v in values)
+            for name, values in zip(scheme.names, scheme.values, strict=True)
+        }
+        holders = {
+            name: sum(any(c.label_voxels.get(v) for v in values) for c in fingerprint.cases)
+            for name, values in zip(scheme.names, scheme.values, strict=True)
+        }
+        spacing = "pixels" if plan.spacing_mm is None else " x ".join(f"{s:.3g}" for s in plan.spacing_mm) + " mm"
+        kinds = ", ".join(channel.kind for channel in plan.normalization)
+        lines = [f"{len(self.cases)} cases, {fingerprint.dims}D, {fingerprint.in_channels} channel(s)"]
+        lines += [f"  {name}: in {holders[name]} cases, {voxels[name]} voxels" for name in scheme.names]
+        lines += [f"{finding.kind}: {finding.message}" for finding in self.findings]
+        patch = " x ".join(map(str, plan.patch_size))
+        lines.append(
+            f"plan: {spacing}, patch {patch}, batch {plan.batch_size}, {kinds}, features {list(plan.channels)}"
+        )
+        lines.append(f"edit {self.folder / 'plan.yaml'} to change the plan")
+        return "\n".join(lines)
+
 
 def prepare(
     config: RunConfig,
