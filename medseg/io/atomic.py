@@ -29,7 +29,9 @@ _MENDS = {
 
 def write_error(path: Path, error: OSError) -> WriteError:
     """The `WriteError` for an `OSError` met while writing `path`, with the mend."""
-    reason = _MENDS.get(error.errno or 0, error.strerror or str(error) or type(error).__name__)
+    # numpy reports a full disk as "8000 requested and 7136 written", without an errno.
+    number = errno.ENOSPC if error.errno is None and "requested and" in str(error) else error.errno
+    reason = _MENDS.get(number or 0, error.strerror or str(error) or type(error).__name__)
     return WriteError(f"cannot write {path}: {reason}")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from medseg.errors import ReadError, WriteError
 from medseg.io import write
-from medseg.io.atomic import atomic_path, write_text_atomic
+from medseg.io.atomic import atomic_path, write_error, write_text_atomic
 from medseg.volume import Volume
 
 
@@ -62,3 +63,7 @@ def test_every_writer_reports_a_file_it_cannot_write_and_leaves_nothing(tmp_path
     with pytest.raises(WriteError, match="disk is full"):
         write(Volume(np.zeros(shape, np.uint8), np.eye(4)), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_short_write_of_numpy_is_called_a_full_disk():
+    assert "disk is full" in str(write_error(Path("image.npy"), OSError("8000 requested and 7136 written")))
