@@ -197,7 +197,6 @@ class PredictionConfig(_Part):
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     mirror: bool = True
-    batch_size: Count | None = None
 
 
 class RunConfig(_Part):
