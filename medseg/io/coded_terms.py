@@ -1,0 +1,225 @@
+"""What the name of a label means in SNOMED CT: the coded terms that a DICOM segment is described by.
+
+Codes are those of DICOM PS3.16 CID 7150 (categories), CID 7151 (types) and CID 244 (sides). A name is coded only when
+every word of it is understood: 'brain stem' never becomes 'brain'. All other names are 'Tissue', the most general
+term, and keep their name as the segment's label.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["Code", "SegmentTerm", "term_for"]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One coded concept."""
+
+    value: str
+    meaning: str
+    scheme: str = "SCT"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentTerm:
+    """What a segment shows: category and type, its side in the patient, and the organ that a lesion or vessel is in."""
+
+    category: Code
+    type: Code
+    side: Code | None = None
+    region: Code | None = None
+
+
+TISSUE = Code("85756007", "Tissue")
+STRUCTURE = Code("91723000", "Anatomical Structure")
+ABNORMAL = Code("49755003", "Morphologically Abnormal Structure")
+SIDES = {"left": Code("7771000", "Left"), "right": Code("24028007", "Right")}
+
+_TISSUES = {
+    "tissue": TISSUE,
+    "artery": Code("51114001", "Artery"),
+    "blood vessel|vessel|vasculature": Code("59820001", "Blood Vessel"),
+    "bone": Code("3138006", "Bone"),
+    "fat": Code("55603005", "Fat"),
+    "muscle": Code("91727004", "Muscle"),
+    "skin": Code("39937001", "Skin"),
+    "soft tissue": Code("87784001", "Soft tissue"),
+    "vein": Code("29092000", "Vein"),
+}
+_STRUCTURES = {
+    "adrenal gland|adrenal": Code("23451007", "Adrenal gland"),
+    "airway": Code("89187006", "Airway structure"),
+    "amygdala": Code("4958002", "Amygdala"),
+    "aorta": Code("15825003", "Aorta"),
+    "aortic arch": Code("57034009", "Aortic arch"),
+    "ascending aorta": Code("54247002", "Ascending aorta"),
+    "descending aorta": Code("281130003", "Descending aorta"),
+    "bladder|urinary bladder": Code("89837001", "Bladder"),
+    "body": Code("38266002", "Entire body"),
+    "brain": Code("12738006", "Brain"),
+    "brain stem|brainstem": Code("119238007", "Brain Stem"),
+    "breast": Code("76752008", "Breast"),
+    "bronchus": Code("955009", "Bronchus"),
+    "carotid artery|carotid": Code("69105007", "Carotid Artery"),
+    "caudate nucleus|caudate": Code("11000004", "Caudate Nucleus"),
+    "cerebellum": Code("113305005", "Cerebellum"),
+    "cerebrospinal fluid|csf": Code("65216001", "Cerebrospinal Fluid"),
+    "clavicle": Code("51299004", "Clavicle"),
+    "colon": Code("71854001", "Colon"),
+    "coronary artery": Code("41801008", "Coronary artery"),
+    "duodenum": Code("38848004", "Duodenum"),
+    "esophagus": Code("32849002", "Esophagus"),
+    "eye": Code("81745001", "Eye"),
+    "femur": Code("71341001", "Femur"),
+    "gallbladder|gall bladder": Code("28231008", "Gallbladder"),
+    "gray matter": Code("389081007", "Gray Matter"),
+    "heart": Code("80891009", "Heart"),
+    "left atrium|heart left atrium": Code("82471001", "Left atrium"),
+    "left ventricle|heart left ventricle|lv": Code("87878005", "Left ventricle"),
+    "right atrium|heart right atrium": Code("73829009", "Right atrium"),
+    "right ventricle|heart right ventricle|rv": Code("53085002", "Right ventricle"),
+    "hepatic artery": Code("76015000", "Hepatic artery"),
+    "hepatic vein": Code("8993003", "Hepatic vein"),
+    "hippocampus": Code("5366008", "Hippocampus"),
+    "humerus": Code("85050009", "Humerus"),
+    "iliac artery": Code("10293006", "Iliac artery"),
+    "inferior vena cava|ivc": Code("64131007", "Inferior vena cava"),
+    "superior vena cava|svc": Code("48345005", "Superior vena cava"),
+    "kidney": Code("64033007", "Kidney"),
+    "large intestine|large bowel": Code("14742008", "Large intestine"),
+    "small intestine|small bowel": Code("30315005", "Small intestine"),
+    "lateral ventricle": Code("66720007", "Lateral Ventricle"),
+    "liver": Code("10200004", "Liver"),
+    "true lumen|false lumen|vessel lumen": Code("91747007", "Lumen of blood vessel"),
+    "lung": Code("39607008", "Lung"),
+    "lung lobe": Code("31094006", "Lobe of lung"),
+    "lung upper lobe|upper lobe": Code("45653009", "Upper lobe of lung"),
+    "lung lower lobe|lower lobe": Code("90572001", "Lower lobe of lung"),
+    "lung middle lobe|middle lobe|lung right middle lobe|right middle lobe": Code(
+        "72481006", "Middle lobe of right lung"
+    ),
+    "lymph node": Code("59441001", "Lymph Node"),
+    "mandible": Code("91609006", "Mandible"),
+    "mediastinum": Code("72410000", "Mediastinum"),
+    "pancreas": Code("15776009", "Pancreas"),
+    "parotid gland|parotid": Code("45289007", "Parotid gland"),
+    "pericardium": Code("76848001", "Pericardium"),
+    "pleura": Code("3120008", "Pleura"),
+    "portal vein": Code("32764006", "Portal vein"),
+    "prostate": Code("41216001", "Prostate"),
+    "pulmonary artery": Code("81040000", "Pulmonary artery"),
+    "pulmonary vein": Code("122972007", "Pulmonary vein"),
+    "putamen": Code("89278009", "Putamen"),
+    "rectum": Code("34402009", "Rectum"),
+    "retina": Code("5665001", "Retina"),
+    "rib": Code("113197003", "Rib"),
+    "sacrum": Code("54735007", "Sacrum"),
+    "scapula": Code("79601000", "Scapula"),
+    "skull": Code("89546000", "Skull"),
+    "spinal cord": Code("2748008", "Spinal cord"),
+    "spine": Code("421060004", "Spine"),
+    "spleen": Code("78961009", "Spleen"),
+    "splenic vein": Code("35819009", "Splenic vein"),
+    "sternum": Code("56873002", "Sternum"),
+    "stomach": Code("69695003", "Stomach"),
+    "subclavian artery": Code("36765005", "Subclavian artery"),
+    "thalamus": Code("42695009", "Thalamus"),
+    "thyroid|thyroid gland": Code("69748006", "Thyroid"),
+    "trachea": Code("44567001", "Trachea"),
+    "uterus": Code("35039007", "Uterus"),
+    "vertebra": Code("51282000", "Vertebra"),
+    "white matter": Code("389080008", "White Matter"),
+}
+_LESIONS = {
+    "cyst": Code("367643001", "Cyst"),
+    "edema|peritumoral edema": Code("79654002", "Edema"),
+    "embolus": Code("55584005", "Embolus"),
+    "enhancing tumor|enhancing lesion|enhancing|et": Code("C113842", "Enhancing Lesion", "NCIt"),
+    "non enhancing tumor|non enhancing lesion|non enhancing|nonenhancing": Code(
+        "C81175", "Non-Enhancing Lesion", "NCIt"
+    ),
+    "hemorrhage|bleeding": Code("50960005", "Hemorrhage"),
+    "lesion": Code("52988006", "Lesion"),
+    "mass": Code("4147007", "Mass"),
+    "metastasis": Code("14799000", "Neoplasm, Secondary"),
+    "necrosis|necrotic core|necrotic tumor|necrotic": Code("6574001", "Necrosis"),
+    "neoplasm|tumor|cancer|tumor core|glioma|gtv|wt|tc": Code("108369006", "Neoplasm"),
+    "nodule": Code("27925004", "Nodule"),
+    "thrombus": Code("396339007", "Thrombus"),
+}
+# These lie in an organ, which may be named beside them: 'liver tumour', 'lung vessels'.
+_HOSTED = ("artery", "blood vessel", "vein", "vessel", "vasculature", "true lumen", "false lumen", "lymph node")
+_SAME = {
+    "tumour": "tumor",
+    "tumoural": "tumoral",
+    "oedema": "edema",
+    "oesophagus": "esophagus",
+    "haemorrhage": "hemorrhage",
+    "grey": "gray",
+    "l": "left",
+    "lt": "left",
+    "r": "right",
+    "rt": "right",
+    "arteries": "artery",
+    "bronchi": "bronchus",
+    "metastases": "metastasis",
+    "vertebrae": "vertebra",
+    "bodies": "body",
+}
+_SILENT = frozenset({"of", "the", "whole", "segmentation", "mask"})
+
+_Words = frozenset[str]
+
+
+def _by_words(table: dict[str, Code]) -> dict[_Words, Code]:
+    return {frozenset(phrase.split()): code for phrases, code in table.items() for phrase in phrases.split("|")}
+
+
+_ANATOMY = {words: (STRUCTURE, code) for words, code in _by_words(_STRUCTURES).items()} | {
+    words: (TISSUE, code) for words, code in _by_words(_TISSUES).items()
+}
+_ABNORMAL = {words: (ABNORMAL, code) for words, code in _by_words(_LESIONS).items()}
+_TERMS = _ANATOMY | _ABNORMAL
+_GUESTS = _ABNORMAL | {words: _ANATOMY[words] for words in map(frozenset, map(str.split, _HOSTED))}
+_VOCABULARY = frozenset().union(*_TERMS, SIDES)
+
+
+def _words_of(name: str) -> _Words:
+    # 'leftLung' and 'left_lung' are the same two words.
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    found = set()
+    for word in re.split(r"[\W_]+", spaced.lower()):
+        known = _SAME.get(word, word)
+        if known not in _VOCABULARY and known.removesuffix("s") in _VOCABULARY:
+            known = known.removesuffix("s")
+        # A number counts the lesions; it does not say what they are.
+        if known and known not in _SILENT and not known.isdigit():
+            found.add(known)
+    return frozenset(found)
+
+
+def term_for(name: str) -> SegmentTerm:
+    """The coded term for the name of a label; 'Tissue' where the name is not fully understood.
+
+    Args:
+        name: e.g. 'left_lung', 'liver tumour', 'pulmonaryArtery'; spelling, plural and word order do not matter.
+
+    Example:
+        >>> term = term_for("right_lung_nodules")
+        >>> term.type.meaning, term.side.meaning, term.region.meaning
+        ('Nodule', 'Right', 'Lung')
+    """
+    words = _words_of(name)
+    sides = [side for side in SIDES if side in words]
+    for side in ("", *sides) if len(sides) < 2 else ("",):
+        rest = words - {side}
+        coded = SIDES.get(side)
+        if rest in _TERMS:
+            return SegmentTerm(*_TERMS[rest], coded)
+        guests = [g for g in _GUESTS if g < rest and rest - g in _ANATOMY]
+        if guests:
+            guest = max(guests, key=lambda g: (len(g), g in _ABNORMAL))
+            return SegmentTerm(*_GUESTS[guest], coded, _ANATOMY[rest - guest][1])
+    return SegmentTerm(TISSUE, TISSUE)
