@@ -5,6 +5,7 @@ MedsegError                      exit code
 ├── ReadError          OSError       3     a file that cannot be read as an image
 ├── GeometryError      ValueError    3     grids that do not fit together
 ├── DatasetError       ValueError    3     a data set that cannot be trained on or evaluated
+├── AnnotationError    ValueError    3     an annotation file that cannot be turned into a label map
 ├── PartialFailure     RuntimeError  4     some cases done and some failed
 ├── CheckpointError    ValueError    5     a model or checkpoint that cannot be used
 ├── WriteError         OSError       6     disk full, no permission
@@ -16,6 +17,7 @@ A message is one readable line: what was found, what was expected, which file, w
 from __future__ import annotations
 
 __all__ = [
+    "AnnotationError",
     "CheckpointError",
     "ConfigError",
     "DatasetError",
@@ -29,9 +31,20 @@ __all__ = [
 
 
 class MedsegError(Exception):
-    """Root of all errors that user input can cause; `exit_code` is what the command line ends with."""
+    """Root of all errors that user input can cause; `exit_code` is what the command line ends with.
+
+    Args:
+        message: one readable line.
+        kind: for an image that is refused, the kind of the finding behind it, such as 'missing_slices'.
+        files: names of the files that the finding is about.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str = "", *, kind: str = "", files: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.files = files
 
 
 class ConfigError(MedsegError, ValueError):
@@ -50,6 +63,10 @@ class GeometryError(MedsegError, ValueError):
 
 class DatasetError(MedsegError, ValueError):
     """A data set whose cases, labels or splits cannot be used as they are."""
+
+
+class AnnotationError(MedsegError, ValueError):
+    """An annotation file (Labelme, CVAT, Supervisely, COCO) whose shapes or classes cannot be used as they are."""
 
 
 class PartialFailure(MedsegError, RuntimeError):

@@ -17,17 +17,21 @@ from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of
 from medseg.volume import Finding, Volume
 
 if TYPE_CHECKING:
-    from medseg.io.dicom_headers import Series
+    from medseg.io.dicom_grid import Irregular
+    from medseg.io.dicom_series import Series
 
-__all__ = ["read", "read_all", "write"]
+__all__ = ["read", "read_all", "read_file", "unpacked", "write"]
 
 
-def read(path: str | Path, series: str | None = None) -> Volume:
+def read(path: str | Path, series: str | None = None, irregular: Irregular = "error") -> Volume:
     """The one volume in a file, a DICOM folder or a zip.
 
     Args:
         path: a NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF or DICOM file, a folder (with sub-folders) or a zip.
-        series: SeriesInstanceUID to take where a folder holds several.
+        series: SeriesInstanceUID to take where a folder holds several; with '#2' behind it for the second volume of a
+            series that holds several (time points, echoes), as the error and `medseg inspect` name them.
+        irregular: what to do with missing or unevenly spaced DICOM slices: 'error' refuses them, 'resample'
+            interpolates onto a regular grid, 'allow' takes them as if evenly spaced; both leave a finding.
 
     Returns:
         The volume as it lies on disk, `(I, J, K)` or `(I, J)`, with leading channels where the file has them. A single
@@ -36,23 +40,24 @@ def read(path: str | Path, series: str | None = None) -> Volume:
     Raises:
         ReadError: missing, unreadable or empty source, or more than one volume in it (they are named).
         GeometryError: a DICOM series that is no regular grid.
+        ConfigError: an unknown value of `irregular`.
 
     Example:
         >>> volume = read("study/")
         >>> volume.shape, volume.spacing_mm, volume.orientation
     """
     source = Path(path)
-    with _unpacked(source) as place:
+    with unpacked(source) as place:
         if place.is_file() and kind_of(place) != "dicom" and not _is_unnamed_dicom(place):
             if series is not None:
                 raise ReadError(f"{source} is no DICOM series, so series={series} cannot be chosen from it")
-            return _read_file(place)
+            return read_file(place)
         found, files, damaged = _contents(place)
         if damaged:
             raise damaged[0]
         if series is not None:
             known = "; ".join(s.title for s in found) or "none"
-            found = [s for s in found if s.uid == series]
+            found = [s for s in found if series in (s.uid, s.key)]
             files = []
             if not found:
                 raise ReadError(f"{source} holds no series {series}; it holds: {known}")
@@ -61,33 +66,37 @@ def read(path: str | Path, series: str | None = None) -> Volume:
             hint = "choose one with series=UID (--series UID)" if found else "give one of the files"
             raise ReadError(f"{source} holds {len(found) + len(files)} volumes, expected one: {names}; {hint}")
         if files:
-            return _named(_read_file(files[0]), source)
+            return _named(read_file(files[0]), source)
         if not found:
             raise ReadError(_nothing(source))
-        return _read_series(found[0], source)
+        return _read_series(found[0], source, irregular)
 
 
-def read_all(path: str | Path) -> list[Volume]:
+def read_all(path: str | Path, irregular: Irregular = "error") -> list[Volume]:
     """Every volume in a file, a folder (with sub-folders) or a zip, each with its findings.
 
     What is there but cannot be read is named in a finding of kind 'unreadable' on each volume that could.
+
+    Args:
+        path: as for `read`.
+        irregular: as for `read`.
 
     Raises:
         ReadError, GeometryError: if nothing could be read; the first reason is given.
     """
     source = Path(path)
     volumes: list[Volume] = []
-    with _unpacked(source) as place:
+    with unpacked(source) as place:
         found, files, damaged = _contents(place)
         errors: list[MedsegError] = [*damaged]
         for series in found:
             try:
-                volumes.append(_read_series(series, source))
+                volumes.append(_read_series(series, source, irregular))
             except MedsegError as error:
                 errors.append(error)
         for file in files:
             try:
-                volumes.append(_read_file(file))
+                volumes.append(read_file(file))
             except MedsegError as error:
                 errors.append(error)
     if not volumes:
@@ -127,21 +136,26 @@ def write(volume: Volume, path: str | Path) -> None:
 
 def _contents(place: Path) -> tuple[list[Series], list[Path], list[ReadError]]:
     """DICOM series, other image files, and what is wrong with files that should have been either."""
-    from medseg.io.dicom_headers import scan
+    from medseg.io.dicom_series import scan
 
     if place.is_file() and kind_of(place) in ("nifti", "itk", "raster"):
         return [], [place], []
-    found, damaged = scan([place] if place.is_file() else place)
+    found = scan([place] if place.is_file() else place)
     # Pictures beside DICOM slices are thumbnails, not studies.
-    files = [] if found or place.is_file() else image_files(place, recursive=True)
-    return found, files, [error for _, error in damaged]
+    files = [] if found.series or place.is_file() else image_files(place, recursive=True)
+    return list(found.series), files, [error for _, error in found.damaged]
 
 
 def _is_unnamed_dicom(place: Path) -> bool:
     return kind_of(place) == "" and has_dicom_magic(place)
 
 
-def _read_file(path: Path) -> Volume:
+def read_file(path: Path) -> Volume:
+    """The volume in one NIfTI, NRRD, MetaImage, PNG, JPEG or TIFF file.
+
+    Raises:
+        ReadError: for a file of another kind, or one that cannot be read.
+    """
     kind = kind_of(path)
     if kind == "nifti":
         from medseg.io.nifti import read_nifti
@@ -158,10 +172,10 @@ def _read_file(path: Path) -> Volume:
     raise ReadError(f"{path} is of no kind that can be read; expected {READABLE}")
 
 
-def _read_series(series: Series, source: Path) -> Volume:
+def _read_series(series: Series, source: Path, irregular: Irregular) -> Volume:
     from medseg.io.dicom import read_series
 
-    return read_series(series, str(source))
+    return read_series(series, str(source), irregular)
 
 
 def _named(volume: Volume, source: Path) -> Volume:
@@ -173,7 +187,7 @@ def _nothing(source: Path) -> str:
 
 
 @contextlib.contextmanager
-def _unpacked(source: Path) -> Iterator[Path]:
+def unpacked(source: Path) -> Iterator[Path]:
     """The source itself, or for a zip a temporary folder with its contents."""
     if not source.exists():
         raise ReadError(f"{source} does not exist")

@@ -1,4 +1,4 @@
-"""A regular DICOM series as one `Volume`: headers first, then pixels straight into the final array.
+"""A DICOM series as one `Volume`: headers first, then pixels straight into the final array.
 
 Axes are ITK's: i = column index, j = row index, k along the normal (row x column cosines), never flipped.
 """
@@ -7,50 +7,58 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ReadError
-from medseg.io.dicom_grid import SeriesGrid, grid_of
-from medseg.io.dicom_headers import Series, SliceHeader
-from medseg.volume import Metadata, Volume
+from medseg.io.dicom_grid import Irregular, SeriesGrid, grid_of
+from medseg.io.dicom_pixels import apply_modality_lut, is_plain, read_bytes, stored_pixels, to_stored_values
+from medseg.io.dicom_series import Series
+from medseg.io.dicom_slice import SliceHeader
+from medseg.volume import Finding, Metadata, Volume
 
 __all__ = ["read_series"]
 
-# CharLS reads JPEG-LS faster and in more variants than GDCM.
-_PREFERRED_PLUGINS = {"1.2.840.10008.1.2.4.80": "pyjpegls", "1.2.840.10008.1.2.4.81": "pyjpegls"}
+Array = NDArray[Any]
 
 
 class _DoesNotFit(Exception):
     """A rescaled slice leaves the range of int16."""
 
 
-def read_series(series: Series, source: str | None = None) -> Volume:
+def read_series(series: Series, source: str | None = None, irregular: Irregular = "error") -> Volume:
     """The volume of a series; a single slice gives a 2D image.
 
     The array is int16 where every slope is 1, every intercept an integer and the values fit, else float32:
-    slope * stored + intercept per slice (DICOM PS3.3 C.11.1).
+    slope * stored + intercept per slice (DICOM PS3.3 C.11.1). Colours give uint8 with three channels.
 
     Args:
         series: headers of one series, from `find_series`.
         source: what `Volume.metadata.source` says; the series' folder by default.
+        irregular: 'error', 'resample' or 'allow' missing and unevenly spaced slices, see `grid_of`.
 
     Raises:
-        ReadError: an irregular image type, missing tags, or pixels that no installed decoder reads.
-        GeometryError: slices that do not form one regular grid.
+        ReadError: missing tags, or pixels that no installed decoder reads.
+        GeometryError: slices that do not form one grid.
     """
-    grid = grid_of(series)
-    whole = all(s.slope == 1.0 and s.intercept.is_integer() for s in grid.slices)
-    try:
-        stack = _load(grid, np.dtype(np.int16 if whole else np.float32))
-    except _DoesNotFit:
-        stack = _load(grid, np.dtype(np.float32))
-    # [k, j, i] in memory, so that every slice is one contiguous block; [i, j, k] to the reader.
-    array = stack[0].T if len(grid.slices) == 1 else stack.transpose(2, 1, 0)
+    grid = grid_of(series, irregular)
     first = grid.slices[0]
+    try:
+        stack, padded = _load(grid)
+    except MemoryError:
+        size = len(grid.slices) * first.rows * first.columns
+        raise ReadError(f"{first.path.parent}: {size} voxels of {series.title} do not fit into memory") from None
+    if grid.places:
+        stack = _interpolated(stack, grid.places, grid.planes)
+    # [k, j, i (, c)] in memory, so that every slice is one contiguous block; [(c,) i, j, k] to the reader.
+    channels = 3 if first.is_colour else 0
+    if channels:
+        stack = np.moveaxis(stack, -1, 0)
+    array = stack.transpose(*range(bool(channels)), *range(stack.ndim - 1, int(bool(channels)) - 1, -1))
+    if len(grid.slices) == 1:
+        array = array[..., 0]
     metadata = Metadata(
         source=source or str(first.path.parent),
         modality=first.modality,
@@ -60,65 +68,84 @@ def read_series(series: Series, source: str | None = None) -> Volume:
         frame_of_reference_uid=first.frame_of_reference_uid,
         series_description=first.description,
     )
-    return Volume(array, grid.affine, 0, metadata, grid.findings, spacing_known=grid.spacing_known)
+    return Volume(array, grid.affine, channels, metadata, (*grid.findings, *padded), grid.spacing_known)
 
 
-def _load(grid: SeriesGrid, dtype: np.dtype[Any]) -> NDArray[Any]:
-    import pydicom.config
-
-    first = grid.slices[0]
-    stack = np.empty((len(grid.slices), first.rows, first.columns), dtype)
-
-    def fill(n: int) -> None:
-        header = grid.slices[n]
-        pixels = _decode(header)
-        if pixels.shape != stack.shape[1:]:
-            raise ReadError(f"{header.path} holds {pixels.shape} pixels, its header says {stack.shape[1:]}")
-        if dtype == np.int16:
-            intercept = int(header.intercept)
-            if pixels.dtype.kind == "f":
-                raise _DoesNotFit
-            if int(pixels.min()) + intercept < -(2**15) or int(pixels.max()) + intercept >= 2**15:
-                raise _DoesNotFit
-            np.add(pixels, intercept, out=stack[n], dtype=np.int32, casting="unsafe")
-        else:
-            stack[n] = pixels.astype(np.float64) * header.slope + header.intercept
-
-    with pydicom.config.disable_value_validation(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        # Reading the results one by one lets the first error through.
-        for _ in pool.map(fill, range(len(grid.slices))):
+def _load(grid: SeriesGrid) -> tuple[Array, list[Finding]]:
+    """The slices `[k, j, i]` after rescaling, and how many pixels are padding."""
+    if grid.slices[0].is_colour:
+        return _fill(grid, np.dtype(np.uint8))
+    if all(s.slope == 1.0 and s.intercept.is_integer() and not s.has_modality_lut for s in grid.slices):
+        try:
+            return _fill(grid, np.dtype(np.int16))
+        except _DoesNotFit:
             pass
-    return stack
+    return _fill(grid, np.dtype(np.float32))
 
 
-def _decode(header: SliceHeader) -> NDArray[Any]:
-    import pydicom
-    from pydicom.errors import BytesLengthException
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.pixels.utils import pixel_array
+def _fill(grid: SeriesGrid, dtype: np.dtype[Any]) -> tuple[Array, list[Finding]]:
+    first = grid.slices[0]
+    colours = (3,) if first.is_colour else ()
+    stack = np.empty((len(grid.slices), first.rows, first.columns, *colours), dtype)
 
-    path: Path = header.path
-    plugin = _PREFERRED_PLUGINS.get(header.transfer_syntax, "")
-    try:
-        if plugin and plugin not in get_decoder(header.transfer_syntax).available_plugins:
-            plugin = ""
-        data = pydicom.dcmread(path, force=True)
-        if not header.transfer_syntax:
-            # A file without a preamble names no transfer syntax; implicit little endian is DICOM's default.
-            data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-        return np.asarray(pixel_array(data, raw=True, decoding_plugin=plugin))
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (
-        BytesLengthException,
-        ValueError,
-        TypeError,
-        AttributeError,
-        KeyError,
-        IndexError,
-        RuntimeError,
-        EOFError,
-        MemoryError,
-    ) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ReadError(f"the pixels of {path} cannot be decoded ({reason}); export it again, uncompressed") from None
+    def fill(n: int) -> int:
+        header, out = grid.slices[n], stack[n]
+        if dtype == np.uint8:
+            out[...] = stored_pixels(header)
+            return 0
+        if dtype == np.int16 and is_plain(header) and header.bits_allocated == 16:
+            # Read in place: the final array is the buffer.
+            words = out.view(np.uint16)
+            read_bytes(header, words)
+            pixels = to_stored_values(words, header)
+        else:
+            pixels = stored_pixels(header)
+        padded = _padded(pixels, header)
+        if dtype == np.int16:
+            _shift_into(out, pixels, int(header.intercept))
+        elif header.has_modality_lut:
+            out[...] = apply_modality_lut(pixels, header)
+        else:
+            out[...] = pixels.astype(np.float64) * header.slope + header.intercept
+        return padded
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        # Reading the results one by one lets the first error through.
+        padded = sum(pool.map(fill, range(len(grid.slices))))
+    if not padded:
+        return stack, []
+    text = f"{padded} voxels are padding (PixelPaddingValue), not measured; they keep the value stored for them"
+    return stack, [Finding("padding", text)]
+
+
+def _shift_into(out: Array, pixels: Array, intercept: int) -> None:
+    """`out = pixels + intercept` in int16, which may share its memory with `pixels`."""
+    if intercept == 0 and pixels.dtype == np.int16:
+        if not np.shares_memory(out, pixels):
+            out[...] = pixels
+        return
+    if pixels.dtype.kind not in "iu":
+        raise _DoesNotFit
+    if int(pixels.min()) + intercept < -(2**15) or int(pixels.max()) + intercept >= 2**15:
+        raise _DoesNotFit
+    # Modulo 2**16, which is exact because the sums fit.
+    np.add(pixels.astype(np.uint16, copy=False), np.uint16(intercept % 2**16), out=out.view(np.uint16))
+
+
+def _padded(pixels: Array, header: SliceHeader) -> int:
+    if not header.padding:
+        return 0
+    low, high = header.padding
+    return int(np.count_nonzero(pixels == low if low == high else (pixels >= low) & (pixels <= high)))
+
+
+def _interpolated(stack: Array, places: tuple[float, ...], planes: int) -> Array:
+    """Slices at `places` brought to the planes 0, 1, ... by linear interpolation; whole numbers stay whole."""
+    at = np.array(places)
+    out = np.empty((planes, *stack.shape[1:]), stack.dtype)
+    for k in range(planes):
+        n = int(np.clip(np.searchsorted(at, k, side="right") - 1, 0, len(at) - 2))
+        share = float(np.clip((k - at[n]) / (at[n + 1] - at[n]), 0, 1))
+        plane = stack[n] * np.float32(1 - share) + stack[n + 1] * np.float32(share)
+        out[k] = np.rint(plane) if stack.dtype.kind in "iu" else plane
+    return out

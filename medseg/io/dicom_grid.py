@@ -1,7 +1,7 @@
-"""From the headers of a series to one regular grid, or a refusal that names files and positions.
+"""From the headers of a series to one grid, or a refusal that names files and positions.
 
-Slices are ordered by their position along the normal (row x column cosines), never by InstanceNumber.
-DICOM PS3.3 C.7.6.2.1.1 defines position and orientation.
+Slices are ordered by their position along the normal (row x column cosines), never by InstanceNumber, and spacing comes
+from positions, never from SliceThickness. DICOM PS3.3 C.7.6.2.1.1 defines position and orientation.
 """
 
 from __future__ import annotations
@@ -9,55 +9,87 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import GeometryError, ReadError
+from medseg.errors import ConfigError, GeometryError, ReadError
 from medseg.geometry import flip_lps_ras
-from medseg.io.dicom_headers import Series, SliceHeader
+from medseg.io.dicom_findings import findings_of
+from medseg.io.dicom_series import Series
+from medseg.io.dicom_slice import SliceHeader, shown
 from medseg.volume import Finding
 
-__all__ = ["SeriesGrid", "grid_of"]
+__all__ = ["Irregular", "SeriesGrid", "check_irregular", "grid_of"]
 
+# What to do with missing or unevenly spaced slices.
+Irregular = Literal["error", "resample", "allow"]
 # How far a slice may lie from its place on the regular grid: fractions of the slice and of the pixel spacing.
 _ALONG, _ACROSS, _FLOOR_MM = 0.05, 0.1, 0.01
+_STEEPEST_DEGREES = 45.0
+
+Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesGrid:
-    """Slices in order along the normal, the affine (RAS+) of the array `[i, j, k]`, and what was noticed."""
+    """The grid of a series.
+
+    Args:
+        slices: in order along the normal.
+        affine: (4, 4), RAS+, of the array `[i, j, k]`.
+        spacing_known: whether the file says how large a pixel is.
+        findings: what was noticed.
+        places: where the slices lie, in voxels of axis k, if the array is to be interpolated between them; () where
+            slice n is plane n.
+        planes: length of axis k.
+    """
 
     slices: tuple[SliceHeader, ...]
-    affine: NDArray[np.float64]
+    affine: Vector
     spacing_known: bool
     findings: tuple[Finding, ...]
+    places: tuple[float, ...]
+    planes: int
 
 
-def grid_of(series: Series) -> SeriesGrid:
-    """The regular grid of a series.
+def check_irregular(irregular: str) -> None:
+    """Refuse a policy that does not exist.
 
     Raises:
-        ReadError: colour or multi-frame images, a localizer among the slices, missing position tags.
-        GeometryError: two patients, studies or frames of reference; slices of unequal size, spacing or orientation;
-            repeated positions; missing or unevenly spaced slices; gantry tilt.
+        ConfigError: for anything but 'error', 'resample' and 'allow'.
     """
-    _check_images(series)
+    if irregular not in get_args(Irregular):
+        raise ConfigError(f"irregular={irregular!r}: choose one of {', '.join(get_args(Irregular))}")
+
+
+def grid_of(series: Series, irregular: Irregular = "error") -> SeriesGrid:
+    """The grid of a series.
+
+    A gantry tilt gives a sheared affine and a finding.
+
+    Args:
+        series: frames of one volume, from `find_series`.
+        irregular: what to do with missing or unevenly spaced slices. 'error' refuses them, 'resample' lays a regular
+            grid through the positions, 'allow' takes the slices as if they were evenly spaced; both with a finding.
+
+    Raises:
+        ReadError: missing position tags.
+        GeometryError: two patients, studies or frames of reference; slices of unequal size, spacing or orientation;
+            repeated positions; missing or unevenly spaced slices; slices that do not lie on one line.
+    """
+    check_irregular(irregular)
     _check_identity(series)
     if len(series.slices) == 1:
-        return _single(series.slices[0])
-    return _stack(series)
-
-
-def _shown(slices: Sequence[SliceHeader], limit: int = 4) -> str:
-    names = [s.path.name for s in slices]
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+        return _single(series)
+    return _stack(series, irregular)
 
 
 def _place(series: Series) -> str:
     folders = {s.path.parent for s in series.slices}
     folder = folders.pop() if len(folders) == 1 else Path(*_common_parts([s.path for s in series.slices]))
-    return f"series {series.uid or '(no UID)'} in {folder}"
+    return f"series {series.key or '(no UID)'} in {folder}"
 
 
 def _common_parts(paths: Sequence[Path]) -> list[str]:
@@ -69,68 +101,47 @@ def _common_parts(paths: Sequence[Path]) -> list[str]:
     return parts
 
 
-def _check_images(series: Series) -> None:
-    where = _place(series)
-    frames = [s for s in series.slices if s.frames > 1]
-    if frames:
-        raise ReadError(
-            f"{where}: {_shown(frames)} is a multi-frame image ({frames[0].frames} frames); expected one slice per "
-            "file: convert it to NIfTI or single-frame DICOM first"
-        )
-    colour = [s for s in series.slices if s.samples > 1 or not s.photometric.startswith("MONOCHROME")]
-    if colour:
-        raise ReadError(
-            f"{where}: {_shown(colour)} is a colour image ({colour[0].photometric or 'no photometric tag'}); expected "
-            "grey levels: save it as PNG or TIFF"
-        )
-    tables = [s for s in series.slices if s.has_modality_lut]
-    if tables:
-        raise ReadError(f"{where}: {_shown(tables)} maps grey levels by a table (ModalityLUTSequence), not by a slope")
-    scouts = [s for s in series.slices if "LOCALIZER" in s.image_type]
-    if scouts and len(scouts) < len(series.slices):
-        raise ReadError(f"{where}: {_shown(scouts)} is a localizer among the slices; move it out of the series")
+def _names(slices: Sequence[SliceHeader]) -> tuple[str, ...]:
+    return tuple(s.name for s in slices)
 
 
 def _check_identity(series: Series) -> None:
     # Identifiers are counted, never shown: messages end up in logs.
-    checks: list[tuple[str, Callable[[SliceHeader], str]]] = [
-        ("patients", lambda s: s.patient_id),
-        ("studies", lambda s: s.study_instance_uid),
-        ("frames of reference", lambda s: s.frame_of_reference_uid),
+    checks: list[tuple[str, str, Callable[[SliceHeader], str]]] = [
+        ("several_patients", "patients", lambda s: s.patient_id),
+        ("several_studies", "studies", lambda s: s.study_instance_uid),
+        ("several_frames_of_reference", "frames of reference", lambda s: s.frame_of_reference_uid),
     ]
-    for what, identifier in checks:
+    for kind, what, identifier in checks:
         found: dict[str, SliceHeader] = {}
         for each in series.slices:
             found.setdefault(identifier(each), each)
         if len(found) > 1:
             raise GeometryError(
-                f"{_place(series)} mixes {len(found)} {what}: compare {_shown(list(found.values()))}; "
-                "put them into separate folders"
+                f"{_place(series)} mixes {len(found)} {what}: compare {shown(list(found.values()))}; "
+                "put them into separate folders",
+                kind=kind,
+                files=_names(list(found.values())),
             )
 
 
-def _single(header: SliceHeader) -> SeriesGrid:
-    findings = []
-    if "LOCALIZER" in header.image_type:
-        findings.append(Finding("localizer", "the image is a localizer (scout)", (header.path.name,)))
+def _single(series: Series) -> SeriesGrid:
+    (header,) = series.slices
     affine = np.eye(4)
     spacing = header.pixel_spacing or header.detector_spacing
     if spacing and min(spacing) <= 0:
         raise ReadError(f"{header.path} has a pixel spacing of {spacing} mm; expected positive numbers")
-    if not header.pixel_spacing and spacing:
-        text = "only the spacing at the detector is known (ImagerPixelSpacing); sizes in the patient are smaller"
-        findings.append(Finding("detector_spacing", text, (header.path.name,)))
     if spacing:
         affine = np.diag([spacing[1], spacing[0], header.thickness if header.thickness > 0 else 1.0, 1.0])
     if header.position and header.orientation:
         row, column, normal = _directions(header)
         affine[:3, :3] = np.stack([row, column, normal], axis=1) * np.diag(affine)[:3]
         affine[:3, 3] = header.position
-    findings += _monochrome1([header])
-    return SeriesGrid((header,), flip_lps_ras(affine), bool(spacing), tuple(findings))
+    findings = (*series.findings, *findings_of(series.slices))
+    return SeriesGrid((header,), flip_lps_ras(affine), bool(spacing), findings, (), 1)
 
 
-def _directions(header: SliceHeader) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _directions(header: SliceHeader) -> tuple[Vector, Vector, Vector]:
     row, column = np.array(header.orientation[:3]), np.array(header.orientation[3:])
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if not (np.allclose(lengths, 1.0, atol=1e-2) and abs(float(row @ column)) < 1e-2):
@@ -143,13 +154,15 @@ def _directions(header: SliceHeader) -> tuple[NDArray[np.float64], NDArray[np.fl
     return row, column, np.cross(row, column)
 
 
-def _stack(series: Series) -> SeriesGrid:
+def _stack(series: Series, irregular: Irregular) -> SeriesGrid:
     where = _place(series)
     lost = [s for s in series.slices if not (s.position and s.orientation and s.pixel_spacing)]
     if lost:
         raise ReadError(
-            f"{where}: {_shown(lost)} lacks ImagePositionPatient, ImageOrientationPatient or PixelSpacing, so the "
-            "order and place of the slices are not known"
+            f"{where}: {shown(lost)} lacks ImagePositionPatient, ImageOrientationPatient or PixelSpacing, so the "
+            "order and place of the slices are not known",
+            kind="no_position",
+            files=_names(lost),
         )
     first = series.slices[0]
     _check_alike(series, where)
@@ -158,15 +171,22 @@ def _stack(series: Series) -> SeriesGrid:
     order = np.argsort(along, kind="stable")
     slices = tuple(series.slices[n] for n in order)
     along = along[order]
-    spacing = _even_spacing(slices, along, where)
+    _check_repeated(slices, along, where)
+    usual, uneven = _unevenness(slices, along, where, irregular)
+    planes = len(slices)
+    places: tuple[float, ...] = ()
+    if irregular == "resample" and any(f.kind in ("missing_slices", "uneven_spacing") for f in uneven):
+        planes = round(float(along[-1] - along[0]) / usual) + 1
+        places = tuple(float(p) for p in (along - along[0]) / (along[-1] - along[0]) * (planes - 1))
     positions = np.array([s.position for s in slices])
-    _check_tilt(slices, positions, along, normal, spacing, where)
+    step, tilt = _step(slices, positions, along, normal, where)
     affine = np.eye(4)
     affine[:3, 0] = row * first.pixel_spacing[1]
     affine[:3, 1] = column * first.pixel_spacing[0]
-    affine[:3, 2] = normal * spacing
+    affine[:3, 2] = step / (planes - 1)
     affine[:3, 3] = positions[0]
-    return SeriesGrid(slices, flip_lps_ras(affine), True, tuple(_findings(slices, along, spacing)))
+    findings = (*series.findings, *uneven, *tilt, *findings_of(slices))
+    return SeriesGrid(slices, flip_lps_ras(affine), True, findings, places, planes)
 
 
 def _check_alike(series: Series, where: str) -> None:
@@ -175,79 +195,99 @@ def _check_alike(series: Series, where: str) -> None:
         ("image sizes (rows, columns)", lambda s: (s.rows, s.columns), 0.0),
         ("pixel spacings", lambda s: s.pixel_spacing, 1e-4),
         ("orientations", lambda s: s.orientation, 1e-3),
+        ("grey and colour images (samples per pixel)", lambda s: (s.samples, s.is_colour), 0.0),
     ]
     for what, value, tolerance in checks:
-        expected = np.array(value(first))
-        other = next((s for s in series.slices if np.abs(np.array(value(s)) - expected).max() > tolerance), None)
-        if other is not None:
+        values = np.array([value(s) for s in series.slices], dtype=float)
+        middle = np.median(values, axis=0)
+        strays = [s for s, v in zip(series.slices, values, strict=True) if np.abs(v - middle).max() > tolerance]
+        if strays:
+            usual = next(s for s in series.slices if s not in strays) if len(strays) < len(series.slices) else first
             raise GeometryError(
-                f"{where} mixes {what}: {value(first)} in {first.path.name}, {value(other)} in {other.path.name}; "
-                "put each stack into a folder of its own"
+                f"{where} mixes {what}: {value(usual)} in {usual.name}, {value(strays[0])} in {shown(strays)}; "
+                "put each stack into a folder of its own",
+                kind="mixed_slices",
+                files=_names(strays),
             )
     if min(first.pixel_spacing) <= 0:
         raise ReadError(f"{where}: pixel spacing is {first.pixel_spacing} mm; expected positive numbers")
 
 
-def _even_spacing(slices: Sequence[SliceHeader], along: NDArray[np.float64], where: str) -> float:
+def _check_repeated(slices: Sequence[SliceHeader], along: Vector, where: str) -> None:
     steps = np.diff(along)
-    usual = float(np.median(steps))
-    repeated = np.flatnonzero(steps < max(_FLOOR_MM, _ALONG * usual))
+    repeated = np.flatnonzero(steps < max(_FLOOR_MM, _ALONG * float(np.median(steps))))
     if repeated.size:
         n = int(repeated[0])
+        doubled = [slices[m] for m in sorted({*repeated, *(repeated + 1)})]
         raise GeometryError(
-            f"{where} holds more than one slice at {repeated.size} position(s), e.g. at {along[n]:.3f} mm along the "
-            f"normal: {_shown(slices[n : n + 2])}; several phases, echoes or copies? keep one of them per folder"
+            f"{where} holds different images at {repeated.size} position(s), e.g. at {along[n]:.3f} mm along the "
+            f"normal: {shown(slices[n : n + 2])}; nothing in them tells which belong together: keep one per position",
+            kind="duplicate_slices",
+            files=_names(doubled),
         )
+
+
+def _unevenness(
+    slices: Sequence[SliceHeader], along: Vector, where: str, irregular: Irregular
+) -> tuple[float, list[Finding]]:
+    """The step from slice to slice, and what is wrong with it."""
+    steps = np.diff(along)
+    usual = float(np.median(steps))
     spacing = float(along[-1] - along[0]) / (len(slices) - 1)
-    regular = along[0] + spacing * np.arange(len(slices))
-    if np.abs(along - regular).max() > max(_FLOOR_MM, _ALONG * spacing):
-        n = int(np.argmax(np.abs(steps - usual)))
-        missing = round(float(steps[n]) / usual) - 1
-        guess = f"; {missing} slice(s) seem to be missing there" if steps[n] > 1.5 * usual else ""
-        raise GeometryError(
-            f"{where} is not evenly spaced: steps of {steps.min():.3f} to {steps.max():.3f} mm (usually {usual:.3f}), "
-            f"e.g. {steps[n]:.3f} mm from {along[n]:.3f} to {along[n + 1]:.3f} mm along the normal, between "
-            f"{slices[n].path.name} and {slices[n + 1].path.name}{guess}; export the series again"
-        )
-    return spacing
-
-
-def _check_tilt(
-    slices: Sequence[SliceHeader],
-    positions: NDArray[np.float64],
-    along: NDArray[np.float64],
-    normal: NDArray[np.float64],
-    spacing: float,
-    where: str,
-) -> None:
-    offset = positions - positions[0]
-    aside = np.linalg.norm(offset - np.outer(along - along[0], normal), axis=1)
-    n = int(np.argmax(aside))
-    if aside[n] > max(_FLOOR_MM, _ACROSS * min(slices[0].pixel_spacing)):
-        angle = np.degrees(np.arctan2(aside[n], along[n] - along[0]))
-        raise GeometryError(
-            f"{where} is sheared (gantry tilt): {slices[n].path.name} lies {aside[n]:.2f} mm aside of "
-            f"{slices[0].path.name}, {angle:.1f} degrees off the normal; expected slices stacked along the normal: "
-            "resample the series to a straight stack first"
-        )
-
-
-def _findings(slices: Sequence[SliceHeader], along: NDArray[np.float64], spacing: float) -> list[Finding]:
-    findings = []
-    regular = along[0] + spacing * np.arange(len(slices))
-    apart = float(np.abs(along - regular).max())
-    if apart > 0.01 * spacing:
+    apart = float(np.abs(along - along[0] - spacing * np.arange(len(slices))).max())
+    if apart <= max(_FLOOR_MM, _ALONG * spacing):
+        if apart <= 0.01 * spacing:
+            return spacing, []
         text = f"slices lie up to {apart:.3f} mm from their place on the regular grid of {spacing:.3f} mm"
-        findings.append(Finding("uneven_slices", text))
-    if len(slices) < 4:
-        text = f"the series has only {len(slices)} slices; were all of them exported?"
-        findings.append(Finding("few_slices", text, tuple(s.path.name for s in slices)))
-    if all("LOCALIZER" in s.image_type for s in slices):
-        findings.append(Finding("localizer", "the series is a localizer (scout)"))
-    return findings + _monochrome1(slices)
+        return spacing, [Finding("spacing_jitter", text)]
+    multiples = np.rint(steps / usual)
+    whole = np.abs(steps - multiples * usual).max() <= max(_FLOOR_MM, 2 * _ALONG * usual)
+    odd = np.flatnonzero(multiples > 1 if whole else np.abs(steps - usual) > max(_FLOOR_MM, _ALONG * usual))
+    gaps = ", ".join(
+        f"{steps[n]:.3f} mm from {along[n]:.3f} to {along[n + 1]:.3f} mm between {slices[n].name} and "
+        f"{slices[n + 1].name}"
+        for n in odd[:3]
+    ) + (f" and {len(odd) - 3} more" if len(odd) > 3 else "")
+    if whole:
+        kind, lacking = "missing_slices", int((multiples - 1).sum())
+        text = f"{lacking} slice(s) missing: the usual step is {usual:.3f} mm, but {gaps} along the normal"
+    else:
+        kind = "uneven_spacing"
+        text = (
+            f"unevenly spaced slices: steps of {steps.min():.3f} to {steps.max():.3f} mm (usually {usual:.3f}), e.g. "
+            f"{gaps} along the normal"
+        )
+    files = _names([slices[m] for m in sorted({*odd, *(odd + 1)})])
+    if irregular == "error":
+        hint = "export the series again, or interpolate (resample) or take it as it is (allow): irregular=..."
+        raise GeometryError(f"{where} has {text}; {hint}", kind=kind, files=files)
+    done = "interpolated onto a regular grid" if irregular == "resample" else "taken as if evenly spaced"
+    return usual, [Finding(kind, f"{text}; {done}", files)]
 
 
-def _monochrome1(slices: Sequence[SliceHeader]) -> list[Finding]:
-    inverted = tuple(s.path.name for s in slices if s.photometric == "MONOCHROME1")
-    text = "MONOCHROME1: meant to be shown inverted; values are kept as stored"
-    return [Finding("monochrome1", text, inverted)] if inverted else []
+def _step(
+    slices: Sequence[SliceHeader], positions: Vector, along: Vector, normal: Vector, where: str
+) -> tuple[Vector, list[Finding]]:
+    """The way from the first slice to the last: along the normal, or aside of it by a gantry tilt."""
+    way = positions[-1] - positions[0]
+    lateral = positions - positions[0] - np.outer(along - along[0], normal)
+    tolerance = max(_FLOOR_MM, _ACROSS * min(slices[0].pixel_spacing))
+    if np.linalg.norm(lateral, axis=1).max() <= tolerance:
+        return normal * float(along[-1] - along[0]), []
+    fraction = (along - along[0]) / (along[-1] - along[0])
+    off_line = np.linalg.norm(lateral - np.outer(fraction, lateral[-1]), axis=1)
+    aside = float(np.linalg.norm(lateral[-1]))
+    angle = float(np.degrees(np.arctan2(aside, along[-1] - along[0])))
+    n = int(np.argmax(off_line))
+    if off_line[n] > tolerance or angle > _STEEPEST_DEGREES:
+        raise GeometryError(
+            f"{where} is no straight stack: {slices[n].name} lies {off_line[n]:.2f} mm off the line from "
+            f"{slices[0].name} to {slices[-1].name}, which is {angle:.1f} degrees off the normal; export it again",
+            kind="scattered_slices",
+            files=(slices[n].name,),
+        )
+    text = (
+        f"gantry tilt: the slices are shifted by {aside:.2f} mm from {slices[0].name} to {slices[-1].name}, "
+        f"{angle:.1f} degrees off their normal; the affine is sheared"
+    )
+    return way, [Finding("gantry_tilt", text, _names(slices))]

@@ -1,222 +1,258 @@
-"""DICOM headers: what a slice says about itself, and which slices form a series. No pixel is read here."""
+"""DICOM headers: what each image frame says about itself, and which frames share a series. No pixel is read here."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medseg.errors import ReadError
+from medseg.io.dicom_elements import KEYWORDS, DatasetElements, Elements, RawElements, walk
+from medseg.io.dicom_multiframe import functional_frames, plain_frames
+from medseg.io.dicom_slice import SliceHeader
 from medseg.io.formats import has_dicom_magic, is_hidden, kind_of
 
-__all__ = ["Series", "SliceHeader", "find_series", "read_header", "scan"]
+__all__ = ["Headers", "SliceHeader", "read_headers", "scan_headers"]
 
 # Objects that describe, annotate or point at images without being one.
 _NOT_IMAGES = frozenset({"SEG", "PR", "SR", "KO", "REG", "FID", "RTSTRUCT", "RTPLAN", "RTRECORD", "DOC", "AU", "ECG"})
-_TAGS = [
-    "BitsStored",
-    "Columns",
-    "FrameOfReferenceUID",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "ImageType",
-    "ImagerPixelSpacing",
-    "Modality",
-    "ModalityLUTSequence",
-    "NumberOfFrames",
-    "PatientID",
-    "PhotometricInterpretation",
-    "PixelRepresentation",
-    "PixelSpacing",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "Rows",
-    "SOPInstanceUID",
-    "SamplesPerPixel",
-    "SeriesDescription",
-    "SeriesInstanceUID",
-    "SliceThickness",
-    "StudyInstanceUID",
-]
 _SUFFIXES_NOT_DICOM = frozenset(
     {".txt", ".csv", ".json", ".xml", ".html", ".htm", ".pdf", ".md", ".py", ".log", ".yaml", ".yml", ".gif", ".bmp"}
 )
+_ALWAYS_LOSSY = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
+_MAYBE_LOSSY = frozenset({"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"})
 
 
 @dataclass(frozen=True, slots=True)
-class SliceHeader:
-    """One image file of a series. Positions and directions are DICOM's: LPS, millimetres."""
+class Headers:
+    """What a look through some files found.
 
-    path: Path
-    sop_instance_uid: str
-    series_instance_uid: str
-    study_instance_uid: str
-    frame_of_reference_uid: str
-    patient_id: str
-    modality: str
-    description: str
-    image_type: tuple[str, ...]
-    position: tuple[float, ...]
-    orientation: tuple[float, ...]
-    pixel_spacing: tuple[float, ...]
-    detector_spacing: tuple[float, ...]
-    thickness: float
-    rows: int
-    columns: int
-    slope: float
-    intercept: float
-    has_modality_lut: bool
-    signed: bool
-    bits_stored: int
-    samples: int
-    frames: int
-    photometric: str
-    transfer_syntax: str
+    Args:
+        frames: one per image frame, in the order of file names.
+        damaged: files that should have been DICOM images, and what is wrong with them.
+        passed_over: how many files are not DICOM, or DICOM but no image.
+    """
+
+    frames: tuple[SliceHeader, ...]
+    damaged: tuple[tuple[Path, ReadError], ...]
+    passed_over: int
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
-    """The image files that share a SeriesInstanceUID, in no particular order."""
-
-    uid: str
-    slices: tuple[SliceHeader, ...]
-
-    @property
-    def title(self) -> str:
-        """UID, modality, description and number of files in one phrase, to choose a series by."""
-        first = self.slices[0]
-        words = " ".join(w for w in (first.modality, repr(first.description) if first.description else "") if w)
-        files = "1 file" if len(self.slices) == 1 else f"{len(self.slices)} files"
-        return f"{self.uid or '(no SeriesInstanceUID)'} ({words}, {files})"
-
-
-def read_header(path: Path) -> SliceHeader | None:
-    """The header of one file; None where it is not DICOM or holds no image (reports, segmentations, DICOMDIR).
+def read_headers(path: Path) -> tuple[SliceHeader, ...]:
+    """The frames of one file; none where it is not DICOM or holds no image (reports, segmentations, DICOMDIR).
 
     Raises:
         ReadError: for a file that cannot be opened, or a DICOM image whose geometry tags are not numbers.
     """
-    import pydicom
-    from pydicom.errors import BytesLengthException, InvalidDicomError
-
-    if not has_dicom_magic(path):
-        if kind_of(path) == "dicom":
-            raise ReadError(f"{path} is named like DICOM but is empty or damaged; export it again or remove it")
-        return None
     try:
-        data = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
-        # A DICOMDIR and the like have no matrix; segmentations have one, but are no image of the patient.
-        if "Rows" not in data or "Columns" not in data:
-            # Without this a file cut short would be passed over, and the volume would lack a slice unnoticed.
-            if "Image Storage" in getattr(data.file_meta.get("MediaStorageSOPClassUID"), "name", ""):
-                raise ReadError(f"{path} is a DICOM image without a size, so it was cut short; export it again")
-            return None
-        if str(data.get("Modality", "")) in _NOT_IMAGES:
-            return None
-        return _header_from(data, path)
-    except (InvalidDicomError, EOFError):
-        return None
+        raw = walk(path)
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
+    try:
+        if raw is not None and not raw.has("PerFrameFunctionalGroupsSequence"):
+            return _frames(raw, path, raw)
+        if raw is None and not has_dicom_magic(path):
+            if kind_of(path) == "dicom":
+                raise ReadError(f"{path} is named like DICOM but is empty or damaged; export it again or remove it")
+            return ()
+        dataset = _dataset(path)
+        if dataset is None:
+            return ()
+        elements = DatasetElements(dataset)
+        if not elements.has("PerFrameFunctionalGroupsSequence"):
+            return _frames(elements, path, raw)
+        base = _frames(elements, path, raw)
+        return functional_frames(dataset, base[0]) if base else ()
     except ReadError:
         raise
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (BytesLengthException, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ReadError(f"{path} has a damaged DICOM header ({reason}); export it again") from None
 
 
-def _header_from(data: Any, path: Path) -> SliceHeader:
-    def text(name: str) -> str:
-        value = data.get(name)
-        return "" if value is None else str(value).strip()
-
-    def numbers(name: str, count: int) -> tuple[float, ...]:
-        value = data.get(name)
-        if value is None or value == "" or len(value) != count:
-            return ()
-        return tuple(float(v) for v in value)
-
-    def number(name: str, otherwise: float) -> float:
-        value = data.get(name)
-        return otherwise if value is None or value == "" else float(value)
-
-    image_type = data.get("ImageType") or ()
-    return SliceHeader(
-        path=path,
-        sop_instance_uid=text("SOPInstanceUID"),
-        series_instance_uid=text("SeriesInstanceUID"),
-        study_instance_uid=text("StudyInstanceUID"),
-        frame_of_reference_uid=text("FrameOfReferenceUID"),
-        patient_id=text("PatientID"),
-        modality=text("Modality"),
-        description=text("SeriesDescription"),
-        image_type=(image_type,) if isinstance(image_type, str) else tuple(str(v) for v in image_type),
-        position=numbers("ImagePositionPatient", 3),
-        orientation=numbers("ImageOrientationPatient", 6),
-        pixel_spacing=numbers("PixelSpacing", 2),
-        detector_spacing=numbers("ImagerPixelSpacing", 2),
-        thickness=number("SliceThickness", 0.0),
-        rows=int(data.Rows),
-        columns=int(data.Columns),
-        slope=number("RescaleSlope", 1.0),
-        intercept=number("RescaleIntercept", 0.0),
-        has_modality_lut=bool(data.get("ModalityLUTSequence")),
-        signed=int(number("PixelRepresentation", 0)) == 1,
-        bits_stored=int(number("BitsStored", 16)),
-        samples=int(number("SamplesPerPixel", 1)),
-        frames=int(number("NumberOfFrames", 1)),
-        photometric=text("PhotometricInterpretation"),
-        transfer_syntax=str(getattr(data.file_meta, "TransferSyntaxUID", "")),
-    )
-
-
-def find_series(source: Path | Iterable[Path]) -> list[Series]:
-    """Every image series among some files, or in a folder and its sub-folders, ordered by UID.
-
-    Files that are not DICOM, and DICOM objects that are not images, are passed over. Files without a
-    SeriesInstanceUID form one series per folder.
+def _dataset(path: Path) -> Any:
+    """The pydicom data set of a file without its pixels; None where pydicom finds no DICOM.
 
     Raises:
-        ReadError: for a DICOM image whose header is damaged.
+        ReadError: for a header that cannot be parsed.
     """
-    found, damaged = scan(source)
-    if damaged:
-        raise damaged[0][1]
-    return found
-
-
-def scan(source: Path | Iterable[Path]) -> tuple[list[Series], list[tuple[Path, ReadError]]]:
-    """Like `find_series`, but damaged files are returned beside the series, so that one does not hide the others."""
+    import pydicom
     import pydicom.config
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 
-    files = source.rglob("*") if isinstance(source, Path) else source
-    candidates = sorted(
-        p
-        for p in files
-        if not is_hidden(p)
-        and kind_of(p) in ("dicom", "")
-        and p.suffix.lower() not in _SUFFIXES_NOT_DICOM
-        and p.is_file()
-    )
-    # Real headers break small rules of the standard (an over-long text, a malformed UID) that do not concern us.
-    with pydicom.config.disable_value_validation(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        headers = list(pool.map(_header_or_error, candidates))
-    groups: dict[tuple[str, str], list[SliceHeader]] = {}
-    damaged: list[tuple[Path, ReadError]] = []
-    for path, header in zip(candidates, headers, strict=True):
-        if isinstance(header, ReadError):
-            damaged.append((path, header))
-        elif header is not None:
-            uid = header.series_instance_uid
-            groups.setdefault((uid, "" if uid else str(path.parent)), []).append(header)
-    return [Series(key[0], tuple(slices)) for key, slices in sorted(groups.items())], damaged
-
-
-def _header_or_error(path: Path) -> SliceHeader | ReadError | None:
     try:
-        return read_header(path)
+        # Real headers break small rules of the standard (an over-long text, a malformed UID) that do not concern us.
+        with pydicom.config.disable_value_validation():
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(KEYWORDS))
+            # Elements are parsed when asked for, so damage would show only later.
+            dataset.walk(lambda *_: None)
+            return dataset
+    except (InvalidDicomError, EOFError):
+        return None
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (
+        BytesLengthException,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        NotImplementedError,
+        RecursionError,
+        MemoryError,
+    ) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ReadError(f"{path} has a damaged DICOM header ({reason}); export it again") from None
+
+
+def _frames(elements: Elements, path: Path, raw: RawElements | None) -> tuple[SliceHeader, ...]:
+    """The frames of a file without functional groups: one, or several without a position each."""
+    if not (elements.has("Rows") and elements.has("Columns")):
+        # Without this a file cut short would be passed over, and the volume would lack a slice unnoticed.
+        if elements.has("MediaStorageSOPClassUID"):
+            from pydicom.uid import UID
+
+            if "Image Storage" in UID(elements.text("MediaStorageSOPClassUID")).name:
+                raise ReadError(f"{path} is a DICOM image without a size, so it was cut short; export it again")
+        return ()
+    if elements.text("Modality") in _NOT_IMAGES:
+        return ()
+    header = _header(elements, path, raw)
+    if header.frames == 1:
+        return (header,)
+    return plain_frames(elements, header)
+
+
+def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHeader:
+    def several(keyword: str, count: int) -> tuple[float, ...]:
+        values = elements.numbers(keyword)
+        if not all(map(math.isfinite, values)):
+            raise ValueError(f"{keyword} is {values}")
+        return values if len(values) == count else ()
+
+    def one(keyword: str, otherwise: float) -> float:
+        values = elements.numbers(keyword)
+        if values and not math.isfinite(values[0]):
+            raise ValueError(f"{keyword} is {values[0]}")
+        return values[0] if values else otherwise
+
+    signed = one("PixelRepresentation", 0) == 1
+    bits_stored = int(one("BitsStored", 16))
+    syntax = elements.text("TransferSyntaxUID")
+    lossy = elements.text("LossyImageCompression")
+    slope = one("RescaleSlope", one("DoseGridScaling", 1.0))
+    if slope == 0:
+        raise ValueError("RescaleSlope is 0, so every pixel would get the same value")
+    frames = int(one("NumberOfFrames", 1))
+    if frames < 1:
+        raise ValueError(f"NumberOfFrames is {frames}")
+    number = elements.texts("InstanceNumber")
+    return SliceHeader(
+        path=path,
+        frame=0,
+        frames=frames,
+        sop_class_uid=elements.text("SOPClassUID"),
+        sop_instance_uid=elements.text("SOPInstanceUID"),
+        series_instance_uid=elements.text("SeriesInstanceUID"),
+        study_instance_uid=elements.text("StudyInstanceUID"),
+        frame_of_reference_uid=elements.text("FrameOfReferenceUID"),
+        patient_id=elements.text("PatientID"),
+        modality=elements.text("Modality"),
+        description=elements.text("SeriesDescription"),
+        body_part=elements.text("BodyPartExamined"),
+        image_type=elements.texts("ImageType"),
+        instance_number=int(number[0]) if number and number[0].lstrip("+-").isdigit() else None,
+        position=several("ImagePositionPatient", 3),
+        orientation=several("ImageOrientationPatient", 6),
+        pixel_spacing=several("PixelSpacing", 2),
+        detector_spacing=several("ImagerPixelSpacing", 2),
+        thickness=one("SliceThickness", 0.0),
+        rows=int(elements.numbers("Rows")[0]),
+        columns=int(elements.numbers("Columns")[0]),
+        slope=slope,
+        intercept=one("RescaleIntercept", 0.0),
+        has_modality_lut=elements.has("ModalityLUTSequence"),
+        bits_allocated=int(one("BitsAllocated", 16)),
+        bits_stored=bits_stored,
+        high_bit=int(one("HighBit", bits_stored - 1)),
+        signed=signed,
+        samples=int(one("SamplesPerPixel", 1)),
+        photometric=elements.text("PhotometricInterpretation"),
+        padding=_padding(elements, signed),
+        is_lossy=lossy == "01" or syntax in _ALWAYS_LOSSY or (syntax in _MAYBE_LOSSY and lossy != "00"),
+        transfer_syntax=syntax,
+        pixel_offset=raw.pixel_offset if raw else -1,
+        pixel_length=raw.pixel_length if raw else -1,
+        marks=(
+            "\\".join(elements.texts("ImageType")),
+            elements.text("StackID"),
+            elements.text("TemporalPositionIdentifier"),
+            elements.text("EchoTime") or elements.text("EchoNumbers"),
+            "".join(f"{b:g}" for b in elements.numbers("DiffusionBValue")),
+            elements.text("TriggerTime"),
+            elements.text("AcquisitionNumber"),
+            elements.text("AcquisitionDateTime") or elements.text("AcquisitionTime") or elements.text("ContentTime"),
+        ),
+        illegal=elements.too_long("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+    )
+
+
+def _padding(elements: Elements, signed: bool) -> tuple[int, ...]:
+    """Lowest and highest stored value that means 'no pixel here' (PS3.3 C.7.5.1.1.2)."""
+    values = [int(v) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit") for v in elements.numbers(k)[:1]]
+    if signed:
+        values = [v - 2**16 if v >= 2**15 else v for v in values]
+    return (min(values), max(values)) if values else ()
+
+
+def scan_headers(source: Path | Iterable[Path]) -> Headers:
+    """The headers of all image frames among some files, or in a folder and its sub-folders."""
+    files = _files_below(source) if isinstance(source, Path) else list(source)
+    candidates = sorted(p for p in files if _may_be_dicom(p))
+    # Waiting for a slow disk is what threads help with; parsing holds the interpreter lock.
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        results = list(pool.map(_headers_or_error, candidates))
+    frames: list[SliceHeader] = []
+    damaged: list[tuple[Path, ReadError]] = []
+    passed_over = sum(not is_hidden(p) for p in files) - len(candidates)
+    for path, result in zip(candidates, results, strict=True):
+        if isinstance(result, ReadError):
+            damaged.append((path, result))
+        else:
+            frames.extend(result)
+            passed_over += not result
+    return Headers(tuple(frames), tuple(damaged), passed_over)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    def walked(place: str) -> Iterator[Path]:
+        for parent, _, names in os.walk(place):
+            yield from (Path(parent, name) for name in names)
+
+    return [p for p in walked(str(folder)) if p.is_file()]
+
+
+def _may_be_dicom(path: Path) -> bool:
+    return not is_hidden(path) and path.suffix.lower() not in _SUFFIXES_NOT_DICOM and kind_of(path) in ("dicom", "")
+
+
+def _headers_or_error(path: Path) -> tuple[SliceHeader, ...] | ReadError:
+    try:
+        return read_headers(path)
     except ReadError as error:
         return error
+
+
+def __getattr__(name: str) -> Any:  # temporary, until every caller uses dicom_series
+    if name in ("find_series", "Series", "scan"):
+        import medseg.io.dicom_series as moved
+
+        return getattr(moved, name)
+    raise AttributeError(name)

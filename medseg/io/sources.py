@@ -6,13 +6,14 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.errors import ReadError
 from medseg.io.archive import split_zip_path, unpack
-from medseg.io.dicom_headers import Series, find_series, scan
+from medseg.io.dicom_series import Series, find_series, scan
 from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of, stem_of
 from medseg.io.naming import CHANNEL_NAME, group_channels
 from medseg.volume import Volume
@@ -28,14 +29,19 @@ class Source:
         case: name of the case, safe as a file name and free of patient names unless the user's folders hold them.
         paths: the slices of one DICOM series, or one file per channel. Files inside a zip are given as
             `archive.zip/member`.
-        series_uid: SeriesInstanceUID, '' for other formats.
+        series: the DICOM series, None for other formats.
         error: why this case cannot be read, '' when all is well.
     """
 
     case: str
     paths: tuple[Path, ...]
-    series_uid: str = ""
+    series: Series | None = None
     error: str = ""
+
+    @property
+    def series_uid(self) -> str:
+        """SeriesInstanceUID, with '#2' behind it for the second volume of a series; '' for other formats."""
+        return self.series.key if self.series else ""
 
 
 def find_studies(source: str | Path, series: str | None = None) -> list[Source]:
@@ -47,7 +53,7 @@ def find_studies(source: str | Path, series: str | None = None) -> list[Source]:
 
     Args:
         source: where to look.
-        series: SeriesInstanceUID; studies without it are then left out.
+        series: SeriesInstanceUID (or its key, see `Series`); studies without it are then left out.
 
     Raises:
         ReadError: if the source is missing, unreadable or holds no image, or no such series.
@@ -64,6 +70,7 @@ def find_studies(source: str | Path, series: str | None = None) -> list[Source]:
                 replace(
                     s,
                     paths=tuple(place / p.relative_to(folder) for p in s.paths),
+                    series=_moved(s.series, lambda p: place / p.relative_to(folder)),
                     error=s.error.replace(str(folder), str(place)),
                 )
                 for s in found
@@ -78,6 +85,12 @@ def find_studies(source: str | Path, series: str | None = None) -> list[Source]:
     return sorted(sources, key=lambda s: s.case)
 
 
+def _moved(series: Series | None, where: Callable[[Path], Path]) -> Series | None:
+    if series is None:
+        return None
+    return replace(series, slices=tuple(replace(s, path=where(s.path)) for s in series.slices))
+
+
 def _from_file(path: Path, series: str | None) -> list[Source]:
     if kind_of(path) in ("nifti", "itk", "raster"):
         match = CHANNEL_NAME.match(stem_of(path))
@@ -90,8 +103,9 @@ def _from_file(path: Path, series: str | None) -> list[Source]:
 
 
 def _in_folder(folder: Path, name: str, series: str | None) -> list[Source]:
-    found, damaged = scan(folder)
-    sources = _with_damage(_from_series(found, folder, name, series), damaged, folder, name)
+    scanned = scan(folder)
+    found = scanned.series
+    sources = _with_damage(_from_series(found, folder, name, series), scanned.damaged, folder, name)
     if series:
         return sources
     # Pictures beside DICOM slices are thumbnails, not cases.
@@ -121,19 +135,18 @@ def _with_damage(
         if folder not in reached:
             case = "_".join(folder.relative_to(root).parts) or root_name
             files = tuple(path for path, _ in damaged if path.parent == folder)
-            result.append(Source(case, files, "", str(error)))
+            result.append(Source(case, files, None, str(error)))
     return result
 
 
 def _from_series(found: Sequence[Series], root: Path, root_name: str, series: str | None) -> list[Source]:
     studies: dict[tuple[str, ...], list[Series]] = {}
+    copies = Counter(each.key for each in found)
     for each in found:
-        parts = _split_copies(each)
-        for part in parts:
-            first = part.slices[0]
-            # Anonymised studies often have no UID, and copies of a study share theirs.
-            place = () if first.study_instance_uid and len(parts) == 1 else (str(first.path.parent),)
-            studies.setdefault((first.patient_id, first.study_instance_uid, *place), []).append(part)
+        first = each.slices[0]
+        # Anonymised studies often have no UID, and copies of a study share theirs.
+        place = () if first.study_instance_uid and copies[each.key] == 1 else (str(first.path.parent),)
+        studies.setdefault((first.patient_id, first.study_instance_uid, *place), []).append(each)
     named = [(_study_name(members, root, root_name), key, members) for key, members in studies.items()]
     sources = []
     for name, key, members in named:
@@ -145,14 +158,6 @@ def _from_series(found: Sequence[Series], root: Path, root_name: str, series: st
     return sources
 
 
-def _split_copies(series: Series) -> list[Series]:
-    """The series, or one per folder where the same slices lie in several folders."""
-    folders = sorted({s.path.parent for s in series.slices})
-    if len(folders) == 1 or len({s.sop_instance_uid for s in series.slices}) == len(series.slices):
-        return [series]
-    return [Series(series.uid, tuple(s for s in series.slices if s.path.parent == f)) for f in folders]
-
-
 def _study_name(members: Sequence[Series], root: Path, root_name: str) -> str:
     parents = [str(s.path.parent) for each in members for s in each.slices]
     relative = Path(os.path.commonpath(parents)).relative_to(root)
@@ -161,15 +166,15 @@ def _study_name(members: Sequence[Series], root: Path, root_name: str) -> str:
 
 def _study_source(case: str, members: Sequence[Series], series: str | None) -> Source | None:
     if series:
-        members = [s for s in members if s.uid == series]
+        members = [s for s in members if series in (s.uid, s.key)]
         if not members:
             return None
-    paths = tuple(sorted(s.path for each in members for s in each.slices))
+    paths = tuple(sorted({s.path for each in members for s in each.slices}))
     if len(members) > 1:
         titles = "; ".join(s.title for s in members)
         error = f"the study holds {len(members)} series, expected one: {titles}; choose one with --series UID"
-        return Source(case, paths, "", error)
-    return Source(case, paths, members[0].uid)
+        return Source(case, paths, None, error)
+    return Source(case, paths, members[0])
 
 
 @contextlib.contextmanager
@@ -203,12 +208,12 @@ def read_source(source: Source) -> Volume:
     with _on_disk(source) as paths:
         if kind_of(paths[0]) in ("nifti", "itk", "raster"):
             return read_image(paths)
-        found = [s for s in find_series(paths) if s.uid == source.series_uid]
-        if not found:
-            raise ReadError(f"{source.case}: series {source.series_uid} is gone from {paths[0].parent}")
         from medseg.io.dicom import read_series
 
-        return channels_first(read_series(found[0], str(source.paths[0].parent)))
+        on_disk = dict(zip(source.paths, paths, strict=True))
+        series = _moved(source.series, lambda p: on_disk[p])
+        assert series is not None  # a source without a series has an error or another kind
+        return channels_first(read_series(series, str(source.paths[0].parent)))
 
 
 def input_hash(source: Source) -> str:

@@ -78,7 +78,7 @@ def test_spacing_along_k_is_the_mean_step_and_small_jitter_is_read(small_series)
 
 def test_noticeable_jitter_is_read_with_a_finding(small_series):
     volume = read(small_series(per_slice=lambda k: {"ImagePositionPatient": [0, 0, 2.0 * k + 0.06 * (k % 2)]}))
-    assert [f.kind for f in volume.findings] == ["uneven_slices"]
+    assert [f.kind for f in volume.findings] == ["spacing_jitter"]
 
 
 def test_integral_intercept_keeps_int16(small_series):
@@ -144,7 +144,7 @@ def test_other_files_in_the_folder_are_passed_over(small_series):
 def test_several_series_are_refused_and_named_and_one_can_be_chosen(small_series, tmp_path):
     small_series("study/a", SeriesInstanceUID="1.2.3", SeriesDescription="thin")
     small_series("study/b", SeriesInstanceUID="1.2.4", SeriesDescription="thick", RescaleIntercept=7)
-    with pytest.raises(ReadError, match=r"2 volumes.*1\.2\.3 \(CT 'thin', 6 files\).*1\.2\.4.*series=UID"):
+    with pytest.raises(ReadError, match=r"2 volumes.*1\.2\.3 \(CT 'thin', 6 images\).*1\.2\.4.*series=UID"):
         read(tmp_path / "study")
     assert read(tmp_path / "study", series="1.2.4").array[0, 0, 0] == 7
     with pytest.raises(ReadError, match=r"no series 9\.9.*1\.2\.3"):
@@ -154,10 +154,10 @@ def test_several_series_are_refused_and_named_and_one_can_be_chosen(small_series
 
 def test_read_all_names_what_it_could_not_read(small_series, tmp_path):
     small_series("study/a", SeriesInstanceUID="1.2.3")
-    small_series("study/b", SeriesInstanceUID="1.2.4", SamplesPerPixel=3)
+    small_series("study/b", SeriesInstanceUID="1.2.4", ImagePositionPatient=None)
     (volume,) = read_all(tmp_path / "study")
     assert [f.kind for f in volume.findings] == ["unreadable"]
-    assert "colour" in volume.findings[0].message
+    assert "lacks ImagePositionPatient" in volume.findings[0].message
 
 
 def test_a_zip_is_read_like_its_folder(small_series, tmp_path):
@@ -231,11 +231,21 @@ def test_left_stays_left_through_dicom(write_series, tmp_path):
 REFUSED = {
     "a missing slice": ({"per_slice": lambda k: {"ImagePositionPatient": [0, 0, 2.0 * (k + (k > 3))]}}, "missing"),
     "steps that creep": ({"per_slice": lambda k: {"ImagePositionPatient": [0, 0, 2.0 * k + 0.2 * k * k]}}, "evenly"),
-    "repeated positions": ({"per_slice": lambda k: {"ImagePositionPatient": [0, 0, 2.0 * (k // 2)]}}, "more than one"),
-    "gantry tilt": ({"per_slice": lambda k: {"ImagePositionPatient": [0, 0.3 * k, 2.0 * k]}}, "gantry tilt"),
-    "mixed orientation": (
+    "one place taken twice": (
+        {"per_slice": lambda k: {"ImagePositionPatient": [0, 0, 2.0 * (k - (k == 4))]}},
+        "different images",
+    ),
+    "places with nothing to tell them apart": (
+        {"per_slice": lambda k: {"ImagePositionPatient": [0, 0, 2.0 * (k // 2)], "InstanceNumber": 1}},
+        "different images at 3 position",
+    ),
+    "scattered slices": (
+        {"per_slice": lambda k: {"ImagePositionPatient": [0, 5.0 * (k == 3), 2.0 * k]}},
+        "no straight stack: IM0",
+    ),
+    "a stray orientation": (
         {"per_slice": lambda k: {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]} if k == 2 else {}},
-        "orientations",
+        r"2 volumes.*axial.*coronal, 5 x 4 pixels, IM0",
     ),
     "mixed pixel spacing": ({"per_slice": lambda k: {"PixelSpacing": [1, 1]} if k == 2 else {}}, "pixel spacings"),
     "mixed size": (
@@ -247,12 +257,11 @@ REFUSED = {
     "two frames": ({"per_slice": lambda k: {"FrameOfReferenceUID": f"1.2.{int(k > 2)}"}}, "2 frames of reference"),
     "no positions": ({"ImagePositionPatient": None}, "lacks ImagePositionPatient"),
     "no pixel spacing": ({"PixelSpacing": None}, "PixelSpacing"),
-    "colour": ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "colour"),
-    "multi-frame": ({"NumberOfFrames": 5}, "multi-frame"),
-    "a localizer": (
-        {"per_slice": lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]} if k == 0 else {}},
-        "localizer",
-    ),
+    "colour without its layout": ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "Planar Configuration"),
+    "frames without positions": ({"NumberOfFrames": 5}, r"IM0000\[1\].*lacks ImagePositionPatient"),
+    "a slope of nothing": ({"RescaleSlope": 0}, "RescaleSlope is 0"),
+    "a position that is no number": ({"ImagePositionPatient": ["nan", 0, 0]}, "ImagePositionPatient is"),
+    "impossible bits": ({"BitsStored": 20, "HighBit": 19}, "stores 20 bits"),
     "no unit vectors": ({"ImageOrientationPatient": [1, 1, 0, 0, 1, 0]}, "unit vectors"),
     "words for numbers": ({"PixelSpacing": None, "RescaleSlope": None, "Rows": 0, "Columns": 0}, "IM0"),
 }
@@ -271,8 +280,91 @@ def test_irregular_series_are_refused_in_one_line(small_series, what):
     assert "Doe" not in text
 
 
-def test_a_copy_of_a_slice_is_refused(small_series):
+def test_a_copy_of_a_slice_is_dropped_and_a_different_one_of_the_same_uid_refused(small_series):
     folder = small_series()
     shutil.copy(folder / "IM0002", folder / "copy_of_it")
-    with pytest.raises(MedsegError, match=r"more than one slice.*(IM0002|copy_of_it)"):
+    volume = read(folder)
+    np.testing.assert_array_equal(volume.array, np.arange(120).reshape(5, 4, 6))
+    assert [f.kind for f in volume.findings] == ["duplicate_slices"]
+    raw = bytearray((folder / "IM0002").read_bytes())
+    raw[-1] ^= 1
+    (folder / "copy_of_it").write_bytes(raw)
+    with pytest.raises(MedsegError, match=r"different images.*(IM0002|copy_of_it)"):
         read(folder)
+
+
+def test_a_gantry_tilt_gives_a_sheared_affine(small_series):
+    volume = read(small_series(per_slice=lambda k: {"ImagePositionPatient": [0, round(0.3 * k, 3), 2.0 * k]}))
+    assert [f.kind for f in volume.findings] == ["gantry_tilt"]
+    np.testing.assert_allclose(volume.affine[:3, 2], (0, -0.3, 2.0), atol=1e-6)
+
+
+def test_a_localizer_among_the_slices_is_dropped(small_series):
+    scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
+    volume = read(small_series(slices=7, per_slice=lambda k: scout if k == 6 else {}))
+    assert volume.shape == (5, 4, 6)
+    assert [f.kind for f in volume.findings] == ["localizer_dropped"]
+
+
+def gap(k):
+    return {"ImagePositionPatient": [0, 0, 2.0 * (k + (k > 3))]}
+
+
+def test_a_missing_slice_is_interpolated_or_ignored_where_asked(small_series):
+    folder = small_series(per_slice=gap)
+    volume = read(folder, irregular="resample")
+    assert (volume.shape, volume.spacing_mm[2]) == ((5, 4, 7), pytest.approx(2.0))
+    assert volume.array[0, 0].tolist() == [0, 1, 2, 3, 4, 4, 5]
+    assert [f.kind for f in volume.findings] == ["missing_slices"]
+    volume = read(folder, irregular="allow")
+    assert (volume.shape, volume.spacing_mm[2]) == ((5, 4, 6), pytest.approx(12 / 5))
+    assert [f.kind for f in volume.findings] == ["missing_slices"]
+    with pytest.raises(MedsegError, match="resample, allow"):
+        read(folder, irregular="guess")
+
+
+def test_a_refusal_says_its_kind_and_files(small_series):
+    with pytest.raises(MedsegError) as caught:
+        read(small_series(per_slice=gap))
+    assert caught.value.kind == "missing_slices"
+    assert len(caught.value.files) == 2
+
+
+def test_time_points_are_volumes_of_their_own(small_series):
+    folder = small_series(
+        slices=8,
+        per_slice=lambda k: {"ImagePositionPatient": [0, 0, 2.0 * (k % 4)], "TemporalPositionIdentifier": 1 + k // 4},
+    )
+    with pytest.raises(ReadError, match=r"2 volumes.*#1 \(CT, time point 1, 4 images\).*#2"):
+        read(folder)
+    first, second = read_all(folder)
+    assert [f.kind for f in first.findings] == ["time_points"]
+    np.testing.assert_array_equal(first.array[0, 0], range(4))
+    np.testing.assert_array_equal(second.array[0, 0], range(4, 8))
+    uid = second.metadata.series_instance_uid
+    np.testing.assert_array_equal(read(folder, series=f"{uid}#2").array, second.array)
+
+
+@pytest.mark.parametrize(("signed", "stored", "high"), [(0, 12, 11), (1, 12, 11), (0, 12, 15), (1, 10, 11)])
+def test_only_the_stored_bits_count(write_series, tmp_path, signed, stored, high):
+    values = np.random.default_rng(0).integers(-(2 ** (stored - 1)), 2 ** (stored - 1), (5, 4, 3))
+    values = values if signed else values + 2 ** (stored - 1)
+    junk = np.uint16(0xFFFF & ~(((1 << stored) - 1) << (high + 1 - stored)))
+    words = ((values.astype(np.int64) << (high + 1 - stored)) & 0xFFFF).astype(np.uint16)
+    mask = np.uint16(~junk & 0xFFFF)
+    write_series(
+        tmp_path,
+        (words & mask) | junk,
+        np.eye(4),
+        BitsStored=stored,
+        HighBit=high,
+        PixelRepresentation=signed,
+    )
+    np.testing.assert_array_equal(read(tmp_path).array, values)
+
+
+def test_padding_is_counted_and_kept_as_stored(small_series):
+    volume = read(small_series(PixelPaddingValue=5, RescaleIntercept=-1000))
+    assert [f.kind for f in volume.findings] == ["padding"]
+    assert volume.findings[0].message.startswith("1 voxels")
+    np.testing.assert_array_equal(volume.array, np.arange(120).reshape(5, 4, 6) - 1000)

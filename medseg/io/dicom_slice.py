@@ -1,0 +1,86 @@
+"""`SliceHeader`: what a DICOM file says about one image frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["MARKS", "SliceHeader", "shown"]
+
+# What tells apart the images of one series that lie at the same place, the most telling first.
+MARKS = ("image type", "stack", "time point", "echo", "b-value", "trigger time", "acquisition", "acquisition time")
+
+
+@dataclass(frozen=True, slots=True)
+class SliceHeader:
+    """One image frame. Positions and directions are DICOM's: LPS, millimetres.
+
+    `frame` counts from 0 within the file (0 in classic files), `frames` is how many the file holds. `marks` are the
+    values of `MARKS`, '' where absent. `illegal` names elements whose value breaks the standard but can be read.
+    `pixel_offset` is where the file's pixel data begins, -1 where only pydicom can say.
+    """
+
+    path: Path
+    frame: int
+    frames: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    frame_of_reference_uid: str
+    patient_id: str
+    modality: str
+    description: str
+    body_part: str
+    image_type: tuple[str, ...]
+    instance_number: int | None
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    pixel_spacing: tuple[float, ...]
+    detector_spacing: tuple[float, ...]
+    thickness: float
+    rows: int
+    columns: int
+    slope: float
+    intercept: float
+    has_modality_lut: bool
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    samples: int
+    photometric: str
+    padding: tuple[int, ...]
+    is_lossy: bool
+    transfer_syntax: str
+    pixel_offset: int
+    pixel_length: int
+    marks: tuple[str, ...]
+    illegal: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """File name, with the frame number (from 1, as DICOM counts) where the file holds several."""
+        return f"{self.path.name}[{self.frame + 1}]" if self.frames > 1 else self.path.name
+
+    @property
+    def is_localizer(self) -> bool:
+        """Whether ImageType says so (PS3.3 C.8.2.1.1.1)."""
+        return "LOCALIZER" in self.image_type
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether a pixel is a colour, directly or through a palette."""
+        return self.samples > 1 or self.photometric == "PALETTE COLOR"
+
+    @property
+    def stack_id(self) -> str:
+        """StackID of an enhanced frame, '' without one."""
+        return self.marks[MARKS.index("stack")]
+
+
+def shown(slices: Sequence[SliceHeader], limit: int = 4) -> str:
+    """The first few names of some frames."""
+    names = [s.name for s in slices]
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
