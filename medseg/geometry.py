@@ -156,7 +156,7 @@ def resample_array(array: Array, new_shape: Sequence[int], order: int) -> Array:
 
 
 def resample(volume: Volume, spacing_mm: Sequence[float], order: int = 1) -> Volume:
-    """The volume at (nearly) `spacing_mm`, outer edges kept.
+    """The volume at (nearly) `spacing_mm`, outer edges kept; a sheared one along its own axes, so it stays sheared.
 
     Args:
         volume: any volume with a known spacing.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medseg.io.atomic import write_text_atomic
 from medseg.preparation.grid import holds_whole_numbers
+from medseg.preparation.straight import empty_volume, is_orthogonal, straight_grid
 from medseg.volume import Finding, Volume
 
 __all__ = [
@@ -58,7 +59,8 @@ class CaseFingerprint:
     Args:
         name: of the case.
         stamp: hash of the files it was read from and how; another stamp means: read again.
-        shape, spacing_mm, spacing_known, orientation: of the native grid.
+        shape, spacing_mm, spacing_known, orientation: of the native grid; of a sheared one (gantry tilt): of the
+            orthogonal grid that covers it.
         modality: DICOM Modality, '' where the file has none.
         channels: grey levels per channel.
         label_voxels: label value -> voxels, background (0) included.
@@ -161,6 +163,9 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, ignor
 
     Returns:
         Its fingerprint.
+
+    Raises:
+        GeometryError: for an absurdly sheared grid.
     """
     # NIfTI arrays come with the first axis fastest; their transpose can be walked through without a copy.
     turned = labels.array.flags.f_contiguous and not labels.array.flags.c_contiguous
@@ -179,13 +184,17 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, ignor
         centroids = {int(v): (float(x), float(y), float(z)) for v, (x, y, z) in zip(found, world.T, strict=True)}
     labelled = positions if ignore is None else positions[values != ignore]
     channels = tuple(_channel(channel.T if turned else channel, labelled) for channel in image.array)
+    grid = image
+    if image.dims == 3 and image.spacing_known and not is_orthogonal(image.affine, image.shape):
+        affine, shape = straight_grid(image)
+        grid = empty_volume(shape, affine)
     return CaseFingerprint(
         name=name,
         stamp=stamp,
-        shape=image.shape,
-        spacing_mm=image.spacing_mm,
+        shape=grid.shape,
+        spacing_mm=grid.spacing_mm,
         spacing_known=image.spacing_known,
-        orientation=image.orientation,
+        orientation=grid.orientation,
         modality=image.metadata.modality,
         channels=channels,
         label_voxels=voxels,

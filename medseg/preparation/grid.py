@@ -1,4 +1,7 @@
-"""Between a case's own grid and the grid a network sees: reorient, then resample; and back."""
+"""Between a case's own grid and the grid a network sees: reorient, then resample; and back.
+
+A sheared grid (gantry tilt) becomes an orthogonal one in the same sampling step, `medseg.preparation.straight`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import GeometryError
-from medseg.geometry import Reorientation, describe, resample_array, resampled_shape
+from medseg.geometry import (
+    Reorientation,
+    describe,
+    resample_affine,
+    resample_array,
+    resample_like,
+    resampled_shape,
+)
+from medseg.preparation.straight import empty_volume, is_orthogonal, sample, straight_grid
 from medseg.volume import Volume
 
 if TYPE_CHECKING:
@@ -20,6 +31,21 @@ __all__ = ["GridMap", "holds_whole_numbers", "labels_to_network_grid", "map_to_n
 INT16 = np.iinfo(np.int16)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Straightening:
+    """Grids, without voxels, of an image that is sheared.
+
+    Args:
+        native: as read.
+        straight: the orthogonal grid that covers it; its axes are moved and resampled in place of the native ones.
+        network: what the network sees.
+    """
+
+    native: Volume
+    straight: Volume
+    network: Volume
+
+
 @dataclass(frozen=True, slots=True)
 class GridMap:
     """How a native grid became a network grid.
@@ -27,9 +53,11 @@ class GridMap:
     Args:
         reorientation: the axis moves, None for 2D images.
         native_shape: spatial shape as read.
-        oriented_shape: spatial shape after the axis moves, before resampling.
+        oriented_shape: spatial shape after the axis moves, before resampling; of a sheared image: of the orthogonal
+            grid that covers it.
         network_shape: spatial shape after resampling.
         network_spacing_mm: real spacing of the network grid (1 per pixel where none is known).
+        straightening: for a sheared image, else None.
     """
 
     reorientation: Reorientation | None
@@ -37,15 +65,18 @@ class GridMap:
     oriented_shape: tuple[int, ...]
     network_shape: tuple[int, ...]
     network_spacing_mm: tuple[float, ...]
+    straightening: Straightening | None = None
 
     def to_native(self, label_map: NDArray[Any]) -> NDArray[Any]:
         """A label map on `oriented_shape` with its axes moved back, so that it lies on the native grid.
+
+        Where that is sheared, each voxel gets the label (nearest) or the probability (linear) at its place.
 
         Resampling from `network_shape` to `oriented_shape` comes before this and belongs to inference, which does
         it on logits.
 
         Args:
-            label_map: array of `oriented_shape`.
+            label_map: array of `oriented_shape`; integers are labels, floats probabilities.
 
         Returns:
             Contiguous array of `native_shape`, same dtype.
@@ -57,15 +88,20 @@ class GridMap:
             raise GeometryError(f"label map of shape {label_map.shape} is not on the grid {self.oriented_shape}")
         if self.reorientation is None:
             return label_map
-        return np.ascontiguousarray(self.reorientation.undo(label_map))
+        array = self.reorientation.undo(label_map)
+        if self.straightening is not None:
+            order = 1 if array.dtype.kind == "f" else 0
+            volume = self.straightening.straight.with_array(array)
+            array = resample_like(volume, self.straightening.native, order).array
+        return np.ascontiguousarray(array, dtype=label_map.dtype)
 
 
 def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
     """Shapes and axis moves that bring a volume to the plan's grid; no voxel is touched.
 
     Raises:
-        GeometryError: for a 2D image where the plan is for volumes or the reverse, or an unknown spacing where the
-            plan resamples.
+        GeometryError: for a 2D image where the plan is for volumes or the reverse, an unknown spacing where the plan
+            resamples, or an absurdly sheared grid.
     """
     what = volume.metadata.source or "image"
     spatial_dims = 2 if plan.orientation is None else 3
@@ -73,13 +109,20 @@ def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
         raise GeometryError(
             f"{what} is a {volume.dims}D image ({describe(volume)}), but the plan is for {spatial_dims}D images"
         )
-    shape, spacing, move = volume.shape, volume.spacing_mm, None
+    seen, move = volume, None
+    shape, spacing = volume.shape, volume.spacing_mm
     if plan.orientation is not None:
         move = Reorientation.between(volume.affine, plan.orientation)
-        shape = tuple(shape[a] for a in move.axes)
-        spacing = tuple(spacing[a] for a in move.axes)
+        # Slices that are offset from one another are as good as straight ones to a net that sees them one by one.
+        if volume.spacing_known and not is_orthogonal(volume.affine, volume.shape, move.axes[: plan.dims]):
+            affine, straight_shape = straight_grid(volume)
+            seen = empty_volume(straight_shape, affine)
+            move = Reorientation.between(affine, plan.orientation)
+        shape = tuple(seen.shape[a] for a in move.axes)
+        spacing = tuple(seen.spacing_mm[a] for a in move.axes)
     if plan.spacing_mm is None:
-        return GridMap(move, volume.shape, shape, shape, spacing if volume.spacing_known else (1.0,) * volume.dims)
+        spacing = spacing if volume.spacing_known else (1.0,) * volume.dims
+        return GridMap(move, volume.shape, shape, shape, spacing, _straightening(volume, seen, move, shape))
     if not volume.spacing_known:
         raise GeometryError(
             f"{what} has no known spacing, but the plan resamples to {plan.spacing_mm} mm; convert it to a format that "
@@ -90,7 +133,17 @@ def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
     target[plan.dims :] = spacing[plan.dims :]
     network = resampled_shape(shape, spacing, target)
     real = tuple(n * s / m for n, s, m in zip(shape, spacing, network, strict=True))
-    return GridMap(move, volume.shape, shape, network, real)
+    return GridMap(move, volume.shape, shape, network, real, _straightening(volume, seen, move, network))
+
+
+def _straightening(
+    volume: Volume, seen: Volume, move: Reorientation | None, network_shape: tuple[int, ...]
+) -> Straightening | None:
+    if seen is volume or move is None:
+        return None
+    oriented_shape = tuple(seen.shape[a] for a in move.axes)
+    affine = resample_affine(move.move_affine(seen.affine, seen.shape), oriented_shape, network_shape)
+    return Straightening(empty_volume(volume.shape, volume.affine), seen, empty_volume(network_shape, affine))
 
 
 def to_network_grid(volume: Volume, plan: Plan) -> tuple[NDArray[Any], GridMap]:
@@ -115,8 +168,11 @@ def to_network_grid(volume: Volume, plan: Plan) -> tuple[NDArray[Any], GridMap]:
     grid = map_to_network_grid(volume, plan)
     array = volume.array if grid.reorientation is None else grid.reorientation.apply(volume.array, volume.channels)
     whole = _is_int16(array)
-    if grid.network_shape != grid.oriented_shape:
-        array = resample_array(array, grid.network_shape, order=1)
+    if grid.straightening is not None or grid.network_shape != grid.oriented_shape:
+        if grid.straightening is not None:
+            array = sample(volume, grid.straightening.network).array
+        else:
+            array = resample_array(array, grid.network_shape, order=1)
         whole = whole and all(each.kind != "zscore" for each in plan.normalization)
         array = np.rint(array) if whole else array
     return np.ascontiguousarray(array, dtype=np.int16 if whole else np.float32), grid
@@ -136,6 +192,8 @@ def labels_to_network_grid(volume: Volume, plan: Plan) -> NDArray[Any]:
         GeometryError: if the volume does not fit the plan.
     """
     grid = map_to_network_grid(volume, plan)
+    if grid.straightening is not None:
+        return np.ascontiguousarray(resample_like(volume, grid.straightening.network, order=0).array)
     array = volume.array if grid.reorientation is None else grid.reorientation.apply(volume.array)
     return np.ascontiguousarray(resample_array(array, grid.network_shape, order=0))
 

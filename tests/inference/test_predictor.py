@@ -103,6 +103,36 @@ def test_a_resampled_grid_comes_back_at_the_right_place(threshold_bundle):
     assert np.array_equal(labels.array, array)
 
 
+def test_a_tilted_study_is_segmented_at_the_right_place_in_the_patient(threshold_bundle):
+    # 24 slices that slide by 15 degrees along j, a ball of 14 mm in the middle.
+    shape, radius = (44, 50, 24), 14.0
+    affine = np.array([[0.9, 0, 0, -20], [0, 0.9, 2 * np.tan(np.radians(15)), 31], [0, 0, 2, 7], [0, 0, 0, 1]])
+    centre = affine @ [*(np.array(shape) - 1) / 2, 1.0]
+    index = np.indices(shape).reshape(3, -1)
+    places = affine[:3, :3] @ index + affine[:3, 3:]
+    ball = (np.linalg.norm(places - centre[:3, None], axis=0) <= radius).reshape(shape)
+    volume = Volume(
+        np.where(ball, 60, -1000).astype(np.int16), affine, findings=(Finding("gantry_tilt", "15 degrees"),)
+    )
+    window = ChannelPlan(kind="window", low=-1000, high=60, mean=-1000.0, std=1060.0)
+    for spacing in (None, (1.2, 1.0, 2.0)):
+        model = load_model(threshold_bundle(str(spacing), spacing_mm=spacing, normalization=(window,)), "cpu")
+        for orientation in ("RAS", "LPS", "SAR", "PIL"):
+            turned = reorient(volume, orientation)
+            labels = model.predict(turned)
+            assert (
+                labels.same_geometry(turned) and labels.array.dtype == np.uint8 and labels.findings == volume.findings
+            )
+            found = reorient(labels, "RAS").array > 0
+            assert 2 * (found & ball).sum() / (found.sum() + ball.sum()) >= 0.95
+            off = np.linalg.inv(affine[:3, :3]) @ (places[:, found.ravel()].mean(axis=1) - centre[:3])
+            assert np.abs(off).max() < 0.5
+        logits, grid = model.predict_logits(volume)
+        probabilities = model.to_probabilities(logits, grid, volume)
+        assert probabilities.shape == shape and probabilities.array.dtype == np.float16
+        assert ((probabilities.array[0] > 0.5) != (model.to_labels(logits, grid, volume).array > 0)).mean() < 0.03
+
+
 def test_folds_are_averaged(tmp_path):
     info = make_info(make_plan(spacing_mm=None), "inference_nets:build_threshold", {"spot": 1})
     folder = save_bundle(tmp_path / "m", info, {0: threshold_weights(2, 0.0), 3: threshold_weights(2, 1.0)})

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.linalg import polar
 
 from medseg.errors import GeometryError
 from medseg.geometry import reorient, resample
@@ -37,8 +38,7 @@ def plan_for(**changes) -> Plan:
 def head() -> tuple[Volume, Volume]:
     rng = np.random.default_rng(0)
     affine = np.array([[0.99, 0.1, 0, -8], [-0.1, 0.99, 0.05, 4], [0, -0.05, 2.0, 3], [0, 0, 0, 1.0]])
-    affine[:3, :3] /= np.linalg.norm(affine[:3, :3], axis=0)
-    affine[:3, :3] *= (1.0, 1.0, 2.0)
+    affine[:3, :3] = polar(affine[:3, :3])[0] * (1.0, 1.0, 2.0)
     image = Volume(rng.normal(size=(1, 9, 8, 7)).astype(np.float32), affine, channels=1)
     return image, image.with_array(rng.integers(0, 5, (9, 8, 7), dtype=np.uint8))
 

@@ -40,6 +40,29 @@ def test_a_prepared_case_holds_what_was_in_the_files(data) -> None:
         assert (case.labels[tuple(where.T)] == value).all()
 
 
+def test_a_tilted_case_is_prepared_on_a_straight_grid(data) -> None:
+    image = np.full((20, 18, 16), -1000.0, np.float32)
+    labels = np.zeros(image.shape, np.uint8)
+    labels[2:6, 4:10, 4:10], labels[12:17, 4:10, 4:10] = 1, 2
+    image[labels > 0] = 60
+    affine = np.eye(4)
+    affine[1, 2] = 0.25  # 14 degrees: the last of 16 slices lies 3.75 voxels further along j
+    data.write("tilted", image, labels, affine)
+    nearly = affine.copy()
+    nearly[1, 2] += 3e-4  # as a file of less precision may say
+    data.write("tilted", image, None, nearly)
+    made = data.prepare()
+    found = next(c for c in made.fingerprint.cases if c.name == "tilted")
+    assert (found.shape, found.spacing_mm, found.orientation) == ((20, 22, 16), (1.0, 1.0, 1.0), "RAS")
+    assert found.label_voxels == {0: 5436, 1: 144, 2: 180}, "labels are counted as they were drawn"
+    case = open_case(made.cases["tilted"])
+    assert case.image.shape == (1, 20, 22, 16) and case.labels.shape == (20, 22, 16)
+    # Whole rows move, so that every box keeps its volume, and image and labels still agree.
+    assert case.label_voxels == {0: 20 * 22 * 16 - 144 - 180, 1: 144, 2: 180}
+    assert ((case.image[0] > -470) == (case.labels > 0)).all()
+    assert case.image[0, :, 0, -1].max() == case.image[0, :, -1, 0].max() == -1000
+
+
 def test_progress_counts_every_case_twice(data) -> None:
     calls: list[tuple[int, int, str]] = []
     data.prepare(lambda *call: calls.append(call))
