@@ -43,13 +43,17 @@ def write_objects(folder: Path, phantom: Phantom) -> None:
 
 
 def write_strangers(folder: Path) -> None:
-    """Files that are no DICOM, some of them under the names of slices."""
+    """Files that are no DICOM and do not say they were."""
     (folder / "notes.txt").write_text("head first, table moved by hand")
-    (folder / "IM9000.dcm").write_text("this was never an image")
     (folder / "IM9001").write_bytes(bytes(np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8)))
     (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(200))
-    (folder / "empty.dcm").write_bytes(b"")
+    (folder / "IM9002").write_bytes(b"")
     (folder / ".DS_Store").write_bytes(bytes(100))
+
+
+def write_pretender(folder: Path) -> None:
+    """A text under the name of a slice: it may once have been one, so nobody can say that nothing is lost."""
+    (folder / "IM9000.dcm").write_text("this was never an image")
 
 
 def strip_preamble(path: Path, with_meta: bool) -> None:
