@@ -7,13 +7,27 @@ from typing import Literal
 
 from medseg.errors import ReadError
 
-__all__ = ["READABLE", "Kind", "has_dicom_magic", "image_files", "is_hidden", "kind_of", "stem_of"]
+__all__ = [
+    "READABLE",
+    "Kind",
+    "has_dicom_magic",
+    "header_file_of",
+    "image_files",
+    "is_hidden",
+    "kind_of",
+    "stem_of",
+    "voxel_file_of",
+]
 
 Kind = Literal["nifti", "itk", "raster", "dicom", "zip", ""]
 
 _KINDS: dict[str, Kind] = {
     ".nii.gz": "nifti",
     ".nii": "nifti",
+    ".hdr.gz": "nifti",
+    ".hdr": "nifti",
+    ".img.gz": "nifti",
+    ".img": "nifti",
     ".nrrd": "itk",
     ".nhdr": "itk",
     ".mha": "itk",
@@ -28,7 +42,12 @@ _KINDS: dict[str, Kind] = {
     ".ima": "dicom",
     ".zip": "zip",
 }
-READABLE = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), PNG, JPEG, TIFF, DICOM or a zip"
+# Suffixes of voxels whose header lies in a file of its own; DICOM files are called .img, too.
+_VOXELS = {".img": (".hdr",), ".img.gz": (".hdr.gz", ".hdr")}
+READABLE = (
+    "NIfTI (.nii, .nii.gz), Analyze (.hdr with .img), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), PNG, JPEG, TIFF, "
+    "DICOM or a zip"
+)
 
 
 def _suffix_of(path: Path) -> str:
@@ -37,8 +56,29 @@ def _suffix_of(path: Path) -> str:
 
 
 def kind_of(path: Path) -> Kind:
-    """The reader that the suffix asks for; '' where the suffix says nothing (DICOM files often have none)."""
-    return _KINDS.get(_suffix_of(path), "")
+    """The reader that the suffix asks for; '' where the suffix says nothing (DICOM files often have none).
+
+    An `.img` is the second half of a pair where its `.hdr` lies beside it, and says nothing elsewhere.
+    """
+    suffix = _suffix_of(path)
+    if suffix in _VOXELS and header_file_of(path) is None:
+        return ""
+    return _KINDS.get(suffix, "")
+
+
+def voxel_file_of(header: Path) -> Path | None:
+    """The `.img` or `.img.gz` that belongs to an `.hdr`; None where there is none."""
+    return _beside(header, (".img", ".img.gz"))
+
+
+def header_file_of(voxels: Path) -> Path | None:
+    """The `.hdr` or `.hdr.gz` that belongs to an `.img`; None where there is none."""
+    return _beside(voxels, _VOXELS.get(_suffix_of(voxels), ()))
+
+
+def _beside(path: Path, suffixes: tuple[str, ...]) -> Path | None:
+    names = [stem_of(path) + made for suffix in suffixes for made in (suffix, suffix.upper())]
+    return next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
 
 
 def stem_of(path: Path) -> str:
@@ -70,6 +110,17 @@ def has_dicom_magic(path: Path) -> bool:
 
 
 def image_files(folder: Path, recursive: bool = False) -> list[Path]:
-    """The NIfTI, NRRD, MetaImage, PNG, JPEG and TIFF files of a folder, sorted; hidden ones left out."""
+    """The NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG and TIFF files of a folder, sorted; hidden ones left out.
+
+    A pair of `.hdr` and `.img` counts once, by its header; a header without voxels not at all, as other programs use
+    that suffix for other things.
+    """
     found = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(p for p in found if kind_of(p) in ("nifti", "itk", "raster") and not is_hidden(p) and p.is_file())
+    return sorted(p for p in found if _is_image(p) and not is_hidden(p) and p.is_file())
+
+
+def _is_image(path: Path) -> bool:
+    suffix = _suffix_of(path)
+    if suffix in (".hdr", ".hdr.gz"):
+        return voxel_file_of(path) is not None
+    return suffix not in _VOXELS and _KINDS.get(suffix) in ("nifti", "itk", "raster")

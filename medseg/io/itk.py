@@ -1,8 +1,11 @@
-"""NRRD and MetaImage by SimpleITK: LPS on disk and in ITK, RAS+ from here on."""
+"""NRRD and MetaImage: LPS on disk, RAS+ from here on.
+
+Reading is our own (`nrrd`, `metaimage`), as ITK crashes on some damaged headers and hands out half-read voxels after
+others; writing is SimpleITK's.
+"""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,79 +15,26 @@ from numpy.typing import NDArray
 from medseg.errors import ReadError, WriteError
 from medseg.geometry import flip_lps_ras
 from medseg.io.atomic import atomic_path
-from medseg.volume import Metadata, Volume
+from medseg.volume import Volume
 
 __all__ = ["read_itk", "write_itk"]
 
 
 def read_itk(path: Path) -> Volume:
-    """A NRRD or MetaImage file, axes `[i, j, k]` in ITK's order; vector voxels become leading channels.
+    """A NRRD or MetaImage file as it lies on disk, axes in ITK's order; several values per voxel become channels.
 
     Raises:
-        ReadError: damaged file, missing data file, complex numbers, or more axes than channels explain.
+        ReadError: damaged header, missing, cut or damaged voxels, complex numbers, or more axes than channels explain.
     """
-    import SimpleITK as sitk
-
     if not path.is_file():
         raise ReadError(f"{path} does not exist")
-    _check_stream(path)
-    try:
-        image: Any = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise ReadError(f"{path} cannot be read ({_reason(error)}); convert or download it again") from None
-    array = sitk.GetArrayFromImage(image)
-    if array.dtype.kind == "c":
-        raise ReadError(f"{path} holds complex numbers; write their magnitude into a file of its own first")
-    channels = image.GetNumberOfComponentsPerPixel()
-    dims = image.GetDimension()
-    # GetArrayFromImage gives [(t,) k, j, i (, component)].
-    if channels > 1 or image.GetPixelIDValue() >= sitk.sitkVectorUInt8:
-        array = np.moveaxis(array, -1, 0)
-        array = array.transpose(0, *range(array.ndim - 1, 0, -1))
-        channels = array.shape[0]
-    else:
-        array, channels = array.T, 0
-    if dims == 4:
-        if channels:
-            raise ReadError(f"{path} has four axes and vector voxels; split it into volumes first")
-        array, dims = np.moveaxis(array, -1, 0), 3
-        channels = array.shape[0]
-        if channels == 1:
-            array, channels = array[0], 0
-    affine = np.eye(4)
-    direction = np.array(image.GetDirection()).reshape(image.GetDimension(), -1)[:dims, :dims]
-    affine[:dims, :dims] = direction * np.array(image.GetSpacing())[:dims]
-    affine[:dims, 3] = image.GetOrigin()[:dims]
-    return Volume(array, flip_lps_ras(affine), channels, Metadata(source=str(path)))
+    if path.suffix.lower() in (".nrrd", ".nhdr"):
+        from medseg.io.nrrd import read_nrrd
 
+        return read_nrrd(path)
+    from medseg.io.metaimage import read_metaimage
 
-def _check_stream(path: Path) -> None:
-    """Refuse damaged compressed voxels: ITK only prints a line and hands out what it could decompress."""
-    from isal import igzip, isal_zlib
-
-    decompress: dict[str, Any] = {"gzip": igzip.decompress, "zlib": isal_zlib.decompress}
-    damaged: Any = (EOFError, isal_zlib.error, igzip.BadGzipFile)
-    try:
-        raw = path.read_bytes()
-        head, voxels, kind = raw, b"", ""
-        if path.suffix.lower() == ".nrrd":
-            blank = re.search(rb"\r?\n\r?\n", raw)
-            head, voxels = (raw[: blank.start()], raw[blank.end() :]) if blank else (raw, b"")
-            kind = (
-                "gzip"
-                if blank and b"encoding: gz" in head and b"data file:" not in head and b"datafile:" not in head
-                else ""
-            )
-        elif path.suffix.lower() == ".mha":
-            head, mark, voxels = raw.partition(b"ElementDataFile = LOCAL")
-            voxels = voxels.partition(b"\n")[2]
-            kind = "zlib" if mark and b"CompressedData = True" in head else ""
-        if kind:
-            decompress[kind](voxels)
-    except damaged as error:
-        raise ReadError(f"{path} is damaged or cut short ({error}); copy or download it again") from None
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
+    return read_metaimage(path)
 
 
 def _reason(error: RuntimeError) -> str:

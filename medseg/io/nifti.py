@@ -1,10 +1,13 @@
-"""NIfTI-1 and NIfTI-2, single files, plain or gzipped.
+"""NIfTI-1, NIfTI-2 and Analyze 7.5: single files and pairs, plain or gzipped.
 
-Header by nibabel, voxels straight from the buffer. The affine is the sform where its code is set, else the qform.
+The header is understood first (`nifti_header`, `analyze`); the voxels then go straight into the array they stay in.
 """
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,182 +15,124 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import ReadError, WriteError
+from medseg.errors import GeometryError, ReadError, WriteError
+from medseg.io.analyze import parse_analyze
 from medseg.io.atomic import atomic_path
+from medseg.io.formats import header_file_of, stem_of, voxel_file_of
+from medseg.io.nifti_header import StoredImage, parse_nifti
+from medseg.io.streams import VoxelBlock, is_gzip, read_block, read_start
 from medseg.volume import Finding, Metadata, Volume
 
 __all__ = ["read_nifti", "write_nifti"]
 
 Array = NDArray[Any]
 _SCANNER = 1
-_MILLIMETRES = {"meter": 1e3, "micron": 1e-3}
+# Voxels that are scaled at a time, so that doubles of a whole volume never exist.
+_PIECE = 1 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 def read_nifti(path: Path) -> Volume:
-    """A NIfTI file as it lies on disk, with scaling applied.
+    """A NIfTI or Analyze file as it lies on disk, with scaling applied.
 
     Integers stay integers unless the header scales them by a fraction. A fourth (or fifth) axis becomes leading
-    channels; a file with two axes gives a 2D volume.
+    channels, with a finding `time_points` where it is time; a file with two axes gives a 2D volume. An affine with a
+    negative determinant is kept as it is.
+
+    Args:
+        path: `.nii`, `.nii.gz`, or the `.hdr` or `.img` of a pair.
 
     Raises:
-        ReadError: truncated or damaged file, no usable affine, complex numbers, or more axes than channels explain.
+        ReadError: truncated or damaged file, no usable affine, complex numbers, more axes than channels explain, or
+            more voxels than the memory can take.
     """
-    raw = _bytes_of(path)
-    header = _header_of(raw, path)
-    array, channels = _channels_first(_stored_values(raw, header, path), path)
-    array = _scaled(array, header)
-    affine, known, findings = _affine_of(header, path)
-    return Volume(array, affine, channels, Metadata(source=str(path)), findings, spacing_known=known)
-
-
-def _bytes_of(path: Path) -> bytes:
-    from isal import igzip, isal_zlib
-
-    decompress: Any = igzip.decompress
-    damaged: Any = (EOFError, isal_zlib.error, igzip.BadGzipFile)
-
+    head = header_file_of(path) or path
+    raw = read_start(head, 540, "gzip" if is_gzip(head) else "raw")
+    paired = head.name.lower().endswith((".hdr", ".hdr.gz"))
+    is_nifti = raw[4:7] in (b"n+2", b"ni2") or raw[344:347] in (b"n+1", b"ni1")
+    stored = parse_analyze(raw, head) if paired and not is_nifti else parse_nifti(raw, head)
+    voxels = voxel_file_of(head) if stored.in_second_file else head
+    if voxels is None:
+        raise ReadError(f"{head} has no voxels beside it; expected {stem_of(head)}.img in the same folder")
+    zipped = is_gzip(voxels)
+    # Before decompression the place of the voxels is not known, so all up to them is dropped after it.
+    place = {"skip": stored.offset} if zipped else {"offset": stored.offset}
+    block = VoxelBlock(voxels, stored.dtype, math.prod(stored.shape), "gzip" if zipped else "raw", **place)
+    flat, surplus = read_block(block)
+    findings = list(stored.findings)
+    if surplus:
+        text = f"{voxels} holds more voxels than its header of shape {stored.shape} promises; the rest is left out"
+        findings.append(Finding("surplus_data", text, (str(voxels),)))
+    array, channels = _arranged(_scaled(_plain(flat), stored), stored, path)
+    metadata = Metadata(source=str(path))
     try:
-        raw = path.read_bytes()
-        # The magic number decides, as files are often named .nii.gz without being compressed, and the reverse.
-        return bytes(decompress(raw)) if raw[:2] == b"\x1f\x8b" else raw
-    except damaged as error:
-        raise ReadError(f"{path} is damaged or cut short ({error}); copy or download it again") from None
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
+        return Volume(array, stored.affine, channels, metadata, tuple(findings), spacing_known=stored.spacing_known)
+    except GeometryError as error:
+        raise ReadError(f"{path} cannot be used: {error}") from None
 
 
-def _header_of(raw: bytes, path: Path) -> Any:
-    import nibabel as nib
-    from nibabel.spatialimages import HeaderDataError
-    from nibabel.wrapstruct import WrapStructError
-
-    sizes = {int.from_bytes(raw[:4], "little"), int.from_bytes(raw[:4], "big")}
-    if not sizes & {348, 540}:
-        raise ReadError(f"{path} is not a NIfTI file: its header does not begin with 348 or 540; check what it is")
-    kind = nib.Nifti2Header if 540 in sizes else nib.Nifti1Header
-    try:
-        return kind.from_fileobj(BytesIO(raw))
-    except (HeaderDataError, WrapStructError, ValueError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ReadError(f"{path} has a damaged NIfTI header ({reason}); convert or download it again") from None
-
-
-def _stored_values(raw: bytes, header: Any, path: Path) -> Array:
-    shape, dtype = header.get_data_shape(), header.get_data_dtype()
-    offset, count = int(header.get_data_offset()), int(np.prod(shape, dtype=np.int64))
-    if len(shape) < 2 or min(shape) < 1:
-        raise ReadError(f"{path} has shape {shape}: expected at least two axes, none of them empty")
-    if dtype.kind == "c":
-        raise ReadError(f"{path} holds complex numbers; write their magnitude into a file of its own first")
-    if len(raw) < offset + count * dtype.itemsize:
-        raise ReadError(
-            f"{path} is cut short: its header promises {count * dtype.itemsize} bytes of voxels, "
-            f"{max(len(raw) - offset, 0)} are there; copy or download it again"
-        )
-    array: Array = np.frombuffer(raw, dtype, count, offset).reshape(shape, order="F")
-    if dtype.names:
+def _plain(flat: Array) -> Array:
+    if flat.dtype.names:
         # RGB and RGBA voxels; alpha carries no anatomy.
-        return np.stack([array[name] for name in ("R", "G", "B")], axis=-1)
-    if dtype.kind == "f" and dtype.itemsize > 8:
-        return array.astype(np.float64)
-    if not dtype.isnative or not array.flags.aligned:
-        return array.astype(dtype.newbyteorder("="))
-    return array
+        return np.stack([flat[name] for name in ("R", "G", "B")])
+    return flat.astype(np.float64) if flat.dtype.kind == "f" and flat.dtype.itemsize > 8 else flat
 
 
-def _channels_first(array: Array, path: Path) -> tuple[Array, int]:
-    if array.ndim <= 3:
-        return array, 0
-    extra = [n for n in array.shape[3:] if n > 1]
-    if len(extra) > 1:
-        raise ReadError(f"{path} has shape {array.shape}: at most one axis of channels is understood; split it first")
-    if not extra:
-        return array.reshape(array.shape[:3], order="F"), 0
-    return np.moveaxis(array.reshape((*array.shape[:3], extra[0]), order="F"), -1, 0), extra[0]
-
-
-def _scaled(array: Array, header: Any) -> Array:
-    slope, inter = header.get_slope_inter()
-    slope, inter = 1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter)
+def _scaled(flat: Array, stored: StoredImage) -> Array:
+    slope, inter = stored.slope, stored.inter
     if (slope, inter) == (1.0, 0.0):
-        return array
-    if array.dtype.kind in "iu" and slope.is_integer() and inter.is_integer():
-        ends = [int(v) * int(slope) + int(inter) for v in (array.min(), array.max())]
-        for dtype in (array.dtype, np.dtype(np.int16), np.dtype(np.int32), np.dtype(np.int64)):
+        return flat
+    if flat.dtype.kind in "iu" and slope.is_integer() and inter.is_integer() and max(abs(slope), abs(inter)) < 2**31:
+        ends = [int(v) * int(slope) + int(inter) for v in (flat.min(), flat.max())]
+        for dtype in (flat.dtype, np.dtype(np.int16), np.dtype(np.int32), np.dtype(np.int64)):
             info = np.iinfo(dtype)
             if info.min <= min(ends) and max(ends) <= info.max:
-                return (array.astype(np.int64) * int(slope) + int(inter)).astype(dtype)
-    # Doubles first: a slope of 2.3e-10 on 32-bit integers loses the labels in single precision.
-    scaled = array.astype(np.float64)
-    scaled *= slope
-    scaled += inter
-    return scaled if array.dtype == np.float64 else scaled.astype(np.float32)
+                out = flat if dtype == flat.dtype else np.empty(flat.shape, dtype)
+                if slope != 1 or out is not flat:
+                    np.multiply(flat, int(slope), out=out, dtype=np.int64, casting="unsafe")
+                return np.add(out, int(inter), out=out, dtype=np.int64, casting="unsafe")
+    out = np.empty(flat.shape, np.float64 if flat.dtype == np.float64 else np.float32)
+    pieces = (out.reshape(-1), flat.reshape(-1))
+    with np.errstate(all="ignore"):
+        for start in range(0, flat.size, _PIECE):
+            here = slice(start, start + _PIECE)
+            # Doubles first: a slope of 2.3e-10 on 32-bit integers loses the labels in single precision.
+            pieces[0][here] = pieces[1][here].astype(np.float64) * slope + inter
+    return out
 
 
-def _affine_of(header: Any, path: Path) -> tuple[NDArray[np.float64], bool, tuple[Finding, ...]]:
-    from nibabel.spatialimages import HeaderDataError
-
-    findings = []
-    candidates: dict[str, NDArray[np.float64]] = {}
-    try:
-        if int(header["sform_code"]) > 0:
-            candidates["sform"] = header.get_sform()
-        if int(header["qform_code"]) > 0:
-            candidates["qform"] = header.get_qform()
-    except (HeaderDataError, ValueError) as error:
-        findings.append(Finding("damaged_qform", f"the qform of {path} cannot be used: {error}", (str(path),)))
-    usable = {name: affine for name, affine in candidates.items() if _is_usable(affine)}
-    known = True
-    if usable:
-        name, affine = next(iter(usable.items()))
-        if name != "sform" and "sform" in candidates:
-            findings.append(
-                Finding("damaged_sform", f"the sform of {path} is singular; its qform is used", (str(path),))
-            )
-        if len(usable) == 2:
-            size = np.array([*header.get_data_shape()[:3], 1, 1])[:3]
-            apart = float(np.abs((usable["sform"] - usable["qform"]) @ np.diag([*size, 1.0])).max())
-            if apart > 0.5:
-                text = f"sform and qform of {path} differ by up to {apart:.2f} mm; the sform is used"
-                findings.append(Finding("sform_qform_differ", text, (str(path),)))
-    elif candidates:
-        raise ReadError(f"{path} has a singular {' and '.join(candidates)}: no position in the patient can be found")
-    else:
-        zooms = np.array([*map(float, header.get_zooms()), 1.0, 1.0])[:3]
-        if not (np.isfinite(zooms).all() and (zooms > 0).all()):
-            raise ReadError(f"{path} has no orientation and a spacing of {tuple(zooms)}; expected positive numbers")
-        affine = np.diag([*zooms, 1.0])
-        known = bool((zooms != 1).any()) or int(header["xyzt_units"]) & 7 != 0
-        text = (
-            f"{path} does not say how it lies in the patient (sform_code and qform_code are 0); its axes are taken "
-            "as right, anterior, superior"
-        )
-        if known:
-            findings.append(Finding("no_orientation", text, (str(path),)))
-    unit = {1: "meter", 3: "micron"}.get(int(header["xyzt_units"]) & 7)
-    if unit:
-        affine = np.diag([*[_MILLIMETRES[unit]] * 3, 1.0]) @ affine
-        findings.append(Finding("unit", f"{path} is in {unit}s; converted to mm", (str(path),)))
-    return np.asarray(affine, dtype=np.float64), known, tuple(findings)
-
-
-def _is_usable(affine: NDArray[np.float64]) -> bool:
-    return bool(np.isfinite(affine).all()) and abs(float(np.linalg.det(affine))) > 1e-12
+def _arranged(flat: Array, stored: StoredImage, path: Path) -> tuple[Array, int]:
+    """Channels first, from the flat array (or one per colour) in the order on disk."""
+    shape = stored.shape
+    extra = [n for n in shape[3:] if n > 1]
+    if len(extra) > bool(flat.ndim == 1):
+        raise ReadError(f"{path} has shape {shape}: at most one axis of channels is understood; split it first")
+    spatial = shape[:3]
+    if flat.ndim == 2:
+        return np.moveaxis(flat.T.reshape((*spatial, len(flat)), order="F"), -1, 0), len(flat)
+    if not extra:
+        return flat.reshape(spatial, order="F"), 0
+    return np.moveaxis(flat.reshape((*spatial, extra[0]), order="F"), -1, 0), extra[0]
 
 
 def write_nifti(volume: Volume, path: Path) -> None:
-    """Write `.nii` or `.nii.gz`; the same volume gives the same bytes on every run.
+    """Write `.nii` or `.nii.gz`; channels become the fourth axis. Equal volumes give equal bytes.
 
-    Channels become the fourth axis. Volumes without a known spacing get no orientation code and no unit.
+    Sform and qform both hold the affine; a sheared one, which a quaternion cannot express, the sform alone. Unsigned,
+    signed and floating types are kept; bool becomes uint8, float16 float32, 64-bit integers int32 where they fit.
 
     Raises:
-        WriteError: disk full, no permission, or a dtype that NIfTI does not hold.
+        WriteError: disk full, no permission, values that NIfTI does not hold, or a pair of files.
     """
     import nibabel as nib
 
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise WriteError(f"cannot write {path}: pairs of .hdr and .img are only read; write .nii.gz instead")
     array = np.moveaxis(volume.array, 0, -1) if volume.channels else volume.array
     if volume.channels and volume.dims == 2:
         array = array[:, :, None, :]
+    if array.size == 0:
+        raise WriteError(f"cannot write {path}: the volume of shape {volume.shape} holds no voxels")
     dtype = _writable_dtype(array, path)
     kind: Any = nib.Nifti1Header if max(array.shape) < 2**15 else nib.Nifti2Header
     header = kind()
@@ -208,23 +153,38 @@ def write_nifti(volume: Volume, path: Path) -> None:
     start = head.getvalue().ljust(
         int(header.get_data_offset()) or (540 if kind is nib.Nifti2Header else 348) + 4, b"\0"
     )
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb", buffering=0) as file:
         if not path.name.lower().endswith(".gz"):
-            _write_voxels(file, start, array, dtype)
+            _write_all(file, start, array, dtype)
             return
-        from isal import igzip
+        from isal import igzip_threaded
 
-        # No name and no time in the gzip header: equal volumes must give equal bytes.
-        gzip_file: Any = igzip.IGzipFile
-        with gzip_file(filename="", mode="wb", compresslevel=2, fileobj=file, mtime=0) as zipped:
-            _write_voxels(zipped, start, array, dtype)
+        # No name and no time get into the gzip header, and blocks of one size are compressed each on its own: equal
+        # volumes give equal bytes, whatever the number of threads.
+        opened: Any = igzip_threaded.open
+        threads = min(4, os.cpu_count() or 1)
+        with opened(file, "wb", compresslevel=2, threads=threads, block_size=_BLOCK_BYTES) as zipped:
+            _write_all(zipped, start, array, dtype)
 
 
-def _write_voxels(file: Any, start: bytes, array: Array, dtype: np.dtype[Any]) -> None:
-    file.write(start)
-    # Slab by slab along the slowest axis, so that no second copy of a large volume is made.
-    for slab in np.moveaxis(array, -1, 0):
-        file.write(np.ascontiguousarray(slab.T, dtype=dtype).tobytes())
+def _write_all(file: Any, start: bytes, array: Array, dtype: np.dtype[Any]) -> None:
+    for piece in (memoryview(start), *_voxel_pieces(array, dtype)):
+        done = 0
+        while done < len(piece):
+            done += file.write(piece[done:])
+
+
+def _voxel_pieces(array: Array, dtype: np.dtype[Any]) -> Iterator[memoryview]:
+    """The voxels in the order on disk, some slices at a time, so that no second copy of a large volume is made."""
+    depth = max(1, _BLOCK_BYTES // max(1, array[..., 0].size * dtype.itemsize))
+    # Where slices lie interleaved, each fetch from memory brings parts of several, so many are taken out at once.
+    # The pieces stay the same, as the compressed bytes depend on where they are cut.
+    taken = depth if array.flags.f_contiguous else depth * max(1, 32 // depth)
+    for first in range(0, array.shape[-1], taken):
+        slab = np.asarray(array[..., first : first + taken], dtype=dtype, order="F")
+        for k in range(0, slab.shape[-1], depth):
+            piece: Any = slab[..., k : k + depth].reshape(-1, order="F").view(np.uint8)
+            yield memoryview(piece)
 
 
 def _writable_dtype(array: Array, path: Path) -> np.dtype[Any]:
@@ -232,7 +192,7 @@ def _writable_dtype(array: Array, path: Path) -> np.dtype[Any]:
         return np.dtype(np.uint8)
     if array.dtype == np.float16:
         return np.dtype(np.float32)
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size:
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
         # Many viewers do not open 64-bit integers.
         fits = array.min() >= np.iinfo(np.int32).min and array.max() <= np.iinfo(np.int32).max
         return np.dtype(np.int32) if fits else array.dtype
