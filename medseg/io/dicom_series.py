@@ -98,9 +98,13 @@ def find_series(source: Path | Iterable[Path]) -> list[Series]:
 
 
 def _by_folder_of_copies(frames: list[SliceHeader]) -> list[list[SliceHeader]]:
-    """The frames, or those of each folder where the same images lie in several folders."""
+    """The frames, or those of each folder where the same images lie in folders side by side.
+
+    Those are copies of a study; copies in a folder below are a backup among the slices, to be dropped like any copy.
+    """
     folders = sorted({f.path.parent for f in frames})
-    if len(folders) == 1 or len({(f.sop_instance_uid, f.frame) for f in frames}) == len(frames):
+    nested = all(folder.is_relative_to(folders[0]) for folder in folders)
+    if nested or len({(f.sop_instance_uid, f.frame) for f in frames}) == len(frames):
         return [frames]
     return [[f for f in frames if f.path.parent == folder] for folder in folders]
 
