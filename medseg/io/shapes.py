@@ -1,0 +1,245 @@
+"""From drawn shapes to a label map: masks painted one over the other, classes to values in a reported table.
+
+Readers hand over one `Picture` per image, whose shapes come in painting order, each already a mask on the pixels it
+covers. Which pixels those are is the tool's own rule and written down in the reader of that tool.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import AnnotationError, ConfigError
+from medseg.volume import Finding, Metadata, Volume
+
+__all__ = [
+    "MAX_PIXELS",
+    "Annotated",
+    "ClassTable",
+    "Notes",
+    "Patch",
+    "Picture",
+    "Shape",
+    "check_size",
+    "natural",
+    "paint",
+]
+
+Mask = NDArray[np.bool_]
+
+# 16384 x 16384: above every photograph and slice, below what a typing error or a damaged digit asks for.
+MAX_PIXELS = 2**28
+_MAX_STACK = 2**30
+# Shapes may cover each other, but a file that paints thousands of full images is made to hang its reader.
+_MAX_PAINTED = 2**32
+# Names that tools give to "no class": CVAT's and Labelme's mask exports paint them with 0.
+_BACKGROUND = frozenset({"background", "_background_", "__background__"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patch:
+    """A mask on part of an image: `mask` is (rows, columns), its first pixel lies at row `top`, column `left`."""
+
+    mask: Mask
+    top: int
+    left: int
+
+    @classmethod
+    def empty(cls) -> Patch:
+        """No pixel at all."""
+        return cls(np.zeros((0, 0), np.bool_), 0, 0)
+
+    @classmethod
+    def clipped(cls, mask: Mask, top: int, left: int, height: int, width: int) -> Patch:
+        """The part of a mask that lies inside an image of `height` x `width`."""
+        first_row, first_column = max(-top, 0), max(-left, 0)
+        last_row, last_column = min(mask.shape[0], height - top), min(mask.shape[1], width - left)
+        if first_row >= last_row or first_column >= last_column:
+            return cls.empty()
+        return cls(mask[first_row:last_row, first_column:last_column], top + first_row, left + first_column)
+
+    def on_box(self, top: int, left: int, rows: int, columns: int) -> Mask:
+        """The mask seen through a box of the image: (rows, columns)."""
+        seen = np.zeros((rows, columns), np.bool_)
+        moved = Patch.clipped(self.mask, self.top - top, self.left - left, rows, columns)
+        height, width = moved.mask.shape
+        seen[moved.top : moved.top + height, moved.left : moved.left + width] = moved.mask
+        return seen
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One drawn object: its class, its pixels, and, in a video, its frame."""
+
+    label: str
+    patch: Patch
+    frame: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image or video as the tool describes it. `frames` is 0 for a 2D image; `shapes` can be read only once."""
+
+    name: str
+    width: int
+    height: int
+    frames: int
+    shapes: Iterator[Shape]
+    notes: Notes
+    ordered: bool = True
+
+
+class Notes:
+    """Collects what a reader leaves out, by kind, so that a thousand points become one finding."""
+
+    __slots__ = ("_counts", "_file")
+
+    def __init__(self, file: Path) -> None:
+        self._file = str(file)
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def add(self, kind: str, what: str) -> None:
+        """Count one more of `what`."""
+        self._counts[kind, what] = self._counts.get((kind, what), 0) + 1
+
+    def findings(self) -> tuple[Finding, ...]:
+        """One finding per kind and text, with the number of times it was met."""
+        return tuple(Finding(kind, f"{n} x {what}", (self._file,)) for (kind, what), n in self._counts.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """A label map made from annotations.
+
+    Args:
+        label_map: `[i = x, j = y]`, or `[i, j, frame]` for a video; uint8, or uint16 where values go beyond 255;
+            identity affine, spacing not known.
+        classes: name -> value, for every class of the file, in the order of the values.
+        image_name: the annotated image or video as the file names it; never to be used as a path unchecked.
+    """
+
+    label_map: Volume
+    classes: Mapping[str, int]
+    image_name: str
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was left out or is ambiguous."""
+        return self.label_map.findings
+
+
+def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sorting key under which 'label_2' comes before 'label_10'."""
+    parts = [p for p in re.split(r"(\d{1,9})", name) if p]
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p.casefold()) for p in parts], name
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTable:
+    """Class name -> label value.
+
+    Example:
+        >>> ClassTable.numbered(["tumour", "liver", "background"]).values
+        {'tumour': 1, 'liver': 2, 'background': 0}
+    """
+
+    values: dict[str, int]
+    given: bool = False
+
+    @classmethod
+    def of(cls, classes: Mapping[str, int]) -> ClassTable:
+        """The table that the user gives.
+
+        Raises:
+            ConfigError: for a value that is not an integer from 0 to 65535.
+        """
+        for name, value in classes.items():
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
+                raise ConfigError(f"class {name!r} has value {value!r}; expected an integer from 0 to 65535")
+        return cls(dict(classes), given=True)
+
+    @classmethod
+    def numbered(cls, names: Iterable[str]) -> ClassTable:
+        """Values 1, 2, ... in the order of the names; 'background' and Labelme's '_background_' are 0.
+
+        Raises:
+            AnnotationError: for more than 65535 classes.
+        """
+        unique = dict.fromkeys(names)
+        painted = [name for name in unique if name.casefold() not in _BACKGROUND]
+        if len(painted) > 65535:
+            raise AnnotationError(f"the annotations name {len(painted)} classes; a label map holds 65535")
+        numbers = {name: n for n, name in enumerate(painted, start=1)}
+        return cls({name: numbers.get(name, 0) for name in unique})
+
+    def value(self, name: str, source: str) -> int:
+        """The value of a class.
+
+        Raises:
+            AnnotationError: naming class and file, where the table lacks it.
+        """
+        if name not in self.values:
+            known = ", ".join(f"{n}: {v}" for n, v in list(self.values.items())[:12])
+            raise AnnotationError(
+                f"{source} holds the class {name[:80]!r}, which is not among the given classes ({known}); "
+                "add it with a value, 0 to paint it as background"
+            )
+        return self.values[name]
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.uint16]:
+        """uint8, or uint16 where a value goes beyond 255."""
+        return np.uint8 if max(self.values.values(), default=0) < 256 else np.uint16
+
+    def ordered(self) -> dict[str, int]:
+        """The table in the order of its values."""
+        return dict(sorted(self.values.items(), key=lambda item: item[1]))
+
+
+def check_size(width: int, height: int, frames: int, source: str) -> None:
+    """Refuse image sizes that are not positive or beyond `MAX_PIXELS`.
+
+    Raises:
+        AnnotationError: naming the file and the size.
+    """
+    text = f"{width} x {height}" + (f" with {frames} frames" if frames else "")
+    if width < 1 or height < 1 or frames < 0:
+        raise AnnotationError(f"{source} gives an image size of {text}; expected positive numbers")
+    if width * height > MAX_PIXELS or width * height * max(frames, 1) > _MAX_STACK:
+        limit = f"{MAX_PIXELS} pixels" + (f" a frame and {_MAX_STACK} together" if frames else "")
+        raise AnnotationError(f"{source} gives an image size of {text}; at most {limit} can be read")
+
+
+def paint(picture: Picture, table: ClassTable, path: Path) -> Annotated:
+    """The label map of a picture: later shapes cover earlier ones.
+
+    Raises:
+        AnnotationError: for an impossible size, a class that the table lacks, or a damaged shape.
+    """
+    source = f"{path} ({picture.name[:80]!r})"
+    check_size(picture.width, picture.height, picture.frames, source)
+    canvas = np.zeros((max(picture.frames, 1), picture.height, picture.width), table.dtype)
+    painted = covered = 0
+    for shape in picture.shapes:
+        value = table.value(shape.label, source)
+        patch = shape.patch
+        rows, columns = patch.mask.shape
+        painted += patch.mask.size
+        if painted > _MAX_PAINTED:
+            raise AnnotationError(f"{source} holds shapes of more than {_MAX_PAINTED} pixels together; split it")
+        region = canvas[shape.frame, patch.top : patch.top + rows, patch.left : patch.left + columns]
+        if not picture.ordered:
+            covered += int(((region != 0) & (region != value) & patch.mask).sum())
+        region[patch.mask] = value
+    findings = picture.notes.findings()
+    if covered:
+        text = f"shapes of different classes share {covered} pixels and the format gives no order: the later one won"
+        findings = (*findings, Finding("overlap", text, (str(path),)))
+    array = canvas.transpose(2, 1, 0) if picture.frames else canvas[0].T
+    volume = Volume(array, np.eye(4), metadata=Metadata(source=str(path)), findings=findings, spacing_known=False)
+    return Annotated(volume, table.ordered(), picture.name)
