@@ -1,34 +1,97 @@
-"""Zip archives of studies."""
+"""Zip archives of studies, unpacked only where nothing in them is hostile.
+
+The directory of the archive is looked at before anything is written: names that lead outside, links, encryption,
+entries that share their bytes, and sizes that no study has are refused.
+"""
 
 from __future__ import annotations
 
+import lzma
+import shutil
+import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from medseg.errors import ReadError
 
 __all__ = ["split_zip_path", "unpack"]
 
+# Label maps of one value shrink a thousandfold, so a high ratio alone proves nothing.
+_BOMB_BYTES = 4 << 30
+_BOMB_RATIO = 200
+# Left free on the disk, for the outputs and for everybody else.
+_SPARE_BYTES = 256 << 20
+
 
 def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) -> None:
-    """Extract a zip, or some of its members, into an existing folder; names that point outside stay inside.
+    """Extract a zip, or some of its members, into an existing folder.
+
+    Args:
+        archive: the zip.
+        folder: an existing folder, empty or not.
+        members: names as in the archive; all without it.
 
     Raises:
-        ReadError: damaged or encrypted archive, missing member, or no room for the contents.
+        ReadError: a damaged, encrypted or hostile archive (names that lead outside, links, sizes that no study has),
+            a missing member, or no room for the contents.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            opened.extractall(folder, None if members is None else list(members))
+            entries = opened.infolist() if members is None else [opened.getinfo(name) for name in members]
+            for entry in entries:
+                _check_entry(entry, archive)
+            _check_sizes(entries, archive, folder)
+            for entry in entries:
+                opened.extract(entry, folder)
+    except ReadError:
+        raise
     except zipfile.BadZipFile as error:
         raise ReadError(f"{archive} is no zip or is damaged ({error}); download it again") from None
-    except (RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
-        raise ReadError(f"{archive} cannot be unpacked ({error}); unpack it yourself and give the folder") from None
     except KeyError as error:
         raise ReadError(f"{archive} has changed: {error}") from None
     except OSError as error:
         raise ReadError(f"{archive} cannot be unpacked: {error.strerror or error}") from None
+    except (RuntimeError, EOFError, zlib.error, lzma.LZMAError, struct.error, ValueError, ArithmeticError) as error:
+        raise ReadError(f"{archive} cannot be unpacked ({error}); unpack it yourself and give the folder") from None
+
+
+def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:
+    name = entry.filename
+    # Archives from Windows may use its separators and drives.
+    parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
+    if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor:
+        raise ReadError(f"{archive} holds {name[:120]!r}, which leads out of its folder; nothing was unpacked")
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise ReadError(
+            f"{archive} holds {name[:120]!r}, which is a link or device; unpack it yourself and give the folder"
+        )
+    # Bit 0 of the general purpose flags (APPNOTE 4.4.4).
+    if entry.flag_bits & 1:
+        raise ReadError(f"{archive} is encrypted; unpack it yourself and give the folder")
+
+
+def _check_sizes(entries: list[zipfile.ZipInfo], archive: Path, folder: Path) -> None:
+    files = [entry for entry in entries if not entry.is_dir()]
+    if len({entry.filename for entry in files}) < len(files):
+        raise ReadError(f"{archive} holds two files of one name; unpack it yourself and give the folder")
+    packed, unpacked = sum(e.compress_size for e in files), sum(e.file_size for e in files)
+    if packed > archive.stat().st_size:
+        raise ReadError(f"{archive} holds entries that share their bytes, as in a zip bomb; it is not unpacked")
+    if unpacked > _BOMB_BYTES and unpacked > _BOMB_RATIO * packed:
+        raise ReadError(
+            f"{archive} would grow from {packed / 1e6:.0f} MB to {unpacked / 1e9:.0f} GB, as a zip bomb does; if it is "
+            "none, unpack it yourself and give the folder"
+        )
+    free = shutil.disk_usage(folder).free - _SPARE_BYTES
+    if unpacked > free:
+        raise ReadError(
+            f"{archive} needs {unpacked / 1e9:.1f} GB unpacked, {max(free, 0) / 1e9:.1f} GB are free for temporary "
+            "files; free some space, or unpack it yourself and give the folder"
+        )
 
 
 def split_zip_path(path: Path) -> tuple[Path, str] | None:
