@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_grid import ORIENTATIONS, plan_for
 
+import medseg
 from medseg.errors import GeometryError
 from medseg.geometry import reorient
 from medseg.preparation import ChannelPlan, labels_to_network_grid, straight, to_network_grid
@@ -270,3 +272,17 @@ def test_probabilities_come_back_smoothly_and_labels_as_they_are() -> None:
     assert np.ptp(np.diff(back.astype(np.float32), axis=1)) < 2e-3
     labels = grid.to_native(np.where(ramp > 0.5, 200, 7).astype(np.uint8))
     assert labels.dtype == np.uint8 and set(np.unique(labels)) == {7, 200}
+
+
+def test_masks_on_a_real_study_with_a_tilted_gantry_go_there_and_back(real_data: Path) -> None:
+    study = medseg.read(real_data / "dicom_bad/gantrytilting")
+    plan = plan_for(spacing_mm=None)
+    array, grid = to_network_grid(study.with_array(study.array[None], channels=1), plan)
+    # 3.63 mm from the first slice to the last are 8.7 pixels; 5 mm along the table are 4.85 mm along the normal.
+    assert array.shape == (1, 512, 521, 4) and grid.straightening is not None
+    assert grid.network_spacing_mm == pytest.approx((0.418, 0.418, 5 * np.cos(np.radians(14.0))), abs=2e-3)
+    mask, centre = ball(study.affine, study.shape, 40.0)
+    labels = labels_to_network_grid(study.with_array(mask.astype(np.uint8)), plan)
+    drawn = np.linalg.norm(places(grid.straightening.network) - centre[:, None, None, None], axis=0) <= 40.0
+    assert dice(labels > 0, drawn) > 0.99
+    assert dice(grid.to_native(labels) > 0, mask) > 0.99
