@@ -206,7 +206,7 @@ def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHea
 
 def _padding(elements: Elements, signed: bool) -> tuple[int, ...]:
     """Lowest and highest stored value that means 'no pixel here' (PS3.3 C.7.5.1.1.2)."""
-    values = [int(v) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit") for v in elements.numbers(k)[:1]]
+    values = [int(v) % 2**16 for k in ("PixelPaddingValue", "PixelPaddingRangeLimit") for v in elements.numbers(k)[:1]]
     if signed:
         values = [v - 2**16 if v >= 2**15 else v for v in values]
     return (min(values), max(values)) if values else ()
@@ -248,11 +248,3 @@ def _headers_or_error(path: Path) -> tuple[SliceHeader, ...] | ReadError:
         return read_headers(path)
     except ReadError as error:
         return error
-
-
-def __getattr__(name: str) -> Any:  # temporary, until every caller uses dicom_series
-    if name in ("find_series", "Series", "scan"):
-        import medseg.io.dicom_series as moved
-
-        return getattr(moved, name)
-    raise AttributeError(name)
