@@ -18,6 +18,7 @@ from medseg.io.cases import LabelSource, read_label_map
 from medseg.labels import LabelScheme
 from medseg.metrics.overlap import LabelMaps, Overlap
 from medseg.metrics.score import ScoreOptions, label_groups, score_maps
+from medseg.preparation.straight import empty_volume, is_orthogonal, straight_grid
 from medseg.volume import Volume
 
 __all__ = ["CaseScores", "LabelScores", "read_pair", "score_pair"]
@@ -74,7 +75,7 @@ def score_pair(
     Raises:
         ReadError, DatasetError, GeometryError: see `read_pair`.
     """
-    pred, ref = read_pair(pair, threshold, resample_prediction)
+    pred, ref = _straightened(*read_pair(pair, threshold, resample_prediction))
     if not ref.spacing_known:
         options = options.without_tolerance()
     pred_values, ref_values = _values(pred.array), _values(ref.array)
@@ -101,6 +102,15 @@ def score_pair(
         pred_values=pred_values,
         ref_values=ref_values,
     )
+
+
+def _straightened(pred: Volume, ref: Volume) -> tuple[Volume, Volume]:
+    """Both on a straight grid where theirs is sheared (gantry tilt): distances need axes at right angles."""
+    if ref.dims != 3 or not ref.spacing_known or is_orthogonal(ref.affine, ref.shape):
+        return pred, ref
+    affine, shape = straight_grid(ref)
+    grid = empty_volume(shape, affine)
+    return resample_like(pred, grid, order=0), resample_like(ref, grid, order=0)
 
 
 def read_pair(pair: Pair, threshold: float | None = None, resample_prediction: bool = False) -> tuple[Volume, Volume]:

@@ -249,3 +249,20 @@ def test_a_case_name_cannot_smuggle_markup_into_the_report(tmp_path: Path) -> No
     evaluate(tmp_path / "pred", tmp_path / "ref", out=tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<b>x" not in page and "&lt;b&gt;x&amp;y" in page
+
+
+def test_distances_on_a_tilted_grid_are_those_in_the_patient(tmp_path: Path) -> None:
+    # Each slice, 5 mm further, is shifted by 2 mm along j: two voxels 4 mm apart along j in the patient's frame
+    # lie in neighbouring slices at 2 mm + a shift of 2 mm.
+    tilted = np.array([[1, 0, 0, 0], [0, 1, 2, 0], [0, 0, 5, 0], [0, 0, 0, 1.0]])
+    ref, pred = np.zeros((9, 20, 4), np.uint8), np.zeros((9, 20, 4), np.uint8)
+    ref[4, 10, 1] = 1
+    pred[4, 12, 2] = 1
+    save(tmp_path / "ref" / "a.nii.gz", ref, tilted)
+    save(tmp_path / "pred" / "a.nii.gz", pred, tilted)
+    result = evaluate(tmp_path / "pred", tmp_path / "ref", labels={"spot": 1})
+    apart = tilted[:3, :3] @ (0, 2, 1)
+    assert values(result, "a", "spot")["hd95"] == pytest.approx(float(np.linalg.norm(apart)))
+    save(tmp_path / "pred" / "a.nii.gz", ref, tilted)
+    result = evaluate(tmp_path / "pred", tmp_path / "ref", labels={"spot": 1})
+    assert values(result, "a", "spot")["dice"] == 1.0
