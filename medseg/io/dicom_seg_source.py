@@ -6,17 +6,21 @@ kept as they are, a malformed date or code is left out. Attribute types are thos
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from medseg.errors import ReadError, WriteError
 from medseg.geometry import flip_lps_ras
 from medseg.io.dicom_grid import SeriesGrid
 from medseg.io.dicom_headers import SliceHeader
 
-__all__ = ["check_references", "copy_patient_and_study", "planes_of", "read_source_header", "refer_to"]
+__all__ = ["copy_patient_and_study", "planes_of", "read_source_header", "refer_to", "with_references"]
 
 # Type 2: present, but may be empty.
 _REQUIRED = (
@@ -56,6 +60,8 @@ _FORMS = {
 }
 # A date is required in a segmentation; one that nobody takes for real stands for 'not known'.
 _NO_DATE, _NO_TIME = "19000101", "000000"
+# How close to a plane, in planes, a slice counts as the image of that plane.
+_SAME_PLACE = 1e-3
 
 
 def read_source_header(grid: SeriesGrid) -> Any:
@@ -129,13 +135,18 @@ def _clean(source: Any, keyword: str) -> Any:
     return text if re.fullmatch(form, text) else None
 
 
-def check_references(grid: SeriesGrid, path: Path) -> None:
-    """Refuse a source that a DICOM object cannot refer to.
+def with_references(grid: SeriesGrid, path: Path) -> SeriesGrid:
+    """The grid, its slices with all the UIDs that a DICOM object refers to them by.
+
+    Some exports blank the UIDs of class and instance; the file's own header still names both.
 
     Raises:
         WriteError: if a slice lacks the UID of its class, instance, series or study.
     """
-    for header in grid.slices:
+    slices = tuple(
+        header if header.sop_class_uid and header.sop_instance_uid else _named_by_file(header) for header in grid.slices
+    )
+    for header in slices:
         wanted = {
             "SOPClassUID": header.sop_class_uid,
             "SOPInstanceUID": header.sop_instance_uid,
@@ -148,6 +159,22 @@ def check_references(grid: SeriesGrid, path: Path) -> None:
                 f"cannot write {path}: {header.path} has no {' and no '.join(lost)}, which a DICOM object must refer "
                 "to; write .nii.gz instead"
             )
+    return replace(grid, slices=slices)
+
+
+def _named_by_file(header: SliceHeader) -> SliceHeader:
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        meta = pydicom.dcmread(header.path, specific_tags=[], stop_before_pixels=True).file_meta
+    except (OSError, InvalidDicomError):
+        return header
+    return replace(
+        header,
+        sop_class_uid=header.sop_class_uid or str(meta.get("MediaStorageSOPClassUID", "")),
+        sop_instance_uid=header.sop_instance_uid or str(meta.get("MediaStorageSOPInstanceUID", "")),
+    )
 
 
 def planes_of(grid: SeriesGrid, indices: Sequence[int]) -> list[Any]:
@@ -204,17 +231,14 @@ def refer_to(grid: SeriesGrid, target: Any) -> None:
     """
     from pydicom.dataset import Dataset
 
-    slices = {_placeholder(n): header for n, header in enumerate(grid.slices)}
+    planes = {_placeholder(n): n for n in range(grid.planes)}
     for item in target.PerFrameFunctionalGroupsSequence:
-        if grid.places and "DerivationImageSequence" in item:
-            # Interpolated planes have no image of their own; the series as a whole is named below.
-            del item.DerivationImageSequence
         for derivation in item.get("DerivationImageSequence", ()):
-            for reference in derivation.SourceImageSequence:
-                header = slices.get(str(reference.ReferencedSOPInstanceUID))
-                # Segments share the references to a slice, so some are done already.
-                if header is not None:
-                    _point(reference, header)
+            (reference,) = derivation.SourceImageSequence
+            plane = planes.get(str(reference.ReferencedSOPInstanceUID))
+            # Segments share the references to a slice, so some are done already.
+            if plane is not None:
+                derivation.SourceImageSequence = _references(grid, plane, reference)
     instances: dict[str, Any] = {}
     for header in grid.slices:
         if header.sop_instance_uid not in instances:
@@ -231,8 +255,22 @@ def refer_to(grid: SeriesGrid, target: Any) -> None:
         del target.SourceImageSequence
 
 
-def _point(reference: Any, header: SliceHeader) -> None:
-    reference.ReferencedSOPClassUID = header.sop_class_uid
-    reference.ReferencedSOPInstanceUID = header.sop_instance_uid
-    if header.frames > 1:
-        reference.ReferencedFrameNumber = header.frame + 1
+def _references(grid: SeriesGrid, plane: int, template: Any) -> list[Any]:
+    """References to the image of a plane, or to the two that it was interpolated between."""
+    sources = [plane]
+    if grid.places:
+        places = np.array(grid.places)
+        before, behind = np.flatnonzero(places < plane + _SAME_PLACE), np.flatnonzero(places > plane - _SAME_PLACE)
+        sources = sorted({*before[-1:].tolist(), *behind[:1].tolist()})
+    result = []
+    for n in sources:
+        header = grid.slices[n]
+        reference = template if len(sources) == 1 else copy.deepcopy(template)
+        reference.ReferencedSOPClassUID = header.sop_class_uid
+        reference.ReferencedSOPInstanceUID = header.sop_instance_uid
+        if header.frames > 1:
+            reference.ReferencedFrameNumber = header.frame + 1
+        if len(sources) > 1:
+            reference.SpatialLocationsPreserved = "NO"
+        result.append(reference)
+    return result

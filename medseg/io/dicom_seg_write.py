@@ -8,7 +8,6 @@ model and the label map, dates are the study's.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,11 +21,11 @@ from medseg.io.atomic import atomic_path
 from medseg.io.dicom_grid import SeriesGrid
 from medseg.io.dicom_seg_segments import MANUFACTURER, describe, plain_text
 from medseg.io.dicom_seg_source import (
-    check_references,
     copy_patient_and_study,
     planes_of,
     read_source_header,
     refer_to,
+    with_references,
 )
 from medseg.labels import LabelScheme
 from medseg.volume import Volume
@@ -75,16 +74,15 @@ def write_dicom_seg(
         raise WriteError(f"cannot write {path}: encoding is {encoding!r}; expected 'binary' or 'labelmap'")
     if encoding == "labelmap" and scheme.is_regions:
         raise WriteError(f"cannot write {path}: regions overlap, which a label map cannot hold; use encoding='binary'")
-    check_references(source, path)
+    source = with_references(source, path)
     _check_grid(label_map, source, path)
     frames = _frames(label_map, scheme, path)
     seeds = _seeds(frames, scheme, source, algorithm, encoding)
-    header = read_source_header(source)
     import pydicom.config
 
     # Headers of the source may break value rules that our object does not depend on.
-    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-        warnings.simplefilter("ignore")
+    with pydicom.config.disable_value_validation():
+        header = read_source_header(source)
         target, found = _segmentation(frames, scheme, source, algorithm, encoding, seeds)
         copy_patient_and_study(header, target)
         refer_to(source, target)

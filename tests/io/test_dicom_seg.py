@@ -169,12 +169,21 @@ def test_planes_laid_between_uneven_slices_are_written_where_they_lie(tmp_path):
     write_study(tmp_path / "study", Phantom(shape=(9, 7, 6), depths=(0.0, 2.5, 5.0, 10.0, 12.5, 15.0)))
     grid = grid_of(find_series(tmp_path / "study")[0], "resample")
     array = a_label_map((9, 7, grid.planes))
+    array[4, 4, 3] = 7
     labels = volume_on(grid, array)
     write_dicom_seg(labels, tmp_path / "seg.dcm", SCHEME, grid, MODEL)
     np.testing.assert_array_equal(read_dicom_seg(tmp_path / "seg.dcm", like=labels).volume.array, array)
     data = pydicom.dcmread(tmp_path / "seg.dcm")
     assert len(data.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 6
-    assert not any("DerivationImageSequence" in item for item in data.PerFrameFunctionalGroupsSequence)
+    # Plane 3 lies in the gap between the third and the fourth slice; the others are slices themselves.
+    sources = {}
+    for item in data.PerFrameFunctionalGroupsSequence:
+        depth = round(float(item.PlanePositionSequence[0].ImagePositionPatient[2]) + 7.5, 3)
+        references = item.DerivationImageSequence[0].SourceImageSequence
+        sources[depth] = [(r.ReferencedSOPInstanceUID, r.SpatialLocationsPreserved) for r in references]
+    uids = [s.sop_instance_uid for s in grid.slices]
+    assert sources[10.0] == [(uids[3], "YES")]
+    assert sources[7.5] == [(uids[2], "NO"), (uids[3], "NO")]
 
 
 def test_one_slice_is_a_2d_label_map(study, tmp_path):
@@ -237,6 +246,21 @@ def test_a_source_that_nothing_can_refer_to_is_refused(study, tmp_path):
     grid = study(tags={"StudyInstanceUID": None})
     with pytest.raises(WriteError, match=r"no StudyInstanceUID.*write \.nii\.gz instead"):
         write_dicom_seg(volume_on(grid, a_label_map()), tmp_path / "seg.dcm", SCHEME, grid, MODEL)
+
+
+def test_uids_that_an_export_has_blanked_are_those_of_the_file(study, tmp_path):
+    grid = study()
+    for header in grid.slices:
+        data = pydicom.dcmread(header.path)
+        data.SOPClassUID = data.SOPInstanceUID = ""
+        pydicom.dcmwrite(header.path, data, enforce_file_format=False)
+    blank = grid_of(find_series(tmp_path / "study")[0])
+    write_dicom_seg(volume_on(grid, a_label_map()), tmp_path / "seg.dcm", SCHEME, blank, MODEL)
+    series = pydicom.dcmread(tmp_path / "seg.dcm").ReferencedSeriesSequence[0]
+    assert [i.ReferencedSOPInstanceUID for i in series.ReferencedInstanceSequence] == [
+        s.sop_instance_uid for s in grid.slices
+    ]
+    assert series.ReferencedInstanceSequence[0].ReferencedSOPClassUID.name == "CT Image Storage"
 
 
 def test_a_source_that_is_gone_is_refused(study, tmp_path):
