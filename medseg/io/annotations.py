@@ -46,7 +46,7 @@ class _Source:
 def iter_annotations(path: str | Path, classes: Mapping[str, int] | None = None) -> Iterator[Annotated]:
     """The label maps of an annotation file or folder, one at a time: see `read_annotations`."""
     sources, others = _sources(Path(path))
-    table = ClassTable.of(classes) if classes is not None else _numbered(sources)
+    table = ClassTable.of(classes) if classes is not None else _numbered(sources, Path(path))
     for source in sources:
         for picture in _pictures(source.load(), source):
             annotated = paint(picture, table, source.path)
@@ -204,7 +204,7 @@ def _recognised(document: Json | Xml) -> Format | None:
     return "supervisely" if is_supervisely(document) else None
 
 
-def _numbered(sources: list[_Source]) -> ClassTable:
+def _numbered(sources: list[_Source], path: Path) -> ClassTable:
     """Values by the format's own rule, one table for all files."""
     names: dict[str, None] = {}
     ids: dict[str, int] = {}
@@ -225,10 +225,10 @@ def _numbered(sources: list[_Source]) -> ClassTable:
             names.update(dict.fromkeys(supervisely_classes(document, source.path)))
     if ids:
         if len(set(ids.values())) < len(ids):
-            raise AnnotationError("the files give one category id to different classes; give classes")
+            raise AnnotationError(f"the files in {path} give one category id to different classes; give classes")
         return ClassTable(ids)
     by_name = sources[0].kind == "labelme" and len(sources) > 1
-    return ClassTable.numbered(sorted(names, key=natural) if by_name else names)
+    return ClassTable.numbered(sorted(names, key=natural) if by_name else names, str(path))
 
 
 def _pictures(document: Json | Xml, source: _Source) -> Iterator[Picture]:

@@ -2,8 +2,8 @@
 
 Pixels are the ones of CVAT's own mask exports (cvat/apps/dataset_manager with datumaro): polygons and boxes, turned or
 not, are painted with pycocotools' `rleFrPoly`, coordinates being continuous with pixel (0, 0) reaching from 0 to 1.
-A mask is run lengths along the rows of its box, off first. An ellipse's centre and radii are rounded to whole pixels, then
-OpenCV's `ellipse` draws it as a polygon.
+A mask is run lengths along the rows of its box, off first. An ellipse's centre and radii are rounded to whole pixels,
+then OpenCV's `ellipse` draws it as a polygon.
 Shapes are painted by `z_order`, equal ones in the order of the file. A polygon has no holes: masks have.
 
 CVAT writes the interpolated shapes of a track into the file (`keyframe="0"`), so a frame that a track does not list is

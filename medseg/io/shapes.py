@@ -37,6 +37,7 @@ MAX_PIXELS = 2**28
 _MAX_STACK = 2**30
 # Shapes may cover each other, but a file that paints thousands of full images is made to hang its reader.
 _MAX_PAINTED = 2**32
+_TILE = 512
 # Names that tools give to "no class": CVAT's and Labelme's mask exports paint them with 0.
 _BACKGROUND = frozenset({"background", "_background_", "__background__"})
 
@@ -164,7 +165,7 @@ class ClassTable:
         return cls(dict(classes), given=True)
 
     @classmethod
-    def numbered(cls, names: Iterable[str]) -> ClassTable:
+    def numbered(cls, names: Iterable[str], source: str = "the annotation") -> ClassTable:
         """Values 1, 2, ... in the order of the names; 'background' and Labelme's '_background_' are 0.
 
         Raises:
@@ -173,7 +174,7 @@ class ClassTable:
         unique = dict.fromkeys(names)
         painted = [name for name in unique if name.casefold() not in _BACKGROUND]
         if len(painted) > 65535:
-            raise AnnotationError(f"the annotations name {len(painted)} classes; a label map holds 65535")
+            raise AnnotationError(f"{source} names {len(painted)} classes; a label map holds 65535")
         numbers = {name: n for n, name in enumerate(painted, start=1)}
         return cls({name: numbers.get(name, 0) for name in unique})
 
@@ -215,6 +216,20 @@ def check_size(width: int, height: int, frames: int, source: str) -> None:
         raise AnnotationError(f"{source} gives an image size of {text}; at most {limit} can be read")
 
 
+def _lay(mask: Mask, value: int, region: NDArray[np.integer], count: bool) -> int:
+    """Set `region` to `value` where the mask is; how many pixels of other classes that covers, where it is counted."""
+    covered = 0
+    # Tiles bound the memory of the comparisons, and masks that come column by column stay in the cache.
+    for top in range(0, mask.shape[0], _TILE):
+        for left in range(0, mask.shape[1], _TILE):
+            seen = mask[top : top + _TILE, left : left + _TILE]
+            part = region[top : top + _TILE, left : left + _TILE]
+            if count:
+                covered += int(np.count_nonzero((part != 0) & (part != value) & seen))
+            np.copyto(part, value, where=seen)
+    return covered
+
+
 def paint(picture: Picture, table: ClassTable, path: Path) -> Annotated:
     """The label map of a picture: later shapes cover earlier ones.
 
@@ -233,9 +248,7 @@ def paint(picture: Picture, table: ClassTable, path: Path) -> Annotated:
         if painted > _MAX_PAINTED:
             raise AnnotationError(f"{source} holds shapes of more than {_MAX_PAINTED} pixels together; split it")
         region = canvas[shape.frame, patch.top : patch.top + rows, patch.left : patch.left + columns]
-        if not picture.ordered:
-            covered += int(((region != 0) & (region != value) & patch.mask).sum())
-        region[patch.mask] = value
+        covered += _lay(patch.mask, value, region, count=not picture.ordered)
     findings = picture.notes.findings()
     if covered:
         text = f"shapes of different classes share {covered} pixels and the format gives no order: the later one won"
