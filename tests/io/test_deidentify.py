@@ -21,7 +21,7 @@ from pydicom.sequence import Sequence
 from medseg.errors import ConfigError, ReadError, WriteError
 from medseg.io import read
 from medseg.io.deidentify import Deidentifier, deidentify
-from medseg.io.deidentify_files import deidentify_files, site_key
+from medseg.io.deidentify_files import deidentify_file, deidentify_files, site_key
 from medseg.io.deidentify_rules import RULES, Action, action_for
 
 KEY = "a key for tests"
@@ -491,6 +491,56 @@ def test_existing_folders_and_sources_are_not_overwritten(tmp_path):
     with pytest.raises(WriteError, match="one of the files to be copied"):
         deidentify_files(files, tmp_path / "in", KEY, overwrite=True)
     assert files[0].exists()
+
+
+def test_one_file_gives_one_copy(tmp_path):
+    (source,) = saved(tmp_path / "in", x=image())
+    out, deidentifier = tmp_path / "out" / "copy.dcm", Deidentifier.with_key(KEY)
+    (finding,) = deidentify_file(source, out, deidentifier)
+    assert (finding.kind, finding.files) == ("burned_in_text", ("copy.dcm",))
+    assert pydicom.dcmread(out).PatientID == deidentifier.pseudonym("MRN-0815")
+    assert [p.name for p in out.parent.iterdir()] == ["copy.dcm"]
+    (tmp_path / "x.txt").write_text("x")
+    for wrong in ("x.txt", "missing.dcm"):
+        with pytest.raises(ReadError, match=wrong):
+            deidentify_file(tmp_path / wrong, out, deidentifier)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    ["ImplicitVRLittleEndian", "ExplicitVRBigEndian", "DeflatedExplicitVRLittleEndian"],
+)
+def test_every_encoding_is_kept(tmp_path, syntax):
+    data = image()
+    data.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
+    (source,) = saved(tmp_path / "in", x=data)
+    deidentify_files([source], tmp_path / "out", KEY)
+    before, after = pydicom.dcmread(source), pydicom.dcmread(tmp_path / "out" / "study_1" / "series_1" / "00001.dcm")
+    assert after.file_meta.TransferSyntaxUID == before.file_meta.TransferSyntaxUID
+    assert after.PixelData == before.PixelData
+    assert after.PatientName != before.PatientName
+
+
+def test_a_file_without_a_preamble_gets_one(tmp_path):
+    (tmp_path / "in").mkdir()
+    data = image()
+    del data.file_meta
+    pydicom.dcmwrite(tmp_path / "in" / "old", data, implicit_vr=True, little_endian=True)
+    deidentify_files([tmp_path / "in"], tmp_path / "out", KEY)
+    after = pydicom.dcmread(tmp_path / "out" / "study_1" / "series_1" / "00001.dcm")
+    assert after.file_meta.TransferSyntaxUID == pydicom.uid.ImplicitVRLittleEndian
+    assert after.PixelData == data.PixelData
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_a_dicomdir_which_lists_the_patients_is_left_out(tmp_path):
+    (source,) = saved(tmp_path / "in", x=image())
+    directory = image(SOPClassUID="1.2.840.10008.1.3.10")
+    saved(tmp_path / "in", DICOMDIR=directory)[0].rename(tmp_path / "in" / "DICOMDIR")
+    findings = deidentify_files([tmp_path / "in"], tmp_path / "out", KEY)
+    assert [f.kind for f in findings] == ["burned_in_text", "left_out"]
+    assert len(contents(tmp_path / "out")) == 1
+    assert source.exists()
 
 
 def test_a_folder_without_dicom_is_refused(tmp_path):
