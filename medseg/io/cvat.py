@@ -40,7 +40,9 @@ def is_cvat(document: Xml) -> bool:
 
 def cvat_classes(document: Xml) -> list[str]:
     """The labels that the task declares, in its order, then those that only occur."""
-    declared = [(label.findtext("name") or "").strip() for label in document.element.iterfind("./meta//labels/label")]
+    labels = document.element.iterfind("./meta//labels/label")
+    # The points of a skeleton are declared as labels with a parent; they have no area.
+    declared = [(label.findtext("name") or "").strip() for label in labels if label.find("parent") is None]
     shapes = [s for image in document.children("image") for s in image.children() if s.tag in _PAINTED]
     tracks = [t for t in document.children("track") if any(s.tag in _PAINTED for s in t.children())]
     return list(dict.fromkeys([*filter(None, declared), *(s.text("label") for s in [*shapes, *tracks])]))

@@ -1,9 +1,10 @@
 """Labelme JSON (5.x and 6.x): one file per image.
 
-Pixels are the ones Labelme's own exporter paints (`shape_to_mask` in labelme/_utils/_shape.py, 6.3.1): Pillow's
+Pixels are the ones Labelme's own exporter paints (`shape_to_mask` in labelme/utils/shape.py of 6.3.1): Pillow's
 `ImageDraw`, which cuts the fractions off the coordinates and counts the outline in. Labelme's coordinates are
 continuous, pixel (0, 0) reaching from 0 to 1, so the cut gives the pixel that holds the point: the polygon 1.5..4.5
 covers the pixels 1 to 4. Later shapes cover earlier ones (`shapes_to_label`). Mask shapes are PNGs placed by their box.
+A `group_id` joins shapes to one object and changes no pixel.
 
 Labelme's polygons have no holes: a hole is a shape on top with the label '_background_' (value 0), or a mask shape.
 Lines and points have no area: Labelme would paint strokes 10 pixels wide, here they are left out with a finding.

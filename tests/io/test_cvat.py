@@ -248,6 +248,13 @@ def image(shape, size='width="6" height="5"'):
     return exported(f'<image id="0" name="a.png" {size}>{shape}</image>')
 
 
+def test_the_points_of_a_skeleton_are_no_classes(tmp_path):
+    point = "<label><name>1</name><type>points</type><attributes></attributes><parent>vessel</parent></label>"
+    text = exported(IMAGES).replace("</label>\n        <label>", f"</label>\n        {point}\n        <label>", 1)
+    assert point in text
+    assert read_annotations(saved(tmp_path, text))[0].classes == {"vessel": 1, "lesion": 2, "wall": 3}
+
+
 LAUGHS = """<?xml version="1.0"?>
 <!DOCTYPE lolz [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]>
 <annotations><meta>&c;</meta></annotations>"""

@@ -97,7 +97,7 @@ def test_a_class_that_the_given_ones_lack_is_refused_by_name(tmp_path):
 
 
 def labelme_paints(kind, points, width, height):
-    """`shape_to_mask` of labelme/_utils/_shape.py, 6.3.1, on the whole image."""
+    """`shape_to_mask` of labelme/utils/shape.py of 6.3.1, on the whole image."""
     mask = Image.new("L", (width, height))
     draw = ImageDraw.Draw(mask)
     xy = [tuple(p) for p in points]
