@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dicom_cases_colour
 import dicom_cases_geometry
+import dicom_cases_hard
 import dicom_cases_pixels
 import dicom_cases_several
 import nibabel
@@ -24,6 +25,7 @@ CASES = [
     *dicom_cases_pixels.CASES,
     *dicom_cases_several.CASES,
     *dicom_cases_colour.CASES,
+    *dicom_cases_hard.CASES,
 ]
 PLAIN = Phantom()
 GAPS = {
