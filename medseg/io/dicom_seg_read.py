@@ -111,7 +111,8 @@ def _load(path: Path) -> Any:
         raise ReadError(f"{path} is no DICOM file; expected a DICOM Segmentation") from None
     kind = dataset.get("SOPClassUID", "")
     if kind not in _CLASSES or dataset.get("SegmentationType") not in ("BINARY", "FRACTIONAL", "LABELMAP"):
-        name = getattr(kind, "name", "") or "of no known class"
+        # Damaged values may hold anything, line ends too.
+        name = " ".join(str(getattr(kind, "name", "")).split())[:64] or "of no known class"
         raise ReadError(f"{path} is {name}; expected a DICOM Segmentation (BINARY, FRACTIONAL or LABELMAP)")
     return dataset
 

@@ -80,7 +80,8 @@ def read_source_header(grid: SeriesGrid) -> Any:
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception as error:
-        raise ReadError(f"{path} has a damaged DICOM header ({error}); export it again") from None
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ReadError(f"{path} has a damaged DICOM header ({reason}); export it again") from None
 
 
 def copy_patient_and_study(source: Any, target: Any) -> None:

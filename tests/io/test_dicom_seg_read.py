@@ -204,6 +204,18 @@ def test_what_is_no_segmentation_is_refused_by_name(written, tmp_path):
         read_dicom_seg(path)
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_a_message_stays_one_line_whatever_the_file_says(written):
+    def damage(data):
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = "1.2.\n40"
+        data.SegmentationType = "A\nB"
+
+    path, _ = written(change=damage)
+    with pytest.raises(ReadError) as error:
+        read_dicom_seg(path)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("encoding", ["binary", "labelmap"])
 def test_damage_gives_a_readable_error_and_nothing_else(written, encoding):
