@@ -35,12 +35,13 @@ def parts(rows: NDArray[np.integer]) -> Iterator[Part]:
     Args:
         rows: (rows, columns), integers.
     """
-    for value in np.unique(rows).tolist():
-        if value == 0:
+    for value, box in enumerate(ndimage.find_objects(rows.astype(np.int32)), start=1):
+        if box is None:
             continue
-        labelled, _ = ndimage.label(rows == value)
+        labelled, _ = ndimage.label(rows[box] == value)
+        top, left = box[0].start, box[1].start
         for n, (down, across) in enumerate(ndimage.find_objects(labelled), start=1):
-            yield Part(value, labelled[down, across] == n, down.start, across.start)
+            yield Part(value, labelled[down, across] == n, top + down.start, left + across.start)
 
 
 def pixel_edges(mask: Mask) -> list[Ring]:
