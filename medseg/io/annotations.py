@@ -108,6 +108,7 @@ def write_annotations(annotated: Annotated | Sequence[Annotated], path: str | Pa
 
     Raises:
         AnnotationError: a value without a name, or one that two names share.
+        ConfigError: a value in `classes` that is not from 0 to 65535.
         WriteError: more than the format holds, disk full, no permission.
 
     Example:
@@ -153,7 +154,7 @@ def _check_named(annotated: Annotated) -> None:
     label_map = annotated.label_map
     if label_map.channels or label_map.array.dtype.kind not in "iu":
         raise AnnotationError(f"{label_map!r} is no label map; expected integers without channels")
-    painted = [value for value in annotated.classes.values() if value]
+    painted = list(filter(None, ClassTable.of(annotated.classes).values.values()))
     shared = sorted({v for v in painted if painted.count(v) > 1})
     if shared:
         raise AnnotationError(f"the value(s) {shared} have two names each in {dict(annotated.classes)}")

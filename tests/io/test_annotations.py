@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from medseg.errors import AnnotationError, ReadError, WriteError
+from medseg.errors import AnnotationError, ConfigError, ReadError, WriteError
 from medseg.io.annotations import (
     FORMATS,
     Annotated,
@@ -163,6 +163,11 @@ def test_what_a_format_does_not_hold_is_not_written(tmp_path):
 def test_values_need_one_name_each(tmp_path, array, classes, message):
     with pytest.raises(AnnotationError, match=message):
         write_annotations(annotated(array, classes), tmp_path / "a.json", "coco")
+
+
+def test_a_value_beyond_16_bits_is_not_written(tmp_path):
+    with pytest.raises(ConfigError, match="expected an integer from 0 to 65535"):
+        write_annotations(annotated(np.full((2, 2), 10**9, np.uint32), {"a": 10**9}), tmp_path / "a.json", "coco")
 
 
 def test_names_for_outputs_are_safe_and_unique():
