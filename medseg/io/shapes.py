@@ -150,7 +150,6 @@ class ClassTable:
     """
 
     values: dict[str, int]
-    given: bool = False
 
     @classmethod
     def of(cls, classes: Mapping[str, int]) -> ClassTable:
@@ -160,9 +159,9 @@ class ClassTable:
             ConfigError: for a value that is not an integer from 0 to 65535.
         """
         for name, value in classes.items():
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value <= 65535:
                 raise ConfigError(f"class {name!r} has value {value!r}; expected an integer from 0 to 65535")
-        return cls(dict(classes), given=True)
+        return cls({name: int(value) for name, value in classes.items()})
 
     @classmethod
     def numbered(cls, names: Iterable[str], source: str = "the annotation") -> ClassTable:
