@@ -173,49 +173,57 @@ def _names(files: Sequence[Path], deidentifier: Deidentifier) -> tuple[dict[Path
 
 
 def _place(path: Path, deidentifier: Deidentifier) -> tuple[str, str, int, str] | None:
+    """New study and series identifiers, instance number, new instance identifier; None for what is not copied."""
     if not has_dicom_magic(path):
         if kind_of(path) == "dicom":
             raise ReadError(f"{path} is named like DICOM but is empty or damaged; export it again or remove it")
         return None
-    wanted = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber"]
-    data = _read(path, wanted)
-    if data.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
-        return None
-    study, series, instance = (deidentifier.uid(str(data.get(name) or "")) for name in (*wanted[2:4], wanted[1]))
-    number = str(data.get("InstanceNumber") or "")
+    wanted = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
+    with _damage_named(path):
+        data = _read(path, [*wanted, "SOPClassUID", "InstanceNumber"])
+        if data.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
+            return None
+        study, series, instance = (deidentifier.uid(str(data.get(name) or "")) for name in wanted)
+        number = str(data.get("InstanceNumber") or "")
     return study, series, int(number) if number.isdecimal() else 0, instance
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Values are parsed when first looked at, and pydicom raises whatever a damaged one makes its parsers raise."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise ReadError(f"{path} is damaged ({type(error).__name__}); export it again or remove it") from None
 
 
 def _read(path: Path, wanted: list[str] | None = None) -> Dataset:
     import pydicom
 
     try:
-        return pydicom.dcmread(path, force=True, stop_before_pixels=wanted is not None, specific_tags=wanted)
+        data = pydicom.dcmread(path, force=True, stop_before_pixels=wanted is not None, specific_tags=wanted)
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # pydicom raises whatever a damaged file makes its parsers raise
-        raise ReadError(f"{path} is damaged ({type(error).__name__}); export it again or remove it") from None
+    if not data.get("SOPClassUID"):
+        raise ReadError(f"{path} does not say what kind of object it is (SOPClassUID); remove it or export it again")
+    return data
 
 
 def _copy(path: Path, target: Path, deidentifier: Deidentifier) -> list[Finding]:
     import pydicom
 
-    data = _read(path)
-    if not data.file_meta.get("TransferSyntaxUID"):
-        implicit, little = data.original_encoding
-        explicit = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
-        data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if implicit else explicit
-    if not data.get("SOPClassUID"):
-        raise ReadError(f"{path} does not say what kind of object it is (SOPClassUID); remove it or export it again")
-    if not data.get("SOPInstanceUID"):
-        data.SOPInstanceUID = f"1.{int(hashlib.sha256(path.read_bytes()).hexdigest()[:32], 16)}"
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
-    try:
+    with _damage_named(path):
+        data = _read(path)
+        if not data.file_meta.get("TransferSyntaxUID"):
+            implicit, little = data.original_encoding
+            explicit = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
+            data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if implicit else explicit
+        if not data.get("SOPInstanceUID"):
+            data.SOPInstanceUID = f"1.{int(hashlib.sha256(path.read_bytes()).hexdigest()[:32], 16)}"
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
         findings = deidentifier.apply(data)
         target.parent.mkdir(parents=True, exist_ok=True)
         pydicom.dcmwrite(target, data, enforce_file_format=True)
-    except OSError:
-        raise
-    except Exception as error:  # as above: values are parsed when they are first looked at
-        raise ReadError(f"{path} is damaged ({type(error).__name__}); export it again or remove it") from None
     return findings

@@ -479,6 +479,25 @@ def test_a_damaged_object_leaves_nothing_behind(tmp_path):
     assert files[0].exists()
 
 
+def test_mutated_objects_give_a_copy_or_one_readable_error(tmp_path):
+    (source,) = saved(tmp_path / "in", x=referring_objects()[1])
+    original, rng = source.read_bytes(), np.random.default_rng(0)
+    deidentifier, outcomes = Deidentifier.with_key(KEY), set()
+    for _ in range(150):
+        content = bytearray(original)
+        for place in rng.integers(132, len(content), rng.integers(1, 20)):
+            content[place] = rng.integers(256)
+        source.write_bytes(content[: rng.integers(140, len(content))] if rng.random() < 0.3 else content)
+        try:
+            deidentify_file(source, tmp_path / "out.dcm", deidentifier)
+            outcomes.add("copied")
+        except ReadError as error:
+            assert str(source) in str(error)
+            assert "\n" not in str(error)
+            outcomes.add("refused")
+    assert outcomes == {"copied", "refused"}
+
+
 def test_existing_folders_and_sources_are_not_overwritten(tmp_path):
     files = saved(tmp_path / "in", x=image())
     (tmp_path / "out").mkdir()
