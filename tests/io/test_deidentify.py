@@ -20,9 +20,15 @@ from pydicom.sequence import Sequence
 
 from medseg.errors import ConfigError, ReadError, WriteError
 from medseg.io import read
+from medseg.io.algorithm import Algorithm
 from medseg.io.deidentify import Deidentifier, deidentify
 from medseg.io.deidentify_files import deidentify_file, deidentify_files, site_key
 from medseg.io.deidentify_rules import RULES, Action, action_for
+from medseg.io.dicom_grid import grid_of
+from medseg.io.dicom_seg_read import read_dicom_seg
+from medseg.io.dicom_seg_write import write_dicom_seg
+from medseg.io.dicom_series import find_series
+from medseg.labels import LabelScheme
 
 KEY = "a key for tests"
 # Nobody's name or number, and nothing that occurs by itself in a DICOM file.
@@ -610,6 +616,25 @@ def test_a_real_series_reads_the_same_after_it(real_data, tmp_path):
     np.testing.assert_array_equal(before.array, after.array)
     np.testing.assert_array_equal(before.affine, after.affine)
     assert before.metadata.study_instance_uid != after.metadata.study_instance_uid
+
+
+def test_a_segmentation_of_a_real_series_lies_on_its_de_identified_slices(real_data, tmp_path):
+    source = real_data / "dicom_mr_t1post"
+    volume, scheme = read(source), LabelScheme.from_mapping({"liver": 1, "tumor": 2})
+    array = np.zeros(volume.shape, np.uint8)
+    array[100:140, 120:170, 5:9], array[50:60, 50:70, 10:12] = 1, 2
+    (series,) = find_series(source)
+    algorithm = Algorithm("test", "1", "ab")
+    write_dicom_seg(volume.with_array(array), tmp_path / "seg.dcm", scheme, grid_of(series), algorithm)
+    deidentify_files([source, tmp_path / "seg.dcm"], tmp_path / "out", KEY)
+    copies = {pydicom.dcmread(p, stop_before_pixels=True).Modality: p for p in (tmp_path / "out").rglob("*.dcm")}
+    series_folder = copies["MR"].parent
+    back = read_dicom_seg(copies["SEG"], like=read(series_folder))
+    np.testing.assert_array_equal(back.volume.array, array)
+    referred = pydicom.dcmread(copies["SEG"]).ReferencedSeriesSequence[0]
+    assert referred.SeriesInstanceUID == pydicom.dcmread(copies["MR"]).SeriesInstanceUID
+    slices = {pydicom.dcmread(p, stop_before_pixels=True).SOPInstanceUID for p in series_folder.iterdir()}
+    assert {item.ReferencedSOPInstanceUID for item in referred.ReferencedInstanceSequence} <= slices
 
 
 def dciodvfy_errors(path: Path) -> set[str]:
