@@ -1,6 +1,6 @@
 """The process that reads damaged inputs under limits; `test_fuzz.py` says what must come of it.
 
-Every case is named by its kind (`fuzz_seeds.ENTRIES`) and a number, so `python tests/io/fuzzing.py nrrd:17` repeats one.
+Every case is named by its kind (`fuzz_seeds.ENTRIES`) and a number: `python tests/io/fuzzing.py nrrd:17` repeats one.
 """
 
 from __future__ import annotations
