@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,30 @@ def several(name: str, *phantoms: Phantom, findings: tuple[str, ...] = (), says:
     return Case(name, build, "several", findings, says)
 
 
-def twice(name: str, first: Phantom, tags: Callable[[int, int], dict[str, Any]], *findings: str) -> Case:
-    """Two volumes at the same positions in one series; `tags(volume, k)` tells them apart."""
-    pair = [first.but(offset=first.offset + 300 * n, per_slice=lambda k, n=n: tags(n, k)) for n in (0, 1)]
-    return several(name, *pair, findings=findings)
+def twice(
+    name: str,
+    first: Phantom,
+    tags: Callable[[int, int], dict[str, Any]],
+    *findings: str,
+    outcome: str = "several",
+    scrambled: bool = False,
+) -> Case:
+    """Two volumes at the same positions in one series; `tags(volume, k)` tells them apart.
+
+    InstanceNumber counts through the volumes, one after the other; `scrambled`, it is drawn at random over both.
+    """
+    count = first.shape[2]
+    numbers = np.random.default_rng(5).permutation(2 * count) + 1 if scrambled else np.arange(2 * count) + 1
+    pair = [
+        first.but(
+            offset=first.offset + 300 * n,
+            per_slice=lambda k, n=n: tags(n, k),
+            numbers=tuple(numbers[count * n : count * (n + 1)]),
+        )
+        for n in (0, 1)
+    ]
+    says = ("2 ",) if outcome == "several" else ()
+    return replace(several(name, *pair, findings=findings, says=says), outcome=outcome)  # type: ignore[arg-type]
 
 
 def enhanced(name: str, *phantoms: Phantom, outcome: str = "", findings: tuple[str, ...] = (), **options: Any) -> Case:

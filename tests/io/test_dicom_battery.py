@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import re
+
 import dicom_cases_colour
 import dicom_cases_geometry
 import dicom_cases_hard
+import dicom_cases_moments
 import dicom_cases_pixels
 import dicom_cases_several
 import nibabel
@@ -26,6 +29,7 @@ CASES = [
     *dicom_cases_several.CASES,
     *dicom_cases_colour.CASES,
     *dicom_cases_hard.CASES,
+    *dicom_cases_moments.CASES,
 ]
 PLAIN = Phantom()
 GAPS = {
@@ -124,6 +128,17 @@ def test_one_of_two_series_is_chosen_by_its_uid(tmp_path):
     chosen = medseg.read(tmp_path, series="1.2.826.0.1.3680043.8.498.3.2")
     assert other.truth().faults(chosen) == ""
     assert chosen.metadata.patient_id == f"{PATIENT_ID}-1"
+
+
+@pytest.mark.parametrize("name", [case.name for case in CASES if case.outcome == "several"])
+def test_what_a_refusal_names_can_be_chosen_by_that_name(name, tmp_path):
+    truths = next(case for case in CASES if case.name == name).build(tmp_path)
+    with pytest.raises(MedsegError) as refusal:
+        medseg.read(tmp_path)
+    names = re.findall(r"1\.2\.826[\d.]+(?:#\d+)?", str(refusal.value))
+    assert len(set(names)) == len(truths)
+    chosen = [medseg.read(tmp_path, series=uid) for uid in names]
+    assert sorted(sum(not truth.faults(volume) for volume in chosen) for truth in truths) == [1] * len(truths)
 
 
 @pytest.mark.parametrize("first", [-1.0, 1.0])
