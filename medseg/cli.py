@@ -8,9 +8,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -30,6 +31,13 @@ app = typer.Typer(
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; no progress bar.")]
+Irregular = Annotated[
+    Literal["error", "resample", "allow"],
+    typer.Option(
+        "--irregular",
+        help="Missing or unevenly spaced DICOM slices: error (refuse), resample (interpolate) or allow (as if even).",
+    ),
+]
 Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a preset such as hippocampus.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings on top, e.g. data.root=/data/chest")
@@ -45,6 +53,63 @@ def demo(
     from medseg.demo import run_demo
 
     run_demo(out, typer.echo)
+
+
+@app.command(epilog="Example: medseg inspect study/ --json")
+def inspect(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A file, DICOM folder, folder of studies or zip.")],
+    irregular: Irregular = "error",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List every study, series and image file with its geometry, and what is wrong with it."""
+    from medseg.io.inspect import inspect as run_inspection
+    from medseg.progress import console_progress
+
+    with console_progress("inspect", enabled=not as_json) as progress:
+        found = run_inspection(source, irregular, progress)
+    typer.echo(found.to_json() if as_json else found.text(shutil.get_terminal_size((120, 40)).columns))
+
+
+@app.command(
+    epilog="Examples: medseg convert study/ study.nii.gz   medseg convert lung.nii.gz lung.dcm --reference study/ "
+    "--labels labels.yaml   medseg convert task.xml masks/   medseg convert study/ shared/ --anonymize"
+)
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Image, DICOM study, SEG, RTSTRUCT, annotation, zip.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="A file for one volume, a folder for any number.")],
+    output_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="nifti, nrrd, mha, png, tiff, dicom, dicom-seg, rtstruct, labelme, cvat, supervisely or coco; "
+            "default: what DST's suffix says.",
+        ),
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option("--series", help="SeriesInstanceUID, where SRC or the reference has several.")
+    ] = None,
+    irregular: Irregular = "error",
+    reference: Annotated[
+        Path | None, typer.Option("--reference", help="DICOM study that a label map, SEG or RTSTRUCT was drawn on.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option("--labels", help="YAML with name: value of the label map.")] = None,
+    anonymize: Annotated[
+        bool, typer.Option("--anonymize", help="Copy DICOM objects without the patient (PS3.15 Basic Profile).")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
+    debug: Debug = False,
+) -> None:
+    """DICOM to NIfTI and back, label maps to SEG and RTSTRUCT and back, annotations to label maps and back."""
+    from medseg.io.convert import ConvertOptions
+    from medseg.io.convert import convert as run_conversion
+    from medseg.progress import console_progress
+
+    options = ConvertOptions(output_format, series, irregular, reference, labels, anonymize, overwrite)
+    with console_progress("convert") as progress:
+        done = run_conversion(source, target, options, progress)
+    typer.echo(done.text())
+    done.raise_for_failures()
 
 
 @app.command(epilog="Example: medseg prepare configs/hippocampus.yaml data.root=/data/hippocampus")
@@ -83,13 +148,17 @@ def predict(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the masks and ledger.jsonl.")],
     output_format: Annotated[
-        str | None, typer.Option("--format", help="nifti or png; default follows the input.")
+        str | None, typer.Option("--format", help="nifti, png, dicom-seg or rtstruct; default follows the input.")
     ] = None,
     series: Annotated[
         str | None, typer.Option("--series", help="SeriesInstanceUID, where a study has several.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     save_probabilities: Annotated[bool, typer.Option("--save-probabilities", help="Also write float16 .npz.")] = False,
+    anonymize: Annotated[
+        bool,
+        typer.Option("--anonymize", help="Remove the patient from DICOM outputs (PS3.15 Basic Profile); see README."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be done.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also redo what is done.")] = False,
     as_json: AsJson = False,
@@ -104,6 +173,7 @@ def predict(
         series=series,
         device=device,
         save_probabilities=save_probabilities,
+        anonymize=anonymize,
         dry_run=dry_run,
         overwrite=overwrite,
     )

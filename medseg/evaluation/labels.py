@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from medseg.errors import ConfigError, DatasetError
+from medseg.errors import DatasetError
 from medseg.evaluation.scoring import CaseScores, LabelScores
+from medseg.io.label_names import read_label_names
 from medseg.labels import LabelScheme
 from medseg.metrics.empty import empty_score
 from medseg.metrics.overlap import Overlap
@@ -42,33 +40,9 @@ def resolve_labels(labels: Labels, pred: Path) -> LabelScheme | None:
     if isinstance(labels, Mapping):
         return LabelScheme.from_mapping(labels)
     if labels is not None:
-        return _read(Path(labels))
+        return read_label_names(Path(labels))
     beside = (pred if pred.is_dir() else pred.parent) / LABELS_FILE
-    return _read(beside) if beside.is_file() else None
-
-
-def _read(path: Path) -> LabelScheme:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: labels cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {str(error).replace(chr(10), ' ')}") from None
-    part: Any = values
-    if isinstance(part, dict) and isinstance(part.get("data"), dict):
-        part = part["data"]
-    ignore = None
-    if isinstance(part, dict) and isinstance(part.get("labels"), dict):
-        part, ignore = part["labels"], part.get("ignore")
-    fits = isinstance(part, dict) and part and all(_is_value(v) for v in part.values())
-    if not fits or not (ignore is None or isinstance(ignore, int)):
-        raise ConfigError(f"{path}: expected labels as name: value, e.g. {{lung: 1, tumour: 2}}, or a key 'labels' so")
-    return LabelScheme.from_mapping({str(k): v for k, v in part.items()}, ignore)
-
-
-def _is_value(value: Any) -> bool:
-    each = value if isinstance(value, list) else [value]
-    return bool(each) and all(isinstance(v, int) and not isinstance(v, bool) for v in each)
+    return read_label_names(beside) if beside.is_file() else None
 
 
 def check_values(cases: Sequence[CaseScores], scheme: LabelScheme | None) -> tuple[Finding, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,20 +21,22 @@ import torch
 import medseg
 from medseg.errors import ConfigError, DatasetError, MedsegError, ReadError, WriteError
 from medseg.inference.ledger import Ledger, LedgerRow, hash_file
+from medseg.inference.outputs import FORMATS, algorithm_of, check_format, format_for, write_mask
 from medseg.inference.predictor import Model, load_model
 from medseg.inference.results import StudiesResult
-from medseg.io import write
 from medseg.io.atomic import atomic_path, write_text_atomic
-from medseg.io.formats import kind_of, stem_of
+from medseg.io.formats import stem_of
 from medseg.io.sources import Source, find_studies, input_hash, read_source
 from medseg.labels import LabelScheme
-from medseg.volume import Metadata, Volume
+from medseg.volume import Volume
+
+if TYPE_CHECKING:
+    from medseg.io.deidentify import Deidentifier
 
 __all__ = ["PredictOptions", "predict_studies"]
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = {"nifti": ".nii.gz", "png": ".png"}
 # What a damaged study or one that does not fit into memory can raise somewhere in a decoder or in the network.
 CASE_ERRORS = (
     MedsegError,
@@ -54,7 +56,8 @@ class PredictOptions:
     """How `predict_studies` goes about it.
 
     Args:
-        format: 'nifti' or 'png'; None follows the input: PNG for PNG, JPEG and TIFF, else NIfTI.
+        format: 'nifti', 'png', 'dicom-seg' or 'rtstruct'; None follows the input: PNG for PNG, JPEG and TIFF, else
+            NIfTI. The DICOM kinds need DICOM studies.
         series: SeriesInstanceUID, where a study has several.
         device: 'auto', 'cpu', 'cuda', ...
         save_probabilities: also write `<case>.npz` with float16 `probabilities` (labels, I, J[, K]) and `labels`.
@@ -62,6 +65,7 @@ class PredictOptions:
         dry_run: find the cases, check the model, write nothing.
         mirror: test-time mirroring; None: as the bundle permits.
         overlap: least overlap of windows, [0, 1); None: the bundle's.
+        anonymize: remove the patient from DICOM outputs (PS3.15 Basic Profile) and replace UIDs in the ledger.
 
     Raises:
         ConfigError: for an unknown format or an impossible overlap.
@@ -75,10 +79,10 @@ class PredictOptions:
     dry_run: bool = False
     mirror: bool | None = None
     overlap: float | None = None
+    anonymize: bool = False
 
     def __post_init__(self) -> None:
-        if self.format is not None and self.format not in SUFFIXES:
-            raise ConfigError(f"format {self.format!r} is not known; choose one of {', '.join(SUFFIXES)}")
+        check_format(self.format)
         if self.overlap is not None and not 0 <= self.overlap < 1:
             raise ConfigError(f"overlap is {self.overlap}; expected a fraction from 0 to below 1")
 
@@ -162,13 +166,15 @@ class _Run:
             "overlap": model.info.prediction.overlap if options.overlap is None else options.overlap,
             "mirror_axes": list(model.mirror_axes(options.mirror)),
             "save_probabilities": options.save_probabilities,
+            "format": options.format,
+            "anonymize": options.anonymize,
         }
+        self.deidentifier = _deidentifier(model.scheme) if options.anonymize else None
         self.versions = {"medseg": medseg.__version__, "torch": torch.__version__, "device": str(model.device)}
 
     def output_of(self, source: Source) -> Path:
         """Where the mask of a case goes."""
-        kind = self.options.format or ("png" if kind_of(source.paths[0]) == "raster" else "nifti")
-        return self.folder / f"{source.case}{SUFFIXES[kind]}"
+        return self.folder / f"{source.case}{FORMATS[format_for(source, self.options.format)]}"
 
     def probabilities_of(self, source: Source) -> Path:
         """Where the probabilities of a case go."""
@@ -237,7 +243,7 @@ class _Run:
             case=source.case,
             state="failed",
             input_hash=read.input_hash,
-            series_uid=source.series_uid,
+            series_uid=self._shown_uid(source),
             series_reason=_series_reason(source, self.options),
             model_hash=self.model.model_hash,
             options=self.settings,
@@ -260,19 +266,32 @@ class _Run:
         logits, grid = self.model.predict_logits(
             volume, mirror=self.options.mirror, overlap=self.options.overlap, progress=progress
         )
-        # The mask carries the grid and nothing of the patient.
-        like = replace(volume, metadata=Metadata(), findings=())
         if self.options.save_probabilities:
-            self._save_probabilities(source, self.model.to_probabilities(logits, grid, like))
-        mask = self.model.to_labels(logits, grid, like)
+            self._save_probabilities(source, self.model.to_probabilities(logits, grid, volume))
+        mask = self.model.to_labels(logits, grid, volume)
         output = self.output_of(source)
-        write(mask, output)
+        kind = format_for(source, self.options.format)
+        algorithm = algorithm_of(self.model.scheme, medseg.__version__, self.model.model_hash, self.settings)
+        for finding in write_mask(mask, output, kind, self.model.scheme, source, algorithm, self.deidentifier):
+            log.warning("%s: %s", source.case, finding.message)
         return ("done" if mask.array.any() else "done_empty"), hash_file(output)
+
+    def _shown_uid(self, source: Source) -> str:
+        uid, mark, number = source.series_uid.partition("#")
+        return source.series_uid if self.deidentifier is None else self.deidentifier.uid(uid) + mark + number
 
     def _save_probabilities(self, source: Source, probabilities: Volume) -> None:
         names = np.array(self.model.scheme.names)
         with atomic_path(self.probabilities_of(source)) as temporary, temporary.open("wb") as file:
             np.savez(file, probabilities=probabilities.array, labels=names)
+
+
+def _deidentifier(scheme: LabelScheme) -> Deidentifier:
+    from medseg.io.deidentify import Deidentifier
+    from medseg.io.deidentify_files import site_key
+    from medseg.io.dicom_seg_segments import harmless_texts
+
+    return Deidentifier.with_key(site_key(), harmless_texts(scheme))
 
 
 def _find(places: Sequence[Path], series: str | None) -> list[Source]:

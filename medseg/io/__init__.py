@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from medseg.io.dicom_grid import Irregular
     from medseg.io.dicom_series import Series
 
-__all__ = ["read", "read_all", "read_file", "unpacked", "write"]
+__all__ = ["contents", "read", "read_all", "read_file", "unpacked", "write"]
 
 
 def read(path: str | Path, series: str | None = None, irregular: Irregular = "error") -> Volume:
     """The one volume in a file, a DICOM folder or a zip.
 
     Args:
-        path: a NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF or DICOM file, a folder (with sub-folders) or a zip.
+        path: a NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF or DICOM file, a folder (with sub-folders) or a zip. A DICOM
+            Segmentation gives its label map, on its own grid.
         series: SeriesInstanceUID to take where a folder holds several; with '#2' behind it for the second volume of a
             series that holds several (time points, echoes), as the error and `medseg inspect` name them.
         irregular: what to do with missing or unevenly spaced DICOM slices: 'error' refuses them, 'resample'
@@ -46,13 +47,17 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
         >>> volume = read("study/")
         >>> volume.shape, volume.spacing_mm, volume.orientation
     """
+    from medseg.io.dicom_objects import object_kind, read_object
+
     source = Path(path)
     with unpacked(source) as place:
         if place.is_file() and kind_of(place) != "dicom" and not _is_unnamed_dicom(place):
             if series is not None:
                 raise ReadError(f"{source} is no DICOM series, so series={series} cannot be chosen from it")
             return read_file(place)
-        found, files, damaged = _contents(place)
+        if place.is_file() and object_kind(place):
+            return _named(read_object(place)[0], source)
+        found, files, damaged = contents(place)
         if damaged:
             raise damaged[0]
         if series is not None:
@@ -87,7 +92,7 @@ def read_all(path: str | Path, irregular: Irregular = "error") -> list[Volume]:
     source = Path(path)
     volumes: list[Volume] = []
     with unpacked(source) as place:
-        found, files, damaged = _contents(place)
+        found, files, damaged = contents(place)
         errors: list[MedsegError] = [*damaged]
         for series in found:
             try:
@@ -134,8 +139,12 @@ def write(volume: Volume, path: str | Path) -> None:
         raise WriteError(f"cannot write {target}: expected a name ending in .nii.gz, .nii, .nrrd, .mha, .png or .tif")
 
 
-def _contents(place: Path) -> tuple[list[Series], list[Path], list[ReadError]]:
-    """DICOM series, other image files, and what is wrong with files that should have been either."""
+def contents(place: Path) -> tuple[list[Series], list[Path], list[ReadError]]:
+    """DICOM series, other image files, and what is wrong with files that should have been either.
+
+    Args:
+        place: a file, or a folder, which is searched through; no zip.
+    """
     from medseg.io.dicom_series import scan
 
     if place.is_file() and kind_of(place) in ("nifti", "itk", "raster"):

@@ -259,7 +259,7 @@ def _unevenness(
         )
     files = _names([slices[m] for m in sorted({*odd, *(odd + 1)})])
     if irregular == "error":
-        hint = "export the series again, or interpolate (resample) or take it as it is (allow): irregular=..."
+        hint = "export the series again, or read it with irregular='resample' (interpolate) or 'allow' (as if even)"
         raise GeometryError(f"{where} has {text}; {hint}", kind=kind, files=files)
     done = "interpolated onto a regular grid" if irregular == "resample" else "taken as if evenly spaced"
     return usual, [Finding(kind, f"{text}; {done}", files)]

@@ -199,7 +199,10 @@ def _by_pydicom(header: SliceHeader) -> Array:
                 # A file without a preamble names no transfer syntax; implicit little endian is DICOM's default.
                 data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
             index = header.frame if header.frames > 1 else None
-            pixels = np.asarray(pixel_array(data, index=index, raw=not header.is_colour))
+            # pylibjpeg's RLE decoder ends damaged data in a panic that no `except Exception` meets.
+            plugin = "pydicom" if header.transfer_syntax == _RLE else ""
+            raw = not header.is_colour
+            pixels = np.asarray(pixel_array(data, index=index, raw=raw, decoding_plugin=plugin))
             if header.photometric == "PALETTE COLOR":
                 pixels = apply_color_lut(pixels, data)[..., :3]
                 pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels

@@ -16,7 +16,7 @@ from medseg.io.algorithm import Algorithm
 from medseg.io.coded_terms import Code, term_for
 from medseg.labels import LabelScheme
 
-__all__ = ["MANUFACTURER", "Segment", "describe", "plain_text", "segments_of"]
+__all__ = ["MANUFACTURER", "Segment", "describe", "harmless_texts", "plain_text", "segments_of", "value_text"]
 
 MANUFACTURER = "medseg"
 _COLOURS = (
@@ -55,6 +55,19 @@ class Segment:
 def plain_text(text: str) -> str:
     """At most 64 characters, without those that DICOM gives a meaning to."""
     return re.sub(r"[\\\x00-\x1f\x7f]+", " ", text).strip()[:64].strip() or "unknown"
+
+
+def value_text(scheme: LabelScheme, n: int, is_present: bool) -> str:
+    """What the description of the n-th label says, for people and for reading the label value back."""
+    values = ", ".join(map(str, scheme.values[n]))
+    region = f", region of the values {values}" if scheme.is_regions else ""
+    return f"label value {scheme.painted[n]}{region}{'' if is_present else '; segmented, none found'}"
+
+
+def harmless_texts(scheme: LabelScheme) -> frozenset[str]:
+    """The texts about labels in our objects: they identify nobody, so de-identification may keep them."""
+    described = {value_text(scheme, n, there) for n in range(len(scheme.names)) for there in (True, False)}
+    return frozenset(described | set(scheme.names) | {plain_text(name) for name in scheme.names})
 
 
 def describe(scheme: LabelScheme, present: frozenset[int], algorithm: Algorithm, *, numbered: bool) -> list[Any]:
@@ -97,9 +110,7 @@ def describe(scheme: LabelScheme, present: frozenset[int], algorithm: Algorithm,
         elif term.side:
             kind = description.SegmentedPropertyTypeCodeSequence[0]
             kind.SegmentedPropertyTypeModifierCodeSequence = [_coded(term.side)]
-        region = f", region of the values {', '.join(map(str, values))}" if scheme.is_regions else ""
-        found = "" if present & set(values) else "; segmented, none found"
-        description.SegmentDescription = f"label value {painted}{region}{found}"
+        description.SegmentDescription = value_text(scheme, n, bool(present & set(values)))
         result.append(description)
     return sorted(result, key=lambda d: int(d.SegmentNumber))
 

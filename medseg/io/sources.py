@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medseg.errors import ReadError
 from medseg.io.archive import split_zip_path, unpack
@@ -18,7 +19,10 @@ from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of, s
 from medseg.io.naming import CHANNEL_NAME, group_channels
 from medseg.volume import Volume
 
-__all__ = ["Source", "find_studies", "input_hash", "read_source"]
+if TYPE_CHECKING:
+    from medseg.io.dicom_grid import SeriesGrid
+
+__all__ = ["Source", "find_studies", "input_hash", "open_series", "read_source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ def find_studies(source: str | Path, series: str | None = None) -> list[Source]:
                 replace(
                     s,
                     paths=tuple(place / p.relative_to(folder) for p in s.paths),
-                    series=_moved(s.series, lambda p: place / p.relative_to(folder)),
+                    series=s.series and _moved(s.series, lambda p: place / p.relative_to(folder)),
                     error=s.error.replace(str(folder), str(place)),
                 )
                 for s in found
@@ -85,9 +89,7 @@ def find_studies(source: str | Path, series: str | None = None) -> list[Source]:
     return sorted(sources, key=lambda s: s.case)
 
 
-def _moved(series: Series | None, where: Callable[[Path], Path]) -> Series | None:
-    if series is None:
-        return None
+def _moved(series: Series, where: Callable[[Path], Path]) -> Series:
     return replace(series, slices=tuple(replace(s, path=where(s.path)) for s in series.slices))
 
 
@@ -194,6 +196,27 @@ def _on_disk(source: Source) -> Iterator[tuple[Path, ...]]:
         yield tuple(Path(name) / e[1] if e else p for e, p in zip(inside, source.paths, strict=True))
 
 
+@contextlib.contextmanager
+def open_series(source: Source) -> Iterator[SeriesGrid]:
+    """The grid of a DICOM source, its files on disk for the time of the block.
+
+    Raises:
+        ReadError: if the source is no DICOM series, or its files are gone.
+        GeometryError: if the series is no grid.
+    """
+    from medseg.io.dicom_grid import grid_of
+
+    series = source.series
+    if series is None:
+        raise ReadError(
+            f"{source.paths[0]} is no DICOM series, which a DICOM object would refer to; write NIfTI or PNG"
+        )
+    with _on_disk(source) as paths:
+        on_disk = dict(zip(source.paths, paths, strict=True))
+        moved = _moved(series, lambda p: on_disk[p])
+        yield grid_of(moved)
+
+
 def read_source(source: Source) -> Volume:
     """The image of a case, channels first: `(C, I, J, K)` or `(C, I, J)`, C >= 1.
 
@@ -206,13 +229,12 @@ def read_source(source: Source) -> Volume:
     if source.error:
         raise ReadError(f"{source.case}: {source.error}")
     with _on_disk(source) as paths:
-        if kind_of(paths[0]) in ("nifti", "itk", "raster"):
+        if source.series is None:
             return read_image(paths)
         from medseg.io.dicom import read_series
 
         on_disk = dict(zip(source.paths, paths, strict=True))
         series = _moved(source.series, lambda p: on_disk[p])
-        assert series is not None  # a source without a series has an error or another kind
         return channels_first(read_series(series, str(source.paths[0].parent)))
 
 

@@ -252,8 +252,7 @@ def test_a_case_name_cannot_smuggle_markup_into_the_report(tmp_path: Path) -> No
 
 
 def test_distances_on_a_tilted_grid_are_those_in_the_patient(tmp_path: Path) -> None:
-    # Each slice, 5 mm further, is shifted by 2 mm along j: two voxels 4 mm apart along j in the patient's frame
-    # lie in neighbouring slices at 2 mm + a shift of 2 mm.
+    # The prediction lies one slice (5 mm, shifted by 2 mm along j) and two rows further: 4 mm aside, 5 mm up.
     tilted = np.array([[1, 0, 0, 0], [0, 1, 2, 0], [0, 0, 5, 0], [0, 0, 0, 1.0]])
     ref, pred = np.zeros((9, 20, 4), np.uint8), np.zeros((9, 20, 4), np.uint8)
     ref[4, 10, 1] = 1

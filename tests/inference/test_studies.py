@@ -9,7 +9,7 @@ import pytest
 import medseg
 from medseg.errors import CheckpointError, ConfigError, DatasetError, PartialFailure, ReadError, WriteError
 from medseg.geometry import reorient
-from medseg.inference import PredictOptions, load_model, predict_studies, studies
+from medseg.inference import PredictOptions, load_model, outputs, predict_studies
 from medseg.inference.ledger import FINISHED, Ledger, LedgerRow
 from medseg.preparation.plan import ChannelPlan
 from medseg.volume import Volume
@@ -135,7 +135,7 @@ def test_a_mask_without_any_label_is_called_empty(threshold_bundle, tmp_path):
 
 def test_a_full_disk_ends_the_run_and_keeps_what_is_done(threshold_bundle, folder, tmp_path, monkeypatch):
     model, out = threshold_bundle(), tmp_path / "out"
-    real = studies.write
+    real = outputs.write
 
     def full_at_ben(volume, path):
         if path.name.startswith("ben"):
@@ -145,7 +145,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_done(threshold_bundle, folde
                 raise WriteError(f"cannot write {path}: the disk is full") from error
         real(volume, path)
 
-    monkeypatch.setattr(studies, "write", full_at_ben)
+    monkeypatch.setattr(outputs, "write", full_at_ben)
     with pytest.raises(WriteError, match="disk is full"):
         predict_studies(model, [folder], out)
     assert [row["case"] for row in _rows(out)] == ["ann"]

@@ -1,0 +1,219 @@
+"""What lies in a file, folder or zip: every study, series and image file with its geometry and findings.
+
+DICOM is judged by its headers, as reading every pixel of a PACS export would take hours; other files are opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import MedsegError, ReadError
+from medseg.io import read_file, unpacked
+from medseg.io.formats import READABLE, image_files, kind_of
+from medseg.volume import Finding, orientation_of
+
+if TYPE_CHECKING:
+    from medseg.io.dicom_grid import Irregular
+    from medseg.io.dicom_series import Series
+
+__all__ = ["Inspected", "Inspection", "inspect"]
+
+Progress = Callable[[float, float, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """One volume, or what should have been one. Patient names and numbers are left out.
+
+    `key` chooses a DICOM series (`--series`); `refused` says why the volume cannot be read, '' where it can.
+    """
+
+    place: str
+    kind: str
+    key: str = ""
+    study_instance_uid: str = ""
+    modality: str = ""
+    description: str = ""
+    part: str = ""
+    images: int = 1
+    shape: tuple[int, ...] = ()
+    channels: int = 0
+    spacing_mm: tuple[float, ...] = ()
+    orientation: str = ""
+    affine: tuple[tuple[float, ...], ...] = ()
+    findings: tuple[Finding, ...] = ()
+    refused: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is, in a few words."""
+        return " ".join(w for w in (self.modality or self.kind, self.description, self.part) if w)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """Everything found at `source`, and how many files were passed over because they hold no image."""
+
+    source: Path
+    items: tuple[Inspected, ...]
+    passed_over: int
+
+    def to_json(self) -> str:
+        """JSON with `format_version`, one object per volume."""
+        content = {
+            "format_version": 1,
+            "source": str(self.source),
+            "passed_over": self.passed_over,
+            "volumes": [_as_json(item) for item in self.items],
+        }
+        return json.dumps(content, indent=2, ensure_ascii=False)
+
+    def text(self, width: int = 120) -> str:
+        """A table, and below it every finding in full."""
+        from io import StringIO
+
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("", "what", "where", "images", "voxels", "spacing (mm)", "axes", "findings"):
+            table.add_column(heading, justify="right" if heading == "images" else "left", overflow="fold")
+        for n, item in enumerate(self.items, start=1):
+            kinds = ", ".join(dict.fromkeys(f.kind for f in item.findings))
+            voxels = " x ".join(map(str, item.shape)) + (f" ({item.channels} channels)" if item.channels else "")
+            spacing = " x ".join(f"{s:.4g}" for s in item.spacing_mm)
+            state = f"refused: {kinds}" if item.refused else kinds
+            cells = (str(n), item.title, item.place, str(item.images), voxels, spacing, item.orientation, state)
+            table.add_row(*cells)
+        out = StringIO()
+        console = Console(file=out, width=width, highlight=False, markup=False)
+        console.print(table)
+        told = [(n, item) for n, item in enumerate(self.items, start=1) if item.key or item.findings]
+        for n, item in told:
+            console.print("\n" * (n == told[0][0]) + f"{n}  {item.key or item.place}", soft_wrap=True)
+            for finding in item.findings:
+                refused = "refused: " if item.refused == finding.message else ""
+                console.print(f"   {refused}{finding.kind}: {finding.message}", soft_wrap=True)
+        if self.passed_over:
+            console.print(f"\n{self.passed_over} other file(s) hold no image and were passed over")
+        return out.getvalue().rstrip()
+
+
+def inspect(source: str | Path, irregular: Irregular = "error", progress: Progress | None = None) -> Inspection:
+    """Every volume in a file, a folder (with sub-folders) or a zip, readable or not, each with its findings.
+
+    Args:
+        source: where to look.
+        irregular: policy for missing and unevenly spaced slices, as for `medseg.read`.
+        progress: called with (volumes looked at, volumes, name).
+
+    Raises:
+        ReadError: if the source is missing or holds nothing that could be an image.
+
+    Example:
+        >>> print(inspect("study/").text())
+    """
+    from medseg.io.dicom_grid import check_irregular
+    from medseg.io.dicom_series import scan
+
+    check_irregular(irregular)
+    place = Path(source)
+    items: list[Inspected] = []
+    with unpacked(place) as root:
+        is_image = root.is_file() and kind_of(root) in ("nifti", "itk", "raster")
+        found = scan([] if is_image else [root] if root.is_file() else root)
+        files = [root] if is_image else [] if root.is_file() else image_files(root, recursive=True)
+        total = len(found.series) + len(files)
+        for series in found.series:
+            items.append(_series(series, root, irregular))
+            _tell(progress, len(items), total, items[-1])
+        for file in files:
+            items.append(_file(file, root))
+            _tell(progress, len(items), total, items[-1])
+        for path, error in found.damaged:
+            items.append(_refused(Inspected(_below(path, root), "DICOM"), error))
+    if not items:
+        raise ReadError(f"{place} holds no image; expected {READABLE}")
+    return Inspection(place, tuple(items), max(0, found.passed_over - len(files)))
+
+
+def _tell(progress: Progress | None, done: int, total: int, item: Inspected) -> None:
+    if progress is not None:
+        progress(done, total, item.place)
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path != root and path.is_relative_to(root) else path.name
+
+
+def _series(series: Series, root: Path, irregular: Irregular) -> Inspected:
+    from medseg.io.dicom_grid import grid_of
+
+    first = series.slices[0]
+    folders = sorted({s.path.parent for s in series.slices})
+    size = (first.columns, first.rows) + ((len(series.slices),) if len(series.slices) > 1 else ())
+    known = Inspected(
+        place=_below(folders[0], root) if first.path != root else root.name,
+        kind="DICOM",
+        key=series.key,
+        study_instance_uid=first.study_instance_uid,
+        modality=first.modality,
+        description=first.description,
+        part=series.part,
+        images=len(series.slices),
+        shape=size,
+        channels=3 if first.is_colour else 0,
+        findings=series.findings,
+    )
+    try:
+        grid = grid_of(series, irregular)
+    except MedsegError as error:
+        return _refused(known, error)
+    shape = (*size[:2], grid.planes) if len(size) == 3 else size
+    return _placed(known, shape, grid.affine, grid.findings, grid.spacing_known)
+
+
+def _file(path: Path, root: Path) -> Inspected:
+    kind = {"itk": "NRRD or MetaImage", "nifti": "NIfTI"}.get(kind_of(path), "picture")
+    known = Inspected(_below(path, root), kind)
+    try:
+        volume = read_file(path)
+    except MedsegError as error:
+        return _refused(known, error)
+    known = replace(known, channels=volume.channels)
+    return _placed(known, volume.shape, volume.affine, volume.findings, volume.spacing_known)
+
+
+def _placed(
+    item: Inspected,
+    shape: tuple[int, ...],
+    affine: NDArray[np.float64],
+    findings: tuple[Finding, ...],
+    spacing_known: bool,
+) -> Inspected:
+    item = replace(item, shape=shape, findings=findings)
+    if not spacing_known:
+        return item
+    dims = len(shape)
+    spacing = tuple(round(float(s), 6) for s in np.linalg.norm(affine[:3, :3], axis=0)[:dims])
+    rows = tuple(tuple(round(float(v), 6) for v in row) for row in affine)
+    return replace(item, spacing_mm=spacing, orientation=orientation_of(affine)[:dims], affine=rows)
+
+
+def _refused(item: Inspected, error: MedsegError) -> Inspected:
+    finding = Finding(error.kind or "unreadable", str(error), error.files)
+    return replace(item, findings=(*item.findings, finding), refused=str(error))
+
+
+def _as_json(item: Inspected) -> dict[str, Any]:
+    content = asdict(item)
+    content["series"] = content.pop("key")
+    content["readable"] = not item.refused
+    return content
