@@ -9,6 +9,7 @@ from typing import Any, Literal
 import imagecodecs
 import numpy as np
 from dicom_battery import Case
+from dicom_phantom_codecs import encode
 from dicom_phantoms import Phantom, Truth, save, slice_of
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -115,6 +116,20 @@ def _jpegls(image: Array) -> tuple[bytes, Array]:
     return imagecodecs.jpegls_encode(image), image
 
 
+def _jpeg_rgb(image: Array) -> tuple[bytes, Array]:
+    encoded = imagecodecs.jpeg8_encode(image, level=95, colorspace="RGB", outcolorspace="RGB")
+    return encoded, imagecodecs.jpeg8_decode(encoded, colorspace="RGB", outcolorspace="RGB")
+
+
+def _jpeg_lossless(image: Array) -> tuple[bytes, Array]:
+    return imagecodecs.jpeg8_encode(image, lossless=True, predictor=1, colorspace="RGB", outcolorspace="RGB"), image
+
+
+def _j2k_lossy(image: Array) -> tuple[bytes, Array]:
+    encoded = imagecodecs.jpeg2k_encode(image, codecformat="j2k", level=45, mct=True)
+    return encoded, imagecodecs.jpeg2k_decode(encoded)
+
+
 def _palette(data: Dataset) -> None:
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "PALETTE COLOR"
     del data.PlanarConfiguration
@@ -135,5 +150,13 @@ CASES = [
            findings=("colour", "lossy")),
     colour("JPEG 2000, YBR_RCT", "YBR_RCT", _j2k, syntax="1.2.840.10008.1.2.4.90"),
     colour("JPEG-LS", "RGB", _jpegls, syntax="1.2.840.10008.1.2.4.80"),
+    colour("RLE", "RGB", lambda image: (encode(image, "RLE"), image), planar=1, syntax="1.2.840.10008.1.2.5"),
+    colour("JPEG baseline, stream in RGB", "RGB", _jpeg_rgb, syntax="1.2.840.10008.1.2.4.50",
+           tolerance=2.0, findings=("colour", "lossy")),
+    colour("JPEG baseline, header says RGB, stream is YBR", "RGB", _jpeg, syntax="1.2.840.10008.1.2.4.50",
+           tolerance=2.0, outcome="either"),
+    colour("JPEG lossless SV1", "RGB", _jpeg_lossless, syntax="1.2.840.10008.1.2.4.70"),
+    colour("JPEG 2000 lossy, YBR_ICT", "YBR_ICT", _j2k_lossy, syntax="1.2.840.10008.1.2.4.91", tolerance=2.0,
+           findings=("colour", "lossy")),
     colour("palette", "", lambda image: (image[..., 0].tobytes(), image), outcome="either", change=_palette),
 ]  # fmt: skip

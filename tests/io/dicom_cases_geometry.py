@@ -24,12 +24,12 @@ FEET_FIRST = np.diag([-1.0, 1.0, -1.0])
 SIX = 6
 
 
-def one(name: str, phantom: Phantom, *findings: str) -> Case:
+def one(name: str, phantom: Phantom, *findings: str, tolerance: float = 0.5) -> Case:
     """A series that is read as it is."""
 
     def build(folder: Path) -> list[Truth]:
         write_study(folder, phantom)
-        return [phantom.truth()]
+        return [phantom.truth(tolerance)]
 
     return Case(name, build, "read", findings)
 

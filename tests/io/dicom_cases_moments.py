@@ -89,6 +89,14 @@ def _real_world_value(data: Dataset, k: int) -> None:
     data.RealWorldValueMappingSequence = Sequence([item])
 
 
+def _as_floats(data: Dataset, k: int) -> None:
+    """Parametric maps and the like: values as they are, no stored integers (PS3.3 C.7.6.24)."""
+    data.FloatPixelData = PLAIN.values(k).astype("<f4").tobytes()
+    data.BitsAllocated = 32
+    for keyword in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(data, keyword)
+
+
 def _frame_of_another_spacing(folder: Path) -> list[Truth]:
     path = write_enhanced(folder / "IM0000.dcm", PLAIN, per_frame_geometry=True)
     data = pydicom.dcmread(path)
@@ -169,6 +177,19 @@ CASES = [
     one("Real World Value map beside the rescale", PLAIN.but(change=_real_world_value)),
     one("pixel data of 16 bits under OB", PLAIN.but(change=lambda data, k: data.add_new(
         "PixelData", "OB", data.PixelData))),
+    one("slope of 2, beyond int16", PLAIN.but(slopes=2.0, intercepts=-1024.0, offset=39000.0), tolerance=1.0),
+    one("intercepts by slice, beyond int16", PLAIN.but(
+        stored="uint16", offset=39000.0, intercepts=tuple(-1024.0 - 8 * k for k in range(SIX)))),
+    one("slope of -1, lowest stored value", PLAIN.but(slopes=-1.0, intercepts=0.0, offset=32700.0)),
+    Case("32 bits beyond the precision of float32", one("", PLAIN.but(
+        stored="uint32", bits=32, offset=5e8, intercepts=0.0)).build, "either"),
+    Case("Float Pixel Data", one("", PLAIN.but(slopes=None, change=_as_floats)).build, "either"),
+    one("no frame of reference", PLAIN.but(tags={"FrameOfReferenceUID": None})),
+    one("no patient identifier", PLAIN.but(tags={"PatientID": None})),
+    one("empty patient identifier", PLAIN.but(tags={"PatientID": ""})),
+    Case("no series identifier", one("", PLAIN.but(tags={"SeriesInstanceUID": ""})).build, "either"),
+    Case("patient identifier on some slices only", one("", PLAIN.but(
+        per_slice=lambda k: {"PatientID": ""} if k > 3 else {})).build, "either"),
     one("private SOP class", PLAIN.but(tags={"SOPClassUID": "1.2.840.113619.4.26"})),
     Case("enhanced: a frame of another pixel spacing", _frame_of_another_spacing, "refused"),
     Case("enhanced: fewer groups than frames", _fewer_groups_than_frames, "refused"),

@@ -261,7 +261,13 @@ def slice_of(phantom: Phantom, k: int) -> Dataset:
         elif keyword in data:
             delattr(data, keyword)
     phantom.change(data, k)
-    identity = [data.SeriesInstanceUID, str(data.PatientID), str(k), pixels.tobytes().hex(), str(data)]
+    identity = [
+        data.get("SeriesInstanceUID", ""),
+        str(data.get("PatientID", "")),
+        str(k),
+        pixels.tobytes().hex(),
+        str(data),
+    ]
     data.SOPInstanceUID = generate_uid(entropy_srcs=identity)
     return data
 
