@@ -75,6 +75,20 @@ def test_every_voxel_lies_where_its_slice_says(phantom, seed):
     assert phantom.worst(volume) <= 0.501
 
 
+@pytest.mark.slow
+@settings(QUICK, max_examples=600)
+@given(phantoms(), st.integers(0, 10**6), st.booleans())
+def test_six_hundred_series_lie_where_their_slices_say(phantom, seed, multiframe):
+    with tempfile.TemporaryDirectory() as folder:
+        if multiframe:
+            write_enhanced(Path(folder) / "IM0000.dcm", phantom, seed=seed)
+        else:
+            write_study(Path(folder), phantom, seed=seed)
+        volume = medseg.read(folder)
+    np.testing.assert_allclose(volume.affine, phantom.affine, rtol=0, atol=1e-4)
+    assert phantom.worst(volume) <= 0.501
+
+
 @QUICK
 @given(phantoms(tilt=st.just(0.0)))
 def test_the_order_of_files_and_numbers_changes_nothing(phantom):
