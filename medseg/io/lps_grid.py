@@ -51,9 +51,10 @@ def volume_of(image: LpsImage, path: Path) -> Volume:
         ReadError: cut short or damaged voxels, or an affine that cannot be worked with.
     """
     affine = flip_lps_ras(image.affine)
+    # Numbers of this size are no millimetres, and products of them overflow.
     if not (np.abs(affine) < 1e9).all() or not abs(float(np.linalg.det(affine[:3, :3]))) > 1e-12:
-        spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0))
-        raise ReadError(f"{path} has axes that span no volume (spacing {spacing} mm); correct its header")
+        axes = ", ".join(str(tuple(float(f"{n:.4g}") for n in column)) for column in affine[:3, :3].T)
+        raise ReadError(f"{path} has axes that span no volume ({axes}); correct its header")
     count = math.prod(image.sizes)
     flat, surplus = read_block(VoxelBlock(image.voxels, image.dtype, count, image.encoding, image.offset, image.skip))
     findings = list(image.findings)

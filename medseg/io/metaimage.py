@@ -140,7 +140,8 @@ def _affine(fields: dict[str, str], rank: int, spatial: int, path: Path) -> tupl
     affine = np.eye(4)
     # A row of the matrix is the direction of an axis.
     matrix = np.eye(rank) if directions is None else np.reshape(directions, (rank, rank))
-    affine[:spatial, :spatial] = matrix[:spatial, :spatial].T * np.array(spacing or [1.0] * rank)[:spatial]
+    with np.errstate(all="ignore"):
+        affine[:spatial, :spatial] = matrix[:spatial, :spatial].T * np.array(spacing or [1.0] * rank)[:spatial]
     affine[:spatial, 3] = (origin or [0.0] * rank)[:spatial]
     return affine, spacing is not None
 

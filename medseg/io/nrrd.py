@@ -80,7 +80,8 @@ def read_nrrd(path: Path) -> Volume:
     if len(others) > 1:
         raise ReadError(f"{path} has sizes {sizes}: at most one axis of channels is understood; split it first")
     kept = sorted(spatial + others)
-    affine, known, findings = _affine(fields, spatial, vectors, space_rank, path)
+    with np.errstate(all="ignore"):
+        affine, known, findings = _affine(fields, spatial, vectors, space_rank, path)
     if others and kinds[others[0]] == "time":
         text = f"{path} holds {sizes[others[0]]} time points; they are read as channels of one volume"
         findings.append(Finding("time_points", text, (str(path),)))

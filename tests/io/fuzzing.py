@@ -105,7 +105,9 @@ class Worker:
         return str(json.loads(answer)["verdict"])
 
     def _start(self) -> None:
-        command = [sys.executable, "-W", "ignore", __file__, "--serve"]
+        # Overflows and divisions by zero must not pass unnoticed.
+        filters = ["-W", "ignore", "-W", "error::RuntimeWarning"]
+        command = [sys.executable, *filters, __file__, "--serve"]
         self._process = process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
