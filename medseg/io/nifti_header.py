@@ -6,6 +6,7 @@ The affine is the sform where its code is set, else the qform (NIfTI-1 standard,
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,9 +126,19 @@ def _header_of(raw: bytes, path: Path) -> Any:
     try:
         with np.errstate(all="ignore"):
             # Only the header proper, as extensions say nothing about voxels and may be damaged on their own.
-            return kinds[second, pair](raw[: 540 if second else 348])
+            header = kinds[second, pair](raw[: 540 if second else 348], check=False)
+            # Small faults are mended without the lines that nibabel prints about them.
+            header.check_fix(logger=_quiet_logger())
+            return header
     except (HeaderDataError, WrapStructError, ValueError, KeyError, OSError, OverflowError) as error:
         raise _damaged(error, path) from None
+
+
+def _quiet_logger() -> logging.Logger:
+    logger = logging.getLogger(__name__)
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger
 
 
 def _time_points(header: Any, shape: tuple[int, ...], path: Path) -> tuple[Finding, ...]:

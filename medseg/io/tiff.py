@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 from pathlib import Path
@@ -28,6 +29,10 @@ def read_tiff(path: Path) -> Decoded:
     import tifffile
 
     _check_chain(path)
+    # What is wrong with a file is said by one error, not by lines on the terminal as well.
+    logger = logging.getLogger("tifffile")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
     try:
         # Files that an OME header names elsewhere are not followed.
         with tifffile.TiffFile(path, _multifile=False) as tiff:
