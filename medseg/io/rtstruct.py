@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,7 +267,7 @@ def _references(source: SeriesGrid, frame: str) -> Any:
     series = Dataset()
     series.SeriesInstanceUID = first.series_instance_uid
     instances = {s.sop_instance_uid: s for s in source.slices}
-    series.ContourImageSequence = [_image(s, whole=True) for s in instances.values()]
+    series.ContourImageSequence = [_image(s) for s in instances.values()]
     study = Dataset()
     study.ReferencedSOPClassUID = _STUDY_CLASS
     study.ReferencedSOPInstanceUID = first.study_instance_uid
@@ -277,14 +278,12 @@ def _references(source: SeriesGrid, frame: str) -> Any:
     return reference
 
 
-def _image(header: SliceHeader, *, whole: bool) -> Any:
+def _image(header: SliceHeader) -> Any:
     from pydicom.dataset import Dataset
 
     item = Dataset()
     item.ReferencedSOPClassUID = header.sop_class_uid
     item.ReferencedSOPInstanceUID = header.sop_instance_uid
-    if header.frames > 1 and not whole:
-        item.ReferencedFrameNumber = header.frame + 1
     return item
 
 
@@ -298,19 +297,41 @@ def _roi_contours(n: int, contours: Sequence[_Contour], source: SeriesGrid) -> A
     item.ROIDisplayColor = list(_COLOURS[n % len(_COLOURS)])
     if not contours:
         return item
-    tag = Tag("ContourData")
-    sequence = []
+    # Encoded here, because pydicom takes microseconds for each number and contours hold millions.
+    items = []
     for number, each in enumerate(contours, start=1):
-        contour = Dataset()
-        contour.ContourNumber = number
         # Interpolated planes have no image of their own; the series as a whole is named above.
-        if not source.places:
-            contour.ContourImageSequence = [_image(source.slices[each.k], whole=False)]
-        contour.ContourGeometricType = "CLOSED_PLANAR"
-        contour.NumberOfContourPoints = each.points
-        data = each.data + b" " * (len(each.data) % 2)
-        # As bytes, because pydicom takes microseconds for each number.
-        contour[tag] = RawDataElement(tag, "DS", len(data), data, 0, True, True)
-        sequence.append(contour)
-    item.ContourSequence = sequence
+        image = b"" if source.places else _element(0x3006, 0x0016, _item(_image_reference(source.slices[each.k])))
+        items.append(
+            _item(
+                image
+                + _element(0x3006, 0x0042, b"CLOSED_PLANAR")
+                + _element(0x3006, 0x0046, b"%d" % each.points)
+                + _element(0x3006, 0x0048, b"%d" % number)
+                + _element(0x3006, 0x0050, each.data)
+            )
+        )
+    tag, value = Tag("ContourSequence"), b"".join(items)
+    # Without a VR, as pydicom reads elements from files in implicit VR.
+    item[tag] = RawDataElement(tag, None, len(value), value, 0, True, True)
     return item
+
+
+def _image_reference(header: SliceHeader) -> bytes:
+    frame = _element(0x0008, 0x1160, b"%d" % (header.frame + 1)) if header.frames > 1 else b""
+    return (
+        _element(0x0008, 0x1150, header.sop_class_uid.encode("ascii"), b"\0")
+        + _element(0x0008, 0x1155, header.sop_instance_uid.encode("ascii"), b"\0")
+        + frame
+    )
+
+
+def _element(group: int, element: int, value: bytes, padding: bytes = b" ") -> bytes:
+    """A data element in Implicit VR Little Endian (DICOM PS3.5 7.1.3), padded to even length."""
+    if len(value) % 2:
+        value += padding
+    return struct.pack("<HHL", group, element, len(value)) + value
+
+
+def _item(value: bytes) -> bytes:
+    return struct.pack("<HHL", 0xFFFE, 0xE000, len(value)) + value
