@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from medseg.errors import ConfigError
 from medseg.nets.instance_norm import InstanceNorm
 
-__all__ = ["ConvUnit", "Stage", "activation", "conv", "crop_to", "initialize", "norm_layer", "pad_to_multiple"]
+__all__ = [
+    "ConvUnit",
+    "Stage",
+    "activation",
+    "check_net",
+    "conv",
+    "crop_to",
+    "initialize",
+    "max_pool",
+    "norm_layer",
+    "pad_to_multiple",
+    "run_block",
+    "scaled",
+    "upsample",
+]
 
 NORMS = ("instance", "batch", "group", "none")
 ACTIVATIONS = ("leaky_relu", "relu")
@@ -24,27 +41,51 @@ def conv(
     out_channels: int,
     kernel: int = 3,
     *,
+    stride: int | Sequence[int] = 1,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
     padding: int | None = None,
     bias: bool = True,
 ) -> nn.Module:
-    """A 2D or 3D convolution of stride 1; `padding` None keeps the size (odd kernels)."""
+    """A 2D or 3D convolution; `padding` None keeps the size (odd kernels), or ceil(size / stride) with a stride."""
     kind = nn.Conv2d if dims == 2 else nn.Conv3d
-    return kind(in_channels, out_channels, kernel, padding=kernel // 2 if padding is None else padding, bias=bias)
+    rates = _per_axis(dilation, dims)
+    pads = tuple(rate * (kernel // 2) if padding is None else padding for rate in rates)
+    return kind(
+        in_channels,
+        out_channels,
+        kernel,
+        stride=_per_axis(stride, dims),  # type: ignore[arg-type]
+        padding=pads,  # type: ignore[arg-type]
+        dilation=rates,  # type: ignore[arg-type]
+        groups=groups,
+        bias=bias,
+    )
 
 
-def norm_layer(kind: str, dims: int, channels: int) -> nn.Module:
+def max_pool(
+    dims: int, kernel: int, *, stride: int | Sequence[int], padding: int = 0, ceil_mode: bool = False
+) -> nn.Module:
+    """A 2D or 3D max-pool; along axes of stride 1 an even kernel shrinks to 1, so that the size stays."""
+    steps = _per_axis(stride, dims)
+    kernels = tuple(kernel if kernel % 2 or step > 1 else 1 for step in steps)
+    kind = nn.MaxPool2d if dims == 2 else nn.MaxPool3d
+    return kind(kernels, steps, padding, ceil_mode=ceil_mode)
+
+
+def norm_layer(kind: str, dims: int, channels: int, eps: float = 1e-5) -> nn.Module:
     """The normalisation named `kind`: instance, batch, group (at most 8 channels a group) or none.
 
     Raises:
         ConfigError: for another name.
     """
     if kind == "instance":
-        return InstanceNorm(channels)
+        return InstanceNorm(channels, eps)
     if kind == "batch":
-        return nn.BatchNorm2d(channels) if dims == 2 else nn.BatchNorm3d(channels)
+        return nn.BatchNorm2d(channels, eps) if dims == 2 else nn.BatchNorm3d(channels, eps)
     if kind == "group":
         groups = max(1, channels // 8)
-        return nn.GroupNorm(math.gcd(groups, channels), channels)
+        return nn.GroupNorm(math.gcd(groups, channels), channels, eps)
     if kind == "none":
         return nn.Identity()
     raise ConfigError(f"norm is {kind!r}; choose one of {', '.join(NORMS)}")
@@ -143,3 +184,59 @@ def initialize(net: nn.Module, act: str) -> None:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def scaled(channels: int, width: float) -> int:
+    """`channels` times `width`, at least 1."""
+    return max(1, round(channels * width))
+
+
+def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
+    """`(B, C, ...)` at another size, linear between voxel centres (outer edges stay in place)."""
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
+    return F.interpolate(x, list(size), mode="bilinear" if x.dim() == 4 else "trilinear", align_corners=False)
+
+
+def run_block(block: nn.Module, x: Tensor, *, save_memory: bool) -> Tensor:
+    """`block(x)`; with `save_memory`, while training, what it keeps for the gradient is computed a second time."""
+    if not (save_memory and block.training and torch.is_grad_enabled()):
+        out: Tensor = block(x)
+        return out
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _statistics_kept(block)
+
+    again: Tensor = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+    return again
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Batch norms take the batch's statistics without counting the batch into the running ones again."""
+    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def check_net(name: str, dims: int, norm: str, width: float = 1.0) -> None:
+    """Options that every network shares.
+
+    Raises:
+        ConfigError: for `dims` other than 2 and 3, an unknown `norm`, or a `width` that is not positive.
+    """
+    if dims not in (2, 3):
+        raise ConfigError(f"dims is {dims}; {name} has 2 or 3")
+    if norm not in NORMS:
+        raise ConfigError(f"norm is {norm!r}; choose one of {', '.join(NORMS)}")
+    if width <= 0:
+        raise ConfigError(f"width is {width}; expected a positive number")
+
+
+def _per_axis(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
+    return (value,) * dims if isinstance(value, int) else tuple(value)

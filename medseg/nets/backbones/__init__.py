@@ -1,0 +1,57 @@
+"""Backbones: an image in, a list of feature maps out, fine to coarse, 2D and 3D.
+
+One contract: `forward(x) -> list[Tensor]`, `out_channels` (channels of each map), `strides` (of each map, one number
+per axis), `auxiliary_map` (which map an auxiliary head takes). Five maps, at strides 2, 4, 8, 16, 32, or less at the
+end with `output_stride` 16 or 8, or along thick slices with `axis_strides`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from medseg.errors import ConfigError
+from medseg.nets.backbones.resnet import ResNet
+
+__all__ = ["BACKBONES", "ResNet", "build_backbone"]
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "resnet18": partial(ResNet, 18),
+    "resnet34": partial(ResNet, 34),
+    "resnet50": partial(ResNet, 50),
+    "resnet101": partial(ResNet, 101),
+    "resnet152": partial(ResNet, 152),
+}
+
+
+def build_backbone(name: str, *, dims: int, in_channels: int, **options: Any) -> nn.Module:
+    """The backbone called `name`.
+
+    Args:
+        name: a key of `BACKBONES`.
+        dims: 2 or 3.
+        in_channels: image channels.
+        **options: `width`, `norm`, `output_stride`, `axis_strides`, `checkpoint`, and what this backbone alone takes.
+
+    Raises:
+        ConfigError: for an unknown name, or an option that this backbone has not.
+
+    Example:
+        >>> build_backbone("resnet50", dims=3, in_channels=1, width=0.125, output_stride=16).out_channels
+        (8, 32, 64, 128, 256)
+    """
+    if name not in BACKBONES:
+        near = get_close_matches(name, BACKBONES, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"net.backbone is {name!r}; known backbones are {', '.join(BACKBONES)}{hint}")
+    builder = BACKBONES[name]
+    known = inspect.signature(builder).parameters
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        raise ConfigError(f"{name} has no option {unknown[0]!r}; it takes {', '.join(known)}")
+    return builder(dims=dims, in_channels=in_channels, **options)
