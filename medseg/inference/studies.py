@@ -289,7 +289,7 @@ class _Run:
 def _deidentifier(scheme: LabelScheme) -> Deidentifier:
     from medseg.io.deidentify import Deidentifier
     from medseg.io.deidentify_files import site_key
-    from medseg.io.dicom_seg_segments import harmless_texts
+    from medseg.io.dicom_labels import harmless_texts
 
     return Deidentifier.with_key(site_key(), harmless_texts(scheme))
 

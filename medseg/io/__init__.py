@@ -68,7 +68,7 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
                 raise ReadError(f"{source} holds no series {series}; it holds: {known}")
         if len(found) + len(files) > 1:
             names = "; ".join([*(s.title for s in found), *(p.name for p in files)][:12])
-            hint = "choose one with series=UID (--series UID)" if found else "give one of the files"
+            hint = _how_to_choose(found)
             raise ReadError(f"{source} holds {len(found) + len(files)} volumes, expected one: {names}; {hint}")
         if files:
             return _named(read_file(files[0]), source)
@@ -153,6 +153,15 @@ def contents(place: Path) -> tuple[list[Series], list[Path], list[ReadError]]:
     # Pictures beside DICOM slices are thumbnails, not studies.
     files = [] if found.series or place.is_file() else image_files(place, recursive=True)
     return list(found.series), files, [error for _, error in found.damaged]
+
+
+def _how_to_choose(found: list[Series]) -> str:
+    if not found:
+        return "give one of the files"
+    if len({s.key for s in found}) == len(found):
+        return "choose one with series=UID (--series UID)"
+    folders = sorted({s.slices[0].path.parent.name for s in found})
+    return f"these are copies of one study: give one of the folders {', '.join(folders[:8])}"
 
 
 def _is_unnamed_dicom(place: Path) -> bool:

@@ -5,7 +5,9 @@ Axes are ITK's: i = column index, j = row index, k along the normal (row x colum
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,15 +26,19 @@ __all__ = ["read_series"]
 Array = NDArray[Any]
 
 
+_EXACT_IN_FLOAT32 = 2**24
+
+
 class _DoesNotFit(Exception):
-    """A rescaled slice leaves the range of int16."""
+    """A rescaled slice leaves the range in which the array's type is exact."""
 
 
 def read_series(series: Series, source: str | None = None, irregular: Irregular = "error") -> Volume:
     """The volume of a series; a single slice gives a 2D image.
 
-    The array is int16 where every slope is 1, every intercept an integer and the values fit, else float32:
-    slope * stored + intercept per slice (DICOM PS3.3 C.11.1). Colours give uint8 with three channels.
+    The array is int16 where every slope is 1, every intercept an integer and the values fit, else float32 (float64 for
+    whole numbers beyond 2**24): slope * stored + intercept per slice (DICOM PS3.3 C.11.1). Colours give
+    uint8 with three channels.
 
     Args:
         series: headers of one series, from `find_series`.
@@ -73,14 +79,15 @@ def read_series(series: Series, source: str | None = None, irregular: Irregular 
 
 def _load(grid: SeriesGrid) -> tuple[Array, list[Finding]]:
     """The slices `[k, j, i]` after rescaling, and how many pixels are padding."""
+    kinds: list[type[np.generic]] = [np.float32, np.float64]
     if grid.slices[0].is_colour:
-        return _fill(grid, np.dtype(np.uint8))
-    if all(s.slope == 1.0 and s.intercept.is_integer() and not s.has_modality_lut for s in grid.slices):
-        try:
-            return _fill(grid, np.dtype(np.int16))
-        except _DoesNotFit:
-            pass
-    return _fill(grid, np.dtype(np.float32))
+        kinds = [np.uint8]
+    elif all(s.slope == 1.0 and s.intercept.is_integer() and not s.has_modality_lut for s in grid.slices):
+        kinds = [np.int16, np.float32, np.float64]
+    for kind in kinds[:-1]:
+        with contextlib.suppress(_DoesNotFit):
+            return _fill(grid, np.dtype(kind))
+    return _fill(grid, np.dtype(kinds[-1]))
 
 
 def _fill(grid: SeriesGrid, dtype: np.dtype[Any]) -> tuple[Array, list[Finding]]:
@@ -106,10 +113,12 @@ def _fill(grid: SeriesGrid, dtype: np.dtype[Any]) -> tuple[Array, list[Finding]]
         elif header.has_modality_lut:
             out[...] = apply_modality_lut(pixels, header)
         else:
-            out[...] = pixels.astype(np.float64) * header.slope + header.intercept
+            _rescale_into(out, pixels, header)
         return padded
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    # Decoders complain about headers that contradict their streams; what they return is checked here.
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore")
         # Reading the results one by one lets the first error through.
         padded = sum(pool.map(fill, range(len(grid.slices))))
     if not padded:
@@ -130,6 +139,15 @@ def _shift_into(out: Array, pixels: Array, intercept: int) -> None:
         raise _DoesNotFit
     # Modulo 2**16, which is exact because the sums fit.
     np.add(pixels.astype(np.uint16, copy=False), np.uint16(intercept % 2**16), out=out.view(np.uint16))
+
+
+def _rescale_into(out: Array, pixels: Array, header: SliceHeader) -> None:
+    whole = pixels.dtype.kind in "iu" and header.slope == 1.0 and header.intercept.is_integer()
+    if whole and out.dtype == np.float32:
+        largest = max(abs(int(pixels.min()) + int(header.intercept)), abs(int(pixels.max()) + int(header.intercept)))
+        if largest > _EXACT_IN_FLOAT32:
+            raise _DoesNotFit
+    out[...] = pixels.astype(np.float64) * header.slope + header.intercept
 
 
 def _padded(pixels: Array, header: SliceHeader) -> int:

@@ -25,8 +25,9 @@ __all__ = ["Irregular", "SeriesGrid", "check_irregular", "grid_of"]
 
 # What to do with missing or unevenly spaced slices.
 Irregular = Literal["error", "resample", "allow"]
-# How far a slice may lie from its place on the regular grid: fractions of the slice and of the pixel spacing.
-_ALONG, _ACROSS, _FLOOR_MM = 0.05, 0.1, 0.01
+# How far a slice may lie from its place on the regular grid: a fraction of the step along the normal; aside of it a
+# fraction of a pixel, but no more than can be called rounding of positions.
+_ALONG, _ACROSS, _ASIDE_MM = 0.05, 0.1, 0.1
 _STEEPEST_DEGREES = 45.0
 
 Vector = NDArray[np.float64]
@@ -75,12 +76,20 @@ def grid_of(series: Series, irregular: Irregular = "error") -> SeriesGrid:
             grid through the positions, 'allow' takes the slices as if they were evenly spaced; both with a finding.
 
     Raises:
-        ReadError: missing position tags.
+        ReadError: missing position tags, Siemens mosaics.
         GeometryError: two patients, studies or frames of reference; slices of unequal size, spacing or orientation;
             repeated positions; missing or unevenly spaced slices; slices that do not lie on one line.
     """
     check_irregular(irregular)
     _check_identity(series)
+    mosaics = [s for s in series.slices if "MOSAIC" in s.image_type]
+    if mosaics:
+        raise ReadError(
+            f"{_place(series)}: {shown(mosaics)} tiles many slices into one picture (Siemens mosaic), which is not "
+            "taken apart; convert the study to enhanced multi-frame or NIfTI first",
+            kind="mosaic",
+            files=_names(mosaics),
+        )
     if len(series.slices) == 1:
         return _single(series)
     return _stack(series, irregular)
@@ -117,8 +126,9 @@ def _check_identity(series: Series) -> None:
         for each in series.slices:
             found.setdefault(identifier(each), each)
         if len(found) > 1:
+            unsaid = " (some say none)" if "" in found else ""
             raise GeometryError(
-                f"{_place(series)} mixes {len(found)} {what}: compare {shown(list(found.values()))}; "
+                f"{_place(series)} mixes {len(found)} {what}{unsaid}: compare {shown(list(found.values()))}; "
                 "put them into separate folders",
                 kind=kind,
                 files=_names(list(found.values())),
@@ -159,8 +169,8 @@ def _stack(series: Series, irregular: Irregular) -> SeriesGrid:
     lost = [s for s in series.slices if not (s.position and s.orientation and s.pixel_spacing)]
     if lost:
         raise ReadError(
-            f"{where}: {shown(lost)} lacks ImagePositionPatient, ImageOrientationPatient or PixelSpacing, so the "
-            "order and place of the slices are not known",
+            f"{where}: no ImagePositionPatient, ImageOrientationPatient or PixelSpacing in {shown(lost)}, so the order "
+            "and place of the slices are not known",
             kind="no_position",
             files=_names(lost),
         )
@@ -210,18 +220,22 @@ def _check_alike(series: Series, where: str) -> None:
                 files=_names(strays),
             )
     if min(first.pixel_spacing) <= 0:
-        raise ReadError(f"{where}: pixel spacing is {first.pixel_spacing} mm; expected positive numbers")
+        raise ReadError(
+            f"{where}: {first.name} has a pixel spacing of {first.pixel_spacing} mm; expected positive numbers",
+            kind="no_position",
+            files=_names(series.slices),
+        )
 
 
 def _check_repeated(slices: Sequence[SliceHeader], along: Vector, where: str) -> None:
     steps = np.diff(along)
-    repeated = np.flatnonzero(steps < max(_FLOOR_MM, _ALONG * float(np.median(steps))))
+    repeated = np.flatnonzero(steps < max(slices[0].rounding_mm, _ALONG * float(np.median(steps))))
     if repeated.size:
         n = int(repeated[0])
         doubled = [slices[m] for m in sorted({*repeated, *(repeated + 1)})]
         raise GeometryError(
             f"{where} holds different images at {repeated.size} position(s), e.g. at {along[n]:.3f} mm along the "
-            f"normal: {shown(slices[n : n + 2])}; nothing in them tells which belong together: keep one per position",
+            f"normal: {shown(slices[n : n + 2])}; no tag tells which of them belong together: keep one per position",
             kind="duplicate_slices",
             files=_names(doubled),
         )
@@ -235,14 +249,15 @@ def _unevenness(
     usual = float(np.median(steps))
     spacing = float(along[-1] - along[0]) / (len(slices) - 1)
     apart = float(np.abs(along - along[0] - spacing * np.arange(len(slices))).max())
-    if apart <= max(_FLOOR_MM, _ALONG * spacing):
+    floor = slices[0].rounding_mm
+    if apart <= max(floor, _ALONG * spacing):
         if apart <= 0.01 * spacing:
             return spacing, []
         text = f"slices lie up to {apart:.3f} mm from their place on the regular grid of {spacing:.3f} mm"
         return spacing, [Finding("spacing_jitter", text)]
     multiples = np.rint(steps / usual)
-    whole = np.abs(steps - multiples * usual).max() <= max(_FLOOR_MM, 2 * _ALONG * usual)
-    odd = np.flatnonzero(multiples > 1 if whole else np.abs(steps - usual) > max(_FLOOR_MM, _ALONG * usual))
+    whole = np.abs(steps - multiples * usual).max() <= max(floor, 2 * _ALONG * usual)
+    odd = np.flatnonzero(multiples > 1 if whole else np.abs(steps - usual) > max(floor, _ALONG * usual))
     gaps = ", ".join(
         f"{steps[n]:.3f} mm from {along[n]:.3f} to {along[n + 1]:.3f} mm between {slices[n].name} and "
         f"{slices[n + 1].name}"
@@ -271,7 +286,7 @@ def _step(
     """The way from the first slice to the last: along the normal, or aside of it by a gantry tilt."""
     way = positions[-1] - positions[0]
     lateral = positions - positions[0] - np.outer(along - along[0], normal)
-    tolerance = max(_FLOOR_MM, _ACROSS * min(slices[0].pixel_spacing))
+    tolerance = max(slices[0].rounding_mm, min(_ASIDE_MM, _ACROSS * min(slices[0].pixel_spacing)))
     if np.linalg.norm(lateral, axis=1).max() <= tolerance:
         return normal * float(along[-1] - along[0]), []
     fraction = (along - along[0]) / (along[-1] - along[0])

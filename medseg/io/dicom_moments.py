@@ -20,7 +20,6 @@ __all__ = ["SMALLEST_STACK", "moments"]
 
 # Fewer slices than this are not taken for a stack of their own.
 SMALLEST_STACK = 3
-_SAME_PLACE_MM = 0.01
 _KINDS = {"image type": "image_types", "stack": "stacks", "echo": "echoes", "b-value": "b_values"}
 _TIMES = MARKS.index("acquisition time")
 
@@ -60,9 +59,11 @@ def _places(slices: Slices) -> tuple[int, ...] | None:
     points = np.array([s.position for s in slices])
     first = slices[0].orientation
     normal = np.cross(first[:3], first[3:]) if len(first) == 6 else np.array([0.0, 0.0, 1.0])
+    if np.linalg.norm(normal) < 0.5:
+        return None  # no direction at all: the grid will say so
     along = points @ normal
     order = np.argsort(along, kind="stable")
-    steps = np.diff(along[order]) > _SAME_PLACE_MM
+    steps = np.diff(along[order]) > slices[0].rounding_mm
     places = np.empty(len(slices), dtype=int)
     places[order] = np.concatenate([[0], np.cumsum(steps)])
     return tuple(int(p) for p in places)

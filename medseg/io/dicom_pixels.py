@@ -6,6 +6,7 @@ while it decodes; pydicom and its plugins take whatever is left: colour, palette
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -161,6 +162,8 @@ def _decoded(header: SliceHeader) -> Array | None:
             pixels = np.frombuffer(decoder(frame, dtype), dtype)
             return to_stored_values(pixels.reshape(header.rows, header.columns).copy(), header)
         pixels = np.asarray(decoder(frame))
+    except ReadError:
+        raise
     except OSError as error:
         raise ReadError(f"{header.path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RuntimeError, TypeError, IndexError, MemoryError):
@@ -177,10 +180,25 @@ def _decoded(header: SliceHeader) -> Array | None:
 
 
 def _frame_bytes(header: SliceHeader) -> bytes:
-    from pydicom.encaps import get_frame
+    from pydicom.encaps import generate_fragments, get_frame, parse_basic_offsets
 
     with header.path.open("rb") as file:
         file.seek(header.pixel_offset)
+        if header.frames > 1:
+            offsets = parse_basic_offsets(file)
+            fragments = file.tell()
+            rising = all(a < b for a, b in itertools.pairwise(offsets))
+            if offsets and not (rising and offsets[0] == 0 and len(offsets) == header.frames):
+                # A table that cannot be right is not believed; without one, a fragment must be a frame.
+                file.seek(fragments)
+                found = list(generate_fragments(file))
+                if len(found) != header.frames:
+                    raise ReadError(
+                        f"{header.path} has {header.frames} frames in {len(found)} pieces and a damaged offset table "
+                        "(Basic Offset Table), so where they begin is not known; export it again"
+                    )
+                return found[header.frame]
+            file.seek(header.pixel_offset)
         return bytes(get_frame(file, header.frame, number_of_frames=header.frames))
 
 

@@ -14,23 +14,10 @@ from typing import Any
 from medseg.errors import ReadError
 from medseg.io.algorithm import Algorithm
 from medseg.io.coded_terms import Code, term_for
+from medseg.io.dicom_labels import COLOURS, MANUFACTURER, plain_text, value_text
 from medseg.labels import LabelScheme
 
-__all__ = ["MANUFACTURER", "Segment", "describe", "harmless_texts", "plain_text", "segments_of", "value_text"]
-
-MANUFACTURER = "medseg"
-_COLOURS = (
-    (230, 97, 0),
-    (26, 133, 255),
-    (26, 255, 26),
-    (212, 17, 89),
-    (254, 254, 98),
-    (148, 103, 189),
-    (64, 224, 208),
-    (140, 86, 75),
-    (227, 119, 194),
-    (188, 189, 34),
-)
+__all__ = ["Segment", "describe", "segments_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +37,6 @@ class Segment:
     value: int
     type: str = ""
     region: tuple[int, ...] = ()
-
-
-def plain_text(text: str) -> str:
-    """At most 64 characters, without those that DICOM gives a meaning to."""
-    return re.sub(r"[\\\x00-\x1f\x7f]+", " ", text).strip()[:64].strip() or "unknown"
-
-
-def value_text(scheme: LabelScheme, n: int, is_present: bool) -> str:
-    """What the description of the n-th label says, for people and for reading the label value back."""
-    values = ", ".join(map(str, scheme.values[n]))
-    region = f", region of the values {values}" if scheme.is_regions else ""
-    return f"label value {scheme.painted[n]}{region}{'' if is_present else '; segmented, none found'}"
-
-
-def harmless_texts(scheme: LabelScheme) -> frozenset[str]:
-    """The texts about labels in our objects: they identify nobody, so de-identification may keep them."""
-    described = {value_text(scheme, n, there) for n in range(len(scheme.names)) for there in (True, False)}
-    return frozenset(described | set(scheme.names) | {plain_text(name) for name in scheme.names})
 
 
 def describe(scheme: LabelScheme, present: frozenset[int], algorithm: Algorithm, *, numbered: bool) -> list[Any]:
@@ -102,7 +71,7 @@ def describe(scheme: LabelScheme, present: frozenset[int], algorithm: Algorithm,
             algorithm_type="AUTOMATIC",
             algorithm_identification=made_by,
             anatomic_regions=[_coded(term.region)] if term.region else None,
-            display_color=CIELabColor.from_rgb(*_COLOURS[n % len(_COLOURS)]),
+            display_color=CIELabColor.from_rgb(*COLOURS[n % len(COLOURS)]),
         )
         if term.side and term.region:
             # The organ has a side; the lesion in it has not.

@@ -14,12 +14,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import GeometryError, WriteError
+from medseg.errors import WriteError
 from medseg.geometry import flip_lps_ras
 from medseg.io.algorithm import Algorithm, derived_uid
 from medseg.io.atomic import atomic_path
 from medseg.io.dicom_grid import SeriesGrid
-from medseg.io.dicom_seg_segments import MANUFACTURER, describe, plain_text
+from medseg.io.dicom_labels import MANUFACTURER, check_grid, check_labels, plain_text
+from medseg.io.dicom_seg_segments import describe
 from medseg.io.dicom_seg_source import (
     copy_patient_and_study,
     planes_of,
@@ -75,7 +76,7 @@ def write_dicom_seg(
     if encoding == "labelmap" and scheme.is_regions:
         raise WriteError(f"cannot write {path}: regions overlap, which a label map cannot hold; use encoding='binary'")
     source = with_references(source, path)
-    _check_grid(label_map, source, path)
+    check_grid(label_map, source, path)
     frames = _frames(label_map, scheme, path)
     seeds = _seeds(frames, scheme, source, algorithm, encoding)
     import pydicom.config
@@ -95,23 +96,6 @@ def write_dicom_seg(
             target.save_as(temporary, enforce_file_format=True)
 
 
-def _check_grid(label_map: Volume, source: SeriesGrid, path: Path) -> None:
-    first = source.slices[0]
-    shape = (first.columns, first.rows, source.planes)
-    if label_map.channels or label_map.shape + (1,) * (3 - label_map.dims) != shape:
-        raise GeometryError(
-            f"cannot write {path}: the label map is {label_map!r}, its source series holds {shape[2]} slices of "
-            f"{shape[0]} x {shape[1]} pixels; resample it to the source first"
-        )
-    grid = Volume(np.broadcast_to(np.uint8(0), label_map.shape), source.affine, spacing_known=label_map.spacing_known)
-    if not label_map.same_geometry(grid, _TOLERANCE_MM):
-        raise GeometryError(
-            f"cannot write {path}: the label map lies elsewhere than its source series (origins "
-            f"{np.round(label_map.affine[:3, 3], 2).tolist()} and {np.round(source.affine[:3, 3], 2).tolist()} mm, "
-            f"orientations {label_map.orientation} and {grid.orientation}); resample it to the source first"
-        )
-
-
 def _frames(label_map: Volume, scheme: LabelScheme, path: Path) -> NDArray[Any]:
     """The label map as `[k, j, i]`, contiguous, of the scheme's data type, after a check of its values."""
     array = label_map.array
@@ -123,12 +107,7 @@ def _frames(label_map: Volume, scheme: LabelScheme, path: Path) -> NDArray[Any]:
     else:
         found = np.unique(np.concatenate([np.unique(f) for f in frames]))
     values = [int(v) for v in found]
-    scheme.check_values(values, str(path))
-    if scheme.ignore is not None and scheme.ignore in values:
-        raise WriteError(
-            f"cannot write {path}: the label map holds the value {scheme.ignore}, which is to be ignored and is no "
-            "label; set these voxels to 0 or name the label"
-        )
+    check_labels(values, scheme, path)
     largest = max(max(each) for each in scheme.values)
     if largest >= 1 << 16:
         raise WriteError(f"cannot write {path}: label value {largest} is above 65535, the largest a segment can have")

@@ -65,6 +65,12 @@ class SliceHeader:
         return f"{self.path.name}[{self.frame + 1}]" if self.frames > 1 else self.path.name
 
     @property
+    def rounding_mm(self) -> float:
+        """How much of a distance is rounding: 0.01 mm, less where the pixels are that small."""
+        smallest = min(self.pixel_spacing, default=1.0)
+        return min(0.01, 0.02 * smallest) if smallest > 0 else 0.01
+
+    @property
     def is_localizer(self) -> bool:
         """Whether ImageType says so (PS3.3 C.8.2.1.1.1)."""
         return "LOCALIZER" in self.image_type

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import GeometryError, WriteError
+from medseg.errors import WriteError
 from medseg.io.algorithm import Algorithm, derived_uid
 from medseg.io.atomic import atomic_path
 from medseg.io.contours import trace
 from medseg.io.dicom_grid import SeriesGrid
-from medseg.io.dicom_seg_segments import MANUFACTURER, plain_text
+from medseg.io.dicom_labels import COLOURS, MANUFACTURER, check_grid, check_labels, plain_text, value_text
 from medseg.io.dicom_seg_source import copy_patient_and_study, read_source_header, with_references
 from medseg.io.dicom_slice import SliceHeader
 from medseg.io.slice_planes import SlicePlanes, planes_of_grid
@@ -44,18 +44,6 @@ _TOLERANCE_MM = 1e-2
 _DECIMALS = 5
 # With 5 decimals and a sign these still fit into the 16 characters of a decimal string.
 _FARTHEST_MM = 1e7
-_COLOURS = (
-    (230, 97, 0),
-    (26, 133, 255),
-    (26, 255, 26),
-    (212, 17, 89),
-    (254, 254, 98),
-    (148, 103, 189),
-    (64, 224, 208),
-    (140, 86, 75),
-    (227, 119, 194),
-    (188, 189, 34),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +60,8 @@ def write_rtstruct(
 ) -> None:
     """Write a label map as an RT Structure Set that refers to the series it was made from.
 
-    One ROI per label or region, numbered 1 ... n in the order of the scheme; regions overlap. The label value stands in
-    ROIDescription ('label value 7'), so that `read_rtstruct` gives the same integers back. A label that does not occur
+    One ROI per label or region, in the order of the scheme; regions overlap. ROINumber is the label value, so that
+    `read_rtstruct` gives the same integers back. A label that does not occur
     is an ROI without contours whose description says 'segmented, none found'. The same inputs give the same bytes.
 
     Args:
@@ -96,7 +84,7 @@ def write_rtstruct(
     path = Path(path)
     source = with_references(source, path)
     _check_placed(source, path)
-    _check_grid(label_map, source, path)
+    check_grid(label_map, source, path)
     regions = _contours(label_map, scheme, planes_of_grid(source), path)
     header = read_source_header(source)
     import pydicom.config
@@ -117,23 +105,6 @@ def _check_placed(source: SeriesGrid, path: Path) -> None:
             )
 
 
-def _check_grid(label_map: Volume, source: SeriesGrid, path: Path) -> None:
-    first = source.slices[0]
-    shape = (first.columns, first.rows, source.planes)
-    if label_map.channels or label_map.shape + (1,) * (3 - label_map.dims) != shape:
-        raise GeometryError(
-            f"cannot write {path}: the label map is {label_map!r}, its source series holds {shape[2]} slices of "
-            f"{shape[0]} x {shape[1]} pixels; resample it to the source first"
-        )
-    grid = Volume(np.broadcast_to(np.uint8(0), label_map.shape), source.affine, spacing_known=label_map.spacing_known)
-    if not label_map.same_geometry(grid, _TOLERANCE_MM):
-        raise GeometryError(
-            f"cannot write {path}: the label map lies elsewhere than its source series (origins "
-            f"{np.round(label_map.affine[:3, 3], 2).tolist()} and {np.round(source.affine[:3, 3], 2).tolist()} mm, "
-            f"orientations {label_map.orientation} and {grid.orientation}); resample it to the source first"
-        )
-
-
 def _contours(label_map: Volume, scheme: LabelScheme, planes: SlicePlanes, path: Path) -> list[list[_Contour]]:
     """The contours of each label, slice by slice."""
     array = label_map.array[..., None] if label_map.dims == 2 else label_map.array
@@ -149,12 +120,7 @@ def _contours(label_map: Volume, scheme: LabelScheme, planes: SlicePlanes, path:
         # Counting is fast but takes memory up to the largest value, which may be anything.
         found = np.flatnonzero(np.bincount(rows.ravel())) if low >= 0 and high < 1 << 16 else np.unique(rows)
         values = [int(v) for v in found]
-        scheme.check_values(values, str(path))
-        if scheme.ignore is not None and scheme.ignore in values:
-            raise WriteError(
-                f"cannot write {path}: the label map holds the value {scheme.ignore}, which is to be ignored and is no "
-                "label; set these voxels to 0 or name the label"
-            )
+        check_labels(values, scheme, path)
         for region, each in zip(regions, scheme.values, strict=True):
             here = [v for v in each if v in values]
             if here:
@@ -220,19 +186,17 @@ def _structure_set(
     target.RTROIObservationsSequence = []
     for n, (name, contours) in enumerate(zip(scheme.names, regions, strict=True)):
         roi = Dataset()
-        roi.ROINumber = n + 1
+        roi.ROINumber = scheme.painted[n]
         roi.ReferencedFrameOfReferenceUID = frame
         roi.ROIName = plain_text(name)
-        region = f", region of the values {', '.join(map(str, scheme.values[n]))}" if scheme.is_regions else ""
-        none = "" if contours else "; segmented, none found"
-        roi.ROIDescription = f"label value {scheme.painted[n]}{region}{none}"
+        roi.ROIDescription = value_text(scheme, n, bool(contours))
         roi.ROIGenerationAlgorithm = "AUTOMATIC" if algorithm.model_hash else ""
         roi.ROIGenerationDescription = plain_text(f"{algorithm.name} {algorithm.version}")
         target.StructureSetROISequence.append(roi)
-        target.ROIContourSequence.append(_roi_contours(n, contours, source))
+        target.ROIContourSequence.append(_roi_contours(scheme.painted[n], COLOURS[n % len(COLOURS)], contours, source))
         observation = Dataset()
         observation.ObservationNumber = n + 1
-        observation.ReferencedROINumber = n + 1
+        observation.ReferencedROINumber = scheme.painted[n]
         # What a region is for in a treatment is not ours to say.
         observation.RTROIInterpretedType = ""
         observation.ROIInterpreter = ""
@@ -287,14 +251,14 @@ def _image(header: SliceHeader) -> Any:
     return item
 
 
-def _roi_contours(n: int, contours: Sequence[_Contour], source: SeriesGrid) -> Any:
+def _roi_contours(number: int, colour: Sequence[int], contours: Sequence[_Contour], source: SeriesGrid) -> Any:
     from pydicom.dataelem import RawDataElement
     from pydicom.dataset import Dataset
     from pydicom.tag import Tag
 
     item = Dataset()
-    item.ReferencedROINumber = n + 1
-    item.ROIDisplayColor = list(_COLOURS[n % len(_COLOURS)])
+    item.ReferencedROINumber = number
+    item.ROIDisplayColor = list(colour)
     if not contours:
         return item
     # Encoded here, because pydicom takes microseconds for each number and contours hold millions.

@@ -7,7 +7,6 @@ a keyhole. Contours find their slice by position alone, for references to images
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from medseg.errors import GeometryError, MedsegError, ReadError
 from medseg.io.contours import fill
 from medseg.io.dicom_grid import SeriesGrid
-from medseg.io.dicom_seg_segments import MANUFACTURER
+from medseg.io.dicom_labels import MANUFACTURER
 from medseg.io.slice_planes import SlicePlanes, planes_of_grid, planes_of_volume
 from medseg.volume import Finding, Metadata, Volume
 
@@ -156,7 +155,7 @@ def _rois(dataset: Any, path: Path) -> tuple[_Roi, ...]:
     rois = []
     for n, (item, name) in enumerate(zip(described, names, strict=True), start=1):
         number = int(item.ROINumber)
-        label = re.match(r"label value (\d{1,9})(, region)?\b", str(item.get("ROIDescription") or "")) if ours else None
+        is_region = ", region of the values" in str(item.get("ROIDescription") or "")
         contours: list[Points] = []
         skipped: dict[str, int] = {}
         for contour in (drawn[number].get("ContourSequence") or ()) if number in drawn else ():
@@ -171,8 +170,8 @@ def _rois(dataset: Any, path: Path) -> tuple[_Roi, ...]:
             _Roi(
                 number,
                 f"{name} ({number})" if names.count(name) > 1 else name,
-                int(label[1]) if label else n,
-                bool(label and label[2]),
+                number if ours else n,
+                ours and is_region,
                 str(item.get("ReferencedFrameOfReferenceUID") or ""),
                 tuple(contours),
                 tuple(skipped.items()),

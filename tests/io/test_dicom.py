@@ -157,7 +157,7 @@ def test_read_all_names_what_it_could_not_read(small_series, tmp_path):
     small_series("study/b", SeriesInstanceUID="1.2.4", ImagePositionPatient=None)
     (volume,) = read_all(tmp_path / "study")
     assert [f.kind for f in volume.findings] == ["unreadable"]
-    assert "lacks ImagePositionPatient" in volume.findings[0].message
+    assert "no ImagePositionPatient" in volume.findings[0].message
 
 
 def test_a_zip_is_read_like_its_folder(small_series, tmp_path):
@@ -255,12 +255,11 @@ REFUSED = {
     "two patients": ({"per_slice": lambda k: {"PatientID": f"secret{k > 2}"}}, "2 patients"),
     "two studies": ({"per_slice": lambda k: {"StudyInstanceUID": f"1.2.{int(k > 2)}"}}, "2 studies"),
     "two frames": ({"per_slice": lambda k: {"FrameOfReferenceUID": f"1.2.{int(k > 2)}"}}, "2 frames of reference"),
-    "no positions": ({"ImagePositionPatient": None}, "lacks ImagePositionPatient"),
+    "no positions": ({"ImagePositionPatient": None}, "no ImagePositionPatient"),
     "no pixel spacing": ({"PixelSpacing": None}, "PixelSpacing"),
     "colour without its layout": ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "Planar Configuration"),
-    "frames without positions": ({"NumberOfFrames": 5}, r"IM0000\[1\].*lacks ImagePositionPatient"),
+    "frames without positions": ({"NumberOfFrames": 5}, r"no ImagePositionPatient.*IM0000\[1\]"),
     "a slope of nothing": ({"RescaleSlope": 0}, "RescaleSlope is 0"),
-    "a position that is no number": ({"ImagePositionPatient": ["nan", 0, 0]}, "ImagePositionPatient is"),
     "impossible bits": ({"BitsStored": 20, "HighBit": 19}, "stores 20 bits"),
     "no unit vectors": ({"ImageOrientationPatient": [1, 1, 0, 0, 1, 0]}, "unit vectors"),
     "words for numbers": ({"PixelSpacing": None, "RescaleSlope": None, "Rows": 0, "Columns": 0}, "IM0"),
@@ -290,6 +289,14 @@ def test_a_copy_of_a_slice_is_dropped_and_a_different_one_of_the_same_uid_refuse
     raw[-1] ^= 1
     (folder / "copy_of_it").write_bytes(raw)
     with pytest.raises(MedsegError, match=r"different images.*(IM0002|copy_of_it)"):
+        read(folder)
+
+
+def test_a_position_that_is_no_number_is_refused(small_series):
+    folder = small_series(ImagePositionPatient=["12.34567", 0, 0])
+    path = folder / "IM0003"
+    path.write_bytes(path.read_bytes().replace(b"12.34567", b"nan     "))
+    with pytest.raises(ReadError, match=r"IM0003.*ImagePositionPatient is"):
         read(folder)
 
 
