@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -198,30 +198,37 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, list(size), mode="bilinear" if x.dim() == 4 else "trilinear", align_corners=False)
 
 
-def run_block(block: nn.Module, x: Tensor, *, save_memory: bool) -> Tensor:
-    """`block(x)`; with `save_memory`, while training, what it keeps for the gradient is computed a second time."""
+def run_block(
+    block: nn.Module, x: Tensor, *, save_memory: bool, part: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """`block(x)`, or a `part` of it; with `save_memory`, while training, what it keeps is computed a second time."""
+    call = block if part is None else part
     if not (save_memory and block.training and torch.is_grad_enabled()):
-        out: Tensor = block(x)
+        out: Tensor = call(x)
         return out
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _statistics_kept(block)
 
-    again: Tensor = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+    again: Tensor = checkpoint(call, x, use_reentrant=False, context_fn=contexts)
     return again
 
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Batch norms take the batch's statistics without counting the batch into the running ones again."""
-    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    """Batch norms take the batch's statistics without counting the batch into the running ones a second time."""
+    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked = count
 
 
 def check_net(name: str, dims: int, norm: str, width: float = 1.0) -> None:

@@ -16,9 +16,12 @@ from typing import Any
 from torch import nn
 
 from medseg.errors import ConfigError
+from medseg.nets.backbones.mobilenet_v3 import MobileNetV3
 from medseg.nets.backbones.resnet import ResNet
+from medseg.nets.backbones.vgg import VGG16
+from medseg.nets.backbones.xception import Xception
 
-__all__ = ["BACKBONES", "ResNet", "build_backbone"]
+__all__ = ["BACKBONES", "VGG16", "MobileNetV3", "ResNet", "Xception", "build_backbone"]
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet18": partial(ResNet, 18),
@@ -26,6 +29,10 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet50": partial(ResNet, 50),
     "resnet101": partial(ResNet, 101),
     "resnet152": partial(ResNet, 152),
+    "vgg16": VGG16,
+    "xception": Xception,
+    "mobilenet_v3_small": partial(MobileNetV3, "small"),
+    "mobilenet_v3_large": partial(MobileNetV3, "large"),
 }
 
 
