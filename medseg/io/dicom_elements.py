@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["KEYWORDS", "DatasetElements", "Elements", "RawElements", "walk"]
+__all__ = ["DAMAGE", "DEFLATED", "KEYWORDS", "DatasetElements", "Elements", "RawElements", "walk"]
 
 # Tag -> keyword of everything a header is asked for.
 _TAGS = {
@@ -68,6 +69,19 @@ _TAGS = {
     0x52009230: "PerFrameFunctionalGroupsSequence",
 }
 KEYWORDS = tuple(_TAGS.values())
+# What damage can raise anywhere in pydicom and its decoders.
+DAMAGE: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 # Only asked whether they are there.
 _SEQUENCES = frozenset({"ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"})
 _BINARY = frozenset(
@@ -94,7 +108,8 @@ _SHORT = frozenset(
 )
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_IMPLICIT, _DEFLATED, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+_IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 _EXPLICIT_ELEMENT = struct.Struct("<HH2sH")
 _IMPLICIT_ELEMENT = struct.Struct("<HHI")
 _LONGEST_DECIMAL_STRING = 16
@@ -245,7 +260,7 @@ def _elements(data: bytes, size: int) -> RawElements:
     values: dict[str, bytes] = {}
     position = _walk_group(data, 132, size, True, values, meta=True)[0]
     syntax = values.get("TransferSyntaxUID", b"").rstrip(b" \0").decode("ascii")
-    if syntax in ("", _DEFLATED, _BIG_ENDIAN):
+    if syntax in ("", DEFLATED, _BIG_ENDIAN):
         raise _Odd
     _, offset, length = _walk_group(data, position, size, syntax != _IMPLICIT, values, meta=False)
     if offset >= 0 and length >= 0 and offset + length > size:

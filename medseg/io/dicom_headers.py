@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import ReadError
-from medseg.io.dicom_elements import KEYWORDS, DatasetElements, Elements, RawElements, walk
+from medseg.io.dicom_elements import DAMAGE, DEFLATED, KEYWORDS, DatasetElements, Elements, RawElements, walk
 from medseg.io.dicom_multiframe import functional_frames, plain_frames
 from medseg.io.dicom_slice import SliceHeader
 from medseg.io.formats import has_dicom_magic, is_hidden, kind_of
@@ -23,6 +24,8 @@ _NOT_IMAGES = frozenset({"SEG", "PR", "SR", "KO", "REG", "FID", "RTSTRUCT", "RTP
 _SUFFIXES_NOT_DICOM = frozenset(
     {".txt", ".csv", ".json", ".xml", ".html", ".htm", ".pdf", ".md", ".py", ".log", ".yaml", ".yml", ".gif", ".bmp"}
 )
+# No image shrinks so much: beyond this a deflated file is made to fill the memory.
+_LARGE, _RATIO = 2**28, 200
 _ALWAYS_LOSSY = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
 _MAYBE_LOSSY = frozenset({"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"})
 
@@ -71,7 +74,7 @@ def read_headers(path: Path) -> tuple[SliceHeader, ...]:
         raise
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, NotImplementedError) as error:
+    except DAMAGE as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ReadError(f"{path} has a damaged DICOM header ({reason}); export it again") from None
 
@@ -84,8 +87,9 @@ def _dataset(path: Path) -> Any:
     """
     import pydicom
     import pydicom.config
-    from pydicom.errors import BytesLengthException, InvalidDicomError
+    from pydicom.errors import InvalidDicomError
 
+    _check_inflated(path)
     try:
         # Real headers break small rules of the standard (an over-long text, a malformed UID) that do not concern us.
         with pydicom.config.disable_value_validation():
@@ -97,19 +101,34 @@ def _dataset(path: Path) -> Any:
         return None
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (
-        BytesLengthException,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        IndexError,
-        NotImplementedError,
-        RecursionError,
-        MemoryError,
-    ) as error:
+    except DAMAGE as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ReadError(f"{path} has a damaged DICOM header ({reason}); export it again") from None
+
+
+def _check_inflated(path: Path) -> None:
+    """Refuse a deflated file that would fill the memory: pydicom inflates the whole of it to see the header.
+
+    Raises:
+        ReadError: for a file that inflates beyond all that images do, or is damaged.
+    """
+    with path.open("rb") as file:
+        start = file.read(1024)
+        at = start.find(DEFLATED.encode())
+        if at < 0:
+            return
+        # The data set follows the file's meta group, whose length is its first element (PS3.10 section 7.1).
+        file.seek(144 + int.from_bytes(start[140:144], "little"))
+        inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        try:
+            while data := file.read(1 << 16):
+                while data:
+                    size += len(inflate.decompress(data, 1 << 20))
+                    data = inflate.unconsumed_tail
+                    if size > _LARGE and size > _RATIO * path.stat().st_size:
+                        raise ReadError(f"{path} inflates to more than {size >> 20} MB, which no image does; refused")
+        except zlib.error as error:
+            raise ReadError(f"{path} is damaged ({error}); export it again") from None
 
 
 def _frames(elements: Elements, path: Path, raw: RawElements | None) -> tuple[SliceHeader, ...]:

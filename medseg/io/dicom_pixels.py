@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ReadError
+from medseg.io.dicom_elements import DAMAGE
 from medseg.io.dicom_slice import SliceHeader
 
 __all__ = ["LITTLE_ENDIAN", "apply_modality_lut", "is_plain", "read_bytes", "stored_pixels", "to_stored_values"]
@@ -38,6 +39,7 @@ _DECODERS = {
     "1.2.840.10008.1.2.4.202": "jpeg2k",
     "1.2.840.10008.1.2.4.203": "jpeg2k",
 }
+_UNREADABLE: tuple[type[Exception], ...] = (OSError, *DAMAGE)
 # No compressed frame of a scanner expands to this size from nearly nothing; damaged headers promise it.
 _LARGE, _RATIO = 2**27, 2000
 
@@ -166,7 +168,7 @@ def _decoded(header: SliceHeader) -> Array | None:
         raise
     except OSError as error:
         raise ReadError(f"{header.path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RuntimeError, TypeError, IndexError, MemoryError):
+    except DAMAGE:
         return None
     if pixels.ndim != 2 or pixels.dtype.kind not in "iu":
         return None
@@ -205,7 +207,6 @@ def _frame_bytes(header: SliceHeader) -> bytes:
 def _by_pydicom(header: SliceHeader) -> Array:
     import pydicom
     import pydicom.config
-    from pydicom.errors import BytesLengthException
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
 
@@ -227,18 +228,7 @@ def _by_pydicom(header: SliceHeader) -> Array:
             return pixels
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (
-        BytesLengthException,
-        ValueError,
-        TypeError,
-        AttributeError,
-        KeyError,
-        IndexError,
-        RuntimeError,
-        NotImplementedError,
-        EOFError,
-        MemoryError,
-    ) as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ReadError(f"the pixels of {path} cannot be decoded ({reason}); export it again, uncompressed") from None
 
@@ -257,5 +247,5 @@ def apply_modality_lut(pixels: Array, header: SliceHeader) -> Array:
         with pydicom.config.disable_value_validation():
             data = pydicom.dcmread(header.path, force=True, stop_before_pixels=True)
             return np.asarray(by_pydicom(pixels, data))
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         raise ReadError(f"the Modality LUT of {header.path} cannot be applied ({error}); export it again") from None

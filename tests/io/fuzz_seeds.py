@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dicom_phantom_codecs import SYNTAXES
+from dicom_phantom_multiframe import write_enhanced
+from dicom_phantoms import Phantom, write_study
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,24 @@ def dicom_slice(folder: Path) -> Path:
     return dicom_series(folder, 1) / "IM000.dcm"
 
 
+def phantom(syntax: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        eight = {"stored": "uint8", "bits": 8, "intercepts": 0.0, "offset": 150.0, "origin": (0.0, 0.0, 0.0)}
+        depth = eight if syntax == "JPEG baseline" else {"stored": "uint16", "bits": 12}
+        write_study(folder, Phantom(shape=(21, 18, 4), syntax=syntax, **depth))
+        return folder
+
+    return make
+
+
+def enhanced(syntax: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        write_enhanced(folder / "enhanced.dcm", Phantom(shape=(21, 18, 4), stored="uint16", bits=12, syntax=syntax))
+        return folder
+
+    return make
+
+
 ENTRIES = (
     Entry("nifti", written("a.nii"), read),
     Entry("nifti-gz", written("a.nii.gz"), read),
@@ -194,4 +215,8 @@ ENTRIES = (
     Entry("dataset-csv", listed, read_dataset),
     Entry("dicom-series", dicom_series, read),
     Entry("dicom-slice", dicom_slice, read),
+    *(Entry(f"dicom-{syntax.lower().replace(' ', '-')}", phantom(syntax), read) for syntax in SYNTAXES),
+    Entry("dicom-enhanced", enhanced("explicit little endian"), read),
+    Entry("dicom-enhanced-rle", enhanced("RLE"), read),
+    Entry("dicom-enhanced-jpeg-ls", enhanced("JPEG-LS lossless"), read),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+import zlib
 
 import numpy as np
 import pydicom
@@ -375,3 +376,17 @@ def test_padding_is_counted_and_kept_as_stored(small_series):
     assert [f.kind for f in volume.findings] == ["padding"]
     assert volume.findings[0].message.startswith("1 voxels")
     np.testing.assert_array_equal(volume.array, np.arange(120).reshape(5, 4, 6) - 1000)
+
+
+def test_a_deflated_file_that_would_fill_the_memory_is_refused(small_series, tmp_path):
+    data = pydicom.dcmread(small_series() / "IM0000")
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.save_as(tmp_path / "whole.dcm")
+    assert read(tmp_path / "whole.dcm").shape == (5, 4)
+    raw = (tmp_path / "whole.dcm").read_bytes()
+    start = 144 + int.from_bytes(raw[140:144], "little")
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = b"".join(packer.compress(bytes(2**20)) for _ in range(600)) + packer.flush()
+    (tmp_path / "bomb.dcm").write_bytes(raw[:start] + packed)
+    with pytest.raises(ReadError, match=r"bomb\.dcm inflates to more than 25\d MB"):
+        read(tmp_path / "bomb.dcm")
