@@ -14,12 +14,25 @@ from typing import Any
 from torch import nn
 
 from medseg.errors import ConfigError
+from medseg.nets.backbones import BACKBONES, build_backbone
+from medseg.nets.deeplab import DeepLabV3, DeepLabV3Plus
+from medseg.nets.deeplab_v1_v2 import DeepLabV1, DeepLabV2
+from medseg.nets.fcn import fcn8s, fcn16s, fcn32s
+from medseg.nets.fcn_resnet import DilatedFCN
 from medseg.nets.unet import UNet
 
-__all__ = ["NETS", "UNet", "build_net"]
+__all__ = ["BACKBONES", "NETS", "UNet", "build_backbone", "build_net"]
 
 NETS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
+    "fcn32s": fcn32s,
+    "fcn16s": fcn16s,
+    "fcn8s": fcn8s,
+    "fcn": DilatedFCN,
+    "deeplabv1": DeepLabV1,
+    "deeplabv2": DeepLabV2,
+    "deeplabv3": DeepLabV3,
+    "deeplabv3plus": DeepLabV3Plus,
 }
 
 

@@ -13,17 +13,16 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from torch import nn
-
 from medseg.errors import ConfigError
 from medseg.nets.backbones.mobilenet_v3 import MobileNetV3
 from medseg.nets.backbones.resnet import ResNet
+from medseg.nets.backbones.steps import Backbone
 from medseg.nets.backbones.vgg import VGG16
 from medseg.nets.backbones.xception import Xception
 
-__all__ = ["BACKBONES", "VGG16", "MobileNetV3", "ResNet", "Xception", "build_backbone"]
+__all__ = ["BACKBONES", "VGG16", "Backbone", "MobileNetV3", "ResNet", "Xception", "build_backbone"]
 
-BACKBONES: dict[str, Callable[..., nn.Module]] = {
+BACKBONES: dict[str, Callable[..., Backbone]] = {
     "resnet18": partial(ResNet, 18),
     "resnet34": partial(ResNet, 34),
     "resnet50": partial(ResNet, 50),
@@ -36,7 +35,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_backbone(name: str, *, dims: int, in_channels: int, **options: Any) -> nn.Module:
+def build_backbone(name: str, *, dims: int, in_channels: int, **options: Any) -> Backbone:
     """The backbone called `name`.
 
     Args:

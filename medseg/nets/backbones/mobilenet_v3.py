@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medseg.errors import ConfigError
-from medseg.nets.backbones.steps import five_steps
+from medseg.nets.backbones.steps import Backbone, five_steps
 from medseg.nets.blocks import check_net, conv, initialize, norm_layer, run_block
 
 __all__ = ["MobileNetV3"]
@@ -64,7 +64,7 @@ class _Row:
     h_swish: bool
 
 
-class MobileNetV3(nn.Module):
+class MobileNetV3(Backbone):
     """Five maps, fine to coarse, at strides 2, 4, 8, 16, 32: the last before each halving, and the last of all.
 
     Args:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.nets.backbones.steps import five_steps
+from medseg.nets.backbones.steps import Backbone, five_steps
 from medseg.nets.blocks import check_net, conv, initialize, max_pool, norm_layer, run_block, scaled
 
 __all__ = ["BasicBlock", "Bottleneck", "ResNet"]
@@ -75,7 +75,7 @@ class Bottleneck(nn.Module):
         return added
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """Five maps, fine to coarse: stem and layer1 to layer4, at strides 2, 4, 8, 16, 32.
 
     Args:
@@ -97,8 +97,6 @@ class ResNet(nn.Module):
         >>> [tuple(m.shape) for m in ResNet(18, dims=2, in_channels=1, width=0.125)(torch.zeros(1, 1, 33, 40))]
         [(1, 8, 17, 20), (1, 8, 9, 10), (1, 16, 5, 5), (1, 32, 3, 3), (1, 64, 2, 2)]
     """
-
-    auxiliary_map = 3  # layer3 carries the auxiliary head of FCN and DeepLab v3
 
     def __init__(
         self,

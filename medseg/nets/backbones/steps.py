@@ -10,11 +10,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import nn
+
 from medseg.errors import ConfigError
 
-__all__ = ["OUTPUT_STRIDES", "Steps", "five_steps"]
+__all__ = ["OUTPUT_STRIDES", "Backbone", "Steps", "five_steps"]
 
 OUTPUT_STRIDES = (8, 16, 32)
+
+
+class Backbone(nn.Module):
+    """What every backbone has: `forward(x) -> list[Tensor]`, maps from fine to coarse, and these attributes.
+
+    Attributes:
+        out_channels: channels of each map.
+        strides: from the image to each map, one number per axis.
+        auxiliary_map: index of the map that an auxiliary head takes.
+    """
+
+    out_channels: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+    auxiliary_map: int = 3
 
 
 @dataclass(frozen=True, slots=True)

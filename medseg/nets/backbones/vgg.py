@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.nets.backbones.steps import five_steps
+from medseg.nets.backbones.steps import Backbone, five_steps
 from medseg.nets.blocks import check_net, conv, initialize, max_pool, norm_layer, run_block, scaled
 
 __all__ = ["VGG16"]
@@ -20,7 +20,7 @@ __all__ = ["VGG16"]
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
-class VGG16(nn.Module):
+class VGG16(Backbone):
     """Five maps, fine to coarse: after each pool, at strides 2, 4, 8, 16, 32.
 
     Args:
@@ -41,8 +41,6 @@ class VGG16(nn.Module):
         >>> VGG16(dims=2, in_channels=1, width=0.125)(torch.zeros(1, 1, 33, 40))[-1].shape
         torch.Size([1, 64, 2, 2])
     """
-
-    auxiliary_map = 3
 
     def __init__(
         self,

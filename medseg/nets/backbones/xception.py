@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from medseg.nets.backbones.steps import five_steps
+from medseg.nets.backbones.steps import Backbone, five_steps
 from medseg.nets.blocks import check_net, conv, initialize, norm_layer, run_block, scaled
 
 __all__ = ["SeparableConv", "Xception"]
@@ -46,7 +46,7 @@ class SeparableConv(nn.Module):
         return out
 
 
-class Xception(nn.Module):
+class Xception(Backbone):
     """Five maps, fine to coarse, at strides 2, 4, 8, 16, 32; the second is DeepLab v3+'s low-level map.
 
     Args:
@@ -65,8 +65,6 @@ class Xception(nn.Module):
         >>> Xception(dims=2, in_channels=1, width=0.125).out_channels
         (8, 16, 32, 91, 256)
     """
-
-    auxiliary_map = 3
 
     def __init__(
         self,
