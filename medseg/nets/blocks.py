@@ -64,13 +64,15 @@ def conv(
 
 
 def max_pool(
-    dims: int, kernel: int, *, stride: int | Sequence[int], padding: int = 0, ceil_mode: bool = False
+    dims: int, kernel: int | Sequence[int], *, stride: int | Sequence[int], padding: int = 0, ceil_mode: bool = False
 ) -> nn.Module:
-    """A 2D or 3D max-pool; along axes of stride 1 an even kernel shrinks to 1, so that the size stays."""
+    """A 2D or 3D max-pool; an axis that keeps its size while another is halved is not looked along."""
     steps = _per_axis(stride, dims)
-    kernels = tuple(kernel if kernel % 2 or step > 1 else 1 for step in steps)
+    wanted = zip(_per_axis(kernel, dims), steps, strict=True)
+    kernels = tuple(k if step == max(steps) and (k % 2 or step > 1) else 1 for k, step in wanted)
+    pads = tuple(padding if k > 1 else 0 for k in kernels)
     kind = nn.MaxPool2d if dims == 2 else nn.MaxPool3d
-    return kind(kernels, steps, padding, ceil_mode=ceil_mode)
+    return kind(kernels, steps, pads, ceil_mode=ceil_mode)
 
 
 def norm_layer(kind: str, dims: int, channels: int, eps: float = 1e-5) -> nn.Module:

@@ -22,18 +22,26 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the input added (ResNet 18 and 34)."""
+    """Two 3x3 convolutions and the input added (ResNet 18 and 34); `rates` are their dilations."""
 
     expansion = 1
 
     def __init__(
-        self, dims: int, in_channels: int, planes: int, *, stride: Sequence[int], dilation: int, norm: str, caffe: bool
+        self,
+        dims: int,
+        in_channels: int,
+        planes: int,
+        *,
+        stride: Sequence[int],
+        rates: tuple[int, int],
+        norm: str,
+        caffe: bool,
     ) -> None:
         super().__init__()
         bias = norm == "none"
-        self.conv1 = conv(dims, in_channels, planes, 3, stride=stride, dilation=dilation, bias=bias)
+        self.conv1 = conv(dims, in_channels, planes, 3, stride=stride, dilation=rates[0], bias=bias)
         self.bn1 = norm_layer(norm, dims, planes)
-        self.conv2 = conv(dims, planes, planes, 3, dilation=dilation, bias=bias)
+        self.conv2 = conv(dims, planes, planes, 3, dilation=rates[1], bias=bias)
         self.bn2 = norm_layer(norm, dims, planes)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(dims, in_channels, planes, stride, norm)
@@ -47,19 +55,30 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 to few channels, 3x3, 1x1 to four times as many, and the input added (ResNet 50 and deeper)."""
+    """1x1 to few channels, 3x3, 1x1 to four times as many, and the input added (ResNet 50 and deeper).
+
+    The 3x3 is dilated by the first of `rates`, or by the second where the stride comes before it.
+    """
 
     expansion = 4
 
     def __init__(
-        self, dims: int, in_channels: int, planes: int, *, stride: Sequence[int], dilation: int, norm: str, caffe: bool
+        self,
+        dims: int,
+        in_channels: int,
+        planes: int,
+        *,
+        stride: Sequence[int],
+        rates: tuple[int, int],
+        norm: str,
+        caffe: bool,
     ) -> None:
         super().__init__()
         bias = norm == "none"
-        first, second = (stride, 1) if caffe else (1, stride)
+        first, second, rate = (stride, 1, rates[1]) if caffe else (1, stride, rates[0])
         self.conv1 = conv(dims, in_channels, planes, 1, stride=first, bias=bias)
         self.bn1 = norm_layer(norm, dims, planes)
-        self.conv2 = conv(dims, planes, planes, 3, stride=second, dilation=dilation, bias=bias)
+        self.conv2 = conv(dims, planes, planes, 3, stride=second, dilation=rate, bias=bias)
         self.bn2 = norm_layer(norm, dims, planes)
         self.conv3 = conv(dims, planes, planes * self.expansion, 1, bias=bias)
         self.bn3 = norm_layer(norm, dims, planes * self.expansion)
@@ -134,12 +153,13 @@ class ResNet(Backbone):
             before, dilation = steps.dilations[n : n + 2]
             stage = nn.Sequential()
             for b in range(count):
-                rate = before if b == 0 and not caffe else dilation
+                # What takes the step sees the map before it; what comes after is dilated.
+                rates = (before if b == 0 else dilation, dilation)
                 if n == 3 and multi_grid is not None:
-                    rate = dilation * multi_grid[b]
+                    rates = (dilation * multi_grid[b],) * 2
                 # The pool before layer1 has taken its step.
                 stride = steps.strides[n + 1] if b == 0 and n else (1,) * dims
-                stage.append(kind(dims, channels, planes, stride=stride, dilation=rate, norm=norm, caffe=caffe))
+                stage.append(kind(dims, channels, planes, stride=stride, rates=rates, norm=norm, caffe=caffe))
                 channels = planes * kind.expansion
             self.add_module(f"layer{n + 1}", stage)
             found.append(channels)

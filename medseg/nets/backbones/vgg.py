@@ -78,7 +78,9 @@ class VGG16(Backbone):
                 if norm != "none":
                     self.norms[name] = norm_layer(norm, dims, features)
                 channels = features
-            self.features.append(max_pool(dims, pool, stride=stride, padding=pool // 3, ceil_mode=True))
+            # Where an axis is never halved, slices stay apart.
+            kernel = tuple(1 if total == 1 else pool for total in self.strides[-1])
+            self.features.append(max_pool(dims, kernel, stride=stride, padding=pool // 3, ceil_mode=True))
             dilation = after
         initialize(self, "relu")
 
