@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from medseg.errors import ConfigError
 from medseg.io import write
-from medseg.io.algorithm import Algorithm
+from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.formats import kind_of
 from medseg.io.sources import Source, open_series
 from medseg.labels import LabelScheme
 from medseg.volume import Finding, Metadata, Volume
 
 if TYPE_CHECKING:
-    from medseg.io.deidentify import Deidentifier
-    from medseg.io.dicom_grid import SeriesGrid
+    from medseg.io.dicom.deidentify import Deidentifier
+    from medseg.io.dicom.grid import SeriesGrid
 
 __all__ = ["FORMATS", "algorithm_of", "check_format", "format_for", "write_mask"]
 
@@ -86,7 +86,7 @@ def write_mask(
         if deidentifier is None:
             _write_object(mask, path, kind, scheme, grid, algorithm)
             return ()
-        from medseg.io.deidentify_files import deidentify_file
+        from medseg.io.dicom.deidentify_files import deidentify_file
 
         # The object that names the patient never lies in the output folder.
         with tempfile.TemporaryDirectory(prefix="medseg-") as folder:
@@ -99,10 +99,10 @@ def _write_object(
     mask: Volume, path: Path, kind: str, scheme: LabelScheme, grid: SeriesGrid, algorithm: Algorithm
 ) -> None:
     if kind == "rtstruct":
-        from medseg.io.rtstruct import write_rtstruct
+        from medseg.io.dicom.rtstruct_write import write_rtstruct
 
         write_rtstruct(mask, path, scheme, grid, algorithm)
     else:
-        from medseg.io.dicom_seg_write import write_dicom_seg
+        from medseg.io.dicom.seg_write import write_dicom_seg
 
         write_dicom_seg(mask, path, scheme, grid, algorithm)

@@ -31,7 +31,7 @@ from medseg.labels import LabelScheme
 from medseg.volume import Volume
 
 if TYPE_CHECKING:
-    from medseg.io.deidentify import Deidentifier
+    from medseg.io.dicom.deidentify import Deidentifier
 
 __all__ = ["PredictOptions", "predict_studies"]
 
@@ -287,9 +287,9 @@ class _Run:
 
 
 def _deidentifier(scheme: LabelScheme) -> Deidentifier:
-    from medseg.io.deidentify import Deidentifier
-    from medseg.io.deidentify_files import site_key
-    from medseg.io.dicom_labels import harmless_texts
+    from medseg.io.dicom.deidentify import Deidentifier
+    from medseg.io.dicom.deidentify_files import site_key
+    from medseg.io.dicom.labels import harmless_texts
 
     return Deidentifier.with_key(site_key(), harmless_texts(scheme))
 

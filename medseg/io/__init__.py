@@ -17,8 +17,8 @@ from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of
 from medseg.volume import Finding, Volume
 
 if TYPE_CHECKING:
-    from medseg.io.dicom_grid import Irregular
-    from medseg.io.dicom_series import Series
+    from medseg.io.dicom.grid import Irregular
+    from medseg.io.dicom.series import Series
 
 __all__ = ["contents", "read", "read_all", "read_file", "unpacked", "write"]
 
@@ -47,7 +47,7 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
         >>> volume = read("study/")
         >>> volume.shape, volume.spacing_mm, volume.orientation
     """
-    from medseg.io.dicom_objects import object_kind, read_object
+    from medseg.io.dicom.objects import object_kind, read_object
 
     source = Path(path)
     with unpacked(source) as place:
@@ -124,15 +124,15 @@ def write(volume: Volume, path: str | Path) -> None:
     target = Path(path)
     kind = kind_of(target)
     if kind == "nifti":
-        from medseg.io.nifti import write_nifti
+        from medseg.io.voxel_files.nifti import write_nifti
 
         write_nifti(volume, target)
     elif kind == "itk":
-        from medseg.io.itk import write_itk
+        from medseg.io.voxel_files.itk import write_itk
 
         write_itk(volume, target)
     elif kind == "raster":
-        from medseg.io.raster import write_raster
+        from medseg.io.voxel_files.raster import write_raster
 
         write_raster(volume, target)
     else:
@@ -145,7 +145,7 @@ def contents(place: Path) -> tuple[list[Series], list[Path], list[ReadError]]:
     Args:
         place: a file, or a folder, which is searched through; no zip.
     """
-    from medseg.io.dicom_series import scan
+    from medseg.io.dicom.series import scan
 
     if place.is_file() and kind_of(place) in ("nifti", "itk", "raster"):
         return [], [place], []
@@ -176,22 +176,22 @@ def read_file(path: Path) -> Volume:
     """
     kind = kind_of(path)
     if kind == "nifti":
-        from medseg.io.nifti import read_nifti
+        from medseg.io.voxel_files.nifti import read_nifti
 
         return read_nifti(path)
     if kind == "itk":
-        from medseg.io.itk import read_itk
+        from medseg.io.voxel_files.itk import read_itk
 
         return read_itk(path)
     if kind == "raster":
-        from medseg.io.raster import read_raster
+        from medseg.io.voxel_files.raster import read_raster
 
         return read_raster(path)
     raise ReadError(f"{path} is of no kind that can be read; expected {READABLE}")
 
 
 def _read_series(series: Series, source: Path, irregular: Irregular) -> Volume:
-    from medseg.io.dicom import read_series
+    from medseg.io.dicom.read import read_series
 
     return read_series(series, str(source), irregular)
 

@@ -17,19 +17,19 @@ import medseg
 from medseg.errors import ConfigError, MedsegError, PartialFailure, ReadError, WriteError
 from medseg.geometry import reorient
 from medseg.io import contents, read_file, unpacked, write
-from medseg.io.algorithm import Algorithm
 from medseg.io.annotations import Annotated, case_names, read_annotations, write_annotations
 from medseg.io.annotations import Format as AnnotationFormat
 from medseg.io.cases import LabelSource, read_label_map
-from medseg.io.dicom_grid import Irregular, grid_of
-from medseg.io.dicom_objects import find_reference, object_kind, read_object
+from medseg.io.dicom.algorithm import Algorithm
+from medseg.io.dicom.grid import Irregular, grid_of
+from medseg.io.dicom.objects import find_reference, object_kind, read_object
 from medseg.io.formats import READABLE, is_hidden, kind_of, stem_of
 from medseg.io.label_names import read_label_names
 from medseg.labels import LabelScheme
 from medseg.volume import Finding, Metadata, Volume, orientation_of
 
 if TYPE_CHECKING:
-    from medseg.io.dicom_series import Series
+    from medseg.io.dicom.series import Series
 
 __all__ = ["FORMATS", "Conversion", "ConvertOptions", "convert"]
 
@@ -233,7 +233,7 @@ def _annotated(each: Annotated) -> tuple[Volume, Mapping[str, int]]:
 
 
 def _image(series: Series, options: ConvertOptions) -> tuple[Volume, None]:
-    from medseg.io.dicom import read_series
+    from medseg.io.dicom.read import read_series
 
     return read_series(series, irregular=options.irregular), None
 
@@ -286,7 +286,7 @@ def _write(
             # Programs that write NIfTI often turn the axes; the voxels stay where they are.
             volume = reorient(volume, orientation_of(grid.affine))
     if kind == "dicom":
-        from medseg.io.dicom_write import write_dicom_series
+        from medseg.io.dicom.write import write_dicom_series
 
         return write_dicom_series(volume, path, reference=grid, overwrite=options.overwrite)
     if grid is None:
@@ -294,11 +294,11 @@ def _write(
     scheme = LabelScheme.from_mapping(dict(classes or {}) or {"label_1": 1})
     algorithm = Algorithm("medseg convert", medseg.__version__, "")
     if kind == "rtstruct":
-        from medseg.io.rtstruct import write_rtstruct
+        from medseg.io.dicom.rtstruct_write import write_rtstruct
 
         write_rtstruct(volume, path, scheme, grid, algorithm)
     else:
-        from medseg.io.dicom_seg_write import write_dicom_seg
+        from medseg.io.dicom.seg_write import write_dicom_seg
 
         write_dicom_seg(volume, path, scheme, grid, algorithm)
     return ()
@@ -310,7 +310,7 @@ def _refuse_existing(path: Path, options: ConvertOptions) -> None:
 
 
 def _anonymized(place: Path, out: Path, options: ConvertOptions) -> Conversion:
-    from medseg.io.deidentify_files import deidentify_files, site_key
+    from medseg.io.dicom.deidentify_files import deidentify_files, site_key
 
     with unpacked(place) as root:
         findings = deidentify_files([root], out, site_key(), overwrite=options.overwrite)

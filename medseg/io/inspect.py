@@ -20,8 +20,8 @@ from medseg.io.formats import READABLE, image_files, kind_of
 from medseg.volume import Finding, orientation_of
 
 if TYPE_CHECKING:
-    from medseg.io.dicom_grid import Irregular
-    from medseg.io.dicom_series import Series
+    from medseg.io.dicom.grid import Irregular
+    from medseg.io.dicom.series import Series
 
 __all__ = ["Inspected", "Inspection", "inspect"]
 
@@ -120,8 +120,8 @@ def inspect(source: str | Path, irregular: Irregular = "error", progress: Progre
     Example:
         >>> print(inspect("study/").text())
     """
-    from medseg.io.dicom_grid import check_irregular
-    from medseg.io.dicom_series import scan
+    from medseg.io.dicom.grid import check_irregular
+    from medseg.io.dicom.series import scan
 
     check_irregular(irregular)
     place = Path(source)
@@ -154,7 +154,7 @@ def _below(path: Path, root: Path) -> str:
 
 
 def _series(series: Series, root: Path, irregular: Irregular) -> Inspected:
-    from medseg.io.dicom_grid import grid_of
+    from medseg.io.dicom.grid import grid_of
 
     first = series.slices[0]
     folders = sorted({s.path.parent for s in series.slices})

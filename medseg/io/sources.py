@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from medseg.errors import ReadError
 from medseg.io.archive import split_zip_path, unpack
-from medseg.io.dicom_series import Series, find_series, scan
+from medseg.io.dicom.series import Series, find_series, scan
 from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of, stem_of
 from medseg.io.naming import CHANNEL_NAME, group_channels
 from medseg.volume import Volume
 
 if TYPE_CHECKING:
-    from medseg.io.dicom_grid import SeriesGrid
+    from medseg.io.dicom.grid import SeriesGrid
 
 __all__ = ["Source", "find_studies", "input_hash", "open_series", "read_source"]
 
@@ -204,7 +204,7 @@ def open_series(source: Source) -> Iterator[SeriesGrid]:
         ReadError: if the source is no DICOM series, or its files are gone.
         GeometryError: if the series is no grid.
     """
-    from medseg.io.dicom_grid import grid_of
+    from medseg.io.dicom.grid import grid_of
 
     series = source.series
     if series is None:
@@ -231,7 +231,7 @@ def read_source(source: Source) -> Volume:
     with _on_disk(source) as paths:
         if source.series is None:
             return read_image(paths)
-        from medseg.io.dicom import read_series
+        from medseg.io.dicom.read import read_series
 
         on_disk = dict(zip(source.paths, paths, strict=True))
         series = _moved(source.series, lambda p: on_disk[p])

@@ -6,6 +6,7 @@ A new kind of input is one line in `ENTRIES`: a name, what writes a seed into an
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# The phantoms of tests/io/dicom, also where this file is run by itself.
+sys.path.insert(0, str(Path(__file__).parent / "dicom"))
 from dicom_phantom_codecs import SYNTAXES
 from dicom_phantom_multiframe import write_enhanced
 from dicom_phantoms import Phantom, write_study

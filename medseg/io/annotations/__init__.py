@@ -1,0 +1,248 @@
+"""The front door of annotations: Labelme, CVAT, Supervisely and COCO files as label maps, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from medseg.errors import AnnotationError, ReadError, WriteError
+from medseg.io.annotations.coco import coco_classes, coco_pictures, is_coco, write_coco
+from medseg.io.annotations.cvat import cvat_classes, cvat_pictures, is_cvat
+from medseg.io.annotations.cvat_writer import write_cvat
+from medseg.io.annotations.fields import Json, Xml, load_document
+from medseg.io.annotations.labelme import is_labelme, labelme_classes, labelme_picture, write_labelme
+from medseg.io.annotations.shapes import MAX_PIXELS, Annotated, ClassTable, Picture, natural, paint
+from medseg.io.annotations.supervisely import (
+    is_supervisely,
+    supervisely_classes,
+    supervisely_picture,
+    write_supervisely,
+)
+from medseg.io.formats import is_hidden, stem_of
+from medseg.volume import Finding
+
+__all__ = ["FORMATS", "Annotated", "Format", "case_names", "iter_annotations", "read_annotations", "write_annotations"]
+
+Format = Literal["labelme", "cvat", "supervisely", "coco"]
+FORMATS: tuple[Format, ...] = ("labelme", "cvat", "supervisely", "coco")
+
+# A list of label maps beyond this does not belong into memory; `iter_annotations` holds one at a time.
+_MAX_LISTED_BYTES = 4 * MAX_PIXELS
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A recognised file: where it is, what it is, and, where it is the only one, its content."""
+
+    path: Path
+    kind: Format
+    document: Json | Xml | None = None
+
+    def load(self) -> Json | Xml:
+        """The content; many files are loaded one at a time, each time they are needed."""
+        return self.document or load_document(self.path)
+
+
+def iter_annotations(path: str | Path, classes: Mapping[str, int] | None = None) -> Iterator[Annotated]:
+    """The label maps of an annotation file or folder, one at a time: see `read_annotations`."""
+    sources, others = _sources(Path(path))
+    table = ClassTable.of(classes) if classes is not None else _numbered(sources, Path(path))
+    for source in sources:
+        for picture in _pictures(source.load(), source):
+            annotated = paint(picture, table, source.path)
+            if others:
+                label_map = replace(annotated.label_map, findings=(*annotated.findings, others))
+                annotated = replace(annotated, label_map=label_map)
+            yield annotated
+
+
+def read_annotations(path: str | Path, classes: Mapping[str, int] | None = None) -> list[Annotated]:
+    """Label maps from the annotations of Labelme (JSON), CVAT (XML 1.1), Supervisely (JSON) or COCO (JSON).
+
+    The format is recognised by the content. Overlapping shapes are painted in the tool's own order, on the pixels that
+    the tool's own export paints (each reader says which). Without `classes` the values are: Labelme 1, 2, ... by name;
+    CVAT by the labels of the task; Supervisely by the project's meta.json, else by name; COCO the category ids. In a
+    folder all files share one table. Classes named 'background' or '_background_' are 0.
+
+    Args:
+        path: a file, or a folder (with sub-folders) of .json and .xml files of one format.
+        classes: class name -> value from 0 to 65535, to be used instead.
+
+    Returns:
+        One per image, or per video: the label map (`[i = x, j = y]`, or `[i, j, frame]`), the table, the image's name,
+        and findings: 'ignored_shapes', 'overlap', 'crowd', 'track_gap', 'other_files'.
+
+    Raises:
+        AnnotationError: a damaged file, one of no known format, an image too large, a class that `classes` lacks.
+        ReadError: nothing there, or no permission.
+        ConfigError: a value in `classes` that no label can have.
+
+    Example:
+        >>> annotated = read_annotations("scan.json", {"lung": 1, "tumour": 2})[0]
+        >>> annotated.label_map.shape, annotated.classes, annotated.image_name
+    """
+    found: list[Annotated] = []
+    total = 0
+    for annotated in iter_annotations(path, classes):
+        total += annotated.label_map.array.nbytes
+        if total > _MAX_LISTED_BYTES:
+            raise AnnotationError(
+                f"{path} holds label maps of more than {_MAX_LISTED_BYTES} bytes; read them one at a time with "
+                "iter_annotations"
+            )
+        found.append(annotated)
+    return found
+
+
+def write_annotations(annotated: Annotated | Sequence[Annotated], path: str | Path, format: Format) -> None:
+    """Write label maps as annotations, such that `read_annotations(path, classes)` gives the same label maps back.
+
+    Connected parts become polygons; parts with holes become what the format has for them: run lengths (COCO), a mask
+    (CVAT, Labelme), a polygon with holes (Supervisely).
+
+    Args:
+        annotated: label maps with the names of their values; several only for CVAT images and COCO, a stack of frames
+            only for CVAT.
+        path: the file to write.
+        format: 'labelme', 'cvat', 'supervisely' or 'coco'.
+
+    Raises:
+        AnnotationError: a value without a name, or one that two names share.
+        ConfigError: a value in `classes` that is not from 0 to 65535.
+        WriteError: more than the format holds, disk full, no permission.
+
+    Example:
+        >>> write_annotations(Annotated(volume, {"lung": 1}, "scan.png"), "scan.json", "labelme")
+    """
+    each = [annotated] if isinstance(annotated, Annotated) else list(annotated)
+    target = Path(path)
+    if not each:
+        raise WriteError(f"cannot write {target}: there are no label maps")
+    for one in each:
+        _check_named(one)
+    if format != "cvat" and any(one.label_map.dims == 3 for one in each):
+        raise WriteError(f"cannot write {target}: {format} annotates 2D images; a stack can be written as CVAT video")
+    if format in ("labelme", "supervisely") and len(each) > 1:
+        raise WriteError(f"cannot write {target}: a {format} file holds one image, found {len(each)}")
+    if format == "labelme":
+        write_labelme(each[0], target)
+    elif format == "supervisely":
+        write_supervisely(each[0], target)
+    elif format == "cvat":
+        write_cvat(each, target)
+    elif format == "coco":
+        write_coco(each, target)
+    else:
+        raise WriteError(f"cannot write {target}: format {format!r} is not known; expected {', '.join(FORMATS)}")
+
+
+def case_names(annotated: Iterable[Annotated]) -> list[str]:
+    """A file name without suffix for each, safe and unique: 'a/b.png' gives 'a_b'; nothing leads out of a folder."""
+    names: list[str] = []
+    for each in annotated:
+        steps = [s for s in re.split(r"[/\\]+", each.image_name) if s not in ("", ".", "..")]
+        stem = stem_of(Path("_".join(steps))) if steps else ""
+        safe = re.sub(r"[^\w\-. ]", "_", stem)[:150].strip(". ") or "image"
+        name, n = safe, 2
+        while name in names:
+            name, n = f"{safe}_{n}", n + 1
+        names.append(name)
+    return names
+
+
+def _check_named(annotated: Annotated) -> None:
+    label_map = annotated.label_map
+    if label_map.channels or label_map.array.dtype.kind not in "iu":
+        raise AnnotationError(f"{label_map!r} is no label map; expected integers without channels")
+    painted = list(filter(None, ClassTable.of(annotated.classes).values.values()))
+    shared = sorted({v for v in painted if painted.count(v) > 1})
+    if shared:
+        raise AnnotationError(f"the value(s) {shared} have two names each in {dict(annotated.classes)}")
+    unnamed = sorted(set(np.unique(label_map.array).tolist()) - {0, *painted})
+    if unnamed:
+        raise AnnotationError(
+            f"{annotated.image_name} holds the value(s) {unnamed[:8]} without a name; add them to classes"
+        )
+
+
+def _sources(path: Path) -> tuple[list[_Source], Finding | None]:
+    """The annotation files, and a finding about JSON and XML files beside them that are something else."""
+    if not path.exists():
+        raise ReadError(f"{path} does not exist")
+    if path.is_file():
+        document = load_document(path)
+        kind = _recognised(document)
+        if kind is None:
+            raise AnnotationError(f"{path} is no annotation of Labelme, CVAT, Supervisely or COCO; check what it is")
+        return [_Source(path, kind, document)], None
+    files = [p for p in path.rglob("*") if p.suffix.lower() in (".json", ".xml") and p.is_file() and not is_hidden(p)]
+    found, others = [], []
+    for file in sorted(files):
+        kind = _recognised(load_document(file))
+        if kind is None:
+            others.append(file)
+        else:
+            found.append(_Source(file, kind))
+    if not found:
+        raise AnnotationError(f"{path} holds no annotation of Labelme, CVAT, Supervisely or COCO")
+    kinds = sorted({source.kind for source in found})
+    if len(kinds) > 1:
+        raise AnnotationError(f"{path} mixes annotations of {', '.join(kinds)}; give one of them at a time")
+    if not others:
+        return found, None
+    names = ", ".join(p.name for p in others[:8])
+    text = f"{len(others)} JSON or XML file(s) are no annotations and were left out: {names}"
+    return found, Finding("other_files", text, tuple(str(p) for p in others))
+
+
+def _recognised(document: Json | Xml) -> Format | None:
+    if isinstance(document, Xml):
+        return "cvat" if is_cvat(document) else None
+    if is_labelme(document):
+        return "labelme"
+    if is_coco(document):
+        return "coco"
+    return "supervisely" if is_supervisely(document) else None
+
+
+def _numbered(sources: list[_Source], path: Path) -> ClassTable:
+    """Values by the format's own rule, one table for all files."""
+    names: dict[str, None] = {}
+    ids: dict[str, int] = {}
+    for source in sources:
+        document = source.load()
+        if isinstance(document, Xml):
+            names.update(dict.fromkeys(cvat_classes(document)))
+        elif source.kind == "coco":
+            own = coco_classes(document)
+            if any(ids.get(n, v) != v for n, v in own.items()):
+                raise AnnotationError(
+                    f"{source.path} numbers its categories otherwise than the files before; give classes"
+                )
+            ids.update(own)
+        elif source.kind == "labelme":
+            names.update(dict.fromkeys(labelme_classes(document)))
+        else:
+            names.update(dict.fromkeys(supervisely_classes(document, source.path)))
+    if ids:
+        if len(set(ids.values())) < len(ids):
+            raise AnnotationError(f"the files in {path} give one category id to different classes; give classes")
+        return ClassTable(ids)
+    by_name = sources[0].kind == "labelme" and len(sources) > 1
+    return ClassTable.numbered(sorted(names, key=natural) if by_name else names, str(path))
+
+
+def _pictures(document: Json | Xml, source: _Source) -> Iterator[Picture]:
+    if isinstance(document, Xml):
+        yield from cvat_pictures(document, source.path)
+    elif source.kind == "coco":
+        yield from coco_pictures(document, source.path)
+    elif source.kind == "labelme":
+        yield labelme_picture(document, source.path)
+    else:
+        yield supervisely_picture(document, source.path)

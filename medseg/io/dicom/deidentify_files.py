@@ -1,0 +1,229 @@
+"""A folder of DICOM objects, de-identified, and the key that keeps them consistent from run to run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medseg.errors import ConfigError, ReadError, WriteError
+from medseg.io.atomic import atomic_path, write_error
+from medseg.io.atomic_folder import atomic_folder
+from medseg.io.dicom.deidentify import Deidentifier
+from medseg.io.formats import has_dicom_magic, is_hidden, kind_of
+from medseg.volume import Finding
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+__all__ = ["deidentify_file", "deidentify_files", "site_key"]
+
+_DICOMDIR = "1.2.840.10008.1.3.10"
+
+
+def deidentify_files(
+    sources: Sequence[Path],
+    out: Path,
+    key: bytes | str,
+    known_texts: Collection[str] = (),
+    overwrite: bool = False,
+) -> list[Finding]:
+    """De-identified copies of DICOM objects of any kind as `out/study_1/series_1/00001.dcm`, pixel data untouched.
+
+    Numbers follow the replaced identifiers and InstanceNumber, never the old names or the order of `sources`.
+    References between the objects, and to objects copied with the same key at another time, still fit.
+
+    Args:
+        sources: files, and folders that are searched through.
+        out: the folder to make; it appears whole or not at all.
+        key: see `medseg.io.deidentify.deidentify`, and `site_key` for one that lasts.
+        known_texts: texts known to identify nobody, see there.
+        overwrite: True to replace an existing folder.
+
+    Returns:
+        Findings as of `deidentify`, each with the new names of all files it concerns, and one of kind 'left_out' where
+        files are no DICOM objects or a DICOMDIR, which were not copied.
+
+    Raises:
+        ReadError: nothing to copy, or a damaged object.
+        WriteError: `out` exists and holds something, or holds a source; disk full, no permission.
+        ConfigError: an empty key.
+
+    Example:
+        >>> findings = deidentify_files([Path("study")], Path("shared"), site_key())
+    """
+    deidentifier = Deidentifier.with_key(key, known_texts)
+    files = sorted(_files(sources))
+    inside = next((f for f in files if f.resolve().is_relative_to(out.resolve())), None)
+    if inside is not None:
+        raise WriteError(
+            f"cannot write {out}: it holds {inside.name}, one of the files to be copied; choose another one"
+        )
+    found: dict[tuple[str, str], tuple[Finding, list[str]]] = {}
+    with _quiet_pydicom(), atomic_folder(out, overwrite) as folder:
+        names, left_out = _names(files, deidentifier)
+        if not names:
+            raise ReadError(f"none of the {len(files)} files is a DICOM object; expected a DICOM file or study")
+        for path, name in names.items():
+            for finding in _copy(path, folder / name, deidentifier):
+                found.setdefault((finding.kind, finding.message), (finding, []))[1].append(name)
+    findings = [Finding(f.kind, f.message, tuple(names)) for f, names in found.values()]
+    if left_out:
+        text = f"{left_out} files are no DICOM objects, or a DICOMDIR, and were not copied"
+        findings.append(Finding("left_out", text))
+    return findings
+
+
+def deidentify_file(source: Path, target: Path, deidentifier: Deidentifier) -> tuple[Finding, ...]:
+    """A de-identified copy of one DICOM object, which appears whole or not at all; pixel data stay as they are.
+
+    Args:
+        source: the object.
+        target: the copy; an older file of that name is replaced.
+        deidentifier: the profile with its key, e.g. `Deidentifier.with_key(site_key(), labels)`.
+
+    Returns:
+        What could not be removed, see `medseg.io.deidentify.deidentify`.
+
+    Raises:
+        ReadError: no DICOM object, or a damaged one.
+        WriteError: disk full, no permission.
+
+    Example:
+        >>> findings = deidentify_file(Path("seg.dcm"), Path("shared.dcm"), Deidentifier.with_key(site_key()))
+    """
+    if source.exists() and not has_dicom_magic(source):
+        raise ReadError(f"{source} is no DICOM object; expected one to take the patient's identity out of")
+    with _quiet_pydicom(), atomic_path(target) as temporary:
+        findings = _copy(source, temporary, deidentifier)
+    return tuple(Finding(f.kind, f.message, (target.name,)) for f in findings)
+
+
+def site_key(path: Path | None = None) -> bytes:
+    """The lasting secret of this user: read from a file, which is made at the first call.
+
+    Args:
+        path: where it lies; `~/.config/medseg/deidentify.key` by default (XDG_CONFIG_HOME is respected). Copy the file
+            to let two machines give the same replacements; whoever has it can link copies to originals.
+
+    Raises:
+        ConfigError: the file holds less than 16 bytes, or cannot be read.
+        WriteError: no permission to make it.
+    """
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    place = path or home / "medseg" / "deidentify.key"
+    try:
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            # Two runs that start together agree on the key of the first: an existing file is never replaced.
+            with contextlib.suppress(FileExistsError):
+                descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(secrets.token_hex(32).encode())
+    except OSError as error:
+        raise write_error(place, error) from error
+    try:
+        key = place.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(f"{place} cannot be read: {error.strerror or error}") from None
+    if len(key) < 16:
+        raise ConfigError(
+            f"{place} holds {len(key)} bytes; expected a secret of at least 16: remove it to get a new one"
+        )
+    return key
+
+
+def _files(sources: Iterable[Path]) -> Iterator[Path]:
+    for source in sources:
+        if not source.exists():
+            raise ReadError(f"{source} does not exist")
+        inner = [source] if source.is_file() else source.rglob("*")
+        yield from (p for p in inner if p.is_file() and not is_hidden(p))
+
+
+@contextlib.contextmanager
+def _quiet_pydicom() -> Iterator[None]:
+    """pydicom comments on values that are about to be replaced, and quotes them."""
+    from pydicom.config import disable_value_validation
+
+    with warnings.catch_warnings(), disable_value_validation():
+        warnings.filterwarnings("ignore", module=r"pydicom\.")
+        yield
+
+
+def _names(files: Sequence[Path], deidentifier: Deidentifier) -> tuple[dict[Path, str], int]:
+    places: list[tuple[str, str, int, str, Path]] = []
+    for path in files:
+        place = _place(path, deidentifier)
+        if place is not None:
+            places.append((*place, path))
+    studies: dict[str, dict[str, int]] = {}
+    names = {}
+    for study, series, _, _, path in sorted(places):
+        known = studies.setdefault(study, {})
+        known[series] = known.get(series, 0) + 1
+        numbers = list(studies).index(study) + 1, list(known).index(series) + 1, known[series]
+        names[path] = "study_{}/series_{}/{:05d}.dcm".format(*numbers)
+    return names, len(files) - len(names)
+
+
+def _place(path: Path, deidentifier: Deidentifier) -> tuple[str, str, int, str] | None:
+    """New study and series identifiers, instance number, new instance identifier; None for what is not copied."""
+    if not has_dicom_magic(path):
+        if kind_of(path) == "dicom":
+            raise ReadError(f"{path} is named like DICOM but is empty or damaged; export it again or remove it")
+        return None
+    wanted = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
+    with _damage_named(path):
+        data = _read(path, [*wanted, "SOPClassUID", "InstanceNumber"])
+        if data.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
+            return None
+        study, series, instance = (deidentifier.uid(str(data.get(name) or "")) for name in wanted)
+        number = str(data.get("InstanceNumber") or "")
+    return study, series, int(number) if number.isdecimal() else 0, instance
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Values are parsed when first looked at, and pydicom raises whatever a damaged one makes its parsers raise."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise ReadError(f"{path} is damaged ({type(error).__name__}); export it again or remove it") from None
+
+
+def _read(path: Path, wanted: list[str] | None = None) -> Dataset:
+    import pydicom
+
+    try:
+        data = pydicom.dcmread(path, force=True, stop_before_pixels=wanted is not None, specific_tags=wanted)
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
+    if not data.get("SOPClassUID"):
+        raise ReadError(f"{path} does not say what kind of object it is (SOPClassUID); remove it or export it again")
+    return data
+
+
+def _copy(path: Path, target: Path, deidentifier: Deidentifier) -> list[Finding]:
+    import pydicom
+
+    with _damage_named(path):
+        data = _read(path)
+        if not data.file_meta.get("TransferSyntaxUID"):
+            implicit, little = data.original_encoding
+            explicit = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
+            data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if implicit else explicit
+        if not data.get("SOPInstanceUID"):
+            data.SOPInstanceUID = f"1.{int(hashlib.sha256(path.read_bytes()).hexdigest()[:32], 16)}"
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+        findings = deidentifier.apply(data)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pydicom.dcmwrite(target, data, enforce_file_format=True)
+    return findings

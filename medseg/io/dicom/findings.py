@@ -1,0 +1,47 @@
+"""What is worth knowing about the slices of one DICOM volume, as far as their headers tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from medseg.io.dicom.slice import SliceHeader
+from medseg.volume import Finding
+
+__all__ = ["findings_of"]
+
+_FEW = 4
+_NOTES: tuple[tuple[str, Callable[[SliceHeader], bool], str], ...] = (
+    (
+        "monochrome1",
+        lambda s: s.photometric == "MONOCHROME1",
+        "MONOCHROME1: meant to be shown inverted; values are kept as stored",
+    ),
+    ("colour", lambda s: s.is_colour, "a colour image: converted to red, green and blue channels"),
+    ("lossy", lambda s: s.is_lossy, "compressed with loss, or by a method that may lose detail"),
+    (
+        "illegal_value",
+        lambda s: bool(s.illegal),
+        "numbers longer than the 16 characters that DICOM allows in position, orientation or spacing; read in full",
+    ),
+    (
+        "detector_spacing",
+        lambda s: bool(s.detector_spacing) and not s.pixel_spacing,
+        "only the spacing at the detector is known (ImagerPixelSpacing); sizes in the patient are smaller",
+    ),
+    ("modality_lut", lambda s: s.has_modality_lut, "values are mapped by a table (Modality LUT), not by a slope"),
+)
+
+
+def findings_of(slices: Sequence[SliceHeader]) -> list[Finding]:
+    """Findings of the headers: colour, loss, MONOCHROME1, over-long numbers, localizers, very few slices."""
+    findings = []
+    for kind, holds, text in _NOTES:
+        files = tuple(s.name for s in slices if holds(s))
+        if files:
+            findings.append(Finding(kind, text, files))
+    if all(s.is_localizer for s in slices):
+        findings.append(Finding("localizer", "the series is a localizer (scout)", tuple(s.name for s in slices)))
+    if 1 < len(slices) < _FEW:
+        text = f"the series has only {len(slices)} slices; were all of them exported?"
+        findings.append(Finding("few_slices", text, tuple(s.name for s in slices)))
+    return findings

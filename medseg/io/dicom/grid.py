@@ -1,0 +1,308 @@
+"""From the headers of a series to one grid, or a refusal that names files and positions.
+
+Slices are ordered by their position along the normal (row x column cosines), never by InstanceNumber, and spacing comes
+from positions, never from SliceThickness. DICOM PS3.3 C.7.6.2.1.1 defines position and orientation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import ConfigError, GeometryError, ReadError
+from medseg.geometry import flip_lps_ras
+from medseg.io.dicom.findings import findings_of
+from medseg.io.dicom.series import Series
+from medseg.io.dicom.slice import SliceHeader, shown
+from medseg.volume import Finding
+
+__all__ = ["Irregular", "SeriesGrid", "check_irregular", "grid_of"]
+
+# What to do with missing or unevenly spaced slices.
+Irregular = Literal["error", "resample", "allow"]
+# How far a slice may lie from its place on the regular grid: a fraction of the step along the normal; aside of it a
+# fraction of a pixel, but no more than can be called rounding of positions.
+_ALONG, _ACROSS, _ASIDE_MM = 0.05, 0.1, 0.1
+_STEEPEST_DEGREES = 45.0
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesGrid:
+    """The grid of a series.
+
+    Args:
+        slices: in order along the normal.
+        affine: (4, 4), RAS+, of the array `[i, j, k]`.
+        spacing_known: whether the file says how large a pixel is.
+        findings: what was noticed.
+        places: where the slices lie, in voxels of axis k, if the array is to be interpolated between them; () where
+            slice n is plane n.
+        planes: length of axis k.
+    """
+
+    slices: tuple[SliceHeader, ...]
+    affine: Vector
+    spacing_known: bool
+    findings: tuple[Finding, ...]
+    places: tuple[float, ...]
+    planes: int
+
+
+def check_irregular(irregular: str) -> None:
+    """Refuse a policy that does not exist.
+
+    Raises:
+        ConfigError: for anything but 'error', 'resample' and 'allow'.
+    """
+    if irregular not in get_args(Irregular):
+        raise ConfigError(f"irregular={irregular!r}: choose one of {', '.join(get_args(Irregular))}")
+
+
+def grid_of(series: Series, irregular: Irregular = "error") -> SeriesGrid:
+    """The grid of a series.
+
+    A gantry tilt gives a sheared affine and a finding.
+
+    Args:
+        series: frames of one volume, from `find_series`.
+        irregular: what to do with missing or unevenly spaced slices. 'error' refuses them, 'resample' lays a regular
+            grid through the positions, 'allow' takes the slices as if they were evenly spaced; both with a finding.
+
+    Raises:
+        ReadError: missing position tags, Siemens mosaics.
+        GeometryError: two patients, studies or frames of reference; slices of unequal size, spacing or orientation;
+            repeated positions; missing or unevenly spaced slices; slices that do not lie on one line.
+    """
+    check_irregular(irregular)
+    _check_identity(series)
+    mosaics = [s for s in series.slices if "MOSAIC" in s.image_type]
+    if mosaics:
+        raise ReadError(
+            f"{_place(series)}: {shown(mosaics)} tiles many slices into one picture (Siemens mosaic), which is not "
+            "taken apart; convert the study to enhanced multi-frame or NIfTI first",
+            kind="mosaic",
+            files=_names(mosaics),
+        )
+    if len(series.slices) == 1:
+        return _single(series)
+    return _stack(series, irregular)
+
+
+def _place(series: Series) -> str:
+    folders = {s.path.parent for s in series.slices}
+    folder = folders.pop() if len(folders) == 1 else Path(*_common_parts([s.path for s in series.slices]))
+    return f"series {series.key or '(no UID)'} in {folder}"
+
+
+def _common_parts(paths: Sequence[Path]) -> list[str]:
+    parts = []
+    for level in zip(*(p.parent.parts for p in paths), strict=False):
+        if len(set(level)) > 1:
+            break
+        parts.append(level[0])
+    return parts
+
+
+def _names(slices: Sequence[SliceHeader]) -> tuple[str, ...]:
+    return tuple(s.name for s in slices)
+
+
+def _check_identity(series: Series) -> None:
+    # Identifiers are counted, never shown: messages end up in logs.
+    checks: list[tuple[str, str, Callable[[SliceHeader], str]]] = [
+        ("several_patients", "patients", lambda s: s.patient_id),
+        ("several_studies", "studies", lambda s: s.study_instance_uid),
+        ("several_frames_of_reference", "frames of reference", lambda s: s.frame_of_reference_uid),
+    ]
+    for kind, what, identifier in checks:
+        found: dict[str, SliceHeader] = {}
+        for each in series.slices:
+            found.setdefault(identifier(each), each)
+        if len(found) > 1:
+            unsaid = " (some say none)" if "" in found else ""
+            raise GeometryError(
+                f"{_place(series)} mixes {len(found)} {what}{unsaid}: compare {shown(list(found.values()))}; "
+                "put them into separate folders",
+                kind=kind,
+                files=_names(list(found.values())),
+            )
+
+
+def _single(series: Series) -> SeriesGrid:
+    (header,) = series.slices
+    affine = np.eye(4)
+    spacing = header.pixel_spacing or header.detector_spacing
+    if spacing and min(spacing) <= 0:
+        raise ReadError(f"{header.path} has a pixel spacing of {spacing} mm; expected positive numbers")
+    if spacing:
+        affine = np.diag([spacing[1], spacing[0], header.thickness if header.thickness > 0 else 1.0, 1.0])
+    if header.position and header.orientation:
+        row, column, normal = _directions(header)
+        affine[:3, :3] = np.stack([row, column, normal], axis=1) * np.diag(affine)[:3]
+        affine[:3, 3] = header.position
+    findings = (*series.findings, *findings_of(series.slices))
+    return SeriesGrid((header,), flip_lps_ras(affine), bool(spacing), findings, (), 1)
+
+
+def _directions(header: SliceHeader) -> tuple[Vector, Vector, Vector]:
+    row, column = np.array(header.orientation[:3]), np.array(header.orientation[3:])
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if not (np.allclose(lengths, 1.0, atol=1e-2) and abs(float(row @ column)) < 1e-2):
+        raise ReadError(
+            f"{header.path} has ImageOrientationPatient {header.orientation}; expected two unit vectors at right angles"
+        )
+    row = row / lengths[0]
+    column = column - row * (row @ column)
+    column = column / np.linalg.norm(column)
+    return row, column, np.cross(row, column)
+
+
+def _stack(series: Series, irregular: Irregular) -> SeriesGrid:
+    where = _place(series)
+    lost = [s for s in series.slices if not (s.position and s.orientation and s.pixel_spacing)]
+    if lost:
+        raise ReadError(
+            f"{where}: no ImagePositionPatient, ImageOrientationPatient or PixelSpacing in {shown(lost)}, so the order "
+            "and place of the slices are not known",
+            kind="no_position",
+            files=_names(lost),
+        )
+    first = series.slices[0]
+    _check_alike(series, where)
+    row, column, normal = _directions(first)
+    along = np.array([s.position for s in series.slices]) @ normal
+    order = np.argsort(along, kind="stable")
+    slices = tuple(series.slices[n] for n in order)
+    along = along[order]
+    _check_repeated(slices, along, where)
+    usual, uneven = _unevenness(slices, along, where, irregular)
+    planes = len(slices)
+    places: tuple[float, ...] = ()
+    if irregular == "resample" and any(f.kind in ("missing_slices", "uneven_spacing") for f in uneven):
+        planes = round(float(along[-1] - along[0]) / usual) + 1
+        places = tuple(float(p) for p in (along - along[0]) / (along[-1] - along[0]) * (planes - 1))
+    positions = np.array([s.position for s in slices])
+    step, tilt = _step(slices, positions, along, normal, where)
+    affine = np.eye(4)
+    affine[:3, 0] = row * first.pixel_spacing[1]
+    affine[:3, 1] = column * first.pixel_spacing[0]
+    affine[:3, 2] = step / (planes - 1)
+    affine[:3, 3] = positions[0]
+    findings = (*series.findings, *uneven, *tilt, *findings_of(slices))
+    return SeriesGrid(slices, flip_lps_ras(affine), True, findings, places, planes)
+
+
+def _check_alike(series: Series, where: str) -> None:
+    first = series.slices[0]
+    checks: list[tuple[str, Callable[[SliceHeader], tuple[float, ...]], float]] = [
+        ("image sizes (rows, columns)", lambda s: (s.rows, s.columns), 0.0),
+        ("pixel spacings", lambda s: s.pixel_spacing, 1e-4),
+        ("orientations", lambda s: s.orientation, 1e-3),
+        ("grey and colour images (samples per pixel)", lambda s: (s.samples, s.is_colour), 0.0),
+    ]
+    for what, value, tolerance in checks:
+        values = np.array([value(s) for s in series.slices], dtype=float)
+        middle = np.median(values, axis=0)
+        strays = [s for s, v in zip(series.slices, values, strict=True) if np.abs(v - middle).max() > tolerance]
+        if strays:
+            usual = next(s for s in series.slices if s not in strays) if len(strays) < len(series.slices) else first
+            raise GeometryError(
+                f"{where} mixes {what}: {value(usual)} in {usual.name}, {value(strays[0])} in {shown(strays)}; "
+                "put each stack into a folder of its own",
+                kind="mixed_slices",
+                files=_names(strays),
+            )
+    if min(first.pixel_spacing) <= 0:
+        raise ReadError(
+            f"{where}: {first.name} has a pixel spacing of {first.pixel_spacing} mm; expected positive numbers",
+            kind="no_position",
+            files=_names(series.slices),
+        )
+
+
+def _check_repeated(slices: Sequence[SliceHeader], along: Vector, where: str) -> None:
+    steps = np.diff(along)
+    repeated = np.flatnonzero(steps < max(slices[0].rounding_mm, _ALONG * float(np.median(steps))))
+    if repeated.size:
+        n = int(repeated[0])
+        doubled = [slices[m] for m in sorted({*repeated, *(repeated + 1)})]
+        raise GeometryError(
+            f"{where} holds different images at {repeated.size} position(s), e.g. at {along[n]:.3f} mm along the "
+            f"normal: {shown(slices[n : n + 2])}; no tag tells which of them belong together: keep one per position",
+            kind="duplicate_slices",
+            files=_names(doubled),
+        )
+
+
+def _unevenness(
+    slices: Sequence[SliceHeader], along: Vector, where: str, irregular: Irregular
+) -> tuple[float, list[Finding]]:
+    """The step from slice to slice, and what is wrong with it."""
+    steps = np.diff(along)
+    usual = float(np.median(steps))
+    spacing = float(along[-1] - along[0]) / (len(slices) - 1)
+    apart = float(np.abs(along - along[0] - spacing * np.arange(len(slices))).max())
+    floor = slices[0].rounding_mm
+    if apart <= max(floor, _ALONG * spacing):
+        if apart <= 0.01 * spacing:
+            return spacing, []
+        text = f"slices lie up to {apart:.3f} mm from their place on the regular grid of {spacing:.3f} mm"
+        return spacing, [Finding("spacing_jitter", text)]
+    multiples = np.rint(steps / usual)
+    whole = np.abs(steps - multiples * usual).max() <= max(floor, 2 * _ALONG * usual)
+    odd = np.flatnonzero(multiples > 1 if whole else np.abs(steps - usual) > max(floor, _ALONG * usual))
+    gaps = ", ".join(
+        f"{steps[n]:.3f} mm from {along[n]:.3f} to {along[n + 1]:.3f} mm between {slices[n].name} and "
+        f"{slices[n + 1].name}"
+        for n in odd[:3]
+    ) + (f" and {len(odd) - 3} more" if len(odd) > 3 else "")
+    if whole:
+        kind, lacking = "missing_slices", int((multiples - 1).sum())
+        text = f"{lacking} slice(s) missing: the usual step is {usual:.3f} mm, but {gaps} along the normal"
+    else:
+        kind = "uneven_spacing"
+        text = (
+            f"unevenly spaced slices: steps of {steps.min():.3f} to {steps.max():.3f} mm (usually {usual:.3f}), e.g. "
+            f"{gaps} along the normal"
+        )
+    files = _names([slices[m] for m in sorted({*odd, *(odd + 1)})])
+    if irregular == "error":
+        hint = "export the series again, or read it with irregular='resample' (interpolate) or 'allow' (as if even)"
+        raise GeometryError(f"{where} has {text}; {hint}", kind=kind, files=files)
+    done = "interpolated onto a regular grid" if irregular == "resample" else "taken as if evenly spaced"
+    return usual, [Finding(kind, f"{text}; {done}", files)]
+
+
+def _step(
+    slices: Sequence[SliceHeader], positions: Vector, along: Vector, normal: Vector, where: str
+) -> tuple[Vector, list[Finding]]:
+    """The way from the first slice to the last: along the normal, or aside of it by a gantry tilt."""
+    way = positions[-1] - positions[0]
+    lateral = positions - positions[0] - np.outer(along - along[0], normal)
+    tolerance = max(slices[0].rounding_mm, min(_ASIDE_MM, _ACROSS * min(slices[0].pixel_spacing)))
+    if np.linalg.norm(lateral, axis=1).max() <= tolerance:
+        return normal * float(along[-1] - along[0]), []
+    fraction = (along - along[0]) / (along[-1] - along[0])
+    off_line = np.linalg.norm(lateral - np.outer(fraction, lateral[-1]), axis=1)
+    aside = float(np.linalg.norm(lateral[-1]))
+    angle = float(np.degrees(np.arctan2(aside, along[-1] - along[0])))
+    n = int(np.argmax(off_line))
+    if off_line[n] > tolerance or angle > _STEEPEST_DEGREES:
+        raise GeometryError(
+            f"{where} is no straight stack: {slices[n].name} lies {off_line[n]:.2f} mm off the line from "
+            f"{slices[0].name} to {slices[-1].name}, which is {angle:.1f} degrees off the normal; export it again",
+            kind="scattered_slices",
+            files=(slices[n].name,),
+        )
+    text = (
+        f"gantry tilt: the slices are shifted by {aside:.2f} mm from {slices[0].name} to {slices[-1].name}, "
+        f"{angle:.1f} degrees off their normal; the affine is sheared"
+    )
+    return way, [Finding("gantry_tilt", text, _names(slices))]

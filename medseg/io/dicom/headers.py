@@ -1,0 +1,268 @@
+"""DICOM headers: what each image frame says about itself, and which frames share a series. No pixel is read here."""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import ReadError
+from medseg.io.dicom.damage import damage, reason_of
+from medseg.io.dicom.elements import DEFLATED, KEYWORDS, DatasetElements, Elements, RawElements, walk
+from medseg.io.dicom.multiframe import functional_frames, plain_frames
+from medseg.io.dicom.slice import SliceHeader
+from medseg.io.formats import has_dicom_magic, is_hidden, kind_of
+
+__all__ = ["Headers", "SliceHeader", "read_headers", "scan_headers"]
+
+# Objects that describe, annotate or point at images without being one.
+_NOT_IMAGES = frozenset({"SEG", "PR", "SR", "KO", "REG", "FID", "RTSTRUCT", "RTPLAN", "RTRECORD", "DOC", "AU", "ECG"})
+_SUFFIXES_NOT_DICOM = frozenset(
+    {".txt", ".csv", ".json", ".xml", ".html", ".htm", ".pdf", ".md", ".py", ".log", ".yaml", ".yml", ".gif", ".bmp"}
+)
+# No image shrinks so much: beyond this a deflated file is made to fill the memory.
+_LARGE, _RATIO = 2**28, 200
+_ALWAYS_LOSSY = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
+_MAYBE_LOSSY = frozenset({"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"})
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """What a look through some files found.
+
+    Args:
+        frames: one per image frame, in the order of file names.
+        damaged: files that should have been DICOM images, and what is wrong with them.
+        passed_over: how many files are not DICOM, or DICOM but no image.
+    """
+
+    frames: tuple[SliceHeader, ...]
+    damaged: tuple[tuple[Path, ReadError], ...]
+    passed_over: int
+
+
+def read_headers(path: Path) -> tuple[SliceHeader, ...]:
+    """The frames of one file; none where it is not DICOM or holds no image (reports, segmentations, DICOMDIR).
+
+    Raises:
+        ReadError: for a file that cannot be opened, or a DICOM image whose geometry tags are not numbers.
+    """
+    try:
+        raw = walk(path)
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {reason_of(error)}") from None
+    try:
+        if raw is not None and not raw.has("PerFrameFunctionalGroupsSequence"):
+            return _frames(raw, path, raw)
+        if raw is None and not has_dicom_magic(path):
+            if kind_of(path) == "dicom":
+                raise ReadError(f"{path} is named like DICOM but is empty or damaged; export it again or remove it")
+            return ()
+        dataset = _dataset(path)
+        if dataset is None:
+            return ()
+        elements = DatasetElements(dataset)
+        if not elements.has("PerFrameFunctionalGroupsSequence"):
+            return _frames(elements, path, raw)
+        base = _frames(elements, path, raw)
+        return functional_frames(dataset, base[0]) if base else ()
+    except ReadError:
+        raise
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {reason_of(error)}") from None
+    except damage() as error:
+        raise ReadError(f"{path} has a damaged DICOM header ({reason_of(error)}); export it again") from None
+
+
+def _dataset(path: Path) -> Any:
+    """The pydicom data set of a file without its pixels; None where pydicom finds no DICOM.
+
+    Raises:
+        ReadError: for a header that cannot be parsed.
+    """
+    import pydicom
+    import pydicom.config
+    from pydicom.errors import InvalidDicomError
+
+    _check_inflated(path)
+    try:
+        # Real headers break small rules of the standard (an over-long text, a malformed UID) that do not concern us.
+        with pydicom.config.disable_value_validation():
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(KEYWORDS))
+            # Elements are parsed when asked for, so damage would show only later.
+            dataset.walk(lambda *_: None)
+            return dataset
+    except (InvalidDicomError, EOFError):
+        return None
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {reason_of(error)}") from None
+    except damage() as error:
+        raise ReadError(f"{path} has a damaged DICOM header ({reason_of(error)}); export it again") from None
+
+
+def _check_inflated(path: Path) -> None:
+    """Refuse a deflated file that would fill the memory: pydicom inflates the whole of it to see the header.
+
+    Raises:
+        ReadError: for a file that inflates beyond all that images do, or is damaged.
+    """
+    with path.open("rb") as file:
+        start = file.read(1024)
+        at = start.find(DEFLATED.encode())
+        if at < 0:
+            return
+        # The data set follows the file's meta group, whose length is its first element (PS3.10 section 7.1).
+        file.seek(144 + int.from_bytes(start[140:144], "little"))
+        inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        try:
+            while data := file.read(1 << 16):
+                while data:
+                    size += len(inflate.decompress(data, 1 << 20))
+                    data = inflate.unconsumed_tail
+                    if size > _LARGE and size > _RATIO * path.stat().st_size:
+                        raise ReadError(f"{path} inflates to more than {size >> 20} MB, which no image does; refused")
+        except zlib.error as error:
+            raise ReadError(f"{path} is damaged ({error}); export it again") from None
+
+
+def _frames(elements: Elements, path: Path, raw: RawElements | None) -> tuple[SliceHeader, ...]:
+    """The frames of a file without functional groups: one, or several without a position each."""
+    if not (elements.has("Rows") and elements.has("Columns")):
+        # Without this a file cut short would be passed over, and the volume would lack a slice unnoticed.
+        if elements.has("MediaStorageSOPClassUID"):
+            from pydicom.uid import UID
+
+            if "Image Storage" in UID(elements.text("MediaStorageSOPClassUID")).name:
+                raise ReadError(f"{path} is a DICOM image without a size, so it was cut short; export it again")
+        return ()
+    if elements.text("Modality") in _NOT_IMAGES:
+        return ()
+    header = _header(elements, path, raw)
+    if header.frames == 1:
+        return (header,)
+    return plain_frames(elements, header)
+
+
+def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHeader:
+    def several(keyword: str, count: int) -> tuple[float, ...]:
+        values = elements.numbers(keyword)
+        if not all(map(math.isfinite, values)):
+            raise ValueError(f"{keyword} is {values}")
+        return values if len(values) == count else ()
+
+    def one(keyword: str, otherwise: float) -> float:
+        values = elements.numbers(keyword)
+        if values and not math.isfinite(values[0]):
+            raise ValueError(f"{keyword} is {values[0]}")
+        return values[0] if values else otherwise
+
+    signed = one("PixelRepresentation", 0) == 1
+    bits_stored = int(one("BitsStored", 16))
+    syntax = elements.text("TransferSyntaxUID")
+    lossy = elements.text("LossyImageCompression")
+    slope = one("RescaleSlope", one("DoseGridScaling", 1.0))
+    if slope == 0:
+        raise ValueError("RescaleSlope is 0, so every pixel would get the same value")
+    frames = int(one("NumberOfFrames", 1))
+    if frames < 1:
+        raise ValueError(f"NumberOfFrames is {frames}")
+    number = elements.texts("InstanceNumber")
+    return SliceHeader(
+        path=path,
+        frame=0,
+        frames=frames,
+        sop_class_uid=elements.text("SOPClassUID"),
+        sop_instance_uid=elements.text("SOPInstanceUID"),
+        series_instance_uid=elements.text("SeriesInstanceUID"),
+        study_instance_uid=elements.text("StudyInstanceUID"),
+        frame_of_reference_uid=elements.text("FrameOfReferenceUID"),
+        patient_id=elements.text("PatientID"),
+        modality=elements.text("Modality"),
+        description=elements.text("SeriesDescription"),
+        body_part=elements.text("BodyPartExamined"),
+        image_type=elements.texts("ImageType"),
+        instance_number=int(number[0]) if number and number[0].lstrip("+-").isdigit() else None,
+        position=several("ImagePositionPatient", 3),
+        orientation=several("ImageOrientationPatient", 6),
+        pixel_spacing=several("PixelSpacing", 2),
+        detector_spacing=several("ImagerPixelSpacing", 2),
+        thickness=one("SliceThickness", 0.0),
+        rows=int(elements.numbers("Rows")[0]),
+        columns=int(elements.numbers("Columns")[0]),
+        slope=slope,
+        intercept=one("RescaleIntercept", 0.0),
+        has_modality_lut=elements.has("ModalityLUTSequence"),
+        bits_allocated=int(one("BitsAllocated", 16)),
+        bits_stored=bits_stored,
+        high_bit=int(one("HighBit", bits_stored - 1)),
+        signed=signed,
+        samples=int(one("SamplesPerPixel", 1)),
+        photometric=elements.text("PhotometricInterpretation"),
+        padding=_padding(elements, signed),
+        is_lossy=lossy == "01" or syntax in _ALWAYS_LOSSY or (syntax in _MAYBE_LOSSY and lossy != "00"),
+        transfer_syntax=syntax,
+        pixel_offset=raw.pixel_offset if raw else -1,
+        pixel_length=raw.pixel_length if raw else -1,
+        marks=(
+            "\\".join(elements.texts("ImageType")),
+            elements.text("StackID"),
+            elements.text("TemporalPositionIdentifier"),
+            elements.text("EchoTime") or elements.text("EchoNumbers"),
+            "".join(f"{b:g}" for b in elements.numbers("DiffusionBValue")),
+            elements.text("TriggerTime"),
+            elements.text("AcquisitionNumber"),
+            elements.text("AcquisitionDateTime") or elements.text("AcquisitionTime") or elements.text("ContentTime"),
+        ),
+        illegal=elements.too_long("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+    )
+
+
+def _padding(elements: Elements, signed: bool) -> tuple[int, ...]:
+    """Lowest and highest stored value that means 'no pixel here' (PS3.3 C.7.5.1.1.2)."""
+    values = [int(v) % 2**16 for k in ("PixelPaddingValue", "PixelPaddingRangeLimit") for v in elements.numbers(k)[:1]]
+    if signed:
+        values = [v - 2**16 if v >= 2**15 else v for v in values]
+    return (min(values), max(values)) if values else ()
+
+
+def scan_headers(source: Path | Iterable[Path]) -> Headers:
+    """The headers of all image frames among some files, or in a folder and its sub-folders."""
+    files = _files_below(source) if isinstance(source, Path) else list(source)
+    candidates = sorted(p for p in files if _may_be_dicom(p))
+    # Waiting for a slow disk is what threads help with; parsing holds the interpreter lock.
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        results = list(pool.map(_headers_or_error, candidates))
+    frames: list[SliceHeader] = []
+    damaged: list[tuple[Path, ReadError]] = []
+    passed_over = sum(not is_hidden(p) for p in files) - len(candidates)
+    for path, result in zip(candidates, results, strict=True):
+        if isinstance(result, ReadError):
+            damaged.append((path, result))
+        else:
+            frames.extend(result)
+            passed_over += not result
+    return Headers(tuple(frames), tuple(damaged), passed_over)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    def walked(place: str) -> Iterator[Path]:
+        for parent, _, names in os.walk(place):
+            yield from (Path(parent, name) for name in names)
+
+    return [p for p in walked(str(folder)) if p.is_file()]
+
+
+def _may_be_dicom(path: Path) -> bool:
+    return not is_hidden(path) and path.suffix.lower() not in _SUFFIXES_NOT_DICOM and kind_of(path) in ("dicom", "")
+
+
+def _headers_or_error(path: Path) -> tuple[SliceHeader, ...] | ReadError:
+    try:
+        return read_headers(path)
+    except ReadError as error:
+        return error

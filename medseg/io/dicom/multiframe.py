@@ -1,0 +1,127 @@
+"""Frames of multi-frame files: enhanced objects say each frame's place in functional groups, older ones seldom do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from medseg.errors import ReadError
+from medseg.io.dicom.elements import Elements
+from medseg.io.dicom.slice import SliceHeader
+
+__all__ = ["functional_frames", "plain_frames"]
+
+_MOST_FRAMES = 2**16
+
+
+def functional_frames(dataset: Any, base: SliceHeader) -> tuple[SliceHeader, ...]:
+    """The frames of an enhanced multi-frame object (DICOM PS3.3 C.7.6.16): per-frame groups go before shared ones.
+
+    Args:
+        dataset: pydicom data set.
+        base: what holds for the file as a whole.
+
+    Raises:
+        ReadError: when NumberOfFrames and the functional groups disagree.
+        ValueError, AttributeError: for groups that are damaged.
+    """
+    per_frame = dataset.PerFrameFunctionalGroupsSequence
+    shared = dataset.get("SharedFunctionalGroupsSequence") or [None]
+    if len(per_frame) != base.frames:
+        raise ReadError(
+            f"{base.path} says it has {base.frames} frames, but describes {len(per_frame)}; export it again"
+        )
+    return tuple(_frame(base, n, _Groups(own, shared[0])) for n, own in enumerate(per_frame))
+
+
+class _Groups:
+    """A frame's functional groups."""
+
+    def __init__(self, own: Any, shared: Any) -> None:
+        self._own, self._shared = own, shared
+
+    def value(self, sequence: str, keyword: str) -> Any:
+        """The value of an attribute of a group, None if absent."""
+        for place in (self._own, self._shared):
+            items = place.get(sequence) if place is not None else None
+            if items:
+                value = items[0].get(keyword)
+                return None if value == "" else value
+        return None
+
+    def numbers(self, sequence: str, keyword: str, count: int) -> tuple[float, ...]:
+        value = self.value(sequence, keyword)
+        return tuple(float(v) for v in value) if value is not None and len(value) == count else ()
+
+    def text(self, sequence: str, keyword: str) -> str:
+        value = self.value(sequence, keyword)
+        return "" if value is None else str(value)
+
+    def number(self, sequence: str, keyword: str, otherwise: float) -> float:
+        value = self.value(sequence, keyword)
+        return otherwise if value is None else float(value)
+
+
+def _frame(base: SliceHeader, number: int, groups: _Groups) -> SliceHeader:
+    kind = next(
+        (
+            value
+            for sequence in ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence")
+            if (value := groups.value(sequence, "FrameType")) is not None
+        ),
+        base.image_type,
+    )
+    image_type = (kind,) if isinstance(kind, str) else tuple(str(v) for v in kind)
+    content = "FrameContentSequence"
+    position = groups.numbers("PlanePositionSequence", "ImagePositionPatient", 3)
+    orientation = groups.numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6)
+    spacing = groups.numbers("PixelMeasuresSequence", "PixelSpacing", 2)
+    slope = groups.number("PixelValueTransformationSequence", "RescaleSlope", base.slope)
+    intercept = groups.number("PixelValueTransformationSequence", "RescaleIntercept", base.intercept)
+    if slope == 0 or not np.isfinite([*position, *orientation, *spacing, slope, intercept]).all():
+        raise ValueError(f"frame {number + 1} has a slope of 0, or a place or rescaling that is no number")
+    index = groups.value(content, "InStackPositionNumber")
+    return replace(
+        base,
+        frame=number,
+        image_type=image_type,
+        instance_number=None if index is None else int(index),
+        position=position or base.position,
+        orientation=orientation or base.orientation,
+        pixel_spacing=spacing or base.pixel_spacing,
+        thickness=groups.number("PixelMeasuresSequence", "SliceThickness", base.thickness),
+        slope=slope,
+        intercept=intercept,
+        marks=(
+            "\\".join(image_type),
+            groups.text(content, "StackID"),
+            groups.text(content, "TemporalPositionIndex"),
+            groups.text("MREchoSequence", "EffectiveEchoTime"),
+            groups.text("MRDiffusionSequence", "DiffusionBValue"),
+            groups.text("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+            groups.text(content, "FrameAcquisitionNumber"),
+            groups.text(content, "FrameAcquisitionDateTime"),
+        ),
+    )
+
+
+def plain_frames(elements: Elements, base: SliceHeader) -> tuple[SliceHeader, ...]:
+    """The frames of a multi-frame object without functional groups.
+
+    Radiotherapy doses say their offsets along the normal (PS3.3 C.8.8.3.2); other objects, such as ultrasound loops,
+    give no position, and the frames are then refused as a volume.
+
+    Raises:
+        ReadError: for more frames than any object has.
+    """
+    if base.frames > _MOST_FRAMES:
+        raise ReadError(f"{base.path} says it has {base.frames} frames, more than the {_MOST_FRAMES} that are read")
+    offsets = elements.numbers("GridFrameOffsetVector")
+    if len(offsets) == base.frames and len(base.position) == 3 and len(base.orientation) == 6:
+        normal = np.cross(base.orientation[:3], base.orientation[3:])
+        # The first offset is 0, or the position itself in very old files: then they are positions already.
+        places = [np.array(base.position) + normal * (offset - offsets[0]) for offset in offsets]
+        return tuple(replace(base, frame=n, position=tuple(map(float, p))) for n, p in enumerate(places))
+    return tuple(replace(base, frame=n, position=()) for n in range(base.frames))

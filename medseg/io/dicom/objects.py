@@ -1,0 +1,92 @@
+"""DICOM objects that hold label maps: which files they are, and reading them onto the series they were drawn on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from medseg.errors import ReadError
+from medseg.io.dicom.elements import walk
+from medseg.io.dicom.grid import SeriesGrid, grid_of
+from medseg.io.dicom.series import Series, scan
+from medseg.volume import Metadata, Volume
+
+__all__ = ["ObjectKind", "find_reference", "object_kind", "read_object"]
+
+ObjectKind = Literal["", "dicom-seg", "rtstruct"]
+_KINDS: dict[str, ObjectKind] = {
+    "1.2.840.10008.5.1.4.1.1.66.4": "dicom-seg",
+    "1.2.840.10008.5.1.4.1.1.66.7": "dicom-seg",
+    "1.2.840.10008.5.1.4.1.1.481.3": "rtstruct",
+}
+
+
+def object_kind(path: Path) -> ObjectKind:
+    """Whether a file is a DICOM Segmentation or an RT Structure Set; '' for everything else."""
+    try:
+        elements = walk(path)
+    except OSError:
+        return ""
+    return _KINDS.get(elements.text("SOPClassUID"), "") if elements else ""
+
+
+def find_reference(study: Path, series_uids: Sequence[str] = ()) -> Series:
+    """The series of a study that an object refers to, or the study's only one.
+
+    Raises:
+        ReadError: if the study holds several series and not just one of them is referred to.
+    """
+    found = scan([study] if study.is_file() else study).series
+    fitting = [s for s in found if s.uid in series_uids] or list(found)
+    if len(fitting) != 1:
+        titles = "; ".join(s.title for s in found[:12]) or "none"
+        raise ReadError(
+            f"{study} holds {len(found)} image series, of which the one to refer to is not known "
+            f"({', '.join(series_uids) or 'no UID given'}): {titles}; give the folder of that series"
+        )
+    return fitting[0]
+
+
+def read_object(path: Path, reference: Path | None = None) -> tuple[Volume, dict[str, int]]:
+    """The label map of a DICOM Segmentation or RT Structure Set, and name -> value.
+
+    Args:
+        path: the object.
+        reference: the study it was drawn on. The result then lies on the grid of that series, empty slices included;
+            a segmentation without it lies on its own grid, a structure set has none.
+
+    Raises:
+        ReadError: a damaged object, another kind of file, or a structure set without its reference.
+        GeometryError: an object that does not lie on the reference.
+    """
+    if object_kind(path) == "rtstruct":
+        from medseg.io.dicom.rtstruct_read import read_rtstruct, referenced_series
+
+        if reference is None:
+            raise ReadError(
+                f"{path} is an RT Structure Set: contours without a grid; give the study it was drawn on (--reference)"
+            )
+        return read_rtstruct(path, grid_of(find_reference(reference, referenced_series(path))))
+    from medseg.io.dicom.seg_read import read_dicom_seg
+
+    found = read_dicom_seg(path)
+    if reference is None:
+        return found.volume, found.labels
+    grid = grid_of(find_reference(reference, (found.source_series_uid,)))
+    return read_dicom_seg(path, _empty(grid)).volume, found.labels
+
+
+def _empty(grid: SeriesGrid) -> Volume:
+    """A volume of the grid's geometry that takes no memory."""
+    first = grid.slices[0]
+    shape = (first.columns, first.rows) + ((grid.planes,) if len(grid.slices) > 1 else ())
+    metadata = Metadata(
+        study_instance_uid=first.study_instance_uid,
+        series_instance_uid=first.series_instance_uid,
+        frame_of_reference_uid=first.frame_of_reference_uid,
+    )
+    array = np.broadcast_to(np.uint8(0), shape)
+    return Volume(array, grid.affine, metadata=metadata, spacing_known=grid.spacing_known)

@@ -1,0 +1,169 @@
+"""A DICOM series as one `Volume`: headers first, then pixels straight into the final array.
+
+Axes are ITK's: i = column index, j = row index, k along the normal (row x column cosines), never flipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import ReadError
+from medseg.io.dicom.grid import Irregular, SeriesGrid, grid_of
+from medseg.io.dicom.pixels import apply_modality_lut, is_plain, read_bytes, stored_pixels, to_stored_values
+from medseg.io.dicom.series import Series
+from medseg.io.dicom.slice import SliceHeader
+from medseg.volume import Finding, Metadata, Volume
+
+__all__ = ["read_series"]
+
+Array = NDArray[Any]
+
+
+_EXACT_IN_FLOAT32 = 2**24
+
+
+class _DoesNotFit(Exception):
+    """A rescaled slice leaves the range in which the array's type is exact."""
+
+
+def read_series(series: Series, source: str | None = None, irregular: Irregular = "error") -> Volume:
+    """The volume of a series; a single slice gives a 2D image.
+
+    The array is int16 where every slope is 1, every intercept an integer and the values fit, else float32 (float64 for
+    whole numbers beyond 2**24): slope * stored + intercept per slice (DICOM PS3.3 C.11.1). Colours give
+    uint8 with three channels.
+
+    Args:
+        series: headers of one series, from `find_series`.
+        source: what `Volume.metadata.source` says; the series' folder by default.
+        irregular: 'error', 'resample' or 'allow' missing and unevenly spaced slices, see `grid_of`.
+
+    Raises:
+        ReadError: missing tags, or pixels that no installed decoder reads.
+        GeometryError: slices that do not form one grid.
+    """
+    grid = grid_of(series, irregular)
+    first = grid.slices[0]
+    try:
+        stack, padded = _load(grid)
+    except MemoryError:
+        size = len(grid.slices) * first.rows * first.columns
+        raise ReadError(f"{first.path.parent}: {size} voxels of {series.title} do not fit into memory") from None
+    if grid.places:
+        stack = _interpolated(stack, grid.places, grid.planes)
+    # [k, j, i (, c)] in memory, so that every slice is one contiguous block; [(c,) i, j, k] to the reader.
+    channels = 3 if first.is_colour else 0
+    if channels:
+        stack = np.moveaxis(stack, -1, 0)
+    array = stack.transpose(*range(bool(channels)), *range(stack.ndim - 1, int(bool(channels)) - 1, -1))
+    if len(grid.slices) == 1:
+        array = array[..., 0]
+    metadata = Metadata(
+        source=source or str(first.path.parent),
+        modality=first.modality,
+        patient_id=first.patient_id,
+        study_instance_uid=first.study_instance_uid,
+        series_instance_uid=first.series_instance_uid,
+        frame_of_reference_uid=first.frame_of_reference_uid,
+        series_description=first.description,
+    )
+    return Volume(array, grid.affine, channels, metadata, (*grid.findings, *padded), grid.spacing_known)
+
+
+def _load(grid: SeriesGrid) -> tuple[Array, list[Finding]]:
+    """The slices `[k, j, i]` after rescaling, and how many pixels are padding."""
+    kinds: list[type[np.generic]] = [np.float32, np.float64]
+    if grid.slices[0].is_colour:
+        kinds = [np.uint8]
+    elif all(s.slope == 1.0 and s.intercept.is_integer() and not s.has_modality_lut for s in grid.slices):
+        kinds = [np.int16, np.float32, np.float64]
+    for kind in kinds[:-1]:
+        with contextlib.suppress(_DoesNotFit):
+            return _fill(grid, np.dtype(kind))
+    return _fill(grid, np.dtype(kinds[-1]))
+
+
+def _fill(grid: SeriesGrid, dtype: np.dtype[Any]) -> tuple[Array, list[Finding]]:
+    first = grid.slices[0]
+    colours = (3,) if first.is_colour else ()
+    stack = np.empty((len(grid.slices), first.rows, first.columns, *colours), dtype)
+
+    def fill(n: int) -> int:
+        header, out = grid.slices[n], stack[n]
+        if dtype == np.uint8:
+            out[...] = stored_pixels(header)
+            return 0
+        if dtype == np.int16 and is_plain(header) and header.bits_allocated == 16:
+            # Read in place: the final array is the buffer.
+            words = out.view(np.uint16)
+            read_bytes(header, words)
+            pixels = to_stored_values(words, header)
+        else:
+            pixels = stored_pixels(header)
+        padded = _padded(pixels, header)
+        if dtype == np.int16:
+            _shift_into(out, pixels, int(header.intercept))
+        elif header.has_modality_lut:
+            out[...] = apply_modality_lut(pixels, header)
+        else:
+            _rescale_into(out, pixels, header)
+        return padded
+
+    # Decoders complain about headers that contradict their streams; what they return is checked here.
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore")
+        # Reading the results one by one lets the first error through.
+        padded = sum(pool.map(fill, range(len(grid.slices))))
+    if not padded:
+        return stack, []
+    text = f"{padded} voxels are padding (PixelPaddingValue), not measured; they keep the value stored for them"
+    return stack, [Finding("padding", text)]
+
+
+def _shift_into(out: Array, pixels: Array, intercept: int) -> None:
+    """`out = pixels + intercept` in int16, which may share its memory with `pixels`."""
+    if intercept == 0 and pixels.dtype == np.int16:
+        if not np.shares_memory(out, pixels):
+            out[...] = pixels
+        return
+    if pixels.dtype.kind not in "iu":
+        raise _DoesNotFit
+    if int(pixels.min()) + intercept < -(2**15) or int(pixels.max()) + intercept >= 2**15:
+        raise _DoesNotFit
+    # Modulo 2**16, which is exact because the sums fit.
+    np.add(pixels.astype(np.uint16, copy=False), np.uint16(intercept % 2**16), out=out.view(np.uint16))
+
+
+def _rescale_into(out: Array, pixels: Array, header: SliceHeader) -> None:
+    whole = pixels.dtype.kind in "iu" and header.slope == 1.0 and header.intercept.is_integer()
+    if whole and out.dtype == np.float32:
+        largest = max(abs(int(pixels.min()) + int(header.intercept)), abs(int(pixels.max()) + int(header.intercept)))
+        if largest > _EXACT_IN_FLOAT32:
+            raise _DoesNotFit
+    out[...] = pixels.astype(np.float64) * header.slope + header.intercept
+
+
+def _padded(pixels: Array, header: SliceHeader) -> int:
+    if not header.padding:
+        return 0
+    low, high = header.padding
+    return int(np.count_nonzero(pixels == low if low == high else (pixels >= low) & (pixels <= high)))
+
+
+def _interpolated(stack: Array, places: tuple[float, ...], planes: int) -> Array:
+    """Slices at `places` brought to the planes 0, 1, ... by linear interpolation; whole numbers stay whole."""
+    at = np.array(places)
+    out = np.empty((planes, *stack.shape[1:]), stack.dtype)
+    for k in range(planes):
+        n = int(np.clip(np.searchsorted(at, k, side="right") - 1, 0, len(at) - 2))
+        share = float(np.clip((k - at[n]) / (at[n + 1] - at[n]), 0, 1))
+        plane = stack[n] * np.float32(1 - share) + stack[n + 1] * np.float32(share)
+        out[k] = np.rint(plane) if stack.dtype.kind in "iu" else plane
+    return out

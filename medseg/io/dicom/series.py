@@ -1,0 +1,169 @@
+"""From the headers of many files to series, each of which is one volume.
+
+Images are grouped by SeriesInstanceUID. Within a series localizers are dropped, stacks of another orientation, size or
+pixel spacing are taken apart, and so are images that lie at the same places but differ in what `MARKS` names: time
+points, echoes, magnitude and phase. Exact copies are dropped. What cannot be told apart is left for the grid to refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from medseg.errors import ReadError
+from medseg.io.dicom.headers import scan_headers
+from medseg.io.dicom.moments import SMALLEST_STACK, moments
+from medseg.io.dicom.slice import SliceHeader, shown
+from medseg.volume import Finding
+
+__all__ = ["Scan", "Series", "find_series", "scan"]
+
+_SAME_DIRECTION = 1e-3
+_SAME_SPACING_MM = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Image frames that make up one volume, in no particular order.
+
+    Args:
+        uid: SeriesInstanceUID, '' without one.
+        slices: the frames.
+        part: what distinguishes this volume from others of the same series, '' where it is the only one.
+        number: 1, 2, ... among the volumes of the same series, 0 where it is the only one.
+        findings: what was noticed while taking the series apart.
+    """
+
+    uid: str
+    slices: tuple[SliceHeader, ...]
+    part: str = ""
+    number: int = 0
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What chooses this volume: the SeriesInstanceUID, with '#2' behind it for the second volume of a series."""
+        return f"{self.uid}#{self.number}" if self.number else self.uid
+
+    @property
+    def title(self) -> str:
+        """Key, modality, description, part and number of images in one phrase, to choose a series by."""
+        first = self.slices[0]
+        words = " ".join(w for w in (first.modality, repr(first.description) if first.description else "") if w)
+        count = len(self.slices)
+        images = shown(self.slices) if count < SMALLEST_STACK else f"{count} images"
+        return f"{self.key or '(no SeriesInstanceUID)'} ({', '.join(w for w in (words, self.part, images) if w)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """The image series among some files, what is damaged, and how many other files were passed over."""
+
+    series: tuple[Series, ...]
+    damaged: tuple[tuple[Path, ReadError], ...]
+    passed_over: int
+
+
+def scan(source: Path | Iterable[Path]) -> Scan:
+    """Every image series among some files, or in a folder and its sub-folders, ordered by UID.
+
+    Damaged files are returned beside the series, so that one does not hide the others. Files without a
+    SeriesInstanceUID form one series per folder; copies of a study in several folders stay apart.
+    """
+    headers = scan_headers(source)
+    groups: dict[tuple[str, str], list[SliceHeader]] = {}
+    for frame in headers.frames:
+        uid = frame.series_instance_uid
+        groups.setdefault((uid, "" if uid else str(frame.path.parent)), []).append(frame)
+    found: list[Series] = []
+    for (uid, _), frames in sorted(groups.items()):
+        for copy in _by_folder_of_copies(frames):
+            found += _volumes(Series(uid, tuple(copy)))
+    return Scan(tuple(found), headers.damaged, headers.passed_over)
+
+
+def find_series(source: Path | Iterable[Path]) -> list[Series]:
+    """Like `scan`, for callers that want the series only.
+
+    Raises:
+        ReadError: for a DICOM image whose header is damaged.
+    """
+    found = scan(source)
+    if found.damaged:
+        raise found.damaged[0][1]
+    return list(found.series)
+
+
+def _by_folder_of_copies(frames: list[SliceHeader]) -> list[list[SliceHeader]]:
+    """The frames, or those of each folder where the same images lie in folders side by side.
+
+    Those are copies of a study; copies in a folder below are a backup among the slices, to be dropped like any copy.
+    """
+    folders = sorted({f.path.parent for f in frames})
+    nested = all(folder.is_relative_to(folders[0]) for folder in folders)
+    if nested or len({(f.sop_instance_uid, f.frame) for f in frames}) == len(frames):
+        return [frames]
+    return [[f for f in frames if f.path.parent == folder] for folder in folders]
+
+
+def _volumes(series: Series) -> list[Series]:
+    """The volumes of one series; a series of several patients or studies is left whole, to be refused."""
+    if len({(s.patient_id, s.study_instance_uid) for s in series.slices}) > 1:
+        return [series]
+    parts = []
+    for stack in _stacks(_without_localizers(series)):
+        for part, slices, findings in moments(stack.slices):
+            words = ", ".join(w for w in (stack.part, part) if w)
+            parts.append(replace(stack, slices=slices, part=words, findings=(*stack.findings, *findings)))
+    return parts if len(parts) == 1 else [replace(p, number=n) for n, p in enumerate(parts, start=1)]
+
+
+def _without_localizers(series: Series) -> Series:
+    scouts = tuple(s for s in series.slices if s.is_localizer)
+    if not scouts or len(scouts) == len(series.slices):
+        return series
+    text = f"{len(scouts)} localizer image(s) among the slices were left out: {shown(scouts)}"
+    finding = Finding("localizer_dropped", text, tuple(s.name for s in scouts))
+    rest = tuple(s for s in series.slices if not s.is_localizer)
+    return replace(series, slices=rest, findings=(*series.findings, finding))
+
+
+def _stacks(series: Series) -> list[Series]:
+    """One series per orientation, StackID, size, pixel spacing, and grey or colour."""
+    groups: list[list[SliceHeader]] = []
+    for turned in _by_orientation(series.slices):
+        kinds: dict[tuple[object, ...], list[SliceHeader]] = {}
+        for s in turned:
+            spacing = tuple(round(v / _SAME_SPACING_MM) for v in s.pixel_spacing)
+            kinds.setdefault((s.stack_id, s.rows, s.columns, s.is_colour, spacing), []).append(s)
+        # A stray slice of another size may be one that the stack lacks, so all are kept together and refused.
+        has_stray = len(kinds) > 1 and min(map(len, kinds.values())) < SMALLEST_STACK
+        groups += [turned] if has_stray else kinds.values()
+    if len(groups) == 1:
+        return [replace(series, slices=tuple(groups[0]))]
+    return [replace(series, slices=tuple(g), part=_looks(g[0])) for g in groups]
+
+
+def _by_orientation(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
+    groups: list[list[SliceHeader]] = []
+    for s in slices:
+        for members in groups:
+            other = members[0].orientation
+            if len(s.orientation) == len(other) and np.allclose(s.orientation, other, rtol=0, atol=_SAME_DIRECTION):
+                members.append(s)
+                break
+        else:
+            groups.append([s])
+    return groups
+
+
+def _looks(first: SliceHeader) -> str:
+    size = f"{first.columns} x {first.rows} pixels"
+    if len(first.orientation) != 6:
+        return size
+    normal = np.abs(np.cross(first.orientation[:3], first.orientation[3:]))
+    plane = ("sagittal", "coronal", "axial")[int(np.argmax(normal))]
+    return f"{plane}, {size}" + (f", stack {first.stack_id}" if first.stack_id else "")
