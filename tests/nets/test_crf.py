@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -307,6 +308,23 @@ def test_coarse_lungs_gain_at_the_boundary(real_data):
     assert len(gains) == 12
     assert np.mean(gains) > 0.045
     assert sum(g > 0.02 for g in gains) >= 11
+
+
+def test_coarse_slices_of_the_aorta_gain_at_the_boundary(real_data):
+    folder = real_data / "vessel3d_ct_aorta"
+    scan, inside = (nib.load(folder / f"{name}.nii.gz") for name in ("ct_cropped", "aorta"))
+    grey, aorta = np.clip(scan.get_fdata(dtype=np.float32), -200, 500), np.asarray(inside.dataobj) > 0
+    gains = []
+    for k in np.argsort(-aorta.sum((0, 1)), kind="stable")[:40:4]:
+        image = torch.from_numpy(np.ascontiguousarray(grey[:120, :120, k]))[None]
+        mask = torch.from_numpy(np.ascontiguousarray(aorta[:120, :120, k]))
+        logits = coarse_logits(mask)
+        sharp = dense_crf(logits, image, [float(s) for s in scan.header.get_zooms()[:2]])
+        before, after = (band_dice(z.argmax(0).bool(), mask) for z in (logits, sharp))
+        gains.append(after - before)
+    assert len(gains) == 10
+    assert np.mean(gains) > 0.05
+    assert min(gains) > 0
 
 
 def test_labels_agree_with_the_authors_code():
