@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -235,7 +236,9 @@ def scan_headers(source: Path | Iterable[Path]) -> Headers:
     files = _files_below(source) if isinstance(source, Path) else list(source)
     candidates = sorted(p for p in files if _may_be_dicom(p))
     # Waiting for a slow disk is what threads help with; parsing holds the interpreter lock.
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    # pydicom's remarks about odd headers would end up in the user's log, one by one.
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore")
         results = list(pool.map(_headers_or_error, candidates))
     frames: list[SliceHeader] = []
     damaged: list[tuple[Path, ReadError]] = []

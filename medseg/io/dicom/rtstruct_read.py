@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import GeometryError, MedsegError, ReadError
+from medseg.errors import GeometryError, ReadError
 from medseg.io.dicom.contours import fill
 from medseg.io.dicom.grid import SeriesGrid
 from medseg.io.dicom.labels import MANUFACTURER
+from medseg.io.dicom.loading import load_object, metadata_of, refusing_damage
 from medseg.io.dicom.slice_planes import SlicePlanes, planes_of_grid, planes_of_volume
 from medseg.volume import Finding, Metadata, Volume
 
 __all__ = ["read_rtstruct", "referenced_series"]
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
+_WHAT = "an RT Structure Set"
 _CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
 # How far a contour may lie off its slice before that is worth a finding: fraction of the step, and rounding.
 _ALONG, _FLOOR_MM = 0.05, 0.01
@@ -75,24 +77,10 @@ def read_rtstruct(path: str | Path, like: Volume | SeriesGrid) -> tuple[Volume, 
         {'left_lung': 1, 'right_lung': 2}
     """
     path = Path(path)
-    import pydicom.config
-
-    try:
-        with pydicom.config.disable_value_validation():
-            dataset = _load(path)
-            rois = _rois(dataset, path)
-            metadata = _metadata(dataset, path)
-        return _painted(rois, like, path, metadata), {r.name: r.value for r in rois}
-    except MedsegError:
-        raise
-    except MemoryError:
-        raise ReadError(f"{path} is larger than the memory, or damaged") from None
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:
-        # Damage shows anywhere in pydicom, by any kind of error.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ReadError(f"{path} is a damaged RT Structure Set ({reason}); export it again") from None
+    with refusing_damage(path, _WHAT):
+        dataset = load_object(path, (_STORAGE,), _WHAT)
+        rois = _rois(dataset, path)
+        return _painted(rois, like, path, metadata_of(dataset, path)), {r.name: r.value for r in rois}
 
 
 def referenced_series(path: str | Path) -> tuple[str, ...]:
@@ -102,47 +90,11 @@ def referenced_series(path: str | Path) -> tuple[str, ...]:
         ReadError: no RT Structure Set, or a damaged one.
     """
     path = Path(path)
-    try:
-        frames = _load(path).get("ReferencedFrameOfReferenceSequence") or ()
+    with refusing_damage(path, _WHAT):
+        frames = load_object(path, (_STORAGE,), _WHAT).get("ReferencedFrameOfReferenceSequence") or ()
         studies = [study for frame in frames for study in frame.get("RTReferencedStudySequence") or ()]
         series = [each for study in studies for each in study.get("RTReferencedSeriesSequence") or ()]
         return tuple(dict.fromkeys(str(each.SeriesInstanceUID) for each in series if each.get("SeriesInstanceUID")))
-    except MedsegError:
-        raise
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ReadError(f"{path} is a damaged RT Structure Set ({reason}); export it again") from None
-
-
-def _load(path: Path) -> Any:
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        dataset = pydicom.dcmread(path)
-    except InvalidDicomError:
-        raise ReadError(f"{path} is no DICOM file; expected an RT Structure Set") from None
-    kind = dataset.get("SOPClassUID", "")
-    if kind != _STORAGE:
-        raise ReadError(f"{path} is {getattr(kind, 'name', '') or 'of no known class'}; expected an RT Structure Set")
-    return dataset
-
-
-def _metadata(dataset: Any, path: Path) -> Metadata:
-    def text(keyword: str) -> str:
-        return str(dataset.get(keyword, "") or "")
-
-    return Metadata(
-        source=str(path),
-        modality="RTSTRUCT",
-        patient_id=text("PatientID"),
-        study_instance_uid=text("StudyInstanceUID"),
-        series_instance_uid=text("SeriesInstanceUID"),
-        frame_of_reference_uid=text("FrameOfReferenceUID"),
-        series_description=text("SeriesDescription"),
-    )
 
 
 def _rois(dataset: Any, path: Path) -> tuple[_Roi, ...]:

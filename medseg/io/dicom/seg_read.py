@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import GeometryError, MedsegError, ReadError
+from medseg.errors import GeometryError, ReadError
 from medseg.geometry import Reorientation, orientation_of
+from medseg.io.dicom.loading import load_object, metadata_of, refusing_damage
 from medseg.io.dicom.seg_frames import Frames, frames_of, own_axes, own_grid, slices_in
 from medseg.io.dicom.seg_segments import Segment, segments_of
 from medseg.labels import LabelScheme
-from medseg.volume import Finding, Metadata, Volume
+from medseg.volume import Finding, Volume
 
 __all__ = ["SegmentationObject", "read_dicom_seg"]
 
-_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.66.4": "Segmentation Storage",
-    "1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage",
-}
+# Segmentation Storage, Label Map Segmentation Storage.
+_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_WHAT = "a DICOM Segmentation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,37 +84,11 @@ def read_dicom_seg(path: str | Path, like: Volume | None = None) -> Segmentation
         {'left_lung': 1, 'right_lung': 2}
     """
     path = Path(path)
-    import pydicom.config
-
-    try:
-        with pydicom.config.disable_value_validation():
-            return _read(_load(path), path, like)
-    except MedsegError:
-        raise
-    except MemoryError:
-        raise ReadError(f"{path} is larger than the memory, or damaged") from None
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:
-        # Damage shows anywhere in pydicom and its codecs, by any kind of error.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ReadError(f"{path} is a damaged DICOM Segmentation ({reason}); export it again") from None
-
-
-def _load(path: Path) -> Any:
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        dataset = pydicom.dcmread(path)
-    except InvalidDicomError:
-        raise ReadError(f"{path} is no DICOM file; expected a DICOM Segmentation") from None
-    kind = dataset.get("SOPClassUID", "")
-    if kind not in _CLASSES or dataset.get("SegmentationType") not in ("BINARY", "FRACTIONAL", "LABELMAP"):
-        # Damaged values may hold anything, line ends too.
-        name = " ".join(str(getattr(kind, "name", "")).split())[:64] or "of no known class"
-        raise ReadError(f"{path} is {name}; expected a DICOM Segmentation (BINARY, FRACTIONAL or LABELMAP)")
-    return dataset
+    with refusing_damage(path, _WHAT):
+        dataset = load_object(path, _CLASSES, _WHAT)
+        if dataset.get("SegmentationType") not in ("BINARY", "FRACTIONAL", "LABELMAP"):
+            raise ReadError(f"{path} is of no known SegmentationType; expected BINARY, FRACTIONAL or LABELMAP")
+        return _read(dataset, path, like)
 
 
 def _read(dataset: Any, path: Path, like: Volume | None) -> SegmentationObject:
@@ -141,20 +115,11 @@ def _read(dataset: Any, path: Path, like: Volume | None) -> SegmentationObject:
     largest = max(s.value for s in segments)
     stack = np.zeros((count, frames.rows, frames.columns), np.uint8 if largest < 256 else np.uint16)
     findings = _paint(dataset, frames, segments, slices, stack)
-    metadata = Metadata(
-        source=str(path),
-        modality="SEG",
-        patient_id=str(dataset.get("PatientID", "") or ""),
-        study_instance_uid=str(dataset.get("StudyInstanceUID", "") or ""),
-        series_instance_uid=str(dataset.get("SeriesInstanceUID", "") or ""),
-        frame_of_reference_uid=reference,
-        series_description=str(dataset.get("SeriesDescription", "") or ""),
-    )
     flat = like is not None and like.dims == 2
     array = stack[0].T if flat else stack.transpose(2, 1, 0)
     if move is not None:
         array = move.undo(array)
-    volume = Volume(array, affine, 0, metadata, findings, bool(frames.pixel_spacing))
+    volume = Volume(array, affine, 0, metadata_of(dataset, path), findings, bool(frames.pixel_spacing))
     if like is not None:
         volume = replace(volume, spacing_known=like.spacing_known)
     series = list(dataset.get("ReferencedSeriesSequence") or [])

@@ -213,7 +213,7 @@ def test_what_is_no_structure_set_is_refused_by_name(tmp_path, drawn):
     [
         (b"1\\2", "holds 2 coordinates"),
         (b"1\\2\\3\\4\\5\\6\\7\\8\\9 ", "holds 9 coordinates, but says it has 4 points"),
-        (b"1\\2\\x ", "damaged RT Structure Set"),
+        (b"1\\2\\x ", "is damaged .*expected an RT Structure Set"),
         (b"1\\2\\nan\\1\\2\\3\\1\\2\\3\\1\\2\\3", "are no numbers"),
     ],
 )

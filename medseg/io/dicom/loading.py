@@ -1,0 +1,78 @@
+"""Loading whole DICOM objects that are no images: one readable error, whatever their damage raises."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import MedsegError, ReadError
+from medseg.io.dicom.damage import damage, reason_of
+from medseg.volume import Metadata
+
+__all__ = ["load_object", "metadata_of", "refusing_damage"]
+
+
+@contextlib.contextmanager
+def refusing_damage(path: Path, what: str) -> Iterator[None]:
+    """Turn what pydicom and its codecs raise on a damaged object into a `ReadError` that names the file.
+
+    Args:
+        path: the object's file.
+        what: what it should be, e.g. 'a DICOM Segmentation'.
+    """
+    import pydicom.config
+
+    try:
+        # What pydicom finds odd in a header is no concern of whoever only wants its labels.
+        with pydicom.config.disable_value_validation(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except MedsegError:
+        raise
+    except MemoryError:
+        raise ReadError(f"{path} is larger than the memory, or damaged") from None
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {reason_of(error)}") from None
+    except damage() as error:
+        raise ReadError(f"{path} is damaged ({reason_of(error)}); expected {what}: export it again") from None
+
+
+def load_object(path: Path, classes: Collection[str], what: str) -> Any:
+    """The pydicom data set of a file whose SOP class is one of `classes`.
+
+    Raises:
+        ReadError: no DICOM file, or an object of another class.
+    """
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        dataset = pydicom.dcmread(path)
+    except InvalidDicomError:
+        raise ReadError(f"{path} is no DICOM file; expected {what}") from None
+    kind = dataset.get("SOPClassUID", "")
+    if kind not in classes:
+        # Damaged values may hold anything, line ends too.
+        name = " ".join(str(getattr(kind, "name", "")).split())[:64] or "of no known class"
+        raise ReadError(f"{path} is {name}; expected {what}")
+    return dataset
+
+
+def metadata_of(dataset: Any, path: Path) -> Metadata:
+    """Where an object comes from, as it says itself."""
+
+    def text(keyword: str) -> str:
+        return str(dataset.get(keyword, "") or "")
+
+    return Metadata(
+        source=str(path),
+        modality=text("Modality"),
+        patient_id=text("PatientID"),
+        study_instance_uid=text("StudyInstanceUID"),
+        series_instance_uid=text("SeriesInstanceUID"),
+        frame_of_reference_uid=text("FrameOfReferenceUID"),
+        series_description=text("SeriesDescription"),
+    )
