@@ -296,7 +296,6 @@ def test_coarse_phantoms_gain_at_the_boundary():
 
 @pytest.mark.slow
 def test_coarse_lungs_gain_at_the_boundary(real_data):
-    """0.05 is not reached in the mean: these references lie one to two pixels outside the edge of the lung."""
     gains = []
     for path in sorted((real_data / "lung2d_lungsegdb" / "images").glob("*.png")):
         image = torch.from_numpy(np.array(Image.open(path).convert("L"))).float()[None]
@@ -306,8 +305,8 @@ def test_coarse_lungs_gain_at_the_boundary(real_data):
         before, after = (band_dice(m, torch.from_numpy(mask)) for m in (logits.argmax(0).bool(), sharp))
         gains.append(after - before)
     assert len(gains) == 12
-    assert np.mean(gains) > 0.045
-    assert sum(g > 0.02 for g in gains) >= 11
+    assert np.mean(gains) > 0.05
+    assert min(gains) > 0
 
 
 def test_coarse_slices_of_the_aorta_gain_at_the_boundary(real_data):
