@@ -155,6 +155,7 @@ def predict(
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     save_probabilities: Annotated[bool, typer.Option("--save-probabilities", help="Also write float16 .npz.")] = False,
+    crf: Annotated[bool, typer.Option("--crf", help="Sharpen masks by a dense CRF (3D: where fitted).")] = False,
     anonymize: Annotated[
         bool,
         typer.Option("--anonymize", help="Remove the patient from DICOM outputs (PS3.15 Basic Profile); see README."),
@@ -174,6 +175,7 @@ def predict(
         device=device,
         save_probabilities=save_probabilities,
         anonymize=anonymize,
+        crf=crf,
         dry_run=dry_run,
         overwrite=overwrite,
     )

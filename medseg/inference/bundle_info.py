@@ -9,6 +9,7 @@ from torch import nn
 
 from medseg.labels import LabelScheme
 from medseg.nets import build_net
+from medseg.nets.crf import CrfOptions
 from medseg.preparation.plan import Plan
 
 __all__ = ["BundleInfo", "NetInfo", "PredictionInfo", "Provenance"]
@@ -52,10 +53,17 @@ class NetInfo(_Part):
 
 
 class PredictionInfo(_Part):
-    """Defaults of prediction; `mirror_axes` are the spatial axes along which mirroring is allowed."""
+    """Defaults of prediction.
+
+    Args:
+        overlap: least overlap of windows.
+        mirror_axes: the spatial axes along which mirroring is allowed.
+        crf: options of the dense CRF that were fitted on validation cases (`medseg.nets.crf_fit`), None without.
+    """
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
+    crf: CrfOptions | None = None
 
 
 class Provenance(_Part):

@@ -20,6 +20,7 @@ from medseg.inference.restore import to_label_map, to_probabilities
 from medseg.inference.sliding_window import sliding_window
 from medseg.inference.tta import allowed_mirror_axes
 from medseg.labels import LabelScheme
+from medseg.nets.crf import CrfOptions, dense_crf
 from medseg.preparation.grid import GridMap, to_network_grid
 from medseg.preparation.normalize import normalize, scales_for
 from medseg.volume import Volume
@@ -81,6 +82,20 @@ class Model:
         allowed = allowed_mirror_axes(self.info.plan.dims, self.info.plan.orientation, self.scheme)
         return tuple(axis for axis in self.info.prediction.mirror_axes if axis in allowed)
 
+    def crf_options(self) -> CrfOptions:
+        """The options of a dense CRF for this model: fitted ones, or for 2D images the defaults.
+
+        Raises:
+            ConfigError: for a model of volumes without fitted options; unfitted, a CRF does harm in 3D.
+        """
+        fitted = self.info.prediction.crf
+        if fitted is None and self.info.plan.orientation is not None:
+            raise ConfigError(
+                "a CRF on volumes needs options that were fitted on validation cases (medseg.nets.crf_fit.fit_crf); "
+                "this model has none under prediction.crf in its model.json: predict without --crf"
+            )
+        return fitted or CrfOptions()
+
     def predict(
         self,
         image: Volume | NDArray[Any],
@@ -90,6 +105,7 @@ class Model:
         mirror: bool | None = None,
         overlap: float | None = None,
         batch_size: int | None = None,
+        crf: CrfOptions | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Volume:
         """The label map of an image, on the image's own grid.
@@ -102,6 +118,7 @@ class Model:
             mirror: test-time mirroring; None and True: along the axes the bundle permits.
             overlap: least overlap of windows in [0, 1); None: the bundle's.
             batch_size: windows per forward pass; None: chosen from the window's size.
+            crf: sharpen the logits by a dense CRF, see `crf_options`; None: leave them.
             progress: called with (windows done, windows in all).
 
         Returns:
@@ -113,7 +130,7 @@ class Model:
         """
         volume = _as_volume(image, affine, channels)
         logits, grid = self.predict_logits(
-            volume, mirror=mirror, overlap=overlap, batch_size=batch_size, progress=progress
+            volume, mirror=mirror, overlap=overlap, batch_size=batch_size, crf=crf, progress=progress
         )
         return self.to_labels(logits, grid, volume)
 
@@ -126,6 +143,7 @@ class Model:
         mirror: bool | None = None,
         overlap: float | None = None,
         batch_size: int | None = None,
+        crf: CrfOptions | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Tensor, GridMap]:
         """Mean logits of all folds, float32 (K, *network grid), and the map that leads back to the image's grid.
@@ -155,6 +173,9 @@ class Model:
                 share=1 / len(self.nets),
             )
         assert logits is not None  # load_model refuses a bundle without weights
+        if crf is not None:
+            seen = tensor.to(logits.device)
+            logits = dense_crf(logits, seen, grid.network_spacing_mm, crf, regions=self.scheme.is_regions)
         return logits, grid
 
     def to_labels(self, logits: Tensor, grid: GridMap, like: Volume) -> Volume:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,7 @@ class PredictOptions:
         dry_run: find the cases, check the model, write nothing.
         mirror: test-time mirroring; None: as the bundle permits.
         overlap: least overlap of windows, [0, 1); None: the bundle's.
+        crf: sharpen the masks by a dense CRF (2D images, or volumes where the bundle holds fitted options).
         anonymize: remove the patient from DICOM outputs (PS3.15 Basic Profile) and replace UIDs in the ledger.
 
     Raises:
@@ -80,6 +81,7 @@ class PredictOptions:
     mirror: bool | None = None
     overlap: float | None = None
     anonymize: bool = False
+    crf: bool = False
 
     def __post_init__(self) -> None:
         check_format(self.format)
@@ -161,6 +163,7 @@ class _Run:
         self.folder = folder
         self.options = options
         self.ledger = Ledger(folder / "ledger.jsonl")
+        self.crf = model.crf_options() if options.crf else None
         # All that changes a mask besides model and input; JSON types, so that they compare equal when read back.
         self.settings: dict[str, Any] = {
             "overlap": model.info.prediction.overlap if options.overlap is None else options.overlap,
@@ -168,6 +171,7 @@ class _Run:
             "save_probabilities": options.save_probabilities,
             "format": options.format,
             "anonymize": options.anonymize,
+            "crf": None if self.crf is None else asdict(self.crf),
         }
         self.deidentifier = _deidentifier(model.scheme) if options.anonymize else None
         self.versions = {"medseg": medseg.__version__, "torch": torch.__version__, "device": str(model.device)}
@@ -264,7 +268,7 @@ class _Run:
 
     def _predict(self, source: Source, volume: Volume, progress: Callable[[int, int], None] | None) -> tuple[Any, str]:
         logits, grid = self.model.predict_logits(
-            volume, mirror=self.options.mirror, overlap=self.options.overlap, progress=progress
+            volume, mirror=self.options.mirror, overlap=self.options.overlap, crf=self.crf, progress=progress
         )
         if self.options.save_probabilities:
             self._save_probabilities(source, self.model.to_probabilities(logits, grid, volume))

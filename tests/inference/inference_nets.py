@@ -32,6 +32,23 @@ class Sides(nn.Module):
         return self.scale * torch.cat([-inside, inside - position, inside + position], dim=1)
 
 
+class Blurred(nn.Module):
+    """Label 1 where the mean of 8 x 8 squares is above a half: what a net of output stride 8 knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        coarse = nn.functional.avg_pool2d(x[:, :1], 8, ceil_mode=True)
+        inside = nn.functional.interpolate(coarse, size=x.shape[2:], mode="bilinear") - 0.5
+        return self.scale * torch.cat([-inside, inside], dim=1)
+
+
+def build_blurred(dims: int, in_channels: int, out_channels: int) -> nn.Module:
+    return Blurred()
+
+
 def build_threshold(dims: int, in_channels: int, out_channels: int) -> nn.Module:
     return Threshold(out_channels)
 

@@ -225,3 +225,25 @@ sys.exit(f"imported: {{found}}" if found else 0)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_crf_moves_the_border_of_a_2d_mask_to_the_edge_of_the_image(tmp_path):
+    # A net that answers from a blurred image; the CRF sees the sharp one.
+    plan = make_plan(dims=2, orientation=None, spacing_mm=None, patch_size=(32, 32), strides=((1, 1), (2, 2)))
+    info = make_info(plan, "inference_nets:build_blurred", {"spot": 1})
+    model = load_model(save_bundle(tmp_path / "blurred", info, {0: {"scale": torch.ones(1)}}))
+    image = np.zeros((32, 32), np.float32)
+    image[9:22, 9:22] = 1.0
+    plain = model.predict(image).array
+    sharp = model.predict(image, crf=model.crf_options()).array
+    truth = image > 0
+    assert np.count_nonzero(sharp != truth) < np.count_nonzero(plain != truth)
+
+
+def test_a_crf_on_volumes_needs_fitted_options(unet_bundle, tmp_path):
+    model = load_model(unet_bundle)
+    with pytest.raises(ConfigError, match=r"fitted.*prediction\.crf"):
+        model.crf_options()
+    text = (unet_bundle / "model.json").read_text()
+    (unet_bundle / "model.json").write_text(text.replace('"crf": null', '"crf": {"smooth_mm": 2.0}'))
+    assert load_model(unet_bundle).crf_options().smooth_mm == 2.0
