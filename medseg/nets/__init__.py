@@ -19,9 +19,10 @@ from medseg.nets.deeplab import DeepLabV3, DeepLabV3Plus
 from medseg.nets.deeplab_v1_v2 import DeepLabV1, DeepLabV2
 from medseg.nets.fcn import fcn8s, fcn16s, fcn32s
 from medseg.nets.fcn_resnet import DilatedFCN
+from medseg.nets.pretrained import PretrainedReport, load_pretrained
 from medseg.nets.unet import UNet
 
-__all__ = ["BACKBONES", "NETS", "UNet", "build_backbone", "build_net"]
+__all__ = ["BACKBONES", "NETS", "PretrainedReport", "UNet", "build_backbone", "build_net", "load_pretrained"]
 
 NETS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,

@@ -2,7 +2,7 @@
 
 Names and, at the defaults, computation are torchvision's: stride on the 3x3 of a bottleneck ("v1.5"), and in a stage
 whose stride became dilation the first block keeps the dilation of the stage before. `caffe=True` is the older form that
-DeepLab v2 uses: stride on the first 1x1, pool with ceil_mode, a stage's dilation in all its blocks.
+DeepLab v2 uses: stride on the first 1x1, hence a stage's dilation in all its blocks, and a pool with ceil_mode.
 B batch, C channels, I J K voxel axes.
 """
 
@@ -106,7 +106,8 @@ class ResNet(Backbone):
         output_stride: 8, 16 or 32; stages beyond it are dilated instead.
         axis_strides: stride of the coarsest map along each axis, for thick slices, e.g. (16, 16, 4).
         multi_grid: factors on the dilations of layer4's blocks (DeepLab v3, section 3.2.1: 1, 2, 4).
-        caffe: stride on the first 1x1 and dilation in every block, as DeepLab v2 has it.
+        caffe: stride on the first 1x1 and a pool with ceil_mode, as DeepLab v2 has it (maps of stride 4 and coarser
+            may have a voxel more than stated).
         checkpoint: while training, compute each block twice instead of keeping its inner maps.
 
     Raises:

@@ -80,7 +80,7 @@ class VGG16(Backbone):
                 channels = features
             # Where an axis is never halved, slices stay apart.
             kernel = tuple(1 if total == 1 else pool for total in self.strides[-1])
-            self.features.append(max_pool(dims, kernel, stride=stride, padding=pool // 3, ceil_mode=True))
+            self.features.append(max_pool(dims, kernel, stride=stride, padding=pool // 3, ceil_mode=pool == 2))
             dilation = after
         initialize(self, "relu")
 
