@@ -82,14 +82,14 @@ def exported_equals(net: nn.Module, dims: int, folder: Path, tolerance: float = 
 def real_case(data: Path, dims: int) -> tuple[Tensor, Tensor]:
     """A piece of a real study, mean 0 and deviation 1, `(1, 1, ...)`, and its mask `(1, ...)` of 0 and 1.
 
-    2D: retinal vessels, 64 x 64 pixels; 3D: hippocampus, 32 x 48 x 32 voxels.
+    2D: retinal vessels, 64 x 64 pixels; 3D: hippocampus, 24 x 24 x 24 voxels.
     """
     if dims == 2:
         place, box = data / "vessel2d_chasedb1", (slice(400, 464), slice(300, 364))
         image = np.asarray(Image.open(place / "Image_01L.jpg"), np.float32)[(*box, 1)]
         mask = np.array(Image.open(place / "Image_01L_1stHO.png"))[box]
     else:
-        name, box3 = "hippocampus_001.nii.gz", (slice(2, 34), slice(2, 50), slice(2, 34))
+        name, box3 = "hippocampus_001.nii.gz", (slice(6, 30), slice(14, 38), slice(6, 30))
         image = np.asarray(nib.load(data / "hippocampus/images" / name).dataobj, np.float32)[box3]
         mask = np.asarray(nib.load(data / "hippocampus/labels" / name).dataobj)[box3] > 0
     x = torch.from_numpy((image - image.mean()) / image.std())
