@@ -60,6 +60,8 @@ def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) ->
 
 def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:
     name = entry.filename
+    if not name:
+        raise ReadError(f"{archive} is damaged: one of its files has no name; download it again")
     # Archives from Windows may use its separators and drives.
     parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
     if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor:

@@ -105,6 +105,14 @@ def test_damage_is_refused_by_name(tmp_path):
     refused(tmp_path / "a.zip", tmp_path / "out", "damaged")
 
 
+def test_a_file_without_a_name_is_damage(tmp_path):
+    raw = zipped(tmp_path / "a.zip", one=b"1").read_bytes()
+    # The name in the directory begins with the character that ends names.
+    place = raw.index(b"one", raw.index(b"PK\x01\x02"))
+    (tmp_path / "a.zip").write_bytes(raw[:place] + b"\0" + raw[place + 1 :])
+    refused(tmp_path / "a.zip", tmp_path / "out", "no name")
+
+
 def test_paths_into_a_zip_are_split(tmp_path):
     path = zipped(tmp_path / "a.zip", one=b"1")
     assert split_zip_path(path / "study" / "1.dcm") == (path, "study/1.dcm")
