@@ -15,17 +15,22 @@ from torch import nn
 
 from medseg.errors import ConfigError
 from medseg.nets.backbones import BACKBONES, build_backbone
+from medseg.nets.bisenet_v1 import BiSeNetV1
+from medseg.nets.bisenet_v2 import BiSeNetV2
 from medseg.nets.deeplab import DeepLabV3, DeepLabV3Plus
 from medseg.nets.deeplab_v1_v2 import DeepLabV1, DeepLabV2
+from medseg.nets.enet import ENet
 from medseg.nets.fcn import fcn8s, fcn16s, fcn32s
 from medseg.nets.fcn_resnet import DilatedFCN
 from medseg.nets.pretrained import PretrainedReport, load_pretrained
 from medseg.nets.unet import UNet
+from medseg.nets.unet_residual import ResidualUNet
 
 __all__ = ["BACKBONES", "NETS", "PretrainedReport", "UNet", "build_backbone", "build_net", "load_pretrained"]
 
 NETS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
+    "unet_residual": ResidualUNet,
     "fcn32s": fcn32s,
     "fcn16s": fcn16s,
     "fcn8s": fcn8s,
@@ -34,6 +39,9 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv2": DeepLabV2,
     "deeplabv3": DeepLabV3,
     "deeplabv3plus": DeepLabV3Plus,
+    "enet": ENet,
+    "bisenetv1": BiSeNetV1,
+    "bisenetv2": BiSeNetV2,
 }
 
 
