@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medseg.config import DataConfig
 from medseg.errors import DatasetError
+from medseg.io.formats import is_there
 from medseg.io.records import Case, LabelSource, Layout
 
 __all__ = ["csv_layout"]
@@ -99,6 +100,6 @@ def _label(text: str, root: Path, beside: Path, where: str) -> LabelSource:
 
 def _existing(text: str, root: Path, beside: Path, where: str) -> Path:
     for folder in (root, beside):
-        if (folder / text).exists():
+        if is_there(folder / text):
             return folder / text
     raise DatasetError(f"{where}: expected {root / text}, which does not exist; add the file or correct the path")

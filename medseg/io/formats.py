@@ -14,6 +14,7 @@ __all__ = [
     "header_file_of",
     "image_files",
     "is_hidden",
+    "is_there",
     "kind_of",
     "stem_of",
     "voxel_file_of",
@@ -107,6 +108,14 @@ def has_dicom_magic(path: Path) -> bool:
         return True
     # Without a preamble the first element is (0002,00xx) or (0008,00xx), little endian.
     return len(start) > 8 and start[0] in (2, 8) and start[1] == 0 and start[3] == 0 and start[2] < 0x20
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file or folder of that name exists; no for names that no disk can hold, as damaged lists name them."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def image_files(folder: Path, recursive: bool = False) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any
 from medseg.config import DataConfig
 from medseg.errors import DatasetError
 from medseg.io.csv_layout import csv_layout
-from medseg.io.formats import image_files, is_hidden, kind_of, stem_of
+from medseg.io.formats import image_files, is_hidden, is_there, kind_of, stem_of
 from medseg.io.naming import group_channels
 from medseg.io.records import Case, LabelSource, Layout
 
@@ -127,16 +127,12 @@ def _listed(description: Mapping[str, Any], root: Path) -> tuple[dict[str, tuple
                 return {}, {}
             image = root / entry["image"]
             # nnU-Net v1 lists cases without the channel number that its files carry.
-            if (
-                not image.is_file()
-                and not image.is_dir()
-                and image.with_name(stem_of(image) + "_0000.nii.gz").is_file()
-            ):
+            if not is_there(image) and image.with_name(stem_of(image) + "_0000.nii.gz").is_file():
                 return {}, {}
             images[stem_of(image)], labels[stem_of(image)] = (image,), root / entry["label"]
     for name, paths in images.items():
         for path in paths:
-            if not path.exists():
+            if not is_there(path):
                 raise DatasetError(f"case {name!r} of {root / 'dataset.json'} has no image file: expected {path}")
     return images, labels
 
