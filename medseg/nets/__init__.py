@@ -22,6 +22,8 @@ from medseg.nets.deeplab_v1_v2 import DeepLabV1, DeepLabV2
 from medseg.nets.enet import ENet
 from medseg.nets.fcn import fcn8s, fcn16s, fcn32s
 from medseg.nets.fcn_resnet import DilatedFCN
+from medseg.nets.icnet import ICNet
+from medseg.nets.monai_nets import monai_attentionunet, monai_dynunet, monai_segresnet, monai_swinunetr
 from medseg.nets.pretrained import PretrainedReport, load_pretrained
 from medseg.nets.unet import UNet
 from medseg.nets.unet_residual import ResidualUNet
@@ -40,8 +42,14 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3": DeepLabV3,
     "deeplabv3plus": DeepLabV3Plus,
     "enet": ENet,
+    "icnet": ICNet,
     "bisenetv1": BiSeNetV1,
     "bisenetv2": BiSeNetV2,
+    # MONAI's own, imported when built.
+    "monai_dynunet": monai_dynunet,
+    "monai_segresnet": monai_segresnet,
+    "monai_swinunetr": monai_swinunetr,
+    "monai_attentionunet": monai_attentionunet,
 }
 
 
