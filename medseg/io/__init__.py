@@ -212,8 +212,9 @@ def unpacked(source: Path) -> Iterator[Path]:
     if not (source.is_file() and kind_of(source) == "zip"):
         yield source
         return
-    from medseg.io.archive import unpack
+    from medseg.io.archive import naming_archive, unpack
 
     with tempfile.TemporaryDirectory(prefix="medseg-") as folder:
         unpack(source, Path(folder))
-        yield Path(folder)
+        with naming_archive(source, Path(folder)):
+            yield Path(folder)

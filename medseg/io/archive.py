@@ -6,18 +6,19 @@ entries that share their bytes, and sizes that no study has are refused.
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import shutil
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from medseg.errors import ReadError
+from medseg.errors import MedsegError, ReadError
 
-__all__ = ["split_zip_path", "unpack"]
+__all__ = ["naming_archive", "split_zip_path", "unpack"]
 
 # Label maps of one value shrink a thousandfold, so a high ratio alone proves nothing.
 _BOMB_BYTES = 4 << 30
@@ -94,6 +95,16 @@ def _check_sizes(entries: list[zipfile.ZipInfo], archive: Path, folder: Path) ->
             f"{archive} needs {unpacked / 1e9:.1f} GB unpacked, {max(free, 0) / 1e9:.1f} GB are free for temporary "
             "files; free some space, or unpack it yourself and give the folder"
         )
+
+
+@contextlib.contextmanager
+def naming_archive(archive: Path, folder: Path) -> Iterator[None]:
+    """Errors about files in the unpacked `folder` name the archive: the folder is gone when they are read."""
+    try:
+        yield
+    except MedsegError as error:
+        error.args = (str(error).replace(str(folder), str(archive)),)
+        raise
 
 
 def split_zip_path(path: Path) -> tuple[Path, str] | None:

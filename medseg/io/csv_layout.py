@@ -71,7 +71,7 @@ def _csv_path(data: DataConfig) -> Path:
 def _case(row: dict[str, str], images: list[str], where: str, root: Path, beside: Path) -> Case:
     name = row["case"]
     if not name or name.startswith(".") or "/" in name or "\\" in name:
-        raise DatasetError(f"{where}: {name!r} is no name for a case; expected text without slashes")
+        raise DatasetError(f"{where}: {name[:120]!r} is no name for a case; expected text without slashes")
     empty = next((c for c in (*images, "label") if not row[c]), None)
     if empty is not None:
         raise DatasetError(f"{where}: case {name!r} has nothing in column {empty}; give a file or remove the line")
@@ -91,8 +91,10 @@ def _case(row: dict[str, str], images: list[str], where: str, root: Path, beside
 
 def _label(text: str, root: Path, beside: Path, where: str) -> LabelSource:
     file, colon, value = text.rpartition(":")
-    if not (colon and value.strip().isdigit()):
+    if not (colon and value.strip().isdecimal()):
         return LabelSource(_existing(text, root, beside, where))
+    if len(value.strip()) > 10 or int(value) >= 2**32:
+        raise DatasetError(f"{where}: {text[:120]!r} has a value above {2**32 - 1}, the largest that a label can have")
     if int(value) == 0:
         raise DatasetError(f"{where}: {text!r} paints background; expected file:value with a value of 1 or more")
     return LabelSource(_existing(file.strip(), root, beside, where), int(value))
@@ -102,4 +104,4 @@ def _existing(text: str, root: Path, beside: Path, where: str) -> Path:
     for folder in (root, beside):
         if is_there(folder / text):
             return folder / text
-    raise DatasetError(f"{where}: expected {root / text}, which does not exist; add the file or correct the path")
+    raise DatasetError(f"{where}: expected {root / text[:200]}, which does not exist; add the file or correct the path")

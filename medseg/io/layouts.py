@@ -80,9 +80,11 @@ def _with_labels(found: Mapping[str, tuple[Path, ...]], folder: Path, known: Map
     for name, images in found.items():
         suffix = images[0].name[len(stem_of(images[0])) :]
         matches = [known[name]] if name in known else by_stem.get(name, [])
-        if not matches or not matches[0].is_file():
+        if not (matches and is_there(matches[0]) and matches[0].is_file()):
             expected = matches[0] if matches else folder / (name + (".nii.gz" if kind_of(images[0]) == "" else suffix))
-            raise DatasetError(f"case {name!r} has no label file: expected {expected}; add it or remove {images[0]}")
+            raise DatasetError(
+                f"case {name!r} has no label file: expected {str(expected)[:300]}; add it or remove {images[0]}"
+            )
         if len(matches) > 1:
             raise DatasetError(f"case {name!r} has two label files, {matches[0]} and {matches[1]}; keep one of them")
         cases.append(Case(name, images, (LabelSource(matches[0]),), name))
@@ -119,21 +121,24 @@ def _listed(description: Mapping[str, Any], root: Path) -> tuple[dict[str, tuple
         for name, entry in listed.items():
             if not isinstance(entry, dict) or "images" not in entry or "label" not in entry:
                 raise DatasetError(f"{root / 'dataset.json'}: case {name!r} needs 'images' and 'label', found {entry}")
-            images[str(name)] = tuple(root / p for p in entry["images"])
-            labels[str(name)] = root / entry["label"]
+            listed_images = entry["images"] if isinstance(entry["images"], list) else [entry["images"]]
+            images[str(name)] = tuple(root / str(p) for p in listed_images)
+            labels[str(name)] = root / str(entry["label"])
     elif isinstance(description.get("training"), list):
         for entry in description["training"]:
             if not isinstance(entry, dict) or "image" not in entry or "label" not in entry:
                 return {}, {}
-            image = root / entry["image"]
+            image = root / str(entry["image"])
             # nnU-Net v1 lists cases without the channel number that its files carry.
-            if not is_there(image) and image.with_name(stem_of(image) + "_0000.nii.gz").is_file():
+            if not is_there(image) and is_there(image.with_name(stem_of(image) + "_0000.nii.gz")):
                 return {}, {}
-            images[stem_of(image)], labels[stem_of(image)] = (image,), root / entry["label"]
+            images[stem_of(image)], labels[stem_of(image)] = (image,), root / str(entry["label"])
     for name, paths in images.items():
         for path in paths:
             if not is_there(path):
-                raise DatasetError(f"case {name!r} of {root / 'dataset.json'} has no image file: expected {path}")
+                raise DatasetError(
+                    f"case {name[:120]!r} of {root / 'dataset.json'} has no image file: expected {str(path)[:300]}"
+                )
     return images, labels
 
 
@@ -158,9 +163,10 @@ def _described_labels(
                 ignore = code
             else:
                 values[name] = code
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DatasetError(
-            f"{root / 'dataset.json'}: labels {entries} are neither {{'1': name}} nor {{name: 1}}; give data.labels"
+            f"{root / 'dataset.json'}: labels {str(entries)[:300]} are neither {{'1': name}} nor "
+            "{name: 1}; give data.labels"
         ) from None
     if len(values) + (ignore is not None) < len(entries):
         raise DatasetError(f"{root / 'dataset.json'}: two labels share a name in {entries}; give data.labels")
@@ -182,5 +188,5 @@ def _folds(root: Path) -> tuple[tuple[str, ...], ...]:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} is not readable JSON ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} is not readable JSON ({str(error)[:200]})") from None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.errors import ReadError
-from medseg.io.archive import split_zip_path, unpack
+from medseg.io.archive import naming_archive, split_zip_path, unpack
 from medseg.io.dicom.series import Series, find_series, scan
 from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of, stem_of
 from medseg.io.naming import CHANNEL_NAME, group_channels
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from medseg.io.dicom.grid import SeriesGrid
 
 __all__ = ["Source", "find_studies", "input_hash", "open_series", "read_source"]
+
+# Formats whose voxels lie in a second file.
+_HEADERS = frozenset({".hdr", ".mhd", ".nhdr"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +194,13 @@ def _on_disk(source: Source) -> Iterator[tuple[Path, ...]]:
         for each in inside:
             if each:
                 wanted.setdefault(each[0], []).append(each[1])
-        for archive, members in wanted.items():
-            unpack(archive, Path(name), members)
-        yield tuple(Path(name) / e[1] if e else p for e, p in zip(inside, source.paths, strict=True))
+        with contextlib.ExitStack() as names:
+            for archive, members in wanted.items():
+                # Where a header has its voxels in a file of its own, only the header is listed.
+                alone = not any(Path(m).suffix.lower() in _HEADERS for m in members)
+                unpack(archive, Path(name), members if alone else None)
+                names.enter_context(naming_archive(archive, Path(name)))
+            yield tuple(Path(name) / e[1] if e else p for e, p in zip(inside, source.paths, strict=True))
 
 
 @contextlib.contextmanager
@@ -238,6 +245,13 @@ def read_source(source: Source) -> Volume:
         return channels_first(read_series(series, str(source.paths[0].parent)))
 
 
+def _with_voxels(path: Path) -> list[Path]:
+    """The file, and the one beside it that holds its voxels."""
+    if path.suffix.lower() not in _HEADERS:
+        return [path]
+    return sorted(p for p in path.parent.iterdir() if p.is_file() and p.name.startswith(f"{stem_of(path)}."))
+
+
 def input_hash(source: Source) -> str:
     """SHA-256 of the content of all files of a case, in order; names and places do not count.
 
@@ -246,7 +260,7 @@ def input_hash(source: Source) -> str:
     """
     digest = hashlib.sha256()
     with _on_disk(source) as paths:
-        for path in paths:
+        for path in [each for p in paths for each in _with_voxels(p)]:
             try:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())

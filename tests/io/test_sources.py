@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medseg.errors import GeometryError, ReadError
-from medseg.io import write
+from medseg.io import read, write
 from medseg.io.sources import find_studies, input_hash, read_source
 from medseg.volume import Volume
 
@@ -161,3 +161,30 @@ def test_channels_on_other_grids_are_refused(tmp_path):
     save(tmp_path / "p1_0001.nii.gz", affine=np.diag([1, 1, 2, 1]))
     with pytest.raises(GeometryError, match=r"p1_0000.*p1_0001.*same grid"):
         read_source(find_studies(tmp_path)[0])
+
+
+def test_the_voxels_beside_a_header_count_and_come_out_of_a_zip(tmp_path):
+    import SimpleITK as sitk
+
+    (tmp_path / "in").mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((3, 4, 5), 7, np.int16)), str(tmp_path / "in" / "a.mhd"))
+    (source,) = find_studies(tmp_path / "in")
+    before = input_hash(source)
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for path in (tmp_path / "in").iterdir():
+            archive.write(path, f"deep/{path.name}")
+    (zipped,) = find_studies(tmp_path / "in.zip")
+    assert read_source(zipped).array.max() == 7
+    assert input_hash(zipped) == before
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((3, 4, 5), 8, np.int16)), str(tmp_path / "in" / "a.mhd"))
+    assert input_hash(source) != before
+
+
+def test_errors_inside_a_zip_name_the_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.writestr("deep/a.nii.gz", b"nothing")
+    (source,) = find_studies(tmp_path / "in.zip")
+    with pytest.raises(ReadError, match=r"in\.zip/deep/a\.nii\.gz"):
+        read_source(source)
+    with pytest.raises(ReadError, match=r"in\.zip/deep/a\.nii\.gz"):
+        read(tmp_path / "in.zip")

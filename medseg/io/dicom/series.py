@@ -22,7 +22,7 @@ from medseg.volume import Finding
 __all__ = ["Scan", "Series", "find_series", "scan"]
 
 _SAME_DIRECTION = 1e-3
-_SAME_SPACING_MM = 1e-4
+_SPACING_DECIMALS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def _stacks(series: Series) -> list[Series]:
     for turned in _by_orientation(series.slices):
         kinds: dict[tuple[object, ...], list[SliceHeader]] = {}
         for s in turned:
-            spacing = tuple(round(v / _SAME_SPACING_MM) for v in s.pixel_spacing)
+            spacing = tuple(round(v, _SPACING_DECIMALS) for v in s.pixel_spacing)
             kinds.setdefault((s.stack_id, s.rows, s.columns, s.is_colour, spacing), []).append(s)
         # A stray slice of another size may be one that the stack lacks, so all are kept together and refused.
         has_stray = len(kinds) > 1 and min(map(len, kinds.values())) < SMALLEST_STACK
