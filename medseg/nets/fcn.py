@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from medseg.errors import ConfigError
 from medseg.nets.backbones.vgg import VGG16
@@ -139,9 +140,10 @@ class FCN(nn.Module):
 
     def _cut(self, x: Tensor, offset: int, size: Sequence[int]) -> Tensor:
         """`size` voxels of each axis from the paper's offset, or from the first where nothing was padded around."""
-        for axis, n in enumerate(size, start=2):
-            x = x.narrow(axis, offset if self.original else 0, n)
-        return x
+        # Padding by negative amounts: a graph with sizes left open keeps it, where slices bind the sizes.
+        first = offset if self.original else 0
+        amounts = [(-first, first + n - x.shape[axis]) for axis, n in enumerate(size, start=2)]
+        return F.pad(x, [p for pair in reversed(amounts) for p in pair])
 
 
 def _up(dims: int, channels: int, stride: Sequence[int], padded: bool) -> nn.Module:

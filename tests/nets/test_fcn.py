@@ -122,6 +122,19 @@ def test_every_size_from_1_to_70_comes_back(name, padding):
             assert net(torch.zeros(1, 1, n, 71 - n)).shape == (1, 3, n, 71 - n)
 
 
+@pytest.mark.parametrize("padding", ["same", "original"])
+def test_its_graph_leaves_the_sizes_open(padding):
+    torch.manual_seed(0)
+    net = build_net("fcn8s", **SMALL, padding=padding).eval()
+    nn.init.normal_(net.score_fr.weight)
+    sizes = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    graph = torch.export.export(net, (torch.randn(1, 1, 40, 48),), dynamic_shapes=(sizes,)).module()
+    for size in ((51, 35), (64, 64), (33, 100)):
+        image = torch.randn(1, 1, *size)
+        with torch.no_grad():
+            torch.testing.assert_close(graph(image), net(image))
+
+
 def test_thick_slices_are_not_halved_first():
     net = build_net("fcn8s", dims=3, in_channels=1, out_channels=2, width=1 / 64, axis_strides=(32, 32, 4)).eval()
     assert net.backbone.strides == ((2, 2, 1), (4, 4, 1), (8, 8, 1), (16, 16, 2), (32, 32, 4))
