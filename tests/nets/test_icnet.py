@@ -150,9 +150,9 @@ def test_it_overfits_one_real_case(real_data, dims, options, steps, rate):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dims", "norm"), [(2, "batch"), (3, "instance")])
-def test_onnx_gives_the_same_logits_at_sizes_that_the_export_has_not_seen(dims, norm, tmp_path):
-    exported_equals(ICNet(dims, 1, 2, norm=norm, width=0.125), dims, tmp_path)
+@pytest.mark.parametrize("dims", [2, 3])
+def test_onnx_gives_the_same_logits_at_sizes_that_the_export_has_not_seen(dims, tmp_path):
+    exported_equals(ICNet(dims, 1, 2, norm="batch", width=0.125), dims, tmp_path)
 
 
 @pytest.mark.slow
