@@ -81,6 +81,16 @@ def exported_equals(net: nn.Module, dims: int, folder: Path, tolerance: float = 
         assert (found - wanted).abs().max() < tolerance * wanted.abs().max()
 
 
+def compiled_equals(net: nn.Module, size: tuple[int, ...]) -> None:
+    net.eval()
+    image = torch.randn(1, 1, *size)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", message="`torch.jit.", category=DeprecationWarning)  # of the compiler itself
+        wanted, found = net(image), torch.compile(net)(image)
+    # Of the largest logit, as for an export: without training they are far from one.
+    assert (found - wanted).abs().max() < 1e-4 * wanted.abs().max()
+
+
 def real_case(data: Path, dims: int) -> tuple[Tensor, Tensor]:
     """A piece of a real study, mean 0 and deviation 1, `(1, 1, ...)`, and its mask `(1, ...)` of 0 and 1.
 

@@ -137,7 +137,7 @@ def test_monai_is_imported_only_when_one_of_its_networks_is_built():
         (monai_dynunet, 2, {"width": 0.25}, 40),
         (monai_segresnet, 2, {"width": 0.5}, 40),
         (monai_attentionunet, 2, {"width": 0.25}, 60),
-        (monai_segresnet, 3, {"width": 0.5}, 60),
+        pytest.param(monai_segresnet, 3, {"width": 0.5}, 60, marks=pytest.mark.slow),
     ],
 )
 def test_it_overfits_one_real_case(real_data, build, dims, options, steps):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from net_contract import (
     any_size_gives_finite_logits_and_gradients,
+    compiled_equals,
     exported_equals,
     layout_in_memory_does_not_matter,
     overfitted,
@@ -133,7 +134,7 @@ def test_options_that_do_not_fit_are_refused_in_one_line(options, words):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("dims", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_it_overfits_one_real_case(real_data, dims):
     torch.manual_seed(0)
     x, truth = real_case(real_data, dims)
@@ -149,7 +150,4 @@ def test_onnx_gives_the_same_logits_at_sizes_that_the_export_has_not_seen(dims, 
 
 @pytest.mark.slow
 def test_compiled_it_gives_the_same_logits():
-    net = ResidualUNet(2, 1, 2, **SMALL, norm="batch").eval()
-    image = torch.randn(1, 1, 37, 50)
-    with torch.no_grad():
-        torch.testing.assert_close(torch.compile(net)(image), net(image), rtol=1e-4, atol=1e-5)
+    compiled_equals(ResidualUNet(2, 1, 2, **SMALL, norm="batch"), (37, 50))
