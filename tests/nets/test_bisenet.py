@@ -172,6 +172,7 @@ def test_v1_names_the_backbones_it_knows():
         BiSeNetV1(2, 1, 2, backbone="resnet19")
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize(("dims", "width", "steps"), [(2, 0.25, 120), (3, 0.125, 40)])
 def test_it_overfits_one_real_case(real_data, kind, heads, dims, width, steps):

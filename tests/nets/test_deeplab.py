@@ -188,6 +188,7 @@ def test_thick_slices_keep_their_number_in_3d(name):
         assert net(torch.randn(1, 1, 33, 40, 5)).shape == (1, 3, 33, 40, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deeplabv1", "deeplabv2", "deeplabv3", "deeplabv3plus"])
 @pytest.mark.parametrize("dims", [2, 3])
 def test_it_learns_one_small_case_as_well_as_its_stride_allows(name, dims):

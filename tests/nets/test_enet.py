@@ -129,6 +129,7 @@ def test_the_layout_in_memory_does_not_matter():
     layout_in_memory_does_not_matter(ENet(2, 3, 2, width=0.125), 2, 3, (16, 24))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dims", "steps"), [(2, 60), (3, 80)])
 def test_it_overfits_one_real_case(real_data, dims, steps):
     torch.manual_seed(0)

@@ -131,6 +131,7 @@ def test_monai_is_imported_only_when_one_of_its_networks_is_built():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "dims", "options", "steps"),
     [

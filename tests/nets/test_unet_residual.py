@@ -134,6 +134,7 @@ def test_options_that_do_not_fit_are_refused_in_one_line(options, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_it_overfits_one_real_case(real_data, dims):
     torch.manual_seed(0)
