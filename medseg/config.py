@@ -116,14 +116,18 @@ class PlanConfig(_Part):
 
 
 class NetConfig(_Part):
-    """The network. `options` are passed to the builder of the net as they are."""
+    """The network. `options` are passed to the builder of the net as they are.
+
+    `norm`: the net's own default where it is not given (instance, but for monai's). `width` likewise: 1, and in 3D a
+    quarter for FCN-32s to 8s, and on a CPU for every net with a backbone. `channels` is for U-Nets.
+    """
 
     name: str = "unet"
     dims: Literal[2, 3] | None = None
     backbone: str | None = None
     width: Positive | None = None
     channels: tuple[Count, ...] | None = None
-    norm: Literal["instance", "batch", "group", "none"] = "instance"
+    norm: Literal["instance", "batch", "group", "none"] | None = None
     residual: bool = False
     deep_supervision: bool = False
     options: dict[str, Any] = Field(default_factory=dict)

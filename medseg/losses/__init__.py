@@ -1,7 +1,8 @@
 """Losses: `loss(logits (B, C, ...), labels (B, 1, ...) in dataset values)` -> scalar.
 
 Plain labels: softmax, background in channel 0. Regions: one sigmoid channel each. Voxels whose label is the scheme's
-`ignore` value have no part: no gradient, no count. A tuple of logits (deep supervision) is weighted 1, 1/2, 1/4, ...
+`ignore` value have no part: no gradient, no count. A tuple of logits (auxiliary heads) is weighted 1, 1/2, 1/4, ..., or
+as `auxiliary_weights` says.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ def build_loss(
     labels: LabelScheme | None = None,
     *,
     frequencies: Sequence[float] | None = None,
+    auxiliary_weights: Sequence[float] | None = None,
     **options: Any,
 ) -> nn.Module:
     """The loss called `name`, or one of your own by `"package.module:builder"`.
@@ -94,6 +96,8 @@ def build_loss(
         labels: what the label values mean; None: values are channel indices, background included.
         frequencies: how often each channel occurs in training (regions: the fraction inside each); looked at only with
             `weights="inverse_frequency"`, so it can always be given.
+        auxiliary_weights: of the auxiliary logits that a net gives beside the main ones, which weigh 1; the sum is
+            divided by the sum of the weights. None: 1/2, 1/4, ...
         **options: what the loss itself takes, e.g. `smooth`, `gamma`, `weights`.
 
     Returns:
@@ -108,7 +112,7 @@ def build_loss(
         True
     """
     if ":" in name:
-        return DeepSupervision(_build_plugin(name, labels, options))
+        return DeepSupervision(_build_plugin(name, labels, options), auxiliary_weights)
     if name not in LOSSES:
         near = get_close_matches(name, LOSSES, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -125,7 +129,7 @@ def build_loss(
         raise ConfigError(f"{name} has no option {unknown[0]!r}; it takes {', '.join(known)}{hint}")
     if frequencies is not None and "frequencies" in known:
         options["frequencies"] = frequencies
-    return DeepSupervision(builder(labels, **options))
+    return DeepSupervision(builder(labels, **options), auxiliary_weights)
 
 
 def _build_plugin(name: str, labels: LabelScheme | None, options: dict[str, Any]) -> nn.Module:

@@ -41,22 +41,40 @@ class SumLoss(VoxelLoss):
 
 
 class DeepSupervision(nn.Module):
-    """A loss of `(main, *auxiliary)`: weights 1, 1/2, 1/4, ... with sum 1, labels brought to each resolution (nearest).
+    """A loss of `(main, *auxiliary)`, weighted with sum 1; labels are brought to each resolution (nearest).
 
     Args:
         loss: any module called with (logits, labels).
+        auxiliary_weights: of the auxiliary logits, where the main ones weigh 1; None: 1/2, 1/4, ..., for deep
+            supervision.
+
+    Raises:
+        ConfigError: for weights that are negative.
     """
 
-    def __init__(self, loss: nn.Module) -> None:
+    def __init__(self, loss: nn.Module, auxiliary_weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.loss = loss
+        self.auxiliary_weights = None if auxiliary_weights is None else tuple(float(w) for w in auxiliary_weights)
+        if self.auxiliary_weights and min(self.auxiliary_weights) < 0:
+            raise ConfigError(f"auxiliary_weights is {list(self.auxiliary_weights)}; expected numbers >= 0")
 
     def forward(self, logits: Tensor | Sequence[Tensor], labels: Tensor) -> Tensor:
-        """The loss, a scalar; a single tensor of logits is passed on as it is."""
+        """The loss, a scalar; a single tensor of logits is passed on as it is.
+
+        Raises:
+            ConfigError: for a number of auxiliary logits that the weights do not fit.
+        """
         if isinstance(logits, Tensor):
             only: Tensor = self.loss(logits, labels)
             return only
         weights = [0.5**n for n in range(len(logits))]
+        if self.auxiliary_weights is not None:
+            weights = [1.0, *self.auxiliary_weights]
+            if len(weights) != len(logits):
+                raise ConfigError(
+                    f"auxiliary_weights is {list(weights[1:])}, but the net has {len(logits) - 1} auxiliary heads"
+                )
         parts = [
             weight / sum(weights) * self.loss(each, resize_labels(labels, each.shape[2:]))
             for weight, each in zip(weights, logits, strict=True)

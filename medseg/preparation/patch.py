@@ -52,11 +52,13 @@ class Budget:
         dims: 2 or 3.
         memory_gb: memory of the device.
         on_gpu: whether that device is a GPU.
+        kilobytes: that a step of the net keeps per voxel in float32; None: a U-Net, by the formula above.
     """
 
     dims: int
     memory_gb: float
     on_gpu: bool
+    kilobytes: float | None = None
 
     @property
     def bytes(self) -> float:
@@ -79,8 +81,17 @@ class Budget:
         return (
             voxels <= self.patch_voxels
             and batch * voxels <= self.step_voxels
-            and activation_bytes(batch, patch, channels, strides, self.on_gpu) <= self.bytes
+            and self.needed(batch, patch, channels, strides) <= self.bytes
         )
+
+    def needed(
+        self, batch: int, patch: Sequence[int], channels: Sequence[int], strides: Sequence[Sequence[int]]
+    ) -> float:
+        """Bytes for activations of a step."""
+        if self.kilobytes is None:
+            return activation_bytes(batch, patch, channels, strides, self.on_gpu)
+        # A third on top for gradients under way, three quarters of it in mixed precision.
+        return batch * math.prod(patch) * self.kilobytes * 1024 * (1.0 if self.on_gpu else 4 / 3)
 
 
 def activation_bytes(
@@ -154,7 +165,8 @@ def choose_patch(
     budget: Budget,
     batch: int,
     stages: int | None = None,
-    multiple: int = 1,
+    multiple: Sequence[int] | None = None,
+    least: Sequence[int] | None = None,
 ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
     """The largest patch, as near a cube in mm as the image allows, that fits the budget; and the strides on it.
 
@@ -165,24 +177,26 @@ def choose_patch(
         budget: what a step may use.
         batch: samples per step.
         stages: exactly this many, else as many as sensible up to `len(channels)`.
-        multiple: every side becomes a multiple of this (nets with a fixed total stride).
+        multiple: the sides become multiples of these (nets with strides of their own).
+        least: the sides are at least this, where the image is as long; this goes before the budget.
 
     Returns:
         (patch size, strides); the smallest patch tried where nothing fits.
     """
     sides = sorted({n * s for n, s in zip(shape, spacing, strict=True)})
     longest, shortest = sides[-1], min(spacing) * SMALLEST_MAP
+    multiples, floor = multiple or (1,) * len(shape), least or (1,) * len(shape)
     best: tuple[tuple[int, ...], tuple[tuple[int, ...], ...]] | None = None
     steps = 200
     for step in range(steps + 1):
         side = longest * (shortest / longest) ** (step / steps) if longest > shortest else longest
-        raw = [max(1, math.ceil(min(n, side / s) - 1e-6)) for n, s in zip(shape, spacing, strict=True)]
+        wanted = (min(n, max(low, side / s)) for n, s, low in zip(shape, spacing, floor, strict=True))
+        raw = [max(1, math.ceil(n - 1e-6)) for n in wanted]
         smallest = SMALLEST_MAP if stages is None else FORCED_SMALLEST_MAP
         # Rounded up beforehand to a multiple of 2, since an odd side is padded to an even one anyway.
         strides = strides_for([n + n % 2 for n in raw], spacing, stages or len(channels), smallest)
         patch = tuple(
-            math.ceil(n / f) * f
-            for n, f in zip(raw, (math.lcm(t, multiple) for t in total_stride(strides)), strict=True)
+            math.ceil(n / f) * f for n, f in zip(raw, map(math.lcm, total_stride(strides), multiples), strict=True)
         )
         if stages is not None and len(strides) < stages:
             break
@@ -204,7 +218,7 @@ def choose_batch(
 ) -> int:
     """Most samples per step within the budget, the limits above, and (beyond 4) 5% of the data set's voxels."""
     one = math.prod(patch)
-    by_bytes = budget.bytes / activation_bytes(1, patch, channels, strides, budget.on_gpu)
+    by_bytes = budget.bytes / budget.needed(1, patch, channels, strides)
     by_data = max(BATCH_WITHOUT_LIMIT, 0.05 * dataset_voxels / one)
     batch = int(min(budget.step_voxels / one, by_bytes, by_data, LARGEST_BATCH[budget.dims]))
     return max(SMALLEST_BATCH if by_bytes >= SMALLEST_BATCH else 1, batch)

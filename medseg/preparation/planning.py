@@ -11,14 +11,13 @@ from medseg.config import RunConfig, validate_model
 from medseg.errors import ConfigError, DatasetError
 from medseg.labels import LabelScheme
 from medseg.preparation.fingerprint import Fingerprint
+from medseg.preparation.net_needs import needs_of, sides_for
 from medseg.preparation.patch import Budget, choose_batch, choose_patch, default_channels, strides_for
 from medseg.preparation.plan import ChannelPlan, Plan
 from medseg.windowing import PRESETS
 
 __all__ = ["check_plan_fits", "make_plan"]
 
-# Largest total stride of nets that bring their own depth (backbones), so their feature maps divide the patch evenly.
-OTHER_NETS_STRIDE = {2: 32, 3: 16}
 # nnU-Net's limits: spacing 3 times coarser and 3 times fewer voxels than along the other axes.
 ANISOTROPY = 3.0
 # Spacings closer than this count as equal when the slice axis of a 2D net is chosen.
@@ -56,7 +55,9 @@ def make_plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, 
     target = _target_spacing(fingerprint, config, orientation, dims)
     shape = _median_shape(fingerprint, orientation, target)
     spacing = target or (1.0,) * len(shape)
-    budget = Budget(dims, config.plan.memory_gb or memory_gb, on_gpu)
+    needs = needs_of(config.net)
+    kilobytes = None if needs is None else needs.kilobytes[dims - 2]
+    budget = Budget(dims, config.plan.memory_gb or memory_gb, on_gpu, kilobytes)
     batch, patch, channels, strides = _size(config, shape, spacing, budget, len(fingerprint.cases))
     values = {
         "dims": dims,
@@ -181,9 +182,10 @@ def _size(
                 f"only; give sides divisible by {2 ** (stages - 1)}, or fewer channels"
             )
     else:
-        multiple = 1 if config.net.name == "unet" else OTHER_NETS_STRIDE[dims]
-        least = config.training.batch_size or 2
-        patch, strides = choose_patch(shape, spacing, channels, budget, least, stages, multiple)
+        needs = needs_of(config.net)
+        multiple, least = (None, None) if needs is None else sides_for(needs, shape, spacing)
+        samples = config.training.batch_size or 2
+        patch, strides = choose_patch(shape, spacing, channels, budget, samples, stages, multiple, least)
     channels = tuple(channels[: len(strides)])
     batch = config.training.batch_size or choose_batch(patch, channels, strides, budget, voxels)
     return batch, patch, channels, strides

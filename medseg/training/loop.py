@@ -26,6 +26,7 @@ from medseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from medseg.training.curve import write_curve
 from medseg.training.data import BatchSource, prefetched
 from medseg.training.ema import WeightAverage
+from medseg.training.precision import precision_for
 from medseg.training.schedule import default_learning_rate, is_over, learning_rate, progress_of
 from medseg.training.validation import Scores, validate
 
@@ -123,7 +124,7 @@ class _Trainer:
         self.last, self.best, self.log = folder / "last.pt", folder / "best.pt", folder / "log.jsonl"
         self.average = WeightAverage(net, self.training.ema_decay)
         self.optimizer = _optimizer(net, config)
-        self.precision = _precision(device) if self.training.mixed_precision else None
+        self.precision = precision_for(net, plan, device) if self.training.mixed_precision else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.iteration, self.elapsed, self.best_score = 0, 0.0, -1.0
         self.entries: list[dict[str, Any]] = []
@@ -277,12 +278,3 @@ def _optimizer(net: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
         )
     decay = 1e-2 if training.weight_decay is None else training.weight_decay
     return torch.optim.AdamW(net.parameters(), rate, weight_decay=decay)
-
-
-def _precision(device: torch.device) -> torch.dtype | None:
-    """The reduced precision the device computes fast in, if any."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
-        return torch.bfloat16
-    return None

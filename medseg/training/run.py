@@ -11,29 +11,26 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 import yaml
-from safetensors.torch import load_file
 from torch import nn
 
 from medseg import __version__
 from medseg.config import RunConfig, load_config
-from medseg.errors import CheckpointError, ConfigError
-from medseg.inference.bundle import load_bundle, save_bundle
+from medseg.errors import ConfigError
+from medseg.inference.bundle import save_bundle
 from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
 from medseg.inference.predictor import resolve_device
 from medseg.io.atomic import write_text_atomic
-from medseg.labels import LabelScheme
 from medseg.losses import build_loss
-from medseg.nets import build_net
-from medseg.preparation.plan import Plan
 from medseg.preparation.prepare import Preparation, prepare
 from medseg.preparation.split import fold_numbers, split_cases
 from medseg.preparation.store import open_case
 from medseg.progress import console_progress
 from medseg.training.data import mirror_axes
+from medseg.training.initial import initialise
 from medseg.training.loop import Trained, train_fold
+from medseg.training.net import auxiliary_weights, describe_net, meta_net, net_info_for
 from medseg.training.validation import Scores
 
 __all__ = ["Run", "prepare_run", "train", "train_run"]
@@ -110,17 +107,18 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
         _refuse_overwriting(_fold_folder(output, number), resume)
     write_text_atomic(output / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     splits = {number: split_cases(preparation.dataset, config, number) for number in numbers}
-    net_info = _net_info(config, preparation.plan, preparation.dataset.labels)
+    net_info = net_info_for(config, preparation.plan, preparation.dataset.labels, device.type == "cuda")
+    _log.info("%s", describe_net(net_info))
     scores = {}
     for number, split in splits.items():
         torch.manual_seed(config.seed)
         net = net_info.build()
         if config.training.init is not None:
-            _initialise(net, config.training.init)
+            initialise(net, config.training.init)
         with console_progress(f"train fold {number}") as progress:
             trained = train_fold(
                 net,
-                _build_loss(config, preparation),
+                _build_loss(config, preparation, net),
                 [open_case(preparation.cases[name]) for name in split.train],
                 [open_case(preparation.cases[name]) for name in split.validation],
                 preparation.plan,
@@ -176,47 +174,20 @@ def _refuse_overwriting(folder: Path, resume: bool) -> None:
 
 def _check_names(config: RunConfig) -> None:
     """Build net and loss without memory, so that a wrong name or option shows before any data is read."""
-    dims = config.net.dims or 3
-    with torch.device("meta"):
-        net = config.net
-        build_net(
-            net.name,
-            dims=dims,
-            in_channels=1,
-            out_channels=2,
-            backbone=net.backbone,
-            width=net.width or 1.0,
-            **_net_options(config),
-        )
+    # Where the data will say whether it is 3D, a net that has one form only is given the benefit of the doubt.
+    for dims in (config.net.dims,) if config.net.dims else (3, 2):
+        try:
+            weights = auxiliary_weights(config.net.name, meta_net(config, dims))
+            break
+        except ConfigError:
+            if dims == (config.net.dims or 2):
+                raise
     if config.loss.options.get("weights") != "inverse_frequency":
-        build_loss(config.loss.name, None, **config.loss.options)
+        build_loss(config.loss.name, None, **{"auxiliary_weights": weights, **config.loss.options})
 
 
-def _net_options(config: RunConfig, plan: Plan | None = None) -> dict[str, Any]:
-    """What the net's builder takes beside dims and channels; sizes come from the plan where there is one."""
-    net = config.net
-    options = dict(net.options)
-    if net.name == "unet":
-        options |= {"norm": net.norm, "residual": net.residual, "deep_supervision": net.deep_supervision}
-        if plan is not None:
-            options |= {"channels": plan.channels, "strides": plan.strides}
-    return options
-
-
-def _net_info(config: RunConfig, plan: Plan, scheme: LabelScheme) -> NetInfo:
-    return NetInfo(
-        name=config.net.name,
-        dims=plan.dims,
-        in_channels=plan.in_channels,
-        out_channels=scheme.out_channels,
-        backbone=config.net.backbone,
-        width=config.net.width or 1.0,
-        options=_net_options(config, plan),
-    )
-
-
-def _build_loss(config: RunConfig, preparation: Preparation) -> nn.Module:
-    options = dict(config.loss.options)
+def _build_loss(config: RunConfig, preparation: Preparation, net: nn.Module) -> nn.Module:
+    options = {"auxiliary_weights": auxiliary_weights(config.net.name, net), **config.loss.options}
     if options.get("weights") == "inverse_frequency" and "frequencies" not in options:
         options["frequencies"] = _frequencies(preparation)
     return build_loss(config.loss.name, preparation.dataset.labels, **options)
@@ -231,29 +202,6 @@ def _frequencies(preparation: Preparation) -> list[float]:
     total = sum(n for value, n in counts.items() if value != scheme.ignore) or 1
     inside = [sum(counts[v] for v in values) / total for values in scheme.values]
     return inside if scheme.is_regions else [counts[0] / total, *inside]
-
-
-def _initialise(net: nn.Module, path: Path) -> None:
-    """Start from a bundle or a weight file: every tensor whose name and shape fit is taken, the rest is reported."""
-    if not path.exists():
-        raise CheckpointError(f"training.init: {path} does not exist; give a model bundle or a .safetensors file")
-    if path.is_dir() or path.suffix == ".zip":
-        weights = next(iter(load_bundle(path).weights.values()))
-    else:
-        try:
-            weights = load_file(path)
-        except (safetensors.SafetensorError, OSError) as error:
-            raise CheckpointError(f"training.init: {path} is no readable .safetensors file ({error})") from None
-    own = net.state_dict()
-    fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
-    if not fitting:
-        raise CheckpointError(
-            f"training.init: no tensor of {path} fits this net in name and shape; check net and channels"
-        )
-    net.load_state_dict(fitting, strict=False)
-    left = sorted(own.keys() - fitting.keys())
-    shown = f"; fresh: {', '.join(left[:6])}{', ...' if len(left) > 6 else ''}" if left else ""
-    _log.info("training.init: %d of %d tensors from %s%s", len(fitting), len(own), path, shown)
 
 
 def _bundle_info(

@@ -10,11 +10,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg.config import RunConfig
+from medseg.config import NetConfig, RunConfig
 from medseg.errors import ConfigError, DatasetError
 from medseg.labels import LabelScheme
 from medseg.preparation import Fingerprint, Plan, load_plan, make_plan, save_plan
 from medseg.preparation.fingerprint import CaseFingerprint, ChannelFingerprint
+from medseg.preparation.net_needs import NEEDS, axis_strides, needs_of
 from medseg.preparation.patch import Budget, choose_patch, default_channels, strides_for, total_stride
 
 SCHEME = LabelScheme.from_mapping({"thing": 1})
@@ -185,3 +186,43 @@ def test_a_plan_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ConfigError, match=r"plan.yaml: .*delete it to plan anew"):
             load_plan(path)
+
+
+def test_nets_with_stages_of_their_own_see_whole_cells_of_their_coarsest_map() -> None:
+    photographs = [case((999, 960), name=str(n)) for n in range(9)]
+    for name, cells in (("deeplabv3plus", 16), ("fcn8s", 32), ("bisenetv2", 32), ("mine:net", 32)):
+        made = plan(*photographs, net={"name": name})
+        assert all(n % cells == 0 and n >= 4 * cells for n in made.patch_size), (name, made.patch_size)
+    ct = case((512, 512, 300), (0.8, 0.8, 1.5))
+    for name in ("fcn32s", "bisenetv1", "icnet"):
+        # Two cells of stride 32 go before the limit of voxels that a CPU has.
+        assert min(plan(ct, net={"name": name, "dims": 3}).patch_size[:2]) >= 64, name
+
+
+def test_an_image_shorter_than_the_stride_is_not_padded_up_to_it() -> None:
+    short = case((96, 96, 12), (1.0, 1.0, 1.0))
+    for name in ("enet", "bisenetv2", "deeplabv3plus"):
+        assert plan(short, net={"name": name, "dims": 3}).patch_size[2] in (12, 16), name
+
+
+def test_thick_slices_lower_what_a_patch_divides_by_where_the_net_can() -> None:
+    assert axis_strides(NEEDS["deeplabv3plus"], (0.8, 0.8, 5.0)) == (16, 16, 4)
+    assert axis_strides(NEEDS["enet"], (0.8, 0.8, 5.0)) == (8, 8, 8)
+    assert axis_strides(NEEDS["fcn"], (1.0, 1.0, 9.0)) == (8, 8, 1)
+    thick = case((256, 256, 20), (0.8, 0.8, 5.0))
+    assert plan(thick, net={"name": "deeplabv3plus", "dims": 3}).patch_size[2] % 4 == 0
+
+
+def test_memory_of_a_net_follows_its_backbone_and_width() -> None:
+    def kilobytes(**net: object) -> float:
+        needs = needs_of(NetConfig(**net))
+        assert needs is not None
+        return needs.kilobytes[0]
+
+    one = kilobytes(name="deeplabv3")
+    assert kilobytes(name="deeplabv3", backbone="resnet101") == pytest.approx(1.8 * one)
+    assert kilobytes(name="deeplabv3", width=0.5) == pytest.approx(0.5 * one)
+    assert needs_of(NetConfig(name="unet")) is None
+    ct = case((512, 512), None)
+    wide, narrow = (plan(ct, net={"name": "deeplabv3", "width": w}, on_gpu=True, memory_gb=3) for w in (1, 0.25))
+    assert wide.batch_size * math.prod(wide.patch_size) < narrow.batch_size * math.prod(narrow.patch_size)

@@ -1,0 +1,105 @@
+"""Which network a configuration and a plan mean: width, norm, strides of thick slices, weights of auxiliary heads."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from medseg.config import RunConfig
+from medseg.errors import ConfigError
+from medseg.inference.bundle_info import NetInfo
+from medseg.labels import LabelScheme
+from medseg.nets import NETS
+from medseg.nets.profile import build_on_meta
+from medseg.preparation.net_needs import STAGED, axis_strides, default_width, needs_of
+from medseg.preparation.plan import Plan
+
+__all__ = ["auxiliary_weights", "describe_net", "meta_net", "net_info_for"]
+
+# Beside the main logits, which weigh 1. FCN and DeepLab v3: torchvision's training; ICNet: Zhao et al., ECCV 2018
+# (1, 0.4, 0.16); BiSeNet: Yu et al., ECCV 2018 and IJCV 2021.
+AUXILIARY_WEIGHTS = {
+    "fcn": (0.5,),
+    "deeplabv3": (0.5,),
+    "icnet": (0.4, 0.16),
+    "bisenetv1": (1.0, 1.0),
+    "bisenetv2": (1.0, 1.0, 1.0, 1.0),
+}
+
+
+def auxiliary_weights(name: str, net: nn.Module) -> tuple[float, ...] | None:
+    """Weights of the auxiliary logits: the net's attribute `auxiliary_weights`, or those of its paper.
+
+    None where neither says: deep supervision's 1/2, 1/4, ...
+    """
+    own = getattr(net, "auxiliary_weights", None)
+    if own is not None:
+        return tuple(float(w) for w in own)
+    return AUXILIARY_WEIGHTS.get(name)
+
+
+def meta_net(config: RunConfig, dims: int) -> nn.Module:
+    """The configured net without memory for its weights, with one channel and two classes.
+
+    Raises:
+        ConfigError: for an unknown name or option.
+    """
+    net = config.net
+    width = default_width(net, dims, on_gpu=False)
+    return build_on_meta(net.name, dims=dims, backbone=net.backbone, width=width, **_options(config))
+
+
+def net_info_for(config: RunConfig, plan: Plan, scheme: LabelScheme, on_gpu: bool) -> NetInfo:
+    """What the bundle says of its net, and what is built to train.
+
+    Raises:
+        ConfigError: for options that cannot be.
+    """
+    net = config.net
+    options = _options(config)
+    if net.name in STAGED:
+        options |= {"channels": plan.channels, "strides": plan.strides}
+    elif net.name in NETS and "axis_strides" in inspect.signature(NETS[net.name]).parameters:
+        needs, spacing = needs_of(net), plan.net_spacing_mm
+        if needs is not None and needs.per_axis and spacing is not None:
+            strides = axis_strides(needs, spacing)
+            if len(set(strides)) > 1:
+                options["axis_strides"] = strides
+    return NetInfo(
+        name=net.name,
+        dims=plan.dims,
+        in_channels=plan.in_channels,
+        out_channels=scheme.out_channels,
+        backbone=net.backbone,
+        width=default_width(net, plan.dims, on_gpu),
+        options=options,
+    )
+
+
+def describe_net(info: NetInfo) -> str:
+    """One line for the log."""
+    said = [f"net: {info.name}", f"{info.dims}D"]
+    said += [info.backbone] if info.backbone else []
+    said += [f"width {info.width:g}"] if info.width != 1 else []
+    said += [f"{key} {value}" for key, value in info.options.items()]
+    return ", ".join(said)
+
+
+def _options(config: RunConfig) -> dict[str, Any]:
+    """What the net's builder takes beside sizes, backbone and width; only what is not its default."""
+    net = config.net
+    options = dict(net.options)
+    if net.channels is not None and net.name not in STAGED:
+        raise ConfigError(
+            f"net.channels is for {', '.join(STAGED)}; for {net.name} give net.width, or what its builder takes under "
+            "net.options"
+        )
+    if net.norm is not None:
+        options["norm"] = net.norm
+    if net.residual:
+        options["residual"] = True
+    if net.deep_supervision:
+        options["deep_supervision"] = True
+    return options
