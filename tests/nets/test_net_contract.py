@@ -1,11 +1,22 @@
-"""What every network must do; a new network adds one line to CASES."""
+"""What every network must do: forms of the U-Net in CASES, and every registered net in 2D and 3D."""
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
+from net_contract import (
+    allowed,
+    any_size_gives_finite_logits_and_gradients,
+    exported_equals,
+    layout_in_memory_does_not_matter,
+    overfitted,
+    real_case,
+)
+from torch import nn
 
-from medseg.nets import build_net
+from medseg.nets import NETS, build_net
 
 CASES = [
     ("unet", 2, {"channels": (4, 6, 8), "norm": "instance"}),
@@ -86,3 +97,113 @@ def test_the_image_is_not_changed_and_its_memory_layout_does_not_matter(name, di
     with torch.no_grad():
         torch.testing.assert_close(net(image), net(other), rtol=1e-4, atol=1e-6)
     assert torch.equal(image, kept)
+
+
+HEADS = {"icnet": 2, "bisenetv1": 2, "bisenetv2": 4}
+# Odd, and smaller than the strides along an axis.
+ALL_SIZES = {2: [(33, 18)], 3: [(17, 9, 6)]}
+# Of the map on which the logits are computed (`medseg nets`); fcn8s and its like add finer scores.
+STRIDE = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8, "fcn": 8, "deeplabv1": 8, "deeplabv2": 8, "deeplabv3": 8}
+STRIDE |= {"deeplabv3plus": 4, "enet": 2, "icnet": 8, "bisenetv1": 8, "bisenetv2": 8}
+every_net = pytest.mark.parametrize("name", sorted(NETS))
+every_dims = pytest.mark.parametrize("dims", [2, 3])
+
+
+def small(name, dims, in_channels=1, out_channels=3, width=0.125, **options):
+    torch.manual_seed(0)
+    return build_net(name, dims=dims, in_channels=in_channels, out_channels=out_channels, width=width, **options)
+
+
+@pytest.mark.parametrize("in_channels", [1, 3])
+@every_dims
+@every_net
+def test_every_net_takes_odd_sizes_and_has_auxiliary_logits_in_training_only(name, dims, in_channels):
+    net = small(name, dims, in_channels)
+    any_size_gives_finite_logits_and_gradients(net, dims, in_channels, heads=HEADS.get(name, 0), sizes=ALL_SIZES[dims])
+
+
+@every_dims
+@every_net
+def test_every_net_comes_back_from_its_state_dict_and_takes_any_layout(name, dims):
+    first, second = small(name, dims).eval(), small(name, dims).eval()
+    with torch.no_grad():
+        for value in first.parameters():
+            value.add_(0.01)
+    second.load_state_dict(first.state_dict())
+    image = torch.randn(1, 1, *ALL_SIZES[dims][0])
+    with torch.no_grad():
+        assert torch.equal(first(image), second(image))
+    layout_in_memory_does_not_matter(first, dims, 1, ALL_SIZES[dims][0])
+
+
+@every_dims
+@every_net
+def test_every_batch_norm_becomes_a_synchronised_one(name, dims):
+    takes = inspect.signature(NETS[name]).parameters
+    net = small(name, dims, **({"norm": "batch"} if "norm" in takes else {}))
+    count = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
+    keys = list(net.state_dict())
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    assert count and sum(isinstance(m, nn.SyncBatchNorm) for m in net.modules()) == count
+    assert list(net.state_dict()) == keys
+
+
+@every_dims
+@pytest.mark.parametrize("name", [n for n in sorted(NETS) if "checkpoint" in inspect.signature(NETS[n]).parameters])
+def test_saving_memory_changes_neither_logits_nor_gradients(name, dims):
+    image = torch.randn(2, 1, *ALL_SIZES[dims][0])
+    found = []
+    for checkpoint in (False, True):
+        net = small(name, dims, checkpoint=checkpoint).train()
+        torch.manual_seed(1)  # dropout
+        out = net(image)
+        main = out[0] if isinstance(out, tuple) else out
+        main.square().mean().backward()
+        found.append([main.detach(), *(p.grad for p in net.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1])
+    for plain, again in zip(*found, strict=True):
+        torch.testing.assert_close(plain, again, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@every_dims
+@every_net
+def test_every_net_at_full_width_gives_finite_logits(name, dims):
+    if dims == 3 and name in ("fcn32s", "fcn16s", "fcn8s"):
+        pytest.skip("fc6 alone has 719 million weights in 3D at full width")
+    net = small(name, dims, width=1.0).eval()
+    with torch.no_grad():
+        assert torch.isfinite(net(torch.randn(1, 1, *ALL_SIZES[dims][0]))).all()
+
+
+@pytest.mark.slow
+@every_dims
+@every_net
+def test_every_net_exports_at_any_batch_and_size(name, dims, tmp_path):
+    if name.startswith("monai_"):
+        pytest.skip("MONAI's own graphs; what exports of them is tested in test_monai_nets.py")
+    exported_equals(small(name, dims), dims, tmp_path)
+
+
+@pytest.mark.slow
+@every_dims
+@every_net
+def test_every_net_compiles(name, dims):
+    if name.startswith("monai_"):
+        pytest.skip("MONAI's own graphs")
+    net = small(name, dims).eval()
+    image = torch.randn(1, 1, *ALL_SIZES[dims][0])
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(net, backend="aot_eager")(image), net(image), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@every_dims
+@every_net
+def test_every_net_overfits_one_real_case(name, dims, real_data):
+    x, truth = real_case(real_data, dims)
+    net = small(name, dims, out_channels=2, width=0.5 if name in ("enet", "monai_swinunetr") else 0.25)
+    score = overfitted(net, x, truth, steps=200, learning_rate=3e-3)
+    wanted = 0.95 * allowed(truth, STRIDE.get(name, 1))
+    print(f"{name} {dims}D: Dice {score:.3f}, wanted {wanted:.3f}")  # noqa: T201
+    assert score >= wanted
