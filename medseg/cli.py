@@ -225,6 +225,25 @@ def evaluate(
     typer.echo(result.to_json() if as_json else result.text())
 
 
+@app.command(epilog="Example: medseg nets deeplabv3plus --backbone all --width 0.5")
+def nets(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which nets; all without.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="For nets with a choice; 'all' lists each; default: their own.")
+    ] = None,
+    width: Annotated[float, typer.Option("--width", help="Multiplies the features.")] = 1.0,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List every network: parameters, GFLOPs, receptive field, stride and memory."""
+    from medseg.nets.profile import profile_nets
+    from medseg.progress import console_progress
+
+    with console_progress("nets", enabled=not as_json) as progress:
+        table = profile_nets(names=names or None, backbone=backbone, width=width, progress=progress)
+    typer.echo(table.to_json() if as_json else table.text())
+
+
 def _load(config: str, overrides: list[str] | None, fold: str | None = None) -> Any:
     from medseg.config import load_config, parse_overrides
 

@@ -39,7 +39,7 @@ def test_import_medseg_loads_next_to_nothing() -> None:
     assert not modules_after("import medseg") & {"torch", "monai", "numpy", "pydantic", "scipy", "nibabel"}
 
 
-@pytest.mark.parametrize("name", ["", "demo", "prepare", "train", "predict", "evaluate"])
+@pytest.mark.parametrize("name", ["", "demo", "inspect", "convert", "prepare", "train", "predict", "nets", "evaluate"])
 def test_help_loads_neither_torch_nor_monai(name: str) -> None:
     loaded = modules_after(command(*([name] if name else []), "--help"))
     assert not loaded & {"torch", "monai", "scipy", "matplotlib"}
@@ -72,5 +72,5 @@ def test_help_names_the_commands_and_shows_no_others() -> None:
     done = subprocess.run([sys.executable, "-m", "medseg", "--help"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     words = set(done.stdout.split())
-    assert {"demo", "train", "predict", "evaluate"} <= words
+    assert {"demo", "inspect", "convert", "train", "predict", "nets", "evaluate"} <= words
     assert np.array(["Traceback" not in done.stdout, "Traceback" not in done.stderr]).all()

@@ -218,8 +218,8 @@ def _label_values(array: NDArray[Any], source: LabelSource, threshold: float | N
             )
         if array.dtype.itemsize <= 4 and np.abs(rounded).max(initial=0) >= 2**24:
             raise DatasetError(
-                f"{source.path} holds label values of 2**24 and more in single precision, which cannot tell them apart; "
-                "save the label map as integers"
+                f"{source.path} holds label values of 2**24 and more in single precision, which cannot tell them "
+                "apart; save the label map as integers"
             )
         array = rounded
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
