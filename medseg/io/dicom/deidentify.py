@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from medseg.errors import ConfigError
+from medseg.io.dicom.damage import damage
 from medseg.io.dicom.deidentify_elements import items_of, nested, put, text_of, vr_of
 from medseg.io.dicom.deidentify_risks import remaining_risks
 from medseg.io.dicom.deidentify_rules import Action, action_for
@@ -189,7 +190,7 @@ class Deidentifier:
                 dummy = _DUMMIES.get(vr, 0)
                 try:
                     count = item[tag].VM
-                except Exception:
+                except damage():
                     count = 1
                 put(item, tag, vr, [dummy] * count if count > 1 else dummy)
 
