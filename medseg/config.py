@@ -1,4 +1,4 @@
-"""The configuration of a run: frozen pydantic models, one per part, composed in `RunConfig`.
+"""The configuration of a run: frozen pydantic models, one per part, composed in `RunConfig` (`config_models.py`).
 
 A YAML file holds only what differs from the defaults; dotted overrides (`training.max_minutes=10`) come on top.
 """
@@ -8,15 +8,25 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from medseg.config_models import (
+    AugmentationConfig,
+    DataConfig,
+    LossConfig,
+    NetConfig,
+    PlanConfig,
+    PredictionConfig,
+    RunConfig,
+    SplitConfig,
+    TrainingConfig,
+    WindowConfig,
+)
 from medseg.errors import ConfigError
-from medseg.labels import LabelScheme
-from medseg.windowing import PRESETS
 
 __all__ = [
     "AugmentationConfig",
@@ -35,194 +45,6 @@ __all__ = [
     "parse_overrides",
     "validate_model",
 ]
-
-FORMAT_VERSION = 1
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-
-
-def _ascending(values: tuple[float, float]) -> tuple[float, float]:
-    if values[0] > values[1]:
-        raise ValueError("the first value must not be above the second")
-    return values
-
-
-Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
-
-
-class SplitConfig(_Part):
-    """Which cases validate: by name, or every n-th of the sorted cases, beginning with `start` (from 0)."""
-
-    validation: tuple[str, ...] | None = None
-    every: Annotated[int, Field(ge=2)] | None = None
-    start: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _one_way(self) -> SplitConfig:
-        if (self.validation is None) == (self.every is None):
-            raise ValueError("give either validation: [case names] or every: n")
-        if self.every is not None and self.start >= self.every:
-            raise ValueError("start must be smaller than every")
-        return self
-
-
-class WindowConfig(_Part):
-    """A fixed grey-level window in place of normalisation from the data."""
-
-    center: float
-    width: Positive
-    function: Literal["LINEAR", "LINEAR_EXACT"] = "LINEAR"
-
-    @model_validator(mode="after")
-    def _wide_enough(self) -> WindowConfig:
-        if self.function == "LINEAR" and self.width < 1:
-            raise ValueError("a LINEAR window is at least 1 wide")
-        return self
-
-
-class DataConfig(_Part):
-    """Where the cases are and what their labels mean."""
-
-    root: Path
-    layout: Literal["auto", "msd", "nnunet", "folders", "csv"] = "auto"
-    csv: Path | None = None
-    labels: dict[str, int | tuple[int, ...]] | None = None
-    ignore: int | None = None
-    label_threshold: float | None = None
-    modality: str | tuple[str, ...] | None = None
-    window: str | WindowConfig | None = None
-    split: SplitConfig | None = None
-
-    @model_validator(mode="after")
-    def _known_names(self) -> DataConfig:
-        if isinstance(self.window, str) and self.window not in PRESETS:
-            raise ValueError(f"window {self.window!r} is not a preset; there are: {', '.join(PRESETS)}")
-        if self.labels is not None:
-            LabelScheme.from_mapping(self.labels, self.ignore)
-        return self
-
-
-class PlanConfig(_Part):
-    """Fixed points for planning; what is not given is derived from the data and the memory at hand."""
-
-    spacing_mm: tuple[Positive, ...] | None = None
-    patch_size: tuple[Count, ...] | None = None
-    memory_gb: Positive | None = None
-
-
-class NetConfig(_Part):
-    """The network. `options` are passed to the builder of the net as they are.
-
-    `norm`: the net's own default where it is not given (instance, but for monai's). `width` likewise: 1, and in 3D a
-    quarter for FCN-32s to 8s, and on a CPU for every net with a backbone. `channels` is for U-Nets.
-    """
-
-    name: str = "unet"
-    dims: Literal[2, 3] | None = None
-    backbone: str | None = None
-    width: Positive | None = None
-    channels: tuple[Count, ...] | None = None
-    norm: Literal["instance", "batch", "group", "none"] | None = None
-    residual: bool = False
-    deep_supervision: bool = False
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class LossConfig(_Part):
-    """The loss; `options` are passed to its builder as they are."""
-
-    name: str = "dice_ce"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class AugmentationConfig(_Part):
-    """How training samples vary. Probabilities are per sample; angles in degrees, lengths as fractions.
-
-    `mirror`: true for every axis that keeps the labels right (never across left/right pairs), or a list of axes of the
-    prepared case, e.g. [0] for left-right where its orientation is RAS; test-time mirroring follows it.
-    """
-
-    enabled: bool = True
-    spatial_probability: Fraction = 0.9
-    rotation_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
-    scale: Range = (0.75, 1.33)
-    elastic_probability: Fraction = 0.3
-    elastic_magnitude: Annotated[float, Field(ge=0, le=0.5)] = 0.04
-    elastic_grid: Annotated[int, Field(ge=2, le=32)] = 4
-    mirror: bool | tuple[Annotated[int, Field(ge=0, le=2)], ...] = True
-    noise_probability: Fraction = 0.15
-    noise_std: Annotated[float, Field(ge=0)] = 0.15
-    blur_probability: Fraction = 0.1
-    blur_sigma: Range = (0.5, 1.0)
-    brightness_probability: Fraction = 0.15
-    brightness: Range = (0.75, 1.25)
-    contrast_probability: Fraction = 0.15
-    contrast: Range = (0.75, 1.25)
-    gamma_probability: Fraction = 0.25
-    gamma: Range = (0.7, 1.5)
-    low_resolution_probability: Fraction = 0.1
-    low_resolution: Range = (0.5, 1.0)
-    custom: str | None = None
-
-
-class TrainingConfig(_Part):
-    """How long and how to train; with neither limit given, one hour."""
-
-    init: Path | None = None
-    max_minutes: Positive | None = None
-    max_iterations: Count | None = None
-    batch_size: Count | None = None
-    learning_rate: Positive | None = None
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    schedule: Literal["poly", "constant"] = "poly"
-    poly_power: Positive = 0.9
-    warmup_iterations: Annotated[int, Field(ge=0)] = 20
-    gradient_clip: Positive = 12.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    foreground_fraction: Fraction = 0.33
-    mixed_precision: bool = True
-    checkpoint: Literal["last", "best"] = "last"
-    validate_every: Count | None = None
-    validation_cases: Count | None = None
-    save_every: Count = 100
-    folds: Annotated[int, Field(ge=2)] = 5
-    fold: Annotated[int, Field(ge=0)] | Literal["all"] = 0
-
-
-class PredictionConfig(_Part):
-    """How a model is applied."""
-
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    mirror: bool = True
-
-
-class RunConfig(_Part):
-    """One run: everything that decides its result."""
-
-    format_version: Literal[1] = 1
-    output: Path | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
-    device: str = "auto"
-    task: str | None = None
-    data: DataConfig
-    plan: PlanConfig = PlanConfig()
-    net: NetConfig = NetConfig()
-    loss: LossConfig = LossConfig()
-    augmentation: AugmentationConfig = AugmentationConfig()
-    training: TrainingConfig = TrainingConfig()
-    prediction: PredictionConfig = PredictionConfig()
-
-    def label_scheme(self) -> LabelScheme | None:
-        """The label scheme that `data.labels` gives, or None where the data set itself must name its labels."""
-        return None if self.data.labels is None else LabelScheme.from_mapping(self.data.labels, self.data.ignore)
-
 
 Model = TypeVar("Model", bound=BaseModel)
 

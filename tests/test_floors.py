@@ -12,7 +12,7 @@ import medseg
 PACKAGE = Path(medseg.__file__).parent
 
 FLOORS = [
-    {"errors", "volume", "geometry", "labels", "windowing", "config", "plugins", "progress"},
+    {"errors", "volume", "geometry", "labels", "windowing", "config", "config_models", "plugins", "progress"},
     {"io", "preparation", "metrics", "tasks", "phantoms"},
     {"nets", "losses", "augmentation"},
     {"training", "inference", "evaluation", "reports"},
@@ -23,6 +23,7 @@ SIDEWAYS = {
     ("tasks", "metrics"),
     ("nets", "losses"),
     ("training", "inference"),
+    ("inference", "reports"),
     ("evaluation", "reports"),
     ("cli", "demo"),
     ("__main__", "cli"),

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
     from medseg.inference.predictor import Model, load_model
     from medseg.inference.restore import to_label_map, to_probabilities
-    from medseg.inference.results import StudiesResult
-    from medseg.inference.studies import PredictOptions, predict_studies
+    from medseg.inference.studies.options import PredictOptions
+    from medseg.inference.studies.results import StudiesResult
+    from medseg.inference.studies.run import predict_studies
     from medseg.inference.tta import allowed_mirror_axes
 
 # `sliding_window` is also the name of its module, which would hide a function that is looked up late.
@@ -25,14 +26,14 @@ _HOME = {
     "BundleInfo": "bundle_info",
     "Model": "predictor",
     "NetInfo": "bundle_info",
-    "PredictOptions": "studies",
+    "PredictOptions": "studies.options",
     "PredictionInfo": "bundle_info",
     "Provenance": "bundle_info",
-    "StudiesResult": "results",
+    "StudiesResult": "studies.results",
     "allowed_mirror_axes": "tta",
     "load_bundle": "bundle",
     "load_model": "predictor",
-    "predict_studies": "studies",
+    "predict_studies": "studies.run",
     "save_bundle": "bundle",
     "to_label_map": "restore",
     "to_probabilities": "restore",

@@ -218,7 +218,7 @@ def test_predicting_with_our_own_net_never_imports_monai(unet_bundle):
     code = f"""
 import sys, numpy as np
 from medseg.inference import load_model
-import medseg.inference.studies
+import medseg.inference.studies.run
 load_model({str(unet_bundle)!r}, "cpu").predict(np.zeros((9, 9, 9), dtype="float32"), affine=np.eye(4))
 found = [name for name in ("monai", "torchvision", "matplotlib", "sklearn") if name in sys.modules]
 sys.exit(f"imported: {{found}}" if found else 0)

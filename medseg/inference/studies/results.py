@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from medseg.errors import MedsegError, PartialFailure
-from medseg.inference.ledger import LedgerRow
+from medseg.inference.studies.ledger import LedgerRow
 
 __all__ = ["StudiesResult"]
 

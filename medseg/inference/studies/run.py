@@ -19,11 +19,12 @@ import numpy as np
 import torch
 
 import medseg
-from medseg.errors import ConfigError, DatasetError, MedsegError, ReadError, WriteError
-from medseg.inference.ledger import Ledger, LedgerRow, hash_file
-from medseg.inference.outputs import FORMATS, algorithm_of, check_format, format_for, write_mask
+from medseg.errors import DatasetError, MedsegError, ReadError, WriteError
 from medseg.inference.predictor import Model, load_model
-from medseg.inference.results import StudiesResult
+from medseg.inference.studies.ledger import Ledger, LedgerRow, hash_file
+from medseg.inference.studies.options import PredictOptions
+from medseg.inference.studies.outputs import FORMATS, algorithm_of, format_for, write_mask
+from medseg.inference.studies.results import StudiesResult
 from medseg.io.atomic import atomic_path, write_text_atomic
 from medseg.io.formats import stem_of
 from medseg.io.sources import Source, find_studies, input_hash, read_source
@@ -33,7 +34,7 @@ from medseg.volume import Volume
 if TYPE_CHECKING:
     from medseg.io.dicom.deidentify import Deidentifier
 
-__all__ = ["PredictOptions", "predict_studies"]
+__all__ = ["predict_studies"]
 
 log = logging.getLogger(__name__)
 
@@ -49,44 +50,6 @@ CASE_ERRORS = (
     RuntimeError,
     MemoryError,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PredictOptions:
-    """How `predict_studies` goes about it.
-
-    Args:
-        format: 'nifti', 'png', 'dicom-seg' or 'rtstruct'; None follows the input: PNG for PNG, JPEG and TIFF, else
-            NIfTI. The DICOM kinds need DICOM studies.
-        series: SeriesInstanceUID, where a study has several.
-        device: 'auto', 'cpu', 'cuda', ...
-        save_probabilities: also write `<case>.npz` with float16 `probabilities` (labels, I, J[, K]) and `labels`.
-        overwrite: also redo what is done.
-        dry_run: find the cases, check the model, write nothing.
-        mirror: test-time mirroring; None: as the bundle permits.
-        overlap: least overlap of windows, [0, 1); None: the bundle's.
-        crf: sharpen the masks by a dense CRF (2D images, or volumes where the bundle holds fitted options).
-        anonymize: remove the patient from DICOM outputs (PS3.15 Basic Profile) and replace UIDs in the ledger.
-
-    Raises:
-        ConfigError: for an unknown format or an impossible overlap.
-    """
-
-    format: str | None = None
-    series: str | None = None
-    device: str = "auto"
-    save_probabilities: bool = False
-    overwrite: bool = False
-    dry_run: bool = False
-    mirror: bool | None = None
-    overlap: float | None = None
-    anonymize: bool = False
-    crf: bool = False
-
-    def __post_init__(self) -> None:
-        check_format(self.format)
-        if self.overlap is not None and not 0 <= self.overlap < 1:
-            raise ConfigError(f"overlap is {self.overlap}; expected a fraction from 0 to below 1")
 
 
 def predict_studies(

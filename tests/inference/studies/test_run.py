@@ -9,8 +9,9 @@ import pytest
 import medseg
 from medseg.errors import CheckpointError, ConfigError, DatasetError, PartialFailure, ReadError, WriteError
 from medseg.geometry import reorient
-from medseg.inference import PredictOptions, load_model, outputs, predict_studies
-from medseg.inference.ledger import FINISHED, Ledger, LedgerRow
+from medseg.inference import PredictOptions, load_model, predict_studies
+from medseg.inference.studies import outputs
+from medseg.inference.studies.ledger import FINISHED, Ledger, LedgerRow
 from medseg.preparation.plan import ChannelPlan
 from medseg.volume import Volume
 
@@ -159,7 +160,7 @@ def test_an_interruption_leaves_no_half_file(threshold_bundle, folder, tmp_path,
     def stop(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("medseg.inference.studies.hash_file", stop)
+    monkeypatch.setattr("medseg.inference.studies.run.hash_file", stop)
     with pytest.raises(KeyboardInterrupt):
         predict_studies(threshold_bundle(), [folder], out)
     # The first mask is whole, but not in the ledger: it is made again.

@@ -1,0 +1,48 @@
+"""`PredictOptions`: how a batch of studies is predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medseg.errors import ConfigError
+from medseg.inference.studies.outputs import check_format
+
+__all__ = ["PredictOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """How `predict_studies` goes about it.
+
+    Args:
+        format: 'nifti', 'png', 'dicom-seg' or 'rtstruct'; None follows the input: PNG for PNG, JPEG and TIFF, else
+            NIfTI. The DICOM kinds need DICOM studies.
+        series: SeriesInstanceUID, where a study has several.
+        device: 'auto', 'cpu', 'cuda', ...
+        save_probabilities: also write `<case>.npz` with float16 `probabilities` (labels, I, J[, K]) and `labels`.
+        overwrite: also redo what is done.
+        dry_run: find the cases, check the model, write nothing.
+        mirror: test-time mirroring; None: as the bundle permits.
+        overlap: least overlap of windows, [0, 1); None: the bundle's.
+        crf: sharpen the masks by a dense CRF (2D images, or volumes where the bundle holds fitted options).
+        anonymize: remove the patient from DICOM outputs (PS3.15 Basic Profile) and replace UIDs in the ledger.
+
+    Raises:
+        ConfigError: for an unknown format or an impossible overlap.
+    """
+
+    format: str | None = None
+    series: str | None = None
+    device: str = "auto"
+    save_probabilities: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+    mirror: bool | None = None
+    overlap: float | None = None
+    anonymize: bool = False
+    crf: bool = False
+
+    def __post_init__(self) -> None:
+        check_format(self.format)
+        if self.overlap is not None and not 0 <= self.overlap < 1:
+            raise ConfigError(f"overlap is {self.overlap}; expected a fraction from 0 to below 1")
