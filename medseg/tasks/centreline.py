@@ -63,7 +63,7 @@ def measure_centreline(mask: NDArray[np.bool_], spacing: tuple[float, ...]) -> C
         >>> mask[5:25, 3:8] = True
         >>> found = measure_centreline(mask, (1.0, 1.0))
         >>> round(found.length, 1), round(found.mean_diameter, 1)
-        (20.0, 5.0)
+        (20.2, 5.0)
     """
     if not mask.any():
         return None
