@@ -120,7 +120,11 @@ class UNet(nn.Module):
         auxiliary: list[Tensor] = []
         for up, decode in zip(self.up, self.decoder, strict=True):
             x = up(x)
-            x = decode(_join(skips.pop(), x))
+            skip = skips.pop()
+            if self.valid:
+                skip = crop_to(skip, x.shape[2:])
+            # Both are of one size; an export, where sizes are symbols, has to be told.
+            x = decode(cat([skip, _first(x, skip.shape[2:])], dim=1))
             level = str(len(skips))
             if self.training and level in self.auxiliary:
                 auxiliary.insert(0, self.auxiliary[level](x))
@@ -167,10 +171,6 @@ class UNet(nn.Module):
         return n > 0
 
 
-def _join(skip: Tensor, x: Tensor) -> Tensor:
-    return cat([crop_to(skip, x.shape[2:]), x], dim=1)
-
-
 def _max_pool(x: Tensor, stride: Sequence[int]) -> Tensor:
     pool = F.max_pool2d if x.dim() == 4 else F.max_pool3d
     return pool(x, tuple(stride))
@@ -179,8 +179,7 @@ def _max_pool(x: Tensor, stride: Sequence[int]) -> Tensor:
 def _first(x: Tensor, size: Sequence[int]) -> Tensor:
     """The first `size` voxels of each axis: what padding at the end has added goes."""
     for axis, n in enumerate(size, start=2):
-        if x.shape[axis] != n:
-            x = x.narrow(axis, 0, n)
+        x = x.narrow(axis, 0, n)
     return x
 
 

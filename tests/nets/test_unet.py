@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from net_contract import exported_equals
 from torch import nn
 
 from medseg.errors import ConfigError
@@ -220,3 +221,10 @@ def test_padding_repeats_the_last_voxel_at_the_end():
 
 def test_cropping_keeps_the_middle():
     assert crop_to(torch.arange(6.0).view(1, 1, 6), (2,)).tolist() == [[[2.0, 3.0]]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dims", [2, 3])
+def test_onnx_gives_the_same_logits_at_sizes_that_the_stages_do_not_divide(dims, tmp_path):
+    # An export that asked whether its example divides would pad all images or none.
+    exported_equals(UNet(dims, 1, 2, channels=(4, 6, 8, 8, 8)), dims, tmp_path)
