@@ -124,7 +124,8 @@ def _longest_chord(hull: Floats, ends: Floats) -> Floats:
     top = np.where(crosses, upper, -np.inf).max(axis=1)
     bottom = np.where(crosses, lower, np.inf).min(axis=1)
     n = int((top - bottom).argmax())
-    return ends[0] + place[n] * along + np.array([bottom[n], top[n]])[:, None] * across
+    chord = np.array([bottom[n], top[n]])[:, None] * across
+    return np.asarray(ends[0] + place[n] * along + chord, dtype=np.float64)
 
 
 def _in_volume(line: Floats, plane: list[int], axis: int, index: int, dims: int) -> Floats:
