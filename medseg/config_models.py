@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +17,10 @@ __all__ = [
     "LossConfig",
     "NetConfig",
     "PlanConfig",
+    "PostprocessConfig",
     "PredictionConfig",
     "RunConfig",
+    "SelectRule",
     "SplitConfig",
     "TrainingConfig",
     "WindowConfig",
@@ -71,8 +74,37 @@ class WindowConfig(_Part):
         return self
 
 
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{value!r} is no regular expression ({error})") from None
+    return value
+
+
+class SelectRule(_Part):
+    """Which series of a DICOM study is a channel of the model's input; what is not given does not matter.
+
+    `name`: of the channel; 'FLAIR', 'T1c', 'CT' and the like also say which series. `modality`: of DICOM (CT, MR, PT).
+    `body_part`, `description`: regular expressions for BodyPartExamined and SeriesDescription, in any case.
+    `thickness_mm`: lowest and highest. `contrast`: whether a contrast agent was given. `derived`: whether derived and
+    secondary images are taken like originals. `reference`: the other channels are brought to this one's grid.
+    """
+
+    name: str = ""
+    modality: str | None = None
+    body_part: Annotated[str, AfterValidator(_pattern)] | None = None
+    description: Annotated[str, AfterValidator(_pattern)] | None = None
+    min_slices: Count | None = None
+    thickness_mm: Range | None = None
+    orientation: Literal["axial", "coronal", "sagittal"] | None = None
+    contrast: bool | None = None
+    derived: bool = False
+    reference: bool = False
+
+
 class DataConfig(_Part):
-    """Where the cases are and what their labels mean."""
+    """Where the cases are and what their labels mean; `select`: a rule for each channel, for prediction on studies."""
 
     root: Path
     layout: Literal["auto", "msd", "nnunet", "folders", "csv"] = "auto"
@@ -83,6 +115,7 @@ class DataConfig(_Part):
     modality: str | tuple[str, ...] | None = None
     window: str | WindowConfig | None = None
     split: SplitConfig | None = None
+    select: tuple[SelectRule, ...] = ()
 
     @model_validator(mode="after")
     def _known_names(self) -> DataConfig:
@@ -182,11 +215,29 @@ class TrainingConfig(_Part):
     fold: Annotated[int, Field(ge=0)] | Literal["all"] = 0
 
 
+class PostprocessConfig(_Part):
+    """What is mended in a predicted mask, by the name of a label or region; applied in this order.
+
+    `inside`: label -> the label it lies in or beside; components that touch that one nowhere are removed.
+    `minimum_volume_ml`: smaller components are removed. `keep_components`: how many of the largest stay.
+    `fill_holes`: labels whose enclosed background joins them.
+    """
+
+    inside: dict[str, str] = Field(default_factory=dict)
+    minimum_volume_ml: dict[str, Positive] = Field(default_factory=dict)
+    keep_components: dict[str, Count] = Field(default_factory=dict)
+    fill_holes: tuple[str, ...] = ()
+
+
 class PredictionConfig(_Part):
-    """How a model is applied."""
+    """How a model is applied.
+
+    `postprocess`: 'choose' keeps, per label, what helps on the validation cases; 'off'; or rules of one's own.
+    """
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     mirror: bool = True
+    postprocess: Literal["choose", "off"] | PostprocessConfig = "choose"
 
 
 class RunConfig(_Part):

@@ -49,8 +49,9 @@ class Bundle:
 def save_bundle(folder: str | Path, info: BundleInfo, weights: Mapping[int, Mapping[str, Tensor]]) -> Path:
     """Write a bundle folder; readers see the old one or the new one, never a mixture.
 
-    Folds that the folder already holds stay where `info` describes the same model (labels, plan, net, prediction) and
-    `weights` does not bring them anew; the scores are then joined. A folder of another model is replaced.
+    Folds that the folder already holds stay where `info` describes the same model (labels, plan, net, windows) and
+    `weights` does not bring them anew; scores, and what was fitted on validation cases, are then joined. A folder of
+    another model is replaced.
 
     Args:
         folder: the bundle, e.g. `runs/lung/model`.
@@ -75,7 +76,8 @@ def save_bundle(folder: str | Path, info: BundleInfo, weights: Mapping[int, Mapp
         present = _parse((target / INFO).read_bytes(), target)
         if present.same_model(info):
             kept = [f for f in sorted(target.iterdir()) if WEIGHTS.fullmatch(f.name) and f.name not in files]
-            info = info.model_copy(update={"scores": {**present.scores, **info.scores}})
+            joined = info.prediction.joined(present.prediction) if kept else info.prediction
+            info = info.model_copy(update={"scores": {**present.scores, **info.scores}, "prediction": joined})
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

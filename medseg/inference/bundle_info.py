@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
+from medseg.config_models import PostprocessConfig
 from medseg.labels import LabelScheme
 from medseg.nets import build_net
 from medseg.nets.crf import CrfOptions
 from medseg.preparation.plan import Plan
 
 __all__ = ["BundleInfo", "NetInfo", "PredictionInfo", "Provenance"]
+
+
+V = TypeVar("V")
 
 
 class _Part(BaseModel):
@@ -59,11 +64,24 @@ class PredictionInfo(_Part):
         overlap: least overlap of windows.
         mirror_axes: the spatial axes along which mirroring is allowed.
         crf: options of the dense CRF that were fitted on validation cases (`medseg.nets.crf_fit`), None without.
+        postprocess: what is mended in every mask.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
     crf: CrfOptions | None = None
+    postprocess: PostprocessConfig = PostprocessConfig()
+
+    def joined(self, other: PredictionInfo) -> PredictionInfo:
+        """For an ensemble: of what was fitted on validation cases only what the folds of both agree on."""
+        mine, theirs = self.postprocess, other.postprocess
+        shared = PostprocessConfig(
+            inside={k: v for k, v in mine.inside.items() if theirs.inside.get(k) == v},
+            minimum_volume_ml=_shared(mine.minimum_volume_ml, theirs.minimum_volume_ml, min),
+            keep_components=_shared(mine.keep_components, theirs.keep_components, max),
+            fill_holes=tuple(name for name in mine.fill_holes if name in theirs.fill_holes),
+        )
+        return self.model_copy(update={"crf": self.crf if other.crf else None, "postprocess": shared})
 
 
 class Provenance(_Part):
@@ -108,13 +126,20 @@ class BundleInfo(_Part):
         return LabelScheme.from_mapping(self.labels, self.ignore)
 
     def same_model(self, other: BundleInfo) -> bool:
-        """Whether weights of both can stand in one ensemble: same labels, plan, net and prediction defaults."""
-        mine, theirs = ((list(i.labels.items()), i.ignore, i.plan, i.net, i.prediction) for i in (self, other))
+        """Whether weights of both can stand in one ensemble: same labels, plan, net, windows and mirroring."""
+        mine, theirs = (
+            (list(i.labels.items()), i.ignore, i.plan, i.net, i.prediction.overlap, i.prediction.mirror_axes)
+            for i in (self, other)
+        )
         return mine == theirs
 
     def to_json(self) -> str:
         """`model.json`; NaN becomes null."""
         return self.model_dump_json(indent=2) + "\n"
+
+
+def _shared(mine: dict[str, V], theirs: dict[str, V], milder: Callable[[V, V], V]) -> dict[str, V]:
+    return {name: milder(value, theirs[name]) for name, value in mine.items() if name in theirs}
 
 
 def _tuples(value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from medseg.config import RunConfig
+from medseg.config import PostprocessConfig, RunConfig
 from medseg.errors import CheckpointError, MedsegError
 from medseg.io.atomic import atomic_path, write_text_atomic
 from medseg.labels import LabelScheme
@@ -26,6 +26,7 @@ from medseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from medseg.training.curve import write_curve
 from medseg.training.data import BatchSource, prefetched
 from medseg.training.ema import WeightAverage
+from medseg.training.postprocess_choice import PostprocessChoice, score_of_task
 from medseg.training.precision import precision_for
 from medseg.training.schedule import default_learning_rate, is_over, learning_rate, progress_of
 from medseg.training.validation import Scores, validate
@@ -45,13 +46,16 @@ class Trained:
         weights: averaged weights to ship (the last, or the best where `training.checkpoint: best`).
         iterations: steps done.
         seconds: time spent.
-        scores: validation scores of the shipped weights.
+        scores: validation scores of the shipped weights, without post-processing.
+        postprocess: what helps on the validation cases, and by how much.
     """
 
     weights: dict[str, torch.Tensor]
     iterations: int
     seconds: float
     scores: Scores
+    postprocess: PostprocessConfig
+    postprocess_gains: dict[str, float]
 
 
 def train_fold(
@@ -82,8 +86,9 @@ def train_fold(
         _log.info("resuming at iteration %d", trainer.iteration)
     source = BatchSource(training_cases, plan, scheme, config, fold)
     trainer.run(source, validation_cases, progress)
-    weights, scores = trainer.shipped(validation_cases)
-    return Trained(weights, trainer.iteration, trainer.elapsed, scores)
+    choice = PostprocessChoice(scheme, score_of_task(config.task))
+    weights, scores = trainer.shipped(validation_cases, choice)
+    return Trained(weights, trainer.iteration, trainer.elapsed, scores, *choice.chosen())
 
 
 def _identity(
@@ -239,11 +244,13 @@ class _Trainer:
         limit = self.training.validation_cases or len(cases)
         return cases[:: math.ceil(len(cases) / limit)]
 
-    def shipped(self, cases: Sequence[PreparedCase]) -> tuple[dict[str, torch.Tensor], Scores]:
+    def shipped(
+        self, cases: Sequence[PreparedCase], choice: PostprocessChoice
+    ) -> tuple[dict[str, torch.Tensor], Scores]:
         """The weights to ship, scored on all validation cases."""
         if self.training.checkpoint == "best" and self.best.exists():
             self.average.net.load_state_dict(torch.load(self.best, map_location=self.device, weights_only=True))
-        scores = validate(self.average.net, cases, self.plan, self.scheme, self.device)
+        scores = validate(self.average.net, cases, self.plan, self.scheme, self.device, choice.add)
         self._note(validation_dice=scores.mean_dice, dice=scores.dice, final=True)
         write_text_atomic(self.log, "".join(json.dumps(entry) + "\n" for entry in self.entries))
         write_curve(self.entries, self.folder / "progress.png")

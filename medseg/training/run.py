@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ import torch
 import yaml
 from torch import nn
 
-from medseg import __version__
-from medseg.config import RunConfig, load_config
+from medseg.config import PostprocessConfig, RunConfig, load_config
 from medseg.errors import ConfigError
 from medseg.inference.bundle import save_bundle
-from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
+from medseg.inference.postprocess import check_postprocess
 from medseg.inference.predictor import resolve_device
 from medseg.io.atomic import write_text_atomic
 from medseg.losses import build_loss
@@ -27,10 +25,10 @@ from medseg.preparation.prepare import Preparation, prepare
 from medseg.preparation.split import fold_numbers, split_cases
 from medseg.preparation.store import open_case
 from medseg.progress import console_progress
-from medseg.training.data import mirror_axes
 from medseg.training.initial import initialise
-from medseg.training.loop import Trained, train_fold
+from medseg.training.loop import train_fold
 from medseg.training.net import auxiliary_weights, describe_net, meta_net, net_info_for
+from medseg.training.ship import bundle_info
 from medseg.training.validation import Scores
 
 __all__ = ["Run", "prepare_run", "train", "train_run"]
@@ -102,6 +100,9 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     preparation = prepare_run(config)
     for finding in preparation.findings:
         _log.info("%s: %s", finding.kind, finding.message)
+    rules = config.prediction.postprocess
+    if isinstance(rules, PostprocessConfig):
+        check_postprocess(rules, preparation.dataset.labels)
     numbers = fold_numbers(preparation.dataset, config)
     for number in numbers:
         _refuse_overwriting(_fold_folder(output, number), resume)
@@ -131,7 +132,7 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
                 progress,
             )
         scores[number] = trained.scores
-        info = _bundle_info(config, preparation, net_info, number, trained)
+        info = bundle_info(config, preparation, net_info, number, trained)
         save_bundle(output / "model", info, {number: trained.weights})
     return Run(output, output / "model", scores)
 
@@ -202,35 +203,3 @@ def _frequencies(preparation: Preparation) -> list[float]:
     total = sum(n for value, n in counts.items() if value != scheme.ignore) or 1
     inside = [sum(counts[v] for v in values) / total for values in scheme.values]
     return inside if scheme.is_regions else [counts[0] / total, *inside]
-
-
-def _bundle_info(
-    config: RunConfig, preparation: Preparation, net_info: NetInfo, number: int, trained: Trained
-) -> BundleInfo:
-    plan, scheme = preparation.plan, preparation.dataset.labels
-    plain = {
-        name: values if scheme.is_regions else values[0]
-        for name, values in zip(scheme.names, scheme.values, strict=True)
-    }
-    content = config.model_dump_json(exclude={"output": True, "data": {"root": True, "csv": True}})
-    scores = {"dice": trained.scores.dice, "mean_dice": trained.scores.mean_dice, "cases": trained.scores.cases}
-    return BundleInfo(
-        labels=plain,
-        ignore=scheme.ignore,
-        plan=plan,
-        net=net_info,
-        prediction=PredictionInfo(
-            overlap=config.prediction.overlap,
-            # A net is mirrored at test time only where it was in training.
-            mirror_axes=mirror_axes(config.augmentation, plan, scheme) if config.prediction.mirror else (),
-        ),
-        provenance=Provenance(
-            medseg=__version__,
-            torch=torch.__version__,
-            config_hash=sha256(content.encode()).hexdigest(),
-            dataset={"cases": len(preparation.dataset.cases), "channels": list(preparation.dataset.channel_names)},
-            iterations=trained.iterations,
-            seconds=round(trained.seconds, 1),
-        ),
-        scores={f"fold{number}": scores},
-    )

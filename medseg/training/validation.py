@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from medseg.inference.restore import to_label_map
@@ -33,11 +35,17 @@ class Scores:
 
 
 def validate(
-    net: nn.Module, cases: Sequence[PreparedCase], plan: Plan, scheme: LabelScheme, device: torch.device
+    net: nn.Module,
+    cases: Sequence[PreparedCase],
+    plan: Plan,
+    scheme: LabelScheme,
+    device: torch.device,
+    seen: Callable[[NDArray[Any], NDArray[Any], tuple[float, ...] | None], None] | None = None,
 ) -> Scores:
     """Dice of `net` on prepared cases, without test-time augmentation.
 
-    Cases whose reference lacks a label do not enter that label's mean.
+    Cases whose reference lacks a label do not enter that label's mean. `seen` is called with each case's predicted
+    label map, its reference, and the spacing where it is known.
     """
     net.eval()
     per_label: dict[str, list[float]] = {name: [] for name in scheme.names}
@@ -48,6 +56,8 @@ def validate(
         )
         predicted = to_label_map(logits, case.labels.shape, scheme)
         reference = np.asarray(case.labels)
+        if seen is not None:
+            seen(predicted, reference, None if plan.spacing_mm is None else case.spacing_mm)
         scores = score_case(predicted, reference, spacing_mm=case.spacing_mm, labels=scheme, metrics=("dice",))
         for name in scheme.names:
             if scheme.mask(reference, name).any():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from inference_bundles import make_info, make_plan, threshold_weights, unet_weights
 
+from medseg.config_models import PostprocessConfig
 from medseg.errors import CheckpointError, ConfigError, MissingPartError, WriteError
 from medseg.inference import PredictionInfo, load_bundle, load_model, save_bundle
 
@@ -184,3 +185,23 @@ def test_code_that_comes_with_a_bundle_is_never_run(tmp_path, monkeypatch):
 def test_prediction_defaults_are_checked():
     with pytest.raises(ValueError, match="less than 1"):
         PredictionInfo(overlap=1.0)
+
+
+def test_of_what_folds_fitted_on_their_validation_cases_an_ensemble_keeps_what_they_agree_on(tmp_path):
+    def with_rules(**rules):
+        info = make_info(make_plan())
+        prediction = info.prediction.model_copy(update={"postprocess": PostprocessConfig.model_validate(rules)})
+        return info.model_copy(update={"prediction": prediction})
+
+    folder = tmp_path / "model"
+    first = with_rules(keep_components={"object": 1}, minimum_volume_ml={"object": 1.0}, fill_holes=("object",))
+    save_bundle(folder, first, {0: unet_weights(first)})
+    second = with_rules(keep_components={"object": 2}, minimum_volume_ml={"object": 0.3})
+    save_bundle(folder, second, {1: unet_weights(second)})
+    assert load_bundle(folder).info.prediction.postprocess == PostprocessConfig(
+        keep_components={"object": 2}, minimum_volume_ml={"object": 0.3}
+    )
+    # A fold that is trained again stands alone, so its own rules hold.
+    save_bundle(tmp_path / "again", first, {0: unet_weights(first)})
+    save_bundle(tmp_path / "again", second, {0: unet_weights(second)})
+    assert load_bundle(tmp_path / "again").info.prediction == second.prediction

@@ -1,0 +1,62 @@
+"""What a finished training puts into the bundle beside the weights."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import torch
+
+from medseg import __version__
+from medseg.config import PostprocessConfig, RunConfig
+from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
+from medseg.preparation.prepare import Preparation
+from medseg.training.data import mirror_axes
+from medseg.training.loop import Trained
+
+__all__ = ["bundle_info"]
+
+
+def bundle_info(
+    config: RunConfig, preparation: Preparation, net_info: NetInfo, number: int, trained: Trained
+) -> BundleInfo:
+    """`model.json` of one trained fold."""
+    plan, scheme = preparation.plan, preparation.dataset.labels
+    plain = {
+        name: values if scheme.is_regions else values[0]
+        for name, values in zip(scheme.names, scheme.values, strict=True)
+    }
+    content = config.model_dump_json(exclude={"output": True, "data": {"root": True, "csv": True}})
+    scores = {
+        "dice": trained.scores.dice,
+        "mean_dice": trained.scores.mean_dice,
+        "cases": trained.scores.cases,
+        "postprocess_gains": trained.postprocess_gains if config.prediction.postprocess == "choose" else {},
+    }
+    return BundleInfo(
+        labels=plain,
+        ignore=scheme.ignore,
+        plan=plan,
+        net=net_info,
+        prediction=PredictionInfo(
+            overlap=config.prediction.overlap,
+            # A net is mirrored at test time only where it was in training.
+            mirror_axes=mirror_axes(config.augmentation, plan, scheme) if config.prediction.mirror else (),
+            postprocess=_postprocess(config, trained),
+        ),
+        provenance=Provenance(
+            medseg=__version__,
+            torch=torch.__version__,
+            config_hash=sha256(content.encode()).hexdigest(),
+            dataset={"cases": len(preparation.dataset.cases), "channels": list(preparation.dataset.channel_names)},
+            iterations=trained.iterations,
+            seconds=round(trained.seconds, 1),
+        ),
+        scores={f"fold{number}": scores},
+    )
+
+
+def _postprocess(config: RunConfig, trained: Trained) -> PostprocessConfig:
+    rules = config.prediction.postprocess
+    if isinstance(rules, PostprocessConfig):
+        return rules
+    return trained.postprocess if rules == "choose" else PostprocessConfig()
