@@ -25,6 +25,7 @@ from medseg.preparation.prepare import Preparation, prepare
 from medseg.preparation.split import fold_numbers, split_cases
 from medseg.preparation.store import open_case
 from medseg.progress import console_progress
+from medseg.tasks.defaults import with_task_defaults
 from medseg.training.initial import initialise
 from medseg.training.loop import train_fold
 from medseg.training.net import auxiliary_weights, describe_net, meta_net, net_info_for
@@ -92,6 +93,7 @@ def train(
 
 def train_run(config: RunConfig, resume: bool = False) -> Run:
     """`train` for a configuration that is loaded already."""
+    config = with_task_defaults(config)
     device = resolve_device(config.device)
     _check_names(config)
     output = _output(config)
@@ -143,6 +145,7 @@ def prepare_run(config: RunConfig) -> Preparation:
     Raises:
         DatasetError, GeometryError, ReadError: naming the files and the mend.
     """
+    config = with_task_defaults(config)
     device = resolve_device(config.device)
     with console_progress("prepare") as progress:
         return prepare(
