@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from medseg.errors import ReadError
 from medseg.io.archive import naming_archive, split_zip_path, unpack
+from medseg.io.channel_files import group_by_kind
 from medseg.io.dicom.series import Series, find_series, scan
 from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of, stem_of
 from medseg.io.naming import CHANNEL_NAME, group_channels
@@ -38,12 +39,18 @@ class Source:
             `archive.zip/member`.
         series: the DICOM series, None for other formats.
         error: why this case cannot be read, '' when all is well.
+        candidates: the image series of a study that holds several; `error` then asks for a choice.
+        channels: where the channels are read one by one: a source for each.
+        reason: why this series or these files, in a phrase.
     """
 
     case: str
     paths: tuple[Path, ...]
     series: Series | None = None
     error: str = ""
+    candidates: tuple[Series, ...] = ()
+    channels: tuple[Source, ...] = ()
+    reason: str = ""
 
     @property
     def series_uid(self) -> str:
@@ -51,16 +58,18 @@ class Source:
         return self.series.key if self.series else ""
 
 
-def find_studies(source: str | Path, series: str | None = None) -> list[Source]:
+def find_studies(source: str | Path, series: str | None = None, channels: Sequence[str] = ()) -> list[Source]:
     """The cases in a file, a folder of image files, a DICOM study, a folder of studies, or a zip; sorted by name.
 
     Image files of a folder are one case each, nnU-Net channels (`case_0000`, `case_0001`) together one. A DICOM study
     is named by its path below `source`, '/' written as '_', with a hash of its UID where two would share a name.
-    A study of several series gives one Source with `error` set, unless `series` picks one of them.
+    A study of several series gives one Source with `error` set and the series as `candidates`, unless `series` picks
+    one of them.
 
     Args:
         source: where to look.
         series: SeriesInstanceUID (or its key, see `Series`); studies without it are then left out.
+        channels: names of a model's channels: files named by them (`p1_flair`, `p1_t1ce`) become one case.
 
     Raises:
         ReadError: if the source is missing, unreadable or holds no image, or no such series.
@@ -72,24 +81,32 @@ def find_studies(source: str | Path, series: str | None = None) -> list[Source]:
         with tempfile.TemporaryDirectory(prefix="medseg-") as name:
             folder = Path(name)
             unpack(place, folder)
-            found = _in_folder(folder, stem_of(place), series)
-            sources = [
-                replace(
-                    s,
-                    paths=tuple(place / p.relative_to(folder) for p in s.paths),
-                    series=s.series and _moved(s.series, lambda p: place / p.relative_to(folder)),
-                    error=s.error.replace(str(folder), str(place)),
-                )
-                for s in found
-            ]
+            found = _in_folder(folder, stem_of(place), series, channels)
+            sources = [_named_by(s, folder, place) for s in found]
     elif place.is_file():
         sources = _from_file(place, series)
     else:
-        sources = _in_folder(place, place.resolve().name, series)
+        sources = _in_folder(place, place.resolve().name, series, channels)
     if not sources:
         what = f"no series {series}" if series else "no image"
         raise ReadError(f"{place} holds {what}; expected {READABLE}")
     return sorted(sources, key=lambda s: s.case)
+
+
+def _named_by(source: Source, folder: Path, archive: Path) -> Source:
+    """A source of an unpacked archive, its files named as members."""
+
+    def named(path: Path) -> Path:
+        return archive / path.relative_to(folder)
+
+    return replace(
+        source,
+        paths=tuple(named(p) for p in source.paths),
+        series=source.series and _moved(source.series, named),
+        error=source.error.replace(str(folder), str(archive)),
+        candidates=tuple(_moved(each, named) for each in source.candidates),
+        channels=tuple(_named_by(each, folder, archive) for each in source.channels),
+    )
 
 
 def _moved(series: Series, where: Callable[[Path], Path]) -> Series:
@@ -107,7 +124,7 @@ def _from_file(path: Path, series: str | None) -> list[Source]:
     raise ReadError(f"{path} is of no kind that can be read; expected {READABLE}")
 
 
-def _in_folder(folder: Path, name: str, series: str | None) -> list[Source]:
+def _in_folder(folder: Path, name: str, series: str | None, channels: Sequence[str]) -> list[Source]:
     scanned = scan(folder)
     found = scanned.series
     sources = _with_damage(_from_series(found, folder, name, series), scanned.damaged, folder, name)
@@ -118,8 +135,15 @@ def _in_folder(folder: Path, name: str, series: str | None) -> list[Source]:
     files = [] if folder in dicom_folders else image_files(folder)
     if not files and not found:
         files = image_files(folder, recursive=True)
+    named, others = group_by_kind(files, folder, channels)
+    for each in named:
+        reason = f"files named by channel: {', '.join(p.name for p in each.paths)}"
+        if each.left_out:
+            reason += f"; left out: {', '.join(p.name for p in each.left_out)}"
+        parts = () if each.error else tuple(Source(each.case, (p,)) for p in each.paths)
+        sources.append(Source(each.case, each.paths, error=each.error, channels=parts, reason=reason))
     taken = {s.case for s in sources}
-    for case, paths in group_channels(files, folder).items():
+    for case, paths in group_channels(others, folder).items():
         sources.append(Source(f"{case}_image" if case in taken else case, paths))
     return sources
 
@@ -134,7 +158,7 @@ def _with_damage(
     result = []
     for source in sources:
         beside = next((f for f in errors if any(p.parent == f for p in source.paths)), None)
-        result.append(source if beside is None else replace(source, error=str(errors[beside])))
+        result.append(source if beside is None else replace(source, error=str(errors[beside]), candidates=()))
     reached = {p.parent for source in sources for p in source.paths}
     for folder, error in errors.items():
         if folder not in reached:
@@ -178,7 +202,7 @@ def _study_source(case: str, members: Sequence[Series], series: str | None) -> S
     if len(members) > 1:
         titles = "; ".join(s.title for s in members)
         error = f"the study holds {len(members)} series, expected one: {titles}; choose one with --series UID"
-        return Source(case, paths, None, error)
+        return Source(case, paths, None, error, tuple(members))
     return Source(case, paths, members[0])
 
 

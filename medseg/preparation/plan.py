@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from medseg.config import validate_model
+from medseg.config_models import SelectRule
 from medseg.errors import ConfigError
 from medseg.io.atomic import write_text_atomic
 from medseg.preparation.patch import total_stride
@@ -23,6 +24,8 @@ HEADER = """\
 #   spacing_mm     per axis in that order; null: pixels are used as they are (for 2D nets, slices are not resampled)
 #   patch_size     voxels the net sees at once in training; divisible by the product of the strides along each axis
 #   normalization  per channel: zscore (per case), clip (to low..high, then mean and std) or window
+#   select         per channel: which series of a DICOM study it is (name, modality, body_part, description, min_slices,
+#                  thickness_mm, orientation, contrast, derived, reference; see docs); [] leaves it to the defaults
 #   channels       features per stage of the net; strides: how much each stage shrinks each axis
 """
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -72,6 +75,7 @@ class Plan(_Part):
         normalization: per channel.
         channels: features per stage.
         strides: per stage and axis of the net; the first stage's are 1.
+        select: per channel, which series of a study it is; () where nothing is known of the channels.
 
     Raises:
         pydantic.ValidationError: for parts that do not fit together; `load_plan` gives a ConfigError.
@@ -87,6 +91,7 @@ class Plan(_Part):
     normalization: tuple[ChannelPlan, ...]
     channels: tuple[Count, ...] = Field(min_length=1)
     strides: tuple[tuple[Count, ...], ...] = Field(min_length=1)
+    select: tuple[SelectRule, ...] = ()
 
     @property
     def spatial_dims(self) -> int:
@@ -97,6 +102,20 @@ class Plan(_Part):
     def net_spacing_mm(self) -> tuple[float, ...] | None:
         """Spacing along the axes the net sees."""
         return None if self.spacing_mm is None else self.spacing_mm[: self.dims]
+
+    @property
+    def reference_channel(self) -> int:
+        """The channel whose grid the others are brought to."""
+        return next((n for n, rule in enumerate(self.select) if rule.reference), 0)
+
+    @field_validator("select")
+    @classmethod
+    def _select(cls, value: tuple[SelectRule, ...], info: ValidationInfo) -> tuple[SelectRule, ...]:
+        if value and "in_channels" in info.data:
+            _expect_length(value, info.data["in_channels"], "channels (in_channels)")
+        if sum(rule.reference for rule in value) > 1:
+            raise ValueError("only one channel can be the reference")
+        return value
 
     @field_validator("orientation")
     @classmethod

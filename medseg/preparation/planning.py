@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from medseg.config import RunConfig, validate_model
+from medseg.config_models import SelectRule
 from medseg.errors import ConfigError, DatasetError
+from medseg.io.channel_names import kind_of_name, modality_of_kind
 from medseg.labels import LabelScheme
 from medseg.preparation.fingerprint import Fingerprint
 from medseg.preparation.net_needs import needs_of, sides_for
@@ -69,6 +71,7 @@ def make_plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, 
         "normalization": [_channel_plan(fingerprint, config, c).model_dump() for c in range(fingerprint.in_channels)],
         "channels": channels,
         "strides": strides,
+        "select": [rule.model_dump(exclude_defaults=True) for rule in _select(fingerprint, config)],
     }
     return validate_model(Plan, values, "planning")
 
@@ -214,6 +217,26 @@ def _channel_plan(fingerprint: Fingerprint, config: RunConfig, channel: int) -> 
         if low < high and std > 0:
             return ChannelPlan(kind="clip", low=low, high=high, mean=mean, std=std)
     return ChannelPlan(kind="zscore")
+
+
+def _select(fingerprint: Fingerprint, config: RunConfig) -> tuple[SelectRule, ...]:
+    """The configuration's rules with the names and modalities that the data set tells; () for photographs."""
+    given, count = config.data.select, fingerprint.in_channels
+    if given and len(given) != count:
+        raise ConfigError(
+            f"data.select has {len(given)} rules, but the images have {count} channels; give one for each"
+        )
+    if not given and fingerprint.dims == 2:
+        return ()
+    names = fingerprint.channel_names if len(fingerprint.channel_names) == count else ("",) * count
+    said = sorted({c.modality.upper() for c in fingerprint.cases} - {""})
+    rules = []
+    for channel, rule in enumerate(given or (SelectRule(),) * count):
+        name = rule.name or names[channel]
+        told = modality_of_kind(kind_of_name(name)) or (said[0] if len(said) == 1 else "")
+        guessed = "CT" if not told and _modality(fingerprint, config, channel) == "CT" else told
+        rules.append(rule.model_copy(update={"name": name, "modality": rule.modality or guessed or None}))
+    return tuple(rules) if any(rule != SelectRule() for rule in rules) else ()
 
 
 def _modality(fingerprint: Fingerprint, config: RunConfig, channel: int) -> str:

@@ -23,12 +23,17 @@ _TAGS = {
     0x00080008: "ImageType",
     0x00080016: "SOPClassUID",
     0x00080018: "SOPInstanceUID",
+    0x00080020: "StudyDate",
+    0x00080021: "SeriesDate",
+    0x00080022: "AcquisitionDate",
     0x0008002A: "AcquisitionDateTime",
     0x00080032: "AcquisitionTime",
     0x00080033: "ContentTime",
     0x00080060: "Modality",
     0x0008103E: "SeriesDescription",
     0x00100020: "PatientID",
+    0x00180010: "ContrastBolusAgent",
+    0x00180012: "ContrastBolusAgentSequence",
     0x00180015: "BodyPartExamined",
     0x00180050: "SliceThickness",
     0x00180081: "EchoTime",
@@ -69,7 +74,12 @@ _TAGS = {
 }
 KEYWORDS = tuple(_TAGS.values())
 # Only asked whether they are there.
-_SEQUENCES = frozenset({"ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"})
+_SEQUENCES = frozenset(
+    {
+        *("ContrastBolusAgentSequence", "ModalityLUTSequence"),
+        *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    }
+)
 _BINARY = frozenset(
     {
         "SamplesPerPixel",

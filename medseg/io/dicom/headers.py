@@ -186,6 +186,11 @@ def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHea
         modality=elements.text("Modality"),
         description=elements.text("SeriesDescription"),
         body_part=elements.text("BodyPartExamined"),
+        has_contrast=elements.has("ContrastBolusAgent") or elements.has("ContrastBolusAgentSequence"),
+        date=elements.text("AcquisitionDate")
+        or elements.text("AcquisitionDateTime")[:8]
+        or elements.text("SeriesDate")
+        or elements.text("StudyDate"),
         image_type=elements.texts("ImageType"),
         instance_number=int(number[0]) if number and number[0].lstrip("+-").isdigit() else None,
         position=several("ImagePositionPatient", 3),

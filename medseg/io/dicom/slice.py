@@ -18,6 +18,7 @@ class SliceHeader:
 
     `frame` counts from 0 within the file (0 in classic files), `frames` is how many the file holds. `marks` are the
     values of `MARKS`, '' where absent. `illegal` names elements whose value breaks the standard but can be read.
+    `date` is the day of acquisition, YYYYMMDD, of the series or study where that is missing.
     `pixel_offset` is where the file's pixel data begins, -1 where only pydicom can say.
     """
 
@@ -33,6 +34,8 @@ class SliceHeader:
     modality: str
     description: str
     body_part: str
+    has_contrast: bool
+    date: str
     image_type: tuple[str, ...]
     instance_number: int | None
     position: tuple[float, ...]

@@ -1,0 +1,90 @@
+"""Image files that are the channels of one case by their names: `p1/p1_flair.nii.gz` and `p1/p1_t1ce.nii.gz`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.io.channel_names import kind_of_name, split_name
+from medseg.io.formats import stem_of
+from medseg.io.naming import CHANNEL_NAME
+
+__all__ = ["ChannelFiles", "group_by_kind"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelFiles:
+    """One case found by the names of its files.
+
+    Args:
+        case: the files' common name, or the folder's where each patient has one.
+        paths: one per channel, in the model's order; what was found where `error` is set.
+        left_out: files beside them that are other sequences, or no channel (label maps, brain masks).
+        error: which channel is missing or there twice, '' when all is well.
+    """
+
+    case: str
+    paths: tuple[Path, ...]
+    left_out: tuple[Path, ...]
+    error: str = ""
+
+
+def group_by_kind(
+    files: Iterable[Path], root: Path, channels: Sequence[str]
+) -> tuple[tuple[ChannelFiles, ...], tuple[Path, ...]]:
+    """Cases whose channels are files of their own, and the files that belong to none.
+
+    nnU-Net's `_0000` goes before. A case needs files of two kinds at least; a lone file may hold all channels.
+
+    Args:
+        files: image files below `root`.
+        root: what case names are relative to.
+        channels: names of the model's channels, e.g. ('FLAIR', 'T1c').
+
+    Returns:
+        Cases by name; all other files.
+    """
+    files = list(files)
+    wanted = [kind_of_name(name) for name in channels]
+    if len(wanted) < 2 or "" in wanted or len(set(wanted)) < len(wanted):
+        return (), tuple(files)
+    groups: dict[tuple[Path, str], dict[str, list[Path]]] = {}
+    for path in sorted(files):
+        kind, rest = split_name(stem_of(path))
+        if kind and not CHANNEL_NAME.match(stem_of(path)):
+            groups.setdefault((path.parent, rest), {}).setdefault(kind, []).append(path)
+    groups = {key: kinds for key, kinds in groups.items() if len(kinds) > 1 and set(kinds) & set(wanted)}
+    grouped = {path for kinds in groups.values() for paths in kinds.values() for path in paths}
+    others = [path for path in files if path not in grouped]
+    cases = []
+    for (folder, rest), kinds in sorted(groups.items()):
+        alone = sum(parent == folder for parent, _ in groups) == 1
+        beside = [p for p in others if p.parent == folder and (alone or (rest and stem_of(p).startswith(rest)))]
+        others = [p for p in others if p not in beside]
+        # 'Flair_normalised' is named by its folder, 'p1_flair' by itself.
+        leads = not stem_of(next(iter(kinds.values()))[0]).startswith(rest)
+        case = _name(folder, "" if leads and alone else rest, alone, root)
+        cases.append(_case(case, kinds, channels, wanted, beside))
+    return tuple(sorted(cases, key=lambda c: c.case)), tuple(others)
+
+
+def _name(folder: Path, rest: str, alone: bool, root: Path) -> str:
+    parts = folder.relative_to(root).parts
+    if alone and (parts or not rest):
+        return "_".join(parts) or root.resolve().name
+    return "_".join((*parts, rest)) if rest else "_".join((*parts, folder.resolve().name))
+
+
+def _case(
+    case: str, kinds: dict[str, list[Path]], channels: Sequence[str], wanted: Sequence[str], beside: Sequence[Path]
+) -> ChannelFiles:
+    unused = [p for kind, paths in sorted(kinds.items()) if kind not in wanted for p in paths]
+    found = tuple(p for kind in wanted for p in kinds.get(kind, []))
+    for name, kind in zip(channels, wanted, strict=True):
+        paths = kinds.get(kind, [])
+        if len(paths) != 1:
+            what = "no file" if not paths else f"{len(paths)} files ({', '.join(p.name for p in paths)})"
+            error = f"{found[0].parent} holds {what} for channel {name}; expected one, named like {found[0].name}"
+            return ChannelFiles(case, found, tuple(unused), error)
+    return ChannelFiles(case, found, (*unused, *beside))
