@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.inference.studies.ledger import LedgerRow
+from medseg.io.atomic import write_text_atomic
 from medseg.labels import LabelScheme
 from medseg.tasks.diameters import axial_diameters
 from medseg.tasks.lesions import label_lesions
 from medseg.volume import Volume
 
-__all__ = ["Measurement", "measure", "measurements_csv"]
+__all__ = ["Measurement", "measure", "measurements_csv", "write_measurements"]
 
 _DIGITS = 4
 
@@ -109,3 +112,13 @@ def measurements_csv(cases: Iterable[tuple[str, str, Iterable[Mapping[str, Any]]
     for case, state, rows in sorted(cases, key=lambda each: each[0]):
         writer.writerows([case, *(row.get(n) for n in names), state] for row in rows)
     return buffer.getvalue()
+
+
+def write_measurements(rows: Sequence[LedgerRow], folder: Path) -> None:
+    """Write `measurements.csv` of all cases that the ledger knows, in one step.
+
+    Raises:
+        WriteError: disk full, no permission.
+    """
+    text = measurements_csv((row.case, row.state, row.measurements) for row in rows if row.state != "failed")
+    write_text_atomic(folder / "measurements.csv", text)
