@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from medseg.errors import CheckpointError, ConfigError, GeometryError, MissingPartError, ReadError
 from medseg.inference.bundle import Bundle, load_bundle
 from medseg.inference.bundle_info import BundleInfo, NetInfo
+from medseg.inference.postprocess import postprocess
 from medseg.inference.restore import to_label_map, to_probabilities
 from medseg.inference.sliding_window import sliding_window
 from medseg.inference.tta import allowed_mirror_axes
@@ -179,8 +180,9 @@ class Model:
         return logits, grid
 
     def to_labels(self, logits: Tensor, grid: GridMap, like: Volume) -> Volume:
-        """The label map of `predict_logits`, on the grid of the image they were made from."""
-        return like.with_array(grid.to_native(to_label_map(logits, grid.oriented_shape, self.scheme)))
+        """The label map of `predict_logits`, post-processed, on the grid of the image they were made from."""
+        mask = like.with_array(grid.to_native(to_label_map(logits, grid.oriented_shape, self.scheme)), channels=0)
+        return postprocess(mask, self.scheme, self.info.prediction.postprocess)
 
     def to_probabilities(self, logits: Tensor, grid: GridMap, like: Volume) -> Volume:
         """Probability of each label or region, float16 (labels, I, J[, K]) on the image's grid, without background."""
