@@ -181,7 +181,7 @@ class Model:
 
     def to_labels(self, logits: Tensor, grid: GridMap, like: Volume) -> Volume:
         """The label map of `predict_logits`, post-processed, on the grid of the image they were made from."""
-        mask = like.with_array(grid.to_native(to_label_map(logits, grid.oriented_shape, self.scheme)), channels=0)
+        mask = like.with_array(grid.to_native(to_label_map(logits, grid.oriented_shape, self.scheme)))
         return postprocess(mask, self.scheme, self.info.prediction.postprocess)
 
     def to_probabilities(self, logits: Tensor, grid: GridMap, like: Volume) -> Volume:

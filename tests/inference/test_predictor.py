@@ -9,6 +9,7 @@ import pytest
 import torch
 from inference_bundles import make_info, make_plan, threshold_weights, unet_weights
 
+from medseg.config_models import PostprocessConfig
 from medseg.errors import ConfigError, GeometryError, ReadError
 from medseg.geometry import reorient
 from medseg.inference import load_model, save_bundle
@@ -39,6 +40,16 @@ def test_a_label_map_lies_on_the_images_own_grid_and_keeps_what_is_known(thresho
     assert labels.array.dtype == np.uint8
     assert np.array_equal(labels.array, np.where(volume.array - 0.5 > 0, 9, 0))
     assert labels.same_geometry(volume) and labels.metadata == volume.metadata and labels.findings == findings
+
+
+def test_a_mask_is_post_processed_as_the_bundle_says(tmp_path):
+    rules = PostprocessConfig(keep_components={"spot": 1})
+    info = make_info(make_plan(), "inference_nets:build_threshold", {"spot": 1})
+    info = info.model_copy(update={"prediction": info.prediction.model_copy(update={"postprocess": rules})})
+    array = np.zeros((6, 7, 8))
+    array[1, 2, 3] = array[4, 4, 4:6] = 1.0
+    labels = load_model(save_bundle(tmp_path / "model", info, {0: threshold_weights(2, 0.5)}), "cpu").predict(array)
+    assert labels.array.sum() == 2 and labels.array[1, 2, 3] == 0
 
 
 def test_an_array_needs_no_file_and_no_affine_unless_the_model_resamples(threshold_bundle, unet_bundle):
