@@ -13,6 +13,7 @@ from medseg.labels import LabelScheme
 from medseg.nets import build_net
 from medseg.nets.crf import CrfOptions
 from medseg.preparation.plan import Plan
+from medseg.preparation.training_range import TrainingRange
 
 __all__ = ["BundleInfo", "NetInfo", "PredictionInfo", "Provenance"]
 
@@ -106,6 +107,7 @@ class BundleInfo(_Part):
         prediction: defaults of prediction.
         provenance: how it was made.
         scores: per fold, by name ("fold0": {...}).
+        fingerprint: how the training cases lie, for `medseg.inference.quality`; None in bundles of older versions.
         data_license, weight_license: licence names, "unknown" where nobody said.
     """
 
@@ -117,6 +119,7 @@ class BundleInfo(_Part):
     prediction: PredictionInfo = PredictionInfo()
     provenance: Provenance = Provenance()
     scores: dict[str, Any] = Field(default_factory=dict)
+    fingerprint: TrainingRange | None = None
     data_license: str = "unknown"
     weight_license: str = "unknown"
 

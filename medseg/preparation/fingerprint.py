@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.io.atomic import write_text_atomic
+from medseg.labels import LabelScheme
+from medseg.preparation.case_figures import CaseFigures, Figure, measure_case
 from medseg.preparation.grid import holds_whole_numbers
 from medseg.preparation.straight import empty_volume, is_orthogonal, straight_grid
 from medseg.volume import Finding, Volume
@@ -25,7 +27,7 @@ __all__ = [
     "load_fingerprint",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 QUANTILES = 200
 SAMPLES = 1_000_000
 BLOCK = 1 << 22
@@ -65,6 +67,7 @@ class CaseFingerprint:
         channels: grey levels per channel.
         label_voxels: label value -> voxels, background (0) included.
         centroids_mm: label value -> centre of mass in RAS+ mm, 3D only.
+        figures: what a new case is compared with.
         findings: irregularities met while reading.
     """
 
@@ -78,6 +81,7 @@ class CaseFingerprint:
     channels: tuple[ChannelFingerprint, ...]
     label_voxels: Mapping[int, int]
     centroids_mm: Mapping[int, tuple[float, float, float]]
+    figures: CaseFigures
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -151,7 +155,7 @@ def load_fingerprint(path: Path) -> Fingerprint | None:
         return None
 
 
-def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, ignore: int | None) -> CaseFingerprint:
+def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, scheme: LabelScheme) -> CaseFingerprint:
     """Measure one case.
 
     Args:
@@ -159,7 +163,7 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, ignor
         stamp: what identifies its sources.
         image: with channels.
         labels: integers on the same grid, without channels.
-        ignore: label value that belongs to no label.
+        scheme: what the labels mean.
 
     Returns:
         Its fingerprint.
@@ -182,7 +186,7 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, ignor
         centres = np.stack(sums[::-1] if turned else sums) / counts
         world = labels.affine[:3, :3] @ centres + labels.affine[:3, 3:]
         centroids = {int(v): (float(x), float(y), float(z)) for v, (x, y, z) in zip(found, world.T, strict=True)}
-    labelled = positions if ignore is None else positions[values != ignore]
+    labelled = positions if scheme.ignore is None else positions[values != scheme.ignore]
     channels = tuple(_channel(channel.T if turned else channel, labelled) for channel in image.array)
     grid = image
     if image.dims == 3 and image.spacing_known and not is_orthogonal(image.affine, image.shape):
@@ -199,6 +203,7 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, ignor
         channels=channels,
         label_voxels=voxels,
         centroids_mm=centroids,
+        figures=measure_case(image, labels, scheme),
         findings=(*image.findings, *labels.findings),
     )
 
@@ -243,5 +248,10 @@ def _case_from_json(case: dict[str, Any]) -> CaseFingerprint:
         channels=tuple(ChannelFingerprint(**{**c, "quantiles": tuple(c["quantiles"])}) for c in case["channels"]),
         label_voxels={int(k): v for k, v in case["label_voxels"].items()},
         centroids_mm={int(k): (v[0], v[1], v[2]) for k, v in case["centroids_mm"].items()},
+        figures=CaseFigures(
+            figures=tuple(Figure(**figure) for figure in case["figures"]["figures"]),
+            pictures=tuple(tuple(picture) for picture in case["figures"]["pictures"]),
+            present=tuple(case["figures"]["present"]),
+        ),
         findings=tuple(Finding(f["kind"], f["message"], tuple(f["files"])) for f in case["findings"]),
     )

@@ -15,7 +15,7 @@ from medseg.errors import GeometryError
 if TYPE_CHECKING:
     from medseg.preparation.plan import ChannelPlan, Plan
 
-__all__ = ["Scale", "body_statistics", "normalize", "scales_for"]
+__all__ = ["Scale", "background_value", "body_statistics", "normalize", "scales_for"]
 
 # A grey level that fills this share of an image is background (air, a black frame, a stripped skull).
 BACKGROUND_SHARE = 0.2
@@ -101,7 +101,7 @@ def body_statistics(channel: NDArray[Any]) -> tuple[float, float]:
         (2.0, 1.0)
     """
     flat = channel.reshape(-1)
-    background = _background_value(flat)
+    background = background_value(flat)
     if background is not None:
         inside = flat[flat != background]
         flat = inside if inside.size else flat
@@ -110,7 +110,16 @@ def body_statistics(channel: NDArray[Any]) -> tuple[float, float]:
     return mean, std if std > 1e-6 else 1.0
 
 
-def _background_value(flat: NDArray[Any]) -> float | None:
+def background_value(flat: NDArray[Any]) -> float | None:
+    """The most common value, if it fills at least 20% of the voxels; else None.
+
+    Args:
+        flat: `(n,)`.
+
+    Example:
+        >>> background_value(np.array([0, 0, 0, 1, 3]))
+        0.0
+    """
     # A value that fills 20% holds one of these order statistics; an odd step visits all phases of the axes.
     sample = flat[:: max(1, flat.size // 50_000) | 1]
     ranks = np.unique(np.linspace(0, sample.size - 1, 2 * math.ceil(1 / BACKGROUND_SHARE) + 1).astype(np.intp))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ __all__ = ["Preparation", "Progress", "prepare"]
 Progress = Callable[[int, int, str], None]
 Volumes = tuple[Volume, Volume]
 # They rise when what older versions found or prepared no longer serves.
-CHECK_VERSION = 2
+CHECK_VERSION = 3
 STORE_VERSION = 2
 # Volumes read for the checks stay in memory for the store, so that small data sets are read once.
 HELD_SHARE_OF_MEMORY = 0.25
@@ -163,6 +163,7 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _CheckJob(_Job):
+    scheme: LabelScheme
     keep: bool
 
 
@@ -205,13 +206,16 @@ class _Work:
         errors: dict[str, MedsegError] = {}
         jobs = []
         for case in self.cases:
-            stamp = stamp_of("check", CHECK_VERSION, self.states[case.name], case.name, self.threshold, self.ignore)
+            stamp = stamp_of(
+                "check", CHECK_VERSION, self.states[case.name], case.name, self.threshold, asdict(self.dataset.labels)
+            )
             if stamp in before:
                 found[case.name] = before[stamp]
                 self._judge(case, before[stamp], errors)
                 self._step(f"checked {case.name}")
             else:
-                jobs.append(_CheckJob(case, self.threshold, self.ignore, stamp, keep=not self.processes))
+                keep = not self.processes
+                jobs.append(_CheckJob(case, self.threshold, self.ignore, stamp, self.dataset.labels, keep))
         saved = time.monotonic()
 
         def on_done(job: _CheckJob, result: tuple[CaseFingerprint, Volumes | None] | MedsegError) -> None:
@@ -284,7 +288,7 @@ class _Work:
 
 def _check_case(job: _CheckJob) -> tuple[CaseFingerprint, Volumes | None]:
     image, labels = read_case(job.case, job.threshold)
-    fingerprint = fingerprint_case(job.case.name, job.stamp, image, labels, job.ignore)
+    fingerprint = fingerprint_case(job.case.name, job.stamp, image, labels, job.scheme)
     return fingerprint, (image, labels) if job.keep else None
 
 

@@ -10,6 +10,8 @@ from medseg import __version__
 from medseg.config import PostprocessConfig, RunConfig
 from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
 from medseg.preparation.prepare import Preparation
+from medseg.preparation.split import split_cases
+from medseg.preparation.training_range import TrainingRange, learn_range
 from medseg.training.data import mirror_axes
 from medseg.training.loop import Trained
 
@@ -25,6 +27,7 @@ def bundle_info(
         name: values if scheme.is_regions else values[0]
         for name, values in zip(scheme.names, scheme.values, strict=True)
     }
+    fingerprint = _training_range(config, preparation, number)
     content = config.model_dump_json(exclude={"output": True, "data": {"root": True, "csv": True}})
     scores = {
         "dice": trained.scores.dice,
@@ -52,6 +55,19 @@ def bundle_info(
             seconds=round(trained.seconds, 1),
         ),
         scores={f"fold{number}": scores},
+        fingerprint=fingerprint,
+    )
+
+
+def _training_range(config: RunConfig, preparation: Preparation, number: int) -> TrainingRange:
+    """Of the cases that trained: those of this fold, or where all folds are trained all."""
+    trained = split_cases(preparation.dataset, config, number).train
+    whole = config.training.fold == "all"
+    cases = [case for case in preparation.fingerprint.cases if whole or case.name in trained]
+    return learn_range(
+        [case.figures for case in cases],
+        [case.modality for case in cases],
+        all(case.spacing_known for case in cases),
     )
 
 

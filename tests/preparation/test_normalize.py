@@ -25,7 +25,7 @@ def fingerprint_of(array: np.ndarray, names: tuple[str, ...] = ()) -> Fingerprin
     image = Volume(array, np.eye(4), channels=array.shape[0])
     labels = np.zeros(array.shape[1:], np.uint8)
     labels[: len(labels) // 2] = 1
-    return Fingerprint((fingerprint_case("a", "", image, image.with_array(labels), None),), names)
+    return Fingerprint((fingerprint_case("a", "", image, image.with_array(labels), SCHEME),), names)
 
 
 def plan_for(array: np.ndarray, names: tuple[str, ...] = (), **data):

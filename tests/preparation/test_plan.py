@@ -14,11 +14,13 @@ from medseg.config import NetConfig, RunConfig
 from medseg.errors import ConfigError, DatasetError
 from medseg.labels import LabelScheme
 from medseg.preparation import Fingerprint, Plan, load_plan, make_plan, save_plan
+from medseg.preparation.case_figures import CaseFigures
 from medseg.preparation.fingerprint import CaseFingerprint, ChannelFingerprint
 from medseg.preparation.net_needs import NEEDS, axis_strides, needs_of
 from medseg.preparation.patch import Budget, choose_patch, default_channels, strides_for, total_stride
 
 SCHEME = LabelScheme.from_mapping({"thing": 1})
+NO_FIGURES = CaseFigures((), (), ())
 CHANNEL = ChannelFingerprint(0.0, 9.0, True, 4.0, 1.0, (4.0,) * 200)
 
 
@@ -27,7 +29,7 @@ def case(shape, spacing=None, orientation="RAS", channels=1, name="a", labelled=
     spacing = spacing or (1.0,) * len(shape)
     voxels = {0: math.prod(shape) - labelled, 1: labelled}
     return CaseFingerprint(
-        name, "", shape, spacing, known, orientation[: len(shape)], "", (CHANNEL,) * channels, voxels, {}
+        name, "", shape, spacing, known, orientation[: len(shape)], "", (CHANNEL,) * channels, voxels, {}, NO_FIGURES
     )
 
 

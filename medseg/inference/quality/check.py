@@ -1,0 +1,97 @@
+"""Is a case like those the model was trained on? Every difference that matters becomes a sentence."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from medseg.inference.bundle_info import BundleInfo
+from medseg.labels import LabelScheme
+from medseg.preparation.case_figures import CaseFigures, measure_case
+from medseg.preparation.training_range import KINDS, Strayed, TrainingRange
+from medseg.volume import Finding, Volume
+
+__all__ = ["REVIEW", "check_case", "needs_review"]
+
+# Beginning of the kinds of findings that ask for review.
+REVIEW = "review_"
+
+
+def check_case(image: Volume, mask: Volume, info: BundleInfo) -> tuple[Finding, ...]:
+    """Hold a case and its mask against the training cases of a model.
+
+    Args:
+        image: as read.
+        mask: the predicted label map on the same grid.
+        info: of the model.
+
+    Returns:
+        One finding per kind of difference, the worst figure in words, none where all is as in training or the bundle
+        holds no fingerprint (written before it was measured). Each asks for review.
+
+    Example:
+        >>> check_case(image, model.predict(image), model.info)  # doctest: +SKIP
+        (Finding(kind='review_extent', message='field of view along the body axis is 120 mm, trained on 280-410 mm: ...
+    """
+    if info.fingerprint is None:
+        return ()
+    return findings_of(measure_case(image, mask, info.scheme), info.fingerprint, info.scheme, image)
+
+
+def needs_review(findings: Sequence[Finding]) -> bool:
+    """Whether any of the findings asks for a look at the mask."""
+    return any(finding.kind.startswith(REVIEW) for finding in findings)
+
+
+def findings_of(case: CaseFigures, known: TrainingRange, scheme: LabelScheme, image: Volume) -> tuple[Finding, ...]:
+    """The findings of a case that is measured already; of `image` only the modality and the scale are looked at."""
+    found = []
+    modality = image.metadata.modality
+    if modality and known.modalities and modality not in known.modalities:
+        found.append(Finding(f"{REVIEW}modality", f"modality is {modality}, trained on {', '.join(known.modalities)}"))
+    if image.spacing_known != known.spacing_known:
+        found.append(
+            Finding(
+                f"{REVIEW}scale",
+                "the image has no physical scale, the training cases have one"
+                if known.spacing_known
+                else "the image has a physical scale, the training cases have none",
+            )
+        )
+    by_kind: dict[str, list[Strayed]] = defaultdict(list)
+    for strayed in known.compare(case):
+        if strayed.distance > 1:
+            by_kind[strayed.span.kind].append(strayed)
+    channels = len(known.pictures)
+    for kind, several in by_kind.items():
+        sentence = _sentence(several, scheme, channels)
+        found.append(
+            Finding(f"{REVIEW}{kind}", sentence if known.spacing_known else sentence.replace(" mm", " pixels"))
+        )
+    order = known.better_order(case)
+    if order is not None:
+        shown = ", ".join(str(n + 1) for n in order)
+        found.append(
+            Finding(f"{REVIEW}channel_order", f"the channels look swapped: they fit training in the order {shown}")
+        )
+    for name, always, present in zip(scheme.names, known.always_present, case.present, strict=False):
+        if always and not present:
+            found.append(
+                Finding(f"{REVIEW}absent", f"{name} was not found; each of the {known.cases} training cases holds it")
+            )
+    return tuple(found)
+
+
+def _sentence(several: Sequence[Strayed], scheme: LabelScheme, channels: int) -> str:
+    """The worst figure of one kind in words, and how many more there are."""
+    worst = max(several, key=lambda strayed: strayed.distance)
+    figure, span = worst.figure, worst.span
+    kind = KINDS[span.kind]
+    where = f" of {scheme.names[figure.label]}" if figure.label >= 0 else ""
+    where += f" in channel {figure.channel + 1}" if figure.channel >= 0 and channels > 1 else ""
+    low, high = f"{span.low:.4g}", f"{span.high:.4g}"
+    trained = low if low == high else f"{low} to {high}"
+    more = f" ({len(several) - 1} more of this kind)" if len(several) > 1 else ""
+    return (
+        f"{figure.what}{where} is {figure.value:.4g}{kind.unit}, trained on {trained}{kind.unit}: {kind.meaning}{more}"
+    )

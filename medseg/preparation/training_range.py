@@ -1,0 +1,322 @@
+"""How the training cases lie: the span of every figure over them, and how far a new case may stray from it.
+
+A span is what was seen, widened by a share of itself that shrinks with the number of cases. Spans of a few cases say
+little, so the share is then large; it grows further until the training cases, each held against all others, pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from scipy.optimize import linear_sum_assignment
+
+from medseg.preparation.case_figures import CaseFigures, Figure
+
+__all__ = ["KINDS", "Kind", "Span", "Strayed", "TrainingRange", "learn_range"]
+
+Sides = Literal["both", "low", "high"]
+# Largest share of training cases that may lie outside when each is held against the others.
+LEAVE_ONE_OUT_SHARE = 0.02
+FEWEST_FOR_PRESENCE = 5
+FEWEST_FOR_ODD = 10
+LARGEST_WIDENING = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How figures of one kind are compared.
+
+    Args:
+        unit: behind the number in a sentence.
+        scale: 'log' for what varies by factors, 'logit' for shares, 'linear' for what may be negative.
+        floor: what a new case may always stray, in units of the scale (0.2 on 'log' is about 20%).
+        fewest: training cases from which on the kind is looked at.
+        meaning: what it may mean.
+        sides: which end of the span counts.
+    """
+
+    unit: str
+    scale: Literal["log", "logit", "linear"]
+    floor: float
+    fewest: int
+    meaning: str
+    sides: Sides = "both"
+
+
+KINDS: Mapping[str, Kind] = {
+    "spacing": Kind(" mm", "log", 0.2, 1, "slices or pixels of another size, or a wrong spacing in the file"),
+    "extent": Kind(" mm", "log", 0.25, 1, "a cut or larger field of view, another body part, or a wrong spacing"),
+    "level": Kind("", "linear", 0.0, 3, "another scanner, contrast phase or unit (a CT not in HU)"),
+    "shape": Kind("", "linear", 0.1, 3, "another sequence, contrast phase or unit"),
+    "tails": Kind("", "log", 0.2, 3, "another sequence, window or unit, or artefacts"),
+    "grain": Kind("", "log", 0.3, 3, "more noise, blur, or a resampled image"),
+    "empty": Kind("", "logit", 0.5, 3, "another field of view, or a masked image"),
+    "tissue": Kind("", "logit", 0.4, 3, "another body part, contrast phase or unit (a CT not in HU)"),
+    "correlation": Kind("", "linear", 0.1, 3, "channels that are swapped, doubled or of another kind"),
+    "picture": Kind("", "linear", 0.05, 4, "another body part, position or section", "low"),
+    "size": Kind(" ml", "log", 0.3, 3, "a cut or altered organ, or a wrong mask"),
+    "area": Kind("", "log", 0.3, 3, "a cut or altered organ, or a wrong mask"),
+    "cut": Kind("", "linear", 0.1, 3, "the field of view may cut it", "high"),
+    "place": Kind("", "linear", 0.05, 3, "another position or section, or a wrong mask"),
+    "length": Kind(" mm", "log", 0.25, 3, "a cut organ, or a wrong mask"),
+    "largest": Kind("", "logit", 0.5, 3, "a mask in pieces", "low"),
+    "label_level": Kind("", "linear", 0.0, 3, "another contrast phase or unit, or a wrong mask"),
+    "contrast": Kind("", "linear", 0.15, 3, "another contrast phase or sequence, swapped channels, or a wrong mask"),
+}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), ser_json_inf_nan="constants")
+
+
+class Span(_Part):
+    """One figure over the training cases: lowest and highest value, in how many it was measured, and its mean slack."""
+
+    kind: str
+    what: str
+    channel: int = -1
+    label: int = -1
+    low: float
+    high: float
+    cases: int
+    slack: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Which figure it is."""
+        return self.what, self.channel, self.label
+
+
+@dataclass(frozen=True, slots=True)
+class Strayed:
+    """A figure of a new case beside its span.
+
+    Args:
+        figure: of the case.
+        span: of the training cases.
+        distance: how far it lies outside the span, in parts of what is allowed; above 1 is outside the range.
+    """
+
+    figure: Figure
+    span: Span
+    distance: float
+
+
+class TrainingRange(_Part):
+    """The training cases as figures; no case is named.
+
+    Args:
+        cases: how many.
+        modalities: DICOM modalities that were met; empty where no file has one.
+        spacing_known: whether every case has a physical scale.
+        spans: of every figure.
+        widening: factor on the allowed straying that lets the training cases pass among themselves.
+        pictures: per channel the mean coarse picture, (8^n,).
+        always_present: labels that every training case holds.
+        swap_gain: how much better a case may fit with its channels in another order (in mean distance).
+    """
+
+    cases: int
+    modalities: tuple[str, ...] = ()
+    spacing_known: bool = True
+    spans: tuple[Span, ...]
+    widening: float = 1.0
+    pictures: tuple[tuple[float, ...], ...] = ()
+    always_present: tuple[bool, ...] = ()
+    swap_gain: float = 0.0
+
+    def compare(self, case: CaseFigures) -> tuple[Strayed, ...]:
+        """Every figure of a case beside its span; figures that training never met are left out."""
+        spans = {span.key: span for span in self.spans}
+        return tuple(
+            Strayed(figure, span, _distance(figure.value, span, self.widening))
+            for figure in (*case.figures, *agreement(case.pictures, self.pictures))
+            if (span := spans.get(figure.key)) is not None and span.cases >= KINDS[span.kind].fewest
+        )
+
+    def better_order(self, case: CaseFigures) -> tuple[int, ...] | None:
+        """The order of channels that fits clearly better than the given one; None where the given one is right."""
+        costs = _channel_costs(case, self.spans, self.widening)
+        if costs is None:
+            return None
+        rows, columns = linear_sum_assignment(costs)
+        gain = float(np.trace(costs) - costs[rows, columns].sum()) / len(costs)
+        return tuple(int(c) for c in columns) if gain > self.swap_gain else None
+
+
+def learn_range(
+    cases: Sequence[CaseFigures], modalities: Sequence[str] = (), spacing_known: bool = True
+) -> TrainingRange:
+    """The range of training cases.
+
+    Args:
+        cases: measured by `measure_case` with their reference label maps.
+        modalities: DICOM modality of each; '' where unknown.
+        spacing_known: whether all have a physical scale.
+    """
+    pictures = np.array([case.pictures for case in cases])
+    others = [np.delete(pictures, n, axis=0).mean(axis=0) for n in range(len(cases))] if len(cases) > 1 else []
+    measured = [
+        (*case.figures, *(agreement(case.pictures, others[n]) if others else ())) for n, case in enumerate(cases)
+    ]
+    table = _Table(measured)
+    widening = _widening(table)
+    spans = table.spans()
+    present = np.array([case.present for case in cases])
+    return TrainingRange(
+        cases=len(cases),
+        modalities=tuple(sorted({m for m in modalities if m})),
+        spacing_known=spacing_known,
+        spans=spans,
+        widening=widening,
+        pictures=tuple(tuple(float(v) for v in np.round(each, 3)) for each in pictures.mean(axis=0)),
+        always_present=tuple(bool(p) and len(cases) >= FEWEST_FOR_PRESENCE for p in np.atleast_1d(present.all(axis=0))),
+        swap_gain=_swap_gain(cases, table, widening),
+    )
+
+
+def agreement(
+    pictures: Sequence[Sequence[float]], means: Sequence[Sequence[float]] | NDArray[np.float64]
+) -> tuple[Figure, ...]:
+    """Correlation of each channel's coarse picture with the mean one."""
+    if len(pictures) != len(means):
+        return ()
+    return tuple(
+        Figure("picture", "likeness of the coarse picture to the mean of the training cases", _correlation(p, m), n)
+        for n, (p, m) in enumerate(zip(pictures, means, strict=True))
+    )
+
+
+def _correlation(one: Sequence[float], two: Sequence[float] | NDArray[np.float64]) -> float:
+    first, second = np.asarray(one), np.asarray(two)
+    if first.shape != second.shape or first.std() < 1e-9 or second.std() < 1e-9:
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+class _Table:
+    """Every figure over the cases that have it."""
+
+    def __init__(self, cases: Sequence[Sequence[Figure]]) -> None:
+        self.cases = cases
+        self.figures: dict[tuple[str, int, int], list[Figure | None]] = {}
+        for number, case in enumerate(cases):
+            for figure in case:
+                of_cases = self.figures.setdefault(figure.key, [None] * len(cases))
+                of_cases[number] = figure
+
+    def spans(self, without: int | None = None) -> tuple[Span, ...]:
+        """Spans of all cases but one."""
+        spans = []
+        for of_cases in self.figures.values():
+            kept = [f for number, f in enumerate(of_cases) if f is not None and number != without]
+            if kept:
+                values = [f.value for f in kept]
+                spans.append(
+                    Span(
+                        kind=kept[0].kind,
+                        what=kept[0].what,
+                        channel=kept[0].channel,
+                        label=kept[0].label,
+                        low=min(values),
+                        high=max(values),
+                        cases=len(kept),
+                        slack=float(np.mean([f.slack for f in kept])),
+                    )
+                )
+        return tuple(spans)
+
+
+def _widening(table: _Table) -> float:
+    worst = []
+    for number, case in enumerate(table.cases):
+        spans = {span.key: span for span in table.spans(without=number)}
+        distances = [
+            _distance(f.value, span, 1.0)
+            for f in case
+            if (span := spans.get(f.key)) is not None and span.cases >= KINDS[f.kind].fewest
+        ]
+        worst.append(max(distances, default=0.0))
+    # One odd case among many is the odd one, not a reason to let everything pass.
+    allowed = math.ceil(LEAVE_ONE_OUT_SHARE * len(worst)) if len(worst) >= FEWEST_FOR_ODD else 0
+    needed = sorted(worst, reverse=True)[allowed] if len(worst) > 2 else 1.0
+    return round(min(max(1.0, needed), LARGEST_WIDENING), 3)
+
+
+def _distance(value: float, span: Span, widening: float) -> float:
+    kind = KINDS[span.kind]
+    scale = _SCALES[kind.scale]
+    here, low, high = scale(value), scale(span.low), scale(span.high)
+    below = low - here if kind.sides != "high" else 0.0
+    above = here - high if kind.sides != "low" else 0.0
+    outside = max(below, above, 0.0)
+    allowed = _share(span.cases) * widening * (high - low) + kind.floor + span.slack + 1e-9
+    return outside / allowed
+
+
+def _share(cases: int) -> float:
+    """How much of a span of `cases` values a new value may lie outside of it: 2.7 at 5 cases, 0.4 at 40, 0.2 at 200.
+
+    About what holds 999 of 1000 new values of a normal distribution, a little more where cases are many.
+    """
+    return min(5.0, 10 / max(1, cases - 1) + 0.15)
+
+
+def _log(value: float) -> float:
+    return math.log(max(value, 1e-6))
+
+
+def _logit(value: float) -> float:
+    share = min(max(value, 1e-3), 1 - 1e-3)
+    return math.log(share / (1 - share))
+
+
+_SCALES: Mapping[str, Callable[[float], float]] = {"log": _log, "logit": _logit, "linear": float}
+
+
+def _channel_costs(case: CaseFigures, spans: Sequence[Span], widening: float) -> NDArray[np.float64] | None:
+    """(n, n) mean distance of the figures of channel i to the spans of channel j; None for a single channel."""
+    by_channel: dict[int, dict[tuple[str, int], Span]] = defaultdict(dict)
+    for span in spans:
+        if span.channel >= 0 and span.kind != "picture" and span.cases >= KINDS[span.kind].fewest:
+            by_channel[span.channel][span.what, span.label] = span
+    figures: dict[int, list[Figure]] = defaultdict(list)
+    for figure in case.figures:
+        if figure.channel >= 0:
+            figures[figure.channel].append(figure)
+    count = len(figures)
+    if count < 2 or count != len(by_channel):
+        return None
+    costs = np.zeros((count, count))
+    for i in range(count):
+        for j in range(count):
+            known = [(f, by_channel[j].get((f.what, f.label))) for f in figures[i]]
+            each = [_deviation(f.value, span) for f, span in known if span is not None]
+            costs[i, j] = float(np.mean(each)) if each else 0.0
+    return costs
+
+
+def _deviation(value: float, span: Span) -> float:
+    """Distance from the middle of the span in half spans, at most 4, so that no single figure decides."""
+    scale = _SCALES[KINDS[span.kind].scale]
+    here, low, high = scale(value), scale(span.low), scale(span.high)
+    half = (high - low) / 2 + KINDS[span.kind].floor + span.slack + 1e-9
+    return min(abs(here - (low + high) / 2) / half, 4.0)
+
+
+def _swap_gain(cases: Sequence[CaseFigures], table: _Table, widening: float) -> float:
+    """Half as much again as the largest gain that a wrong order brings a training case, and at least 0.1."""
+    gains = [0.0]
+    for number, case in enumerate(cases):
+        costs = _channel_costs(case, table.spans(without=number), widening)
+        if costs is not None:
+            rows, columns = linear_sum_assignment(costs)
+            gains.append(float(np.trace(costs) - costs[rows, columns].sum()) / len(costs))
+    return round(max(0.1, 1.5 * max(gains)), 4)
