@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from medseg.inference.bundle import Bundle, load_bundle, save_bundle
     from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
     from medseg.inference.predictor import Model, load_model
-    from medseg.inference.restore import to_label_map, to_probabilities
+    from medseg.inference.probabilities import to_probabilities
+    from medseg.inference.restore import to_label_map
     from medseg.inference.studies.options import PredictOptions
     from medseg.inference.studies.results import StudiesResult
     from medseg.inference.studies.run import predict_studies
@@ -36,7 +37,7 @@ _HOME = {
     "predict_studies": "studies.run",
     "save_bundle": "bundle",
     "to_label_map": "restore",
-    "to_probabilities": "restore",
+    "to_probabilities": "probabilities",
 }
 
 __all__ = [

@@ -17,7 +17,8 @@ from medseg.errors import CheckpointError, ConfigError, GeometryError, MissingPa
 from medseg.inference.bundle import Bundle, load_bundle
 from medseg.inference.bundle_info import BundleInfo, NetInfo
 from medseg.inference.postprocess import postprocess
-from medseg.inference.restore import to_label_map, to_probabilities
+from medseg.inference.probabilities import to_probabilities
+from medseg.inference.restore import to_label_map
 from medseg.inference.sliding_window import sliding_window
 from medseg.inference.tta import allowed_mirror_axes
 from medseg.labels import LabelScheme

@@ -1,31 +1,116 @@
-"""From the network's grid back to the image's: logits to labels, without the classes x image array in between.
+"""From the network's grid back to the image's: logits to labels, at a cost that follows the surface.
 
-Linear interpolation with half-pixel centres, outer edges kept and clamped, as in `medseg.geometry.resample_array` and
-`torch.nn.functional.interpolate(align_corners=False)`; the result is that of interpolating every channel over the
-whole image and taking the argmax, but made slab by slab with a running maximum.
+The result is that of `torch.nn.functional.interpolate(align_corners=False)` of every channel over the whole image and
+an argmax, voxel by voxel, but neither is done. A linear interpolation lies between the lowest and the highest of its
+corners. So a channel whose highest logit in a block of 8 x 8 x 8 cells is below the lowest one of another channel wins
+nowhere in that block; where one channel is left, the block is filled. The others are interpolated for the channels that
+are left, with a running maximum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from medseg.errors import GeometryError
+from medseg.inference.restore_axes import AxisMap, Blocks
+from medseg.inference.restore_blocks import Painter, contest
 from medseg.labels import LabelScheme
 
-__all__ = ["to_label_map", "to_probabilities"]
+__all__ = ["Restorer", "to_label_map"]
 
-# Voxels of one channel that are held at a time: small enough for a processor's cache, large enough to be worth a call.
-SLAB_VOXELS = 2**20
+# Cells of a block along each axis: small ones leave fewer channels, large ones share more corners and calls.
+BLOCK = 8
+# Cells of a block across a 2D image, whose third axis has one voxel.
+BLOCK_2D = 16
 
 
-@torch.inference_mode()
+class Restorer:
+    """A label map on the native grid, made from slabs of logits as they come.
+
+    Args:
+        size: (i, j, k) or (i, j) of the network's grid.
+        shape: (I, J, K) or (I, J) of the result.
+        channels: of the logits.
+        labels: as for `to_label_map`.
+        axis: spatial axis along which the slabs come.
+
+    Raises:
+        GeometryError: if the shapes or the number of channels do not fit together.
+
+    Example:
+        >>> restorer = Restorer((4, 2, 2), (8, 2, 2), channels=2)
+        >>> restorer.add(torch.zeros(2, 3, 2, 2), 0, 2)  # cells 0 and 1 lie between samples 0, 1 and 2
+        >>> restorer.add(torch.zeros(2, 2, 2, 2), 2, 4)
+        >>> restorer.label_map.shape
+        (8, 2, 2)
+    """
+
+    def __init__(
+        self,
+        size: Sequence[int],
+        shape: Sequence[int],
+        channels: int,
+        labels: LabelScheme | None = None,
+        axis: int = 0,
+    ) -> None:
+        if len(size) != len(shape) or len(shape) not in (2, 3) or min(*size, *shape) < 1:
+            raise GeometryError(
+                f"logits of shape {(channels, *size)} cannot be brought to the grid {tuple(shape)}: expected 2 or 3 "
+                "spatial axes on both"
+            )
+        if labels is not None and labels.out_channels != channels:
+            raise GeometryError(
+                f"logits have {channels} channels, but the labels {', '.join(labels.names)} need {labels.out_channels}"
+            )
+        self.painter = Painter.of(channels, labels)
+        self.label_map = np.zeros(tuple(shape), dtype=self.painter.values.dtype)
+        # Slabs come along the first axis of what follows; an image gets a second axis of one voxel.
+        rest = [a for a in range(len(shape)) if a != axis]
+        self._turn = (axis, *rest)
+        self._flat = len(shape) == 2
+        maps = [AxisMap.between(size[a], shape[a]) for a in self._turn]
+        length = BLOCK_2D if self._flat else BLOCK
+        if self._flat:
+            maps.insert(1, AxisMap.between(1, 1))
+        self._along, self._maps, self._length = maps[0], maps, length
+        self._inner = tuple(m.blocks(min(length, m.size)) for m in maps[1:])
+        # Interpolation goes from the last axis to the first, as torch's does: the order decides the last bit.
+        places = [(*self._turn[:1], -1, *self._turn[1:]), self._turn][not self._flat]
+        self._stages = tuple(sorted(range(3), key=lambda place: -places[place]))
+
+    @torch.inference_mode()
+    def add(self, slab: Tensor, first: int, last: int) -> None:
+        """Label the voxels of cells `first` to `last` (excluded) along the slab axis.
+
+        Args:
+            slab: (C, ...) with all other axes whole and, along the slab axis, samples `first` to `last`; of the last
+                sample, which closes the last cell, there may be none at the image's end.
+            first, last: cells.
+
+        Raises:
+            CheckpointError: for NaN or infinite logits.
+        """
+        turned = slab.permute(0, *(a + 1 for a in self._turn))
+        if self._flat:
+            turned = turned[:, :, None]
+        result = self.label_map.transpose(self._turn)
+        if self._flat:
+            result = result[:, None]
+        for begin in range(first, last, self._length):
+            end = min(begin + self._length, last)
+            blocks = self._along.blocks(end - begin, begin, end)
+            rows = result[int(blocks.first[0]) : int(blocks.last[0])]
+            if len(rows):
+                samples = _with_borders(turned[:, begin - first :], (blocks, *self._inner))
+                contest(samples, (blocks, *self._inner), tuple(self._maps), self._stages, self.painter, rows)
+
+
 def to_label_map(
     logits: Tensor | NDArray[Any], shape: Sequence[int], labels: LabelScheme | None = None
 ) -> NDArray[np.unsignedinteger[Any]]:
@@ -42,107 +127,26 @@ def to_label_map(
 
     Raises:
         GeometryError: if the shapes or the number of channels do not fit together.
+        CheckpointError: for NaN or infinite logits.
 
     Example:
         >>> to_label_map(np.array([[[0.0, 0.0]], [[-1.0, 1.0]]]), (1, 4)).tolist()
         [[0, 0, 1, 1]]
     """
-    source = _checked(logits, shape, labels)
-    channels = len(source)
-    values = _values(channels, labels)
-    result = np.empty(tuple(shape), dtype=np.uint16 if values.max() > 255 else np.uint8)
-    paint_regions = labels is not None and labels.is_regions
-    for rows, slab in _slabs(source, shape):
-        # Only one channel at a time has the size of the slab on the native grid.
-        best = next(slab)
-        winner = torch.zeros(best.shape, dtype=torch.uint8 if channels <= 256 else torch.int16, device=best.device)
-        if paint_regions:
-            winner.masked_fill_(best > 0, 1)
-            for index, value in enumerate(slab, start=2):
-                winner.masked_fill_(value > 0, index)
-        else:
-            for index, value in enumerate(slab, start=1):
-                winner.masked_fill_(value > best, index)
-                torch.maximum(best, value, out=best)
-        result[rows] = values[winner.cpu().numpy()]
-    return result
-
-
-@torch.inference_mode()
-def to_probabilities(logits: Tensor | NDArray[Any], shape: Sequence[int], labels: LabelScheme) -> NDArray[np.float16]:
-    """The probability of each label or region on a grid of `shape`: softmax or sigmoid of the interpolated logits.
-
-    Args:
-        logits: (C, i, j, k) or (C, i, j).
-        shape: (I, J, K) or (I, J).
-        labels: says what the channels are.
-
-    Returns:
-        float16 (len(labels.names), *shape) in [0, 1]; background is what is missing from 1.
-
-    Raises:
-        GeometryError: if the shapes or the number of channels do not fit together.
-    """
-    source = _checked(logits, shape, labels)
-    result = np.empty((len(labels.names), *shape), dtype=np.float16)
-    for rows, slab in _slabs(source, shape, channels_at_once=len(source)):
-        stacked = torch.stack(list(slab))
-        probabilities = torch.sigmoid(stacked) if labels.is_regions else torch.softmax(stacked, dim=0)[1:]
-        result[:, rows] = probabilities.half().cpu().numpy()
-    return result
-
-
-def _checked(logits: Tensor | NDArray[Any], shape: Sequence[int], labels: LabelScheme | None) -> Tensor:
     source = logits if isinstance(logits, Tensor) else torch.from_numpy(np.ascontiguousarray(logits))
-    if source.ndim != len(shape) + 1 or len(shape) not in (2, 3) or min(*source.shape, *shape) < 1:
-        raise GeometryError(f"logits of shape {tuple(source.shape)} cannot be brought to the grid {tuple(shape)}")
-    if labels is not None and labels.out_channels != len(source):
-        raise GeometryError(
-            f"logits have {len(source)} channels, but the labels {', '.join(labels.names)} need {labels.out_channels}"
-        )
-    return source
+    restorer = Restorer(source.shape[1:], shape, len(source), labels)
+    restorer.add(source, 0, source.shape[1])
+    return restorer.label_map
 
 
-def _values(channels: int, labels: LabelScheme | None) -> NDArray[np.int64]:
-    """Running index of the winner -> value in the label map; 0 is background."""
-    if labels is None:
-        return np.arange(channels)
-    return np.array([0, *(labels.painted if labels.is_regions else (v for (v,) in labels.values))])
-
-
-def _slabs(source: Tensor, shape: Sequence[int], channels_at_once: int = 1) -> Iterator[tuple[slice, Iterator[Tensor]]]:
-    """Rows of the result, and for each its channels one after the other, float32 (rows, J[, K]), new memory each."""
-    below, above, fraction = _positions(source.shape[1], shape[0])
-    step = max(1, SLAB_VOXELS // (channels_at_once * int(np.prod(shape[1:]))))
-    for first in range(0, shape[0], step):
-        rows = slice(first, min(first + step, shape[0]))
-        yield rows, _channels(source, shape, below[rows], above[rows], fraction[rows])
-
-
-def _channels(source: Tensor, shape: Sequence[int], below: Tensor, above: Tensor, fraction: Tensor) -> Iterator[Tensor]:
-    low, high = int(below[0]), int(above[-1])
-    weight = fraction.reshape(-1, *[1] * (len(shape) - 1)).to(source.device)
-    lower, upper = (below - low).to(source.device), (above - low).to(source.device)
-    inner = tuple(shape[1:])
-    moves = source.shape[1] != shape[0]
-    for channel in source:
-        rows = channel[low : high + 1].float()
-        if tuple(rows.shape[1:]) != inner:
-            mode = "bilinear" if len(inner) == 2 else "linear"
-            rows = functional.interpolate(rows[None], size=inner, mode=mode, align_corners=False)[0]
-        if moves:
-            # Same order of operations as torch's trilinear kernel: last axis first, weighted sum, not a difference.
-            rows = rows[lower] * (1 - weight) + rows[upper] * weight
-        elif rows.data_ptr() == channel[low : high + 1].data_ptr():
-            rows = rows.clone()
-        yield rows
-
-
-def _positions(size: int, new_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Lower and upper neighbour and the weight of the upper one, rounded as torch rounds them."""
-    if size == new_size:
-        return torch.arange(size), torch.arange(size), torch.zeros(size)
-    scale = torch.tensor(size / new_size, dtype=torch.float32).double()
-    position = ((torch.arange(new_size, dtype=torch.float64) + 0.5) * scale - 0.5).float().clamp(min=0)
-    below = position.long().clamp(max=size - 1)
-    return below, (below + 1).clamp(max=size - 1), position - below
+def _with_borders(slab: Tensor, blocks: tuple[Blocks, ...]) -> Tensor:
+    """The slab in float32 on the CPU, with as many samples as all blocks need; the last one is repeated."""
+    size = [(len(b.starts) - 1) * b.length + b.samples for b in blocks]
+    part = slab[:, : size[0]]
+    out = torch.empty((len(slab), *size), dtype=torch.float32)
+    i, j, k = part.shape[1:]
+    out[:, :i, :j, :k] = part
+    out[:, :i, :j, k:] = out[:, :i, :j, k - 1 : k]
+    out[:, :i, j:] = out[:, :i, j - 1 : j]
+    out[:, i:] = out[:, i - 1 : i]
+    return out
