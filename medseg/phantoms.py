@@ -24,7 +24,7 @@ from medseg.geometry import flip_lps_ras, reorient
 from medseg.volume import Metadata, Volume
 from medseg.windowing import window
 
-__all__ = ["LUNG", "TUMOUR", "make_phantom", "samples_folder", "write_samples"]
+__all__ = ["LUNG", "TUMOUR", "make_phantom", "make_retina", "samples_folder", "write_samples"]
 
 Field = NDArray[np.floating[Any]]
 Point = Sequence[float] | NDArray[np.float64]
@@ -33,6 +33,7 @@ LUNG, TUMOUR = 1, 2
 STUDY_SEED = 100
 CASES = 10
 SLICES = 6
+RETINAS = 6
 
 
 @dataclass
@@ -237,8 +238,38 @@ def _tumour(canvas: _Canvas, lungs: Field, heart: Field, lift: float, rng: np.ra
     return np.maximum(ball, lungs - 2)
 
 
+def make_retina(seed: int, size: int = 128) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """One synthetic retinal photograph, `(i, j, 3)`, and its vessels, `(i, j)` of 0 and 1; same seed, same bytes.
+
+    A bright disc on black with a brighter one where trees of dark vessels begin, thin ones hardly darker than the
+    ground, whose brightness varies as much.
+    """
+    rng = np.random.default_rng([seed, 0x726574])
+    i, j = np.mgrid[:size, :size].astype(np.float64)
+    middle = size / 2
+    start = np.array([middle + rng.choice([-1, 1]) * 0.25 * size, middle + rng.uniform(-5, 5)])
+    ground = 1 + 0.12 * _smooth((size, size), 10.0, rng) + 0.4 * np.exp(-np.hypot(i - start[0], j - start[1]) / 8)
+    vessels, depth = np.zeros((size, size), dtype=bool), np.zeros((size, size))
+    branches = [(start, angle, 2.6) for angle in rng.uniform(0, 2 * np.pi) + np.arange(4) * np.pi / 2]
+    while branches:
+        point, angle, radius = branches.pop()
+        for _ in range(int(rng.uniform(20, 40))):
+            far = np.hypot(i - point[0], j - point[1])
+            vessels |= far < max(radius, 0.9)
+            depth = np.maximum(depth, np.clip(radius + 0.7 - far, 0, 1) * (0.12 + 0.1 * radius))
+            angle += rng.normal(0, 0.09)
+            point = point + 0.9 * np.array([np.cos(angle), np.sin(angle)])
+        if radius > 0.8:
+            branches += [(point, angle + turn * rng.uniform(0.3, 0.7), radius * 0.75) for turn in (-1, 1)]
+    view = np.hypot(i - middle, j - middle) < 0.46 * size
+    light = np.where(view, ground * (1 - depth), 0)[..., None] * [165.0, 85.0, 40.0]
+    # A few grey levels only: noise in full would make the files large.
+    picture = 4 * np.round(np.clip(light + 3 * rng.standard_normal((size, size, 1)) * view[..., None], 0, 250) / 4)
+    return picture.astype(np.uint8), (vessels & view).astype(np.uint8)
+
+
 def samples_folder() -> Path:
-    """The folder of samples that comes with medseg: `chest/`, `study/`, `study_reference/`, `slice/`.
+    """The folder of samples that comes with medseg: `chest/`, `study/`, `study_reference/`, `slice/`, `retina/`.
 
     Raises:
         ReadError: if this installation came without them.
@@ -257,7 +288,16 @@ def write_samples(folder: Path) -> None:
     """
     from PIL import Image
 
-    for part in ("chest/images", "chest/labels", "study", "study_reference", "slice/images", "slice/masks"):
+    for part in (
+        "chest/images",
+        "chest/labels",
+        "study",
+        "study_reference",
+        "slice/images",
+        "slice/masks",
+        "retina/images",
+        "retina/labels",
+    ):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for seed in range(1, CASES + 1):
         image, labels = make_phantom(seed)
@@ -266,6 +306,10 @@ def write_samples(folder: Path) -> None:
         target = "LPS" if seed % 2 else "RAS"
         _write_nifti(reorient(image, target), folder / "chest" / "images" / f"{name}.nii.gz")
         _write_nifti(reorient(labels, target), folder / "chest" / "labels" / f"{name}.nii.gz")
+        if seed <= RETINAS:
+            picture, vessels = make_retina(seed)
+            Image.fromarray(picture.transpose(1, 0, 2)).save(folder / f"retina/images/{name}.png", optimize=True)
+            Image.fromarray(vessels.T).save(folder / f"retina/labels/{name}.png", optimize=True)
         if seed <= SLICES:
             sizes = (labels.array == TUMOUR).sum(axis=(0, 1))
             k = int(sizes.argmax())
