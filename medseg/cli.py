@@ -156,10 +156,19 @@ def predict(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     save_probabilities: Annotated[bool, typer.Option("--save-probabilities", help="Also write float16 .npz.")] = False,
     crf: Annotated[bool, typer.Option("--crf", help="Sharpen masks by a dense CRF (3D: where fitted).")] = False,
+    register: Annotated[
+        bool, typer.Option("--register", help="Register the channels of a case rigidly; flags it for review.")
+    ] = False,
     anonymize: Annotated[
         bool,
         typer.Option("--anonymize", help="Remove the patient from DICOM outputs (PS3.15 Basic Profile); see README."),
     ] = False,
+    engine: Annotated[
+        str, typer.Option("--engine", help="local, or ray: the machines of a Ray cluster (pip install medseg[ray]).")
+    ] = "local",
+    time_limit: Annotated[
+        float | None, typer.Option("--time-limit", help="Minutes before a case is given up as failed.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be done.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also redo what is done.")] = False,
     as_json: AsJson = False,
@@ -176,6 +185,9 @@ def predict(
         save_probabilities=save_probabilities,
         anonymize=anonymize,
         crf=crf,
+        register=register,
+        engine=engine,
+        time_limit=time_limit,
         dry_run=dry_run,
         overwrite=overwrite,
     )

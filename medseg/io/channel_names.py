@@ -13,7 +13,7 @@ __all__ = ["kind_of_name", "modality_of_kind", "split_name"]
 _T1 = r"\b(t1(?!\d)|mp ?rage|spgr|bravo)"
 # The first that matches counts. T1 after contrast: T1c, T1ce, T1Gd, T1wCE, T1 post, T1 +C, T1 KM.
 _KINDS = (
-    ("subtraction", r"\bsub(traction)?\b"),
+    ("subtraction", r"\bsubtract\w*|\bt[12].* sub$"),
     ("perfusion", r"\b(perf\w*|dsc|dce|pwi|cbv|cbf|mtt|ttp)\b"),
     ("map", r"\bt[12] ?map"),
     ("adc", r"\badc\b"),
@@ -28,7 +28,7 @@ _KINDS = (
     ("mr", r"\bmri?\b"),
 )
 _ENHANCED = (
-    r"\bt1w?( ?(ce|gd|km)|c| c)\b|\bt1w? ?post|\b(post|postcontrast|contrast|gd|gad\w*|km|ce|enhanced)\b"
+    r"\bt1w?( ?(ce|gd|km)\b|c\b| c$)|\bt1w? ?post|\b(post|postcontrast|contrast|gd|gad\w*|km|ce|enhanced)\b"
     r"|\+ ?(c|gd|km)\b|\bc ?\+"
 )
 _PLAIN = r"\b(pre|precontrast|without|w o|non|no|noncontrast|native?|unenhanced|plain)\b"

@@ -14,7 +14,9 @@ from medseg.inference.studies.registration import register_rigid
 from medseg.io.sources import Source, read_source
 from medseg.volume import Finding, Volume
 
-__all__ = ["read_case"]
+__all__ = ["CHANNEL_KINDS", "read_case"]
+
+CHANNEL_KINDS = frozenset({"channel_registered", "channel_partly_missing", "channel_dates_differ"})
 
 # A study may run past midnight; beyond that the patient lay down again, and something may have grown.
 LARGEST_DAYS = 1

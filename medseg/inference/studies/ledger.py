@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from medseg.errors import ReadError
+from medseg.inference.studies.locks import exclusive
 from medseg.io.atomic import write_error
 
 __all__ = ["Ledger", "LedgerRow", "State", "hash_file"]
@@ -33,6 +36,9 @@ class LedgerRow:
         output_hash: SHA-256 of the mask's file; '' if there is none.
         seconds: from reading to the written mask.
         error: one line, '' if all went well.
+        findings: what was noticed on the way, a sentence each; some ask for review.
+        measurements: a record per label, the rows of `measurements.csv`.
+        network_engine: how the network was run, chosen once for an output folder.
         versions: of medseg and torch, and the device.
     """
 
@@ -46,15 +52,27 @@ class LedgerRow:
     output_hash: str = ""
     seconds: float = 0.0
     error: str = ""
+    findings: list[str] = field(default_factory=list)
+    measurements: list[dict[str, Any]] = field(default_factory=list)
+    network_engine: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    def finishes(self, input_hash: str, model_hash: str, options: dict[str, Any], output: Path) -> bool:
+        """Whether the case was done from this input by this model with these options, and its mask is untouched."""
+        return (
+            self.state in FINISHED
+            and (self.input_hash, self.model_hash, self.options) == (input_hash, model_hash, options)
+            and output.is_file()
+            and hash_file(output) == self.output_hash
+        )
+
 
 class Ledger:
-    """The ledger of an output folder.
+    """The ledger of an output folder. Several threads and several runs may add to it.
 
     Args:
-        path: `ledger.jsonl`; need not exist. Lines that a kill cut short are passed over.
+        path: `ledger.jsonl`; need not exist. A line that a kill cut short is passed over, and removed before the next.
 
     Raises:
         ReadError: if the file exists and cannot be read.
@@ -63,31 +81,40 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._latest: dict[str, LedgerRow] = {}
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        except OSError as error:
-            raise ReadError(f"{path}: the ledger cannot be read ({error.strerror})") from None
-        # A line cut short by a kill has no newline; the next one must not be glued to it.
-        self._needs_newline = bool(text) and not text.endswith("\n")
-        for line in text.splitlines():
-            row = _parse(line)
-            if row is not None:
-                self._latest[row.case] = row
+        self._seen = 0
+        self._guard = threading.Lock()
+        self.refresh()
 
-    def finished(self, case: str, input_hash: str, model_hash: str, options: dict[str, Any], output: Path) -> bool:
-        """Whether the case was done from this input by this model with these options, and its mask is untouched."""
-        row = self._latest.get(case)
-        return (
-            row is not None
-            and row.state in FINISHED
-            and (row.input_hash, row.model_hash, row.options) == (input_hash, model_hash, options)
-            and output.is_file()
-            and hash_file(output) == row.output_hash
-        )
+    def refresh(self) -> None:
+        """Read what other runs have added meanwhile.
+
+        Raises:
+            ReadError: if the file exists and cannot be read.
+        """
+        with self._guard:
+            try:
+                with self.path.open("rb") as file:
+                    file.seek(self._seen)
+                    added = file.read()
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                raise ReadError(f"{self.path}: the ledger cannot be read ({error.strerror})") from None
+            whole = added[: added.rfind(b"\n") + 1]
+            self._seen += len(whole)
+            for line in whole.decode("utf-8", errors="replace").splitlines():
+                row = _parse(line)
+                if row is not None:
+                    self._latest[row.case] = row
 
     def latest(self, case: str) -> LedgerRow | None:
         """The last row of a case."""
         return self._latest.get(case)
+
+    @property
+    def rows(self) -> tuple[LedgerRow, ...]:
+        """The last row of every case, by name."""
+        return tuple(row for _, row in sorted(self._latest.items()))
 
     def append(self, row: LedgerRow) -> None:
         """Add a row and see it onto the disk.
@@ -95,18 +122,37 @@ class Ledger:
         Raises:
             WriteError: disk full, no permission.
         """
-        line = json.dumps(asdict(row), ensure_ascii=False) + "\n"
+        line = (json.dumps(asdict(row), ensure_ascii=False) + "\n").encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n" + line if self._needs_newline else line)
-                file.flush()
-                os.fsync(file.fileno())
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                with exclusive(descriptor):
+                    _drop_torn_line(descriptor)
+                    if os.write(descriptor, line) < len(line):
+                        raise OSError(errno.ENOSPC, "the line was cut short")
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
-            self._needs_newline = True
             raise write_error(self.path, error) from error
-        self._needs_newline = False
-        self._latest[row.case] = row
+        self.refresh()
+
+
+def _drop_torn_line(descriptor: int) -> None:
+    """Remove what a run that died while writing left behind the last whole line."""
+    size = os.fstat(descriptor).st_size
+    if not size or os.pread(descriptor, 1, size - 1) == b"\n":
+        return
+    end = size
+    while end:
+        start = max(0, end - 65536)
+        found = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if found >= 0:
+            os.ftruncate(descriptor, start + found + 1)
+            return
+        end = start
+    os.ftruncate(descriptor, 0)
 
 
 def hash_file(path: Path) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from medseg.errors import MedsegError, PartialFailure
@@ -21,7 +22,9 @@ class StudiesResult:
         rows: what was done or failed in this call, in order.
         skipped: cases that were done before.
         planned: cases that would be done (dry run).
+        reasons: of planned cases: which series or files would be used and why, or why the case would be refused.
         errors: one per failed row, in order.
+        locked: cases that another run is working on; they are left to it.
     """
 
     out: Path
@@ -29,6 +32,8 @@ class StudiesResult:
     skipped: tuple[str, ...] = ()
     planned: tuple[str, ...] = ()
     errors: tuple[MedsegError, ...] = ()
+    locked: tuple[str, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[LedgerRow, ...]:
@@ -44,6 +49,7 @@ class StudiesResult:
     def counts(self) -> dict[str, int]:
         """Cases by what became of them."""
         states = [row.state for row in self.rows] + ["skipped"] * len(self.skipped) + ["planned"] * len(self.planned)
+        states += ["left_to_another_run"] * len(self.locked)
         return {state: states.count(state) for state in dict.fromkeys(states)}
 
     @property
@@ -83,7 +89,11 @@ class StudiesResult:
         """A few lines for a person."""
         lines = [f"{row.case}: {row.error}" for row in self.failed]
         lines += [f"{row.case}: nothing found, the mask is empty" for row in self.rows if row.state == "done_empty"]
-        lines += [f"would do {case}" for case in self.planned]
+        lines += [
+            f"{row.case}: needs review: {'; '.join(row.findings)}" for row in self.rows if row.state == "needs_review"
+        ]
+        lines += [f"{case}: another run is working on it" for case in self.locked]
+        lines += [f"would do {case}" + (f": {why}" if (why := self.reasons.get(case)) else "") for case in self.planned]
         counts = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in self.counts.items())
         return "\n".join([*lines, f"{counts or 'nothing to do'}; masks and ledger.jsonl are in {self.out}"])
 
@@ -96,5 +106,7 @@ class StudiesResult:
             "cases": [asdict(row) for row in self.rows],
             "skipped": list(self.skipped),
             "planned": list(self.planned),
+            "reasons": {case: self.reasons[case] for case in self.planned if self.reasons.get(case)},
+            "locked": list(self.locked),
         }
         return json.dumps(values, indent=2, ensure_ascii=False)

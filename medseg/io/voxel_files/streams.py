@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import ReadError
 
-__all__ = ["Encoding", "VoxelBlock", "check_promise", "is_gzip", "read_block", "read_start"]
+__all__ = ["Encoding", "VoxelBlock", "check_promise", "free_memory", "is_gzip", "read_block", "read_start"]
 
 Encoding = Literal["raw", "gzip", "zlib", "bzip2", "text"]
 # Deflate gives at most 1032 bytes for one (RFC 1951: 258 bytes for 2 bits); a small file still has its headers.
@@ -99,7 +99,7 @@ def check_promise(path: Path, promised: int, encoding: Encoding = "raw", before:
             f"{path} is cut short: its header promises {promised} bytes of voxels, more than {there} compressed bytes "
             "can hold; copy or download it again"
         )
-    free = _free_memory()
+    free = free_memory()
     if free is not None and promised > free:
         raise ReadError(
             f"{path} promises {promised / 1e9:.1f} GB of voxels, {free / 1e9:.1f} GB of memory are free; crop it or "
@@ -239,7 +239,7 @@ class _Inflated(io.RawIOBase):
         return 0
 
 
-def _free_memory() -> int | None:
+def free_memory() -> int | None:
     """Bytes that can still be allocated, as far as the system says so."""
     limits: list[int] = []
     with contextlib.suppress(OSError, ValueError, IndexError):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from medseg.geometry import reorient
 from medseg.inference import PredictOptions, load_model, predict_studies
 from medseg.inference.studies import outputs
 from medseg.inference.studies.ledger import FINISHED, Ledger, LedgerRow
+from medseg.inference.studies.locks import FOLDER, Locks
 from medseg.preparation.plan import ChannelPlan
 from medseg.volume import Volume
 
@@ -47,6 +50,7 @@ def test_a_folder_of_cases_becomes_masks_labels_and_a_ledger(threshold_bundle, f
         "cid.nii.gz",
         "labels.json",
         "ledger.jsonl",
+        "measurements.csv",
     ]
     image, mask = medseg.read(folder / "ben.nii.gz"), medseg.read(out / "ben.nii.gz")
     assert mask.same_geometry(image)
@@ -160,11 +164,11 @@ def test_an_interruption_leaves_no_half_file(threshold_bundle, folder, tmp_path,
     def stop(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("medseg.inference.studies.run.hash_file", stop)
+    monkeypatch.setattr("medseg.inference.studies.chain.hash_file", stop)
     with pytest.raises(KeyboardInterrupt):
         predict_studies(threshold_bundle(), [folder], out)
     # The first mask is whole, but not in the ledger: it is made again.
-    assert sorted(f.name for f in out.iterdir()) == ["ann.nii.gz", "labels.json"]
+    assert sorted(f.name for f in out.iterdir()) == ["ann.nii.gz", "labels.json", "measurements.csv"]
 
 
 def test_photographs_become_png_with_label_values(threshold_bundle, tmp_path):
@@ -271,3 +275,48 @@ def test_a_real_ct_from_dicom_gives_the_mask_of_its_nrrd_twin(threshold_bundle, 
     moved = reorient(from_dicom, from_nrrd.orientation)
     assert np.abs(moved.affine - from_nrrd.affine).max() < 1e-3
     assert np.array_equal(moved.array, from_nrrd.array)
+
+
+def test_the_largest_case_comes_first_and_results_keep_the_order_of_names(threshold_bundle, tmp_path):
+    for name, size in (("a", 4), ("b", 9), ("c", 6)):
+        _write(tmp_path / "in" / f"{name}.nii.gz", shape=(size, size, size))
+    result = predict_studies(threshold_bundle(), [tmp_path / "in"], tmp_path / "out")
+    assert [row["case"] for row in _rows(tmp_path / "out")] == ["b", "c", "a"]
+    assert [row.case for row in result.rows] == ["a", "b", "c"]
+
+
+def test_a_case_beyond_its_time_limit_fails_and_the_rest_goes_on(threshold_bundle, folder, tmp_path, monkeypatch):
+    _write(folder / "ben.nii.gz", seed=5, shape=(30, 30, 30))
+    real = time.monotonic
+    slow = itertools.count()
+    monkeypatch.setattr("medseg.inference.studies.chain.time.monotonic", lambda: real() + 0.01 * next(slow))
+    result = predict_studies(threshold_bundle(), [folder], tmp_path / "out", PredictOptions(time_limit=0.1 / 60))
+    assert [(row.case, row.state) for row in result.rows if row.state == "failed"] == [("ben", "failed")]
+    assert "ben.nii.gz" in result.failed[0].error and "--time-limit" in result.failed[0].error
+    assert not (tmp_path / "out" / "ben.nii.gz").exists() and result.exit_code == 4
+    with pytest.raises(ConfigError, match="time limit"):
+        PredictOptions(time_limit=0)
+
+
+def test_what_another_run_works_on_is_left_to_it(threshold_bundle, folder, tmp_path):
+    out = tmp_path / "out"
+    with Locks(out) as other:
+        assert other.take("ben")
+        result = predict_studies(threshold_bundle(), [folder], out)
+        assert result.locked == ("ben",) and [row.case for row in result.rows] == ["ann", "cid"]
+        assert "ben: another run is working on it" in result.text() and result.exit_code == 0
+        assert not (out / "ben.nii.gz").exists()
+    assert [row.case for row in predict_studies(threshold_bundle(), [folder], out).rows] == ["ben"]
+
+
+def test_half_written_files_of_dead_runs_are_cleared_unless_another_run_lives(threshold_bundle, folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    orphan = out / ".0123abcd-ann.nii.gz"
+    orphan.write_bytes(b"half")
+    (out / ".notes").write_text("mine")
+    with Locks(out):
+        predict_studies(threshold_bundle(), [folder], out)
+        assert orphan.exists()
+    predict_studies(threshold_bundle(), [folder], out)
+    assert not orphan.exists() and (out / ".notes").exists() and not (out / FOLDER).exists()

@@ -174,7 +174,7 @@ def test_a_header_that_promises_too_much_is_refused_before_memory_is_taken(tmp_p
 
 def test_more_than_the_memory_can_take_is_refused(tmp_path, monkeypatch):
     write(Volume(np.zeros((64, 64, 64), np.int16), np.eye(4)), tmp_path / "a.nii.gz")
-    monkeypatch.setattr(streams, "_free_memory", lambda: 500_000)
+    monkeypatch.setattr(streams, "free_memory", lambda: 500_000)
     with pytest.raises(ReadError, match="GB of memory are free"):
         read(tmp_path / "a.nii.gz")
 

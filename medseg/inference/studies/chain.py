@@ -1,0 +1,264 @@
+"""What happens to one case: read -> network -> findings -> mask -> files. The same in every engine.
+
+A `CaseWork` goes through three stages, which the local engine runs side by side for different cases.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import medseg
+from medseg.errors import MedsegError, ReadError, WriteError
+from medseg.inference.predictor import Model
+from medseg.inference.quality import check_case, needs_review
+from medseg.inference.studies.channels import CHANNEL_KINDS, read_case
+from medseg.inference.studies.ledger import LedgerRow, State, hash_file
+from medseg.inference.studies.memory import file_bytes
+from medseg.inference.studies.options import PredictOptions
+from medseg.inference.studies.outputs import FORMATS, algorithm_of, format_for, write_mask
+from medseg.inference.studies.selection import channel_names, select_series
+from medseg.io.atomic import atomic_path
+from medseg.io.sources import Source, input_hash
+from medseg.io.voxel_files.streams import free_memory
+from medseg.preparation.grid import GridMap
+from medseg.volume import Finding, Volume
+
+if TYPE_CHECKING:
+    from medseg.io.dicom.deidentify import Deidentifier
+
+__all__ = ["CaseChain", "CaseWork"]
+
+# What a damaged study or one that does not fit into memory can raise somewhere in a decoder or in the network.
+CASE_ERRORS = (
+    MedsegError,
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+)
+# What a reader noticed and a person should look at: the mask may be right, but the image is not as usual.
+REVIEW_KINDS = CHANNEL_KINDS | {"gantry_tilt", "localizer", "few_slices", "no_orientation", "sform_qform_differ"}
+
+
+@dataclass(slots=True)
+class CaseWork:
+    """One case on its way; each stage leaves its result here and drops what the next does not need."""
+
+    source: Source
+    input_hash: str = ""
+    volume: Volume | None = None
+    logits: tuple[torch.Tensor, GridMap] | None = None
+    findings: list[Finding] = field(default_factory=list)
+    row: LedgerRow | None = None
+    error: MedsegError | None = None
+    skipped: bool = False
+    locked: bool = False
+    seconds: float = 0.0
+
+
+class CaseChain:
+    """The stages of a case, and what all cases of a run share.
+
+    Args:
+        model: the model.
+        folder: the output folder.
+        options: see `PredictOptions`.
+        deidentifier: removes the patient from DICOM outputs; None leaves the patient in.
+    """
+
+    def __init__(
+        self, model: Model, folder: Path, options: PredictOptions, deidentifier: Deidentifier | None = None
+    ) -> None:
+        self.model = model
+        self.folder = folder
+        self.options = options
+        self.deidentifier = deidentifier
+        self.crf = model.crf_options() if options.crf else None
+        # All that changes a mask besides model and input; JSON types, so that they compare equal when read back.
+        self.settings: dict[str, Any] = {
+            "overlap": model.info.prediction.overlap if options.overlap is None else options.overlap,
+            "mirror_axes": list(model.mirror_axes(options.mirror)),
+            "save_probabilities": options.save_probabilities,
+            "format": options.format,
+            "anonymize": options.anonymize,
+            "crf": None if self.crf is None else asdict(self.crf),
+            "register": self.options.register,
+        }
+        self.versions = {"medseg": medseg.__version__, "torch": torch.__version__, "device": str(model.device)}
+
+    def output_of(self, source: Source) -> Path:
+        """Where the mask of a case goes."""
+        return self.folder / f"{source.case}{FORMATS[format_for(source, self.options.format)]}"
+
+    def probabilities_of(self, source: Source) -> Path:
+        """Where the probabilities of a case go."""
+        return self.folder / f"{source.case}.npz"
+
+    def hash(self, work: CaseWork) -> None:
+        """Take the hash of what will be read; an error is left in the work."""
+
+        def take() -> None:
+            _refuse_too_large(work.source)
+            work.input_hash = input_hash(work.source)
+
+        self._try(work, take)
+
+    def finished(self, work: CaseWork, latest: LedgerRow | None) -> bool:
+        """Whether the ledger's last row of the case says that it was done in the same way, and its files are there."""
+        if self.options.overwrite or latest is None or work.error is not None or work.source.error:
+            return False
+        if self.options.save_probabilities and not self.probabilities_of(work.source).is_file():
+            return False
+        output = self.output_of(work.source)
+        return latest.finishes(work.input_hash, self.model.model_hash, self.settings, output)
+
+    def read(self, work: CaseWork) -> None:
+        """First stage: the image."""
+
+        def take() -> None:
+            if work.source.error:
+                raise ReadError(work.source.error)
+            plan = self.model.info.plan
+            work.volume = read_case(
+                work.source, channel_names(plan), plan.reference_channel, register=self.options.register
+            )
+            work.findings += work.volume.findings
+
+        self._try(work, take)
+
+    def compute(self, work: CaseWork, progress: Callable[[int, int], None] | None = None) -> None:
+        """Second stage: the network. `progress` is called with (windows done, windows in all)."""
+        volume = work.volume
+        if volume is None:
+            return
+        started = time.monotonic() - work.seconds
+
+        def between_windows(done: int, total: int) -> None:
+            self._check_time(work, time.monotonic() - started)
+            if progress is not None:
+                progress(done, total)
+
+        def take() -> None:
+            work.logits = self.model.predict_logits(
+                volume,
+                mirror=self.options.mirror,
+                overlap=self.options.overlap,
+                crf=self.crf,
+                progress=between_windows,
+            )
+
+        self._try(work, take)
+
+    def finish(self, work: CaseWork) -> None:
+        """Third stage: mask and files; leaves the ledger's row in the work.
+
+        Raises:
+            WriteError: a full disk or a missing permission, which every case would meet.
+        """
+        row = LedgerRow(
+            case=work.source.case,
+            state="failed",
+            input_hash=work.input_hash,
+            series_uid=self._shown_uid(work.source),
+            series_reason=work.source.reason,
+            model_hash=self.model.model_hash,
+            options=self.settings,
+            versions=self.versions,
+        )
+
+        def take() -> None:
+            nonlocal row
+            if work.volume is not None and work.logits is not None:
+                state, output_hash = self._write(work, work.volume, *work.logits)
+                row = replace(row, state=state, output_hash=output_hash)
+
+        self._try(work, take)
+        work.volume = work.logits = None
+        work.row = replace(
+            row,
+            seconds=round(work.seconds, 3),
+            error=" ".join(str(work.error or "").split()),
+            findings=[finding.message for finding in work.findings],
+        )
+
+    def _write(self, work: CaseWork, volume: Volume, logits: torch.Tensor, grid: GridMap) -> tuple[State, str]:
+        source, output = work.source, self.output_of(work.source)
+        if self.options.save_probabilities:
+            self._save_probabilities(source, self.model.to_probabilities(logits, grid, volume))
+        mask = self.model.to_labels(logits, grid, volume)
+        work.findings += check_case(volume, mask, self.model.info)
+        kind = format_for(source, self.options.format)
+        algorithm = algorithm_of(self.model.scheme, medseg.__version__, self.model.model_hash, self.settings)
+        work.findings += write_mask(mask, output, kind, self.model.scheme, source, algorithm, self.deidentifier)
+        if needs_review(work.findings) or any(finding.kind in REVIEW_KINDS for finding in work.findings):
+            return "needs_review", hash_file(output)
+        return ("done" if mask.array.any() else "done_empty"), hash_file(output)
+
+    def _save_probabilities(self, source: Source, probabilities: Volume) -> None:
+        names = np.array(self.model.scheme.names)
+        with atomic_path(self.probabilities_of(source)) as temporary, temporary.open("wb") as file:
+            np.savez(file, probabilities=probabilities.array, labels=names)
+
+    def _shown_uid(self, source: Source) -> str:
+        uid, mark, number = source.series_uid.partition("#")
+        return source.series_uid if self.deidentifier is None else self.deidentifier.uid(uid) + mark + number
+
+    def choose(self, source: Source) -> Source:
+        """The source with the series of its study chosen that the model needs, or the reason why none can be."""
+        shown = str if self.deidentifier is None else self.deidentifier.uid
+        return select_series(source, self.model.info.plan, shown, asked=self.options.series is not None)
+
+    def _try(self, work: CaseWork, stage: Callable[[], None]) -> None:
+        """Run a stage unless one before has failed; a full disk ends the run, any other failure only this case."""
+        if work.error is not None:
+            return
+        started = time.monotonic()
+        try:
+            stage()
+        except CASE_ERRORS as raised:
+            # A full disk meets every case; a mask that its format cannot hold meets only this one.
+            if isinstance(raised, WriteError) and isinstance(raised.__cause__, OSError):
+                raise
+            work.error = _as_medseg(raised, work.source)
+            work.volume = work.logits = None
+        finally:
+            work.seconds += time.monotonic() - started
+
+    def _check_time(self, work: CaseWork, seconds: float) -> None:
+        limit = self.options.time_limit
+        if limit is not None and seconds > 60 * limit:
+            raise MedsegError(
+                f"{work.source.paths[0]} was given up after {seconds / 60:.1f} minutes, --time-limit is {limit:g}; "
+                "allow more, or use a faster machine",
+                kind="time_limit",
+            )
+
+
+def _refuse_too_large(source: Source) -> None:
+    # Hashing would take minutes before the reader sees that the voxels do not fit.
+    size, free = file_bytes(source), free_memory()
+    if free is not None and size > free:
+        raise ReadError(
+            f"{source.paths[0]} has {size / 1e9:.1f} GB, {free / 1e9:.1f} GB of memory are free; crop the image or use "
+            "a larger machine"
+        )
+
+
+def _as_medseg(error: BaseException, source: Source) -> MedsegError:
+    if isinstance(error, MedsegError):
+        return error
+    reason = (str(error).strip() or type(error).__name__).split("\n")[0][:200]
+    if isinstance(error, MemoryError) or "out of memory" in reason:
+        return MedsegError(f"{source.paths[0]}: not enough memory for this case ({reason}); close other programs")
+    return ReadError(f"{source.paths[0]}: {type(error).__name__}: {reason}")

@@ -1,0 +1,47 @@
+"""The cases of a run: found among what the user gave, each with an output of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medseg.errors import DatasetError, MedsegError, ReadError
+from medseg.io.formats import stem_of
+from medseg.io.sources import Source, find_studies
+
+__all__ = ["find_cases"]
+
+
+def find_cases(places: Sequence[Path], series: str | None, out: Path, channels: Sequence[str] = ()) -> list[Source]:
+    """All cases; where several places were given, one without a readable image is a failed case, not the end.
+
+    `channels`: names of the model's channels, see `find_studies`.
+
+    Raises:
+        ReadError: nothing found, or a case name that leads out of `out`.
+        DatasetError: two cases of one name.
+    """
+    found: list[Source] = []
+    for place in places:
+        try:
+            found += find_studies(place, series, channels)
+        except MedsegError as error:
+            if len(places) == 1 or not place.exists():
+                raise
+            found.append(Source(stem_of(place), (place,), error=str(error)))
+    if not found:
+        raise ReadError("nothing to predict: give a file, a DICOM folder, a folder of studies or a zip")
+    _check_names(found, out)
+    return found
+
+
+def _check_names(sources: Sequence[Source], out: Path) -> None:
+    seen: dict[str, Source] = {}
+    for source in sources:
+        if Path(source.case).is_absolute() or ".." in Path(source.case).parts:
+            raise ReadError(f"case name {source.case!r} would lead out of {out}; rename the folder or file")
+        twin = seen.setdefault(source.case.lower(), source)
+        if twin is not source:
+            raise DatasetError(
+                f"{twin.paths[0]} and {source.paths[0]} would both become {source.case}; give them one by one"
+            )

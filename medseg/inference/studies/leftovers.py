@@ -1,0 +1,24 @@
+"""Temporary files of runs that were killed."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+
+from medseg.inference.studies.locks import Locks
+
+__all__ = ["clear_leftovers"]
+
+# As `medseg.io.atomic.atomic_path` names them.
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.+")
+
+
+def clear_leftovers(folder: Path, locks: Locks) -> None:
+    """Remove what dead runs left half-written in an output folder, unless another run is alive there."""
+    # Listed first: what a run that starts now is writing is then not among them.
+    found = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name) and path.is_file()]
+    if locks.alone():
+        for path in found:
+            with contextlib.suppress(OSError):
+                path.unlink()
