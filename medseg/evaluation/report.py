@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from medseg.errors import MedsegError
 from medseg.evaluation.definitions import TITLES
 from medseg.evaluation.pairs import Pair
-from medseg.evaluation.scoring import CaseScores, read_pair
-from medseg.evaluation.summary import case_dice, column
-from medseg.io.cases import read_image
+from medseg.evaluation.pictures import GALLERY_KEY, Cases, agreement, distributions, examples, gallery
+from medseg.evaluation.scoring import CaseScores
+from medseg.evaluation.summary import column
 from medseg.labels import LabelScheme
 from medseg.metrics.empty import DISTANCES
-from medseg.reports.figures import distribution_png, label_colours, overlay_png
-from medseg.reports.html import Cell, Picture, Report, Table, write_report
-from medseg.reports.slices import pick_slice
-from medseg.volume import Volume
+from medseg.reports.figures import label_colours
+from medseg.reports.html import Cell, Report, Table, write_report
 
 __all__ = ["write_evaluation_report"]
 
@@ -56,7 +53,8 @@ def write_evaluation_report(
         WriteError: if the file cannot be written.
     """
     labels = list(summary["labels"])
-    overlays, problems = _overlays(pairs, scores, labels, scheme, threshold, resample)
+    cases = Cases(pairs, scores, labels, scheme, threshold, resample)
+    shown, problems = examples(cases)
     interval = summary["interval"]
     notes = [f["message"] for f in summary["findings"]] + problems + ([interval["note"]] if interval["note"] else [])
     write_report(
@@ -68,9 +66,12 @@ def write_evaluation_report(
             headline=_headline(summary),
             notes=tuple(notes),
             absent=_absent_table(summary),
-            overlays=overlays,
+            overlays=shown,
             key=label_colours(labels),
-            distributions=_distributions(scores, labels),
+            distributions=distributions(cases),
+            agreement=agreement(cases),
+            gallery=gallery(cases),
+            gallery_key=GALLERY_KEY,
             cases=_case_table(scores),
             definitions={TITLES.get(n, n).split(" (")[0]: text for n, text in summary["definitions"].items()},
             method=summary["method"],
@@ -166,74 +167,3 @@ def _number(value: float, metric: str) -> str:
     if math.isinf(value):
         return "∞"
     return f"{value:.2f}" if metric.removesuffix("_px") in DISTANCES else f"{value:.3f}"
-
-
-def _distributions(scores: Sequence[CaseScores], labels: Sequence[str]) -> tuple[Picture, ...]:
-    values = {
-        label: [c.labels[label].overlap.dice for c in scores if c.labels[label].overlap.in_ref] for label in labels
-    }
-    if max((len(v) for v in values.values()), default=0) < 2:
-        return ()
-    spread = "; ".join(f"{label}: {min(v):.3f} to {max(v):.3f}" for label, v in values.items() if v)
-    caption = "Each dot is a case whose reference holds the label; the box shows median and quartiles."
-    return (Picture("Dice", caption, f"Dice per case and label. {spread}", distribution_png(values, "Dice", (0, 1))),)
-
-
-def _overlays(
-    pairs: Sequence[Pair],
-    scores: Sequence[CaseScores],
-    labels: Sequence[str],
-    scheme: LabelScheme | None,
-    threshold: float | None,
-    resample: bool,
-) -> tuple[tuple[Picture, ...], list[str]]:
-    values = dict(zip(scheme.names, scheme.values, strict=True)) if scheme else {n: (int(n),) for n in labels}
-    pictures, problems = [], []
-    for title, index in _chosen(scores):
-        pair, score = pairs[index], scores[index]
-        pred, ref = read_pair(pair, threshold, resample)
-        image, problem = _image(pair, ref)
-        if problem:
-            problems.append(problem)
-        by: Literal["area", "difference"] = "difference" if title.startswith("Worst") else "area"
-        shown = pick_slice(image, pred, ref, values, by, scheme.ignore if scheme else None)
-        mean = case_dice(score)
-        dice = "no label in the reference" if math.isnan(mean) else f"mean Dice {mean:.3f}"
-        why = ", where they differ most" if by == "difference" else ", where they cover most"
-        why = why if ref.dims == 3 else ""
-        convention = ", radiological convention (the patient's right is on the left)" if "R" in shown.marks else ""
-        under = "" if image is not None else " Masks only."
-        each = ", ".join(f"{n} {_number(s.overlap.dice, 'dice')}" for n, s in score.labels.items())
-        pictures.append(
-            Picture(
-                f"{title}: {pair.case}",
-                f"{dice}; {shown.place}{why}{convention}.{under}",
-                f"Contours of reference and prediction, case {pair.case}, {shown.place}. Dice: {each}.",
-                overlay_png(shown),
-            )
-        )
-    return tuple(pictures), problems
-
-
-def _chosen(scores: Sequence[CaseScores]) -> list[tuple[str, int]]:
-    """Best, median and worst case by mean Dice; fewer where there are fewer."""
-    ranked = sorted((case_dice(c), i) for i, c in enumerate(scores) if not math.isnan(case_dice(c)))
-    if not ranked:
-        return [("Case", 0)] if scores else []
-    if len(ranked) == 1:
-        return [("Worst and only case", ranked[0][1])] if len(scores) > 1 else [("Case", ranked[0][1])]
-    best, worst = ("Best", ranked[-1][1]), ("Worst", ranked[0][1])
-    return [best, worst] if len(ranked) == 2 else [best, ("Median", ranked[(len(ranked) - 1) // 2][1]), worst]
-
-
-def _image(pair: Pair, ref: Volume) -> tuple[Volume | None, str]:
-    """The case's image where it can be shown; a report must not fail for want of a background."""
-    if not pair.images:
-        return None, ""
-    try:
-        image = read_image(pair.images)
-    except MedsegError as error:
-        return None, f"the image of case {pair.case} is not shown: {error}"
-    if not image.same_geometry(ref, tolerance_mm=1e-2):
-        return None, f"the image of case {pair.case} is not shown: it does not lie on the reference's grid"
-    return image, ""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medseg.reports.slices import SlicePicture
 
-__all__ = ["distribution_png", "label_colours", "overlay_png"]
+__all__ = ["distribution_png", "figure_png", "label_colours", "overlay_png"]
 
 # Told apart by people with any colour vision (after Okabe and Ito), and bright enough for a dark image.
 _HUES = ("#4fc3f7", "#ffb300", "#66e08a", "#f48fb1", "#fff176", "#ff7043", "#b39ddb", "#a1887f")
@@ -74,7 +74,7 @@ def overlay_png(picture: SlicePicture) -> bytes:
             text = axes.text(*place, mark, transform=axes.transAxes, color="white", fontsize=11, weight="bold")
             text.set(horizontalalignment=horizontal, verticalalignment=vertical)
             text.set_bbox({"facecolor": "black", "alpha": 0.45, "edgecolor": "none", "pad": 1.5})
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _contour(axes: Any, mask: NDArray[np.bool_], colour: str, width: float, style: Any) -> None:
@@ -133,10 +133,11 @@ def distribution_png(values: Mapping[str, Sequence[float]], title: str, limits: 
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
     figure.tight_layout()
-    return _png(figure)
+    return figure_png(figure)
 
 
-def _png(figure: Any) -> bytes:
+def figure_png(figure: Any) -> bytes:
+    """A matplotlib figure as PNG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     # Without metadata the same scores give the same bytes.
     figure.savefig(buffer, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})

@@ -35,32 +35,38 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A PNG with the words that go with it; `alt` says what it shows to those who cannot see it."""
+    """A PNG or WebP with the words that go with it; `alt` says what it shows to those who cannot see it."""
 
     title: str
     caption: str
     alt: str
-    png: bytes
+    content: bytes
 
     @property
     def source(self) -> str:
         """As a data URI."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+        kind = "webp" if self.content[8:12] == b"WEBP" else "png"
+        return f"data:image/{kind};base64," + base64.b64encode(self.content).decode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything a report says, in the order it is shown. Holds no patient names."""
+    """Everything a report says. Holds no patient names; `warning` is what nobody must overlook."""
 
     title: str
     subtitle: str
     facts: Mapping[str, str]
     headline: Table
+    warning: str = ""
     notes: tuple[str, ...] = ()
     absent: Table | None = None
     overlays: tuple[Picture, ...] = ()
     key: Mapping[str, tuple[str, str]] | None = None
     distributions: tuple[Picture, ...] = ()
+    agreement: tuple[Picture, ...] = ()
+    gallery: tuple[Picture, ...] = ()
+    gallery_key: Mapping[str, str] | None = None
+    tables: Mapping[str, tuple[Table, ...]] | None = None
     cases: Table | None = None
     definitions: Mapping[str, str] | None = None
     method: str = ""
