@@ -134,7 +134,7 @@ def _method(sitk: Any, voxels: int, spacing_mm: float) -> Any:
     method.SetShrinkFactorsPerLevel([shrink for shrink, _ in LEVELS])
     method.SetSmoothingSigmasPerLevel([sigma * spacing_mm for _, sigma in LEVELS])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
-    method.SetOptimizerAsRegularStepGradientDescent(STEP_MM, SMALLEST_STEP_MM, ITERATIONS, relaxationFactor=0.6)
+    method.SetOptimizerAsRegularStepGradientDescent(STEP_MM, SMALLEST_STEP_MM, ITERATIONS, relaxationFactor=0.8)
     method.SetOptimizerScalesFromPhysicalShift()
     return method
 
