@@ -7,6 +7,7 @@ result needs neither a weight map of the image's size nor a last division.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from itertools import product
 from math import ceil
@@ -18,6 +19,8 @@ from medseg.errors import CheckpointError, GeometryError
 from medseg.inference.tta import mirrored_logits
 
 __all__ = ["blend_weights", "sliding_window", "window_starts"]
+
+log = logging.getLogger(__name__)
 
 
 def window_starts(length: int, patch: int, overlap: float) -> tuple[int, ...]:
@@ -76,7 +79,7 @@ def sliding_window(
         patch_size: window size in voxels, 2 or 3 numbers.
         out_channels: K.
         overlap: least fraction of a window shared with its neighbour, in [0, 1).
-        batch_size: windows per forward pass.
+        batch_size: windows per forward pass; halved, with a warning, where memory runs out.
         mirror_axes: spatial axes of test-time mirroring; n axes cost 2**n passes.
         progress: called with (windows done, windows in all) after each batch.
         out: tensor to add to instead of new zeros; an ensemble sums its members into one tensor.
@@ -112,10 +115,19 @@ def sliding_window(
     device = _device_of(net, image.device)
     inside = tuple(slice(b, b + min(n, p)) for b, n, p in zip(before, shape, patch_size, strict=True))
 
-    for first in range(0, len(jobs), batch_size):
+    first = 0
+    while first < len(jobs):
         chunk = jobs[first : first + batch_size]
         windows = torch.stack([padded[layer][_box(starts, patch_size)] for layer, starts in chunk])
-        logits = mirrored_logits(net, windows.to(device, non_blocking=True), mirror_axes)
+        try:
+            logits = mirrored_logits(net, windows.to(device, non_blocking=True), mirror_axes)
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error) or len(chunk) == 1:
+                raise
+            batch_size = len(chunk) // 2
+            log.warning("not enough memory for %d windows at a time; going on with %d", len(chunk), batch_size)
+            continue
+        first += len(chunk)
         expected = (len(chunk), out_channels, *patch_size)
         if tuple(logits.shape) != expected:
             raise CheckpointError(f"the network answers with shape {tuple(logits.shape)}, expected {expected}")
@@ -128,8 +140,14 @@ def sliding_window(
             else:
                 target.addcmul_(part, _outer(weights, starts, inside).to(image.device), value=share)
         if progress is not None:
-            progress(min(first + batch_size, len(jobs)), len(jobs))
+            progress(first, len(jobs))
     return out
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # On a CPU torch raises a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def _box(starts: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:

@@ -157,3 +157,32 @@ def test_mirroring_across_left_and_right_is_off_for_paired_labels():
     assert allowed_mirror_axes(2, "SAL", paired) == (0, 1)
     assert allowed_mirror_axes(2, None, paired) == (1,)
     assert allowed_mirror_axes(3, "RAS", single) == (0, 1, 2)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory. Tried to allocate"), MemoryError()])
+def test_too_little_memory_for_a_batch_means_smaller_batches_and_a_warning(error, caplog):
+    seen = []
+
+    def net(batch):
+        if len(batch) > 2:
+            raise error
+        seen.append(len(batch))
+        return batch
+
+    image, steps = torch.randn(1, 20, 8, 8), []
+    logits = sliding_window(net, image, (8, 8, 8), 1, batch_size=4, progress=lambda *a: steps.append(a))
+    torch.testing.assert_close(logits, image, atol=2e-6, rtol=1e-5)
+    assert seen == [2, 2] and steps == [(2, 4), (4, 4)]
+    assert "going on with 2" in caplog.text
+
+
+def test_other_errors_and_single_windows_that_do_not_fit_are_raised():
+    def broken(batch):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    def huge(batch):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    for net, words in ((broken, "multiplied"), (huge, "allocate")):
+        with pytest.raises(RuntimeError, match=words):
+            sliding_window(net, torch.zeros(1, 8, 8, 8), (8, 8, 8), 1, batch_size=4)
