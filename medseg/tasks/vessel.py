@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from medseg.labels import LabelScheme
 from medseg.metrics.score import score_case
@@ -29,9 +31,10 @@ def score_vessels(case: TaskCase) -> TaskScores:
     """Retina: scores within the field of view. Everywhere: recall by calibre, length and diameters.
 
     `dice_fov`, `sensitivity_fov`, `specificity_fov`: 2D, over the pixels of the field of view, given or found in the
-    image (`field_of_view`). `nsd_1_voxel`: normalised surface Dice at one voxel, the largest spacing. `recall_*`: of
-    the reference's skeleton by local diameter (`recall_by_calibre`). `length_difference_*`,
-    `mean_diameter_difference_*`, `max_diameter_difference_*`: prediction minus reference (`measure_centreline`).
+    image (`field_of_view`). `auc`: 2D, area under the ROC curve of the probabilities, there too. `nsd_1_voxel`:
+    normalised surface Dice at one voxel, the largest spacing. `recall_*`: of the reference's skeleton by local diameter
+    (`recall_by_calibre`). `length_difference_*`, `mean_diameter_difference_*`, `max_diameter_difference_*`: prediction
+    minus reference (`measure_centreline`).
     Lengths are in mm, or in pixels where the spacing is not known, and their names say which.
     """
     unit, edges = ("mm", _EDGES_MM) if case.ref.spacing_known else ("px", _EDGES_PX)
@@ -43,6 +46,9 @@ def score_vessels(case: TaskCase) -> TaskScores:
     for label in case.scheme.names:
         pred, ref = case.masks(label)
         found = _within_fov(pred, ref, fov) if fov is not None else {}
+        probability = case.probability(label)
+        if probability is not None and case.ref.dims == 2:
+            found["auc"] = _auc(probability, ref, fov)
         scores = score_case(pred, ref, spacing, labels=(1,), metrics=("nsd",), tolerance_mm=max(spacing))
         found["nsd_1_voxel"] = scores[1]["nsd"]
         for part in recall_by_calibre(pred, ref, spacing, edges):
@@ -85,6 +91,15 @@ def _within_fov(pred: NDArray[np.bool_], ref: NDArray[np.bool_], fov: NDArray[np
         "sensitivity_fov": _ratio(hit, in_ref),
         "specificity_fov": _ratio(clean, outside),
     }
+
+
+def _auc(probability: NDArray[Any], ref: NDArray[np.bool_], fov: NDArray[np.bool_] | None) -> float:
+    """The chance that a vessel's pixel is more probable than another's, ties counting half (Mann and Whitney, 1947)."""
+    values, truth = (probability.ravel(), ref.ravel()) if fov is None else (probability[fov], ref[fov])
+    inside = int(np.count_nonzero(truth))
+    pairs = inside * (len(truth) - inside)
+    ranks = float(rankdata(values)[truth].sum())
+    return (ranks - inside * (inside + 1) / 2) / pairs if pairs else math.nan
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -48,6 +48,15 @@ def test_scores_within_the_field_of_view_by_hand() -> None:
     assert found["dice_fov"] == 6 / 8
 
 
+def test_the_area_under_the_curve_by_hand() -> None:
+    # Vessel 0.9 and 0.4, ground 0.5, 0.4 and, out of view, 1.0: of four pairs two are right and one is a tie.
+    ref = photograph(np.array([[1, 1, 0, 0, 0]], np.uint8))
+    probability = photograph(np.array([[0.9, 0.4, 0.5, 0.4, 1.0]]))
+    fov = np.array([[True, True, True, True, False]])
+    case = TaskCase(ref, ref, VESSEL, probabilities=probability, fov=fov)
+    assert get_task("vessel").score(case).values["vessel"]["auc"] == pytest.approx(2.5 / 4)
+
+
 def test_an_estimated_field_of_view_is_told() -> None:
     disc, picture = retina()
     mask = photograph(disc[:, :] & (np.arange(100) == 50))
