@@ -18,6 +18,7 @@ class Algorithm:
         version: version of the model or of the program that runs it.
         model_hash: hash of the model bundle (hex); another model makes another object.
         options: the options of the run that alter its result, as one string, '' for the defaults.
+        review: whether a person should look at this result; descriptions then begin with it.
 
     Example:
         >>> Algorithm("lung", "1.0", "9f2c").name
@@ -28,6 +29,17 @@ class Algorithm:
     version: str
     model_hash: str
     options: str = ""
+    review: bool = False
+
+    @property
+    def description(self) -> str:
+        """What lists of series show: 'Segmentation by lung', or 'NEEDS REVIEW: segmentation by lung'."""
+        return f"NEEDS REVIEW: segmentation by {self.name}" if self.review else f"Segmentation by {self.name}"
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What makes two results of the same input different objects, as texts to derive UIDs from."""
+        return (self.name, self.version, self.model_hash, self.options, *(("needs review",) if self.review else ()))
 
 
 def derived_uid(*parts: str) -> str:

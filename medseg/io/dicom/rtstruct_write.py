@@ -161,7 +161,7 @@ def _structure_set(
     number = str(header.get("SeriesNumber", ""))
     # Behind the source series in lists that are ordered by number.
     target.SeriesNumber = 2000 + (int(number) if number.isdigit() and len(number) < 7 else 0)
-    target.SeriesDescription = plain_text(f"Segmentation by {algorithm.name}")
+    target.SeriesDescription = plain_text(algorithm.description)
     target.OperatorsName = ""
     target.FrameOfReferenceUID = frame
     target.PositionReferenceIndicator = header.get("PositionReferenceIndicator") or ""
@@ -178,6 +178,7 @@ def _structure_set(
     )
     options = f", options {algorithm.options}" if algorithm.options else ""
     found = "" if any(regions) else "segmented, none found; "
+    found = f"NEEDS REVIEW: {found}" if algorithm.review else found
     description = f"{found}{kind} by {algorithm.name} {algorithm.version}{model}{options}"
     target.StructureSetDescription = re.sub(r"[\x00-\x1f\x7f]+", " ", description).strip()[:1024].strip()
     target.ReferencedFrameOfReferenceSequence = [_references(source, frame)]
@@ -218,7 +219,7 @@ def _seeds(
     return (
         "RTSTRUCT",
         *(f"{s.sop_instance_uid} {s.frame}" for s in source.slices),
-        *(algorithm.name, algorithm.version, algorithm.model_hash, algorithm.options),
+        *algorithm.identity,
         *(repr((scheme.names, scheme.values)), content.hexdigest()),
     )
 

@@ -58,7 +58,9 @@ def describe(scheme: LabelScheme, present: frozenset[int], algorithm: Algorithm,
         family=codes.DCM.ArtificialIntelligence,
         version=plain_text(algorithm.version),
         source=MANUFACTURER,
-        parameters={"model_hash": algorithm.model_hash} | ({"options": algorithm.options} if algorithm.options else {}),
+        parameters={"model_hash": algorithm.model_hash}
+        | ({"options": algorithm.options} if algorithm.options else {})
+        | ({"review": "needed"} if algorithm.review else {}),
     )
     result = []
     for n, (label, values, painted) in enumerate(zip(scheme.names, scheme.values, scheme.painted, strict=True)):

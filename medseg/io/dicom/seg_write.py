@@ -88,8 +88,12 @@ def write_dicom_seg(
         copy_patient_and_study(header, target)
         refer_to(source, target)
         _complete(target, header, source)
-        target.SeriesDescription = plain_text(f"Segmentation by {algorithm.name}")
-        target.ContentDescription = target.SeriesDescription if found else "segmented, none found"
+        target.SeriesDescription = plain_text(algorithm.description)
+        target.ContentDescription = (
+            target.SeriesDescription
+            if found
+            else plain_text(f"{'NEEDS REVIEW: ' * algorithm.review}segmented, none found")
+        )
         for item in (*target.DimensionOrganizationSequence, *target.DimensionIndexSequence):
             item.DimensionOrganizationUID = derived_uid("dimensions", *seeds)
         with atomic_path(path) as temporary:
@@ -121,7 +125,7 @@ def _seeds(
     return (
         "DICOM SEG",
         *(f"{s.sop_instance_uid} {s.frame}" for s in source.slices),
-        *(algorithm.name, algorithm.version, algorithm.model_hash, algorithm.options),
+        *algorithm.identity,
         *(encoding, repr((scheme.names, scheme.values)), hashlib.sha256(frames.data).hexdigest()),
     )
 
