@@ -163,12 +163,12 @@ def predict(
         bool,
         typer.Option("--anonymize", help="Remove the patient from DICOM outputs (PS3.15 Basic Profile); see README."),
     ] = False,
-    engine: Annotated[
-        str, typer.Option("--engine", help="local, or ray: the machines of a Ray cluster (pip install medseg[ray]).")
-    ] = "local",
     time_limit: Annotated[
         float | None, typer.Option("--time-limit", help="Minutes before a case is given up as failed.")
     ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview/--no-preview", help="A small picture of every mask in previews/.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be done.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also redo what is done.")] = False,
     as_json: AsJson = False,
@@ -186,8 +186,8 @@ def predict(
         anonymize=anonymize,
         crf=crf,
         register=register,
-        engine=engine,
         time_limit=time_limit,
+        preview=preview,
         dry_run=dry_run,
         overwrite=overwrite,
     )

@@ -44,7 +44,7 @@ def test_a_label_map_lies_on_the_images_own_grid_and_keeps_what_is_known(thresho
 
 def test_a_mask_is_post_processed_as_the_bundle_says(tmp_path):
     rules = PostprocessConfig(keep_components={"spot": 1})
-    info = make_info(make_plan(), "inference_nets:build_threshold", {"spot": 1})
+    info = make_info(make_plan(spacing_mm=None), "inference_nets:build_threshold", {"spot": 1})
     info = info.model_copy(update={"prediction": info.prediction.model_copy(update={"postprocess": rules})})
     array = np.zeros((6, 7, 8))
     array[1, 2, 3] = array[4, 4, 4:6] = 1.0

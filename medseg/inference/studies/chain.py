@@ -6,7 +6,7 @@ A `CaseWork` goes through three stages, which the local engine runs side by side
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,16 @@ from medseg.inference.predictor import Model
 from medseg.inference.quality import check_case, needs_review
 from medseg.inference.studies.channels import CHANNEL_KINDS, read_case
 from medseg.inference.studies.ledger import LedgerRow, State, hash_file
+from medseg.inference.studies.measurements import Measurement, measure
 from medseg.inference.studies.memory import file_bytes
 from medseg.inference.studies.options import PredictOptions
-from medseg.inference.studies.outputs import FORMATS, algorithm_of, format_for, write_mask
+from medseg.inference.studies.outputs import FORMATS, PREVIEWS, algorithm_of, format_for, write_mask
 from medseg.inference.studies.selection import channel_names, select_series
 from medseg.io.atomic import atomic_path
 from medseg.io.sources import Source, input_hash
 from medseg.io.voxel_files.streams import free_memory
 from medseg.preparation.grid import GridMap
+from medseg.reports.preview import preview_png
 from medseg.volume import Finding, Volume
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ class CaseWork:
     volume: Volume | None = None
     logits: tuple[torch.Tensor, GridMap] | None = None
     findings: list[Finding] = field(default_factory=list)
+    measurements: tuple[Measurement, ...] = ()
     row: LedgerRow | None = None
     error: MedsegError | None = None
     skipped: bool = False
@@ -190,6 +193,7 @@ class CaseChain:
             seconds=round(work.seconds, 3),
             error=" ".join(str(work.error or "").split()),
             findings=[finding.message for finding in work.findings],
+            measurements=[asdict(each) for each in work.measurements],
         )
 
     def _write(self, work: CaseWork, volume: Volume, logits: torch.Tensor, grid: GridMap) -> tuple[State, str]:
@@ -199,9 +203,14 @@ class CaseChain:
         mask = self.model.to_labels(logits, grid, volume)
         work.findings += check_case(volume, mask, self.model.info)
         kind = format_for(source, self.options.format)
-        algorithm = algorithm_of(self.model.scheme, medseg.__version__, self.model.model_hash, self.settings)
+        made_by = algorithm_of(self.model.scheme, medseg.__version__, self.model.model_hash, self.settings)
+        algorithm = replace(made_by, review=_asks_for_review(work.findings))
         work.findings += write_mask(mask, output, kind, self.model.scheme, source, algorithm, self.deidentifier)
-        if needs_review(work.findings) or any(finding.kind in REVIEW_KINDS for finding in work.findings):
+        work.measurements = measure(mask, self.model.scheme, volume)
+        if self.options.preview:
+            with atomic_path(self.folder / PREVIEWS / f"{source.case}.png") as temporary:
+                temporary.write_bytes(preview_png(volume, mask, self.model.scheme))
+        if _asks_for_review(work.findings):
             return "needs_review", hash_file(output)
         return ("done" if mask.array.any() else "done_empty"), hash_file(output)
 
@@ -243,6 +252,10 @@ class CaseChain:
                 "allow more, or use a faster machine",
                 kind="time_limit",
             )
+
+
+def _asks_for_review(findings: Sequence[Finding]) -> bool:
+    return needs_review(findings) or any(finding.kind in REVIEW_KINDS for finding in findings)
 
 
 def _refuse_too_large(source: Source) -> None:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from medseg.inference.studies.locks import Locks
+from medseg.inference.studies.outputs import PREVIEWS
 
 __all__ = ["clear_leftovers"]
 
@@ -17,7 +18,8 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.+")
 def clear_leftovers(folder: Path, locks: Locks) -> None:
     """Remove what dead runs left half-written in an output folder, unless another run is alive there."""
     # Listed first: what a run that starts now is writing is then not among them.
-    found = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name) and path.is_file()]
+    inside = [*folder.iterdir(), *(folder / PREVIEWS).glob("*")]
+    found = [path for path in inside if _TEMPORARY.fullmatch(path.name) and path.is_file()]
     if locks.alone():
         for path in found:
             with contextlib.suppress(OSError):

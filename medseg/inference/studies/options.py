@@ -9,8 +9,6 @@ from medseg.inference.studies.outputs import check_format
 
 __all__ = ["PredictOptions"]
 
-ENGINES = ("local", "ray")
-
 
 @dataclass(frozen=True, slots=True)
 class PredictOptions:
@@ -27,13 +25,13 @@ class PredictOptions:
         mirror: test-time mirroring; None: as the bundle permits.
         overlap: least overlap of windows, [0, 1); None: the bundle's.
         crf: sharpen the masks by a dense CRF (2D images, or volumes where the bundle holds fitted options).
-        engine: 'local', or 'ray' for the machines of a Ray cluster (extra `medseg[ray]`).
         time_limit: minutes a case may take before it is given up as failed; None: as long as it takes.
         register: bring the channels of a case together by a rigid registration; such cases are to be reviewed.
+        preview: also write `previews/<case>.png`, the mask outlined on the slice where it covers most.
         anonymize: remove the patient from DICOM outputs (PS3.15 Basic Profile) and replace UIDs in the ledger.
 
     Raises:
-        ConfigError: for an unknown format or engine, an impossible overlap or time limit.
+        ConfigError: for an unknown format, an impossible overlap or time limit.
     """
 
     format: str | None = None
@@ -47,14 +45,12 @@ class PredictOptions:
     anonymize: bool = False
     crf: bool = False
     register: bool = False
-    engine: str = "local"
     time_limit: float | None = None
+    preview: bool = True
 
     def __post_init__(self) -> None:
         check_format(self.format)
         if self.overlap is not None and not 0 <= self.overlap < 1:
             raise ConfigError(f"overlap is {self.overlap}; expected a fraction from 0 to below 1")
-        if self.engine not in ENGINES:
-            raise ConfigError(f"engine {self.engine!r} is not known; choose one of {', '.join(ENGINES)}")
         if self.time_limit is not None and not self.time_limit > 0:
             raise ConfigError(f"time limit is {self.time_limit} minutes; expected more than 0")

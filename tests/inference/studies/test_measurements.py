@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import medseg
+from medseg.inference import PredictOptions, load_model, predict_studies
 from medseg.inference.studies.measurements import measure, measurements_csv
 from medseg.labels import LabelScheme
 from medseg.volume import Metadata, Volume
@@ -60,3 +63,22 @@ def test_the_table_has_a_line_per_case_and_label_sorted_by_case() -> None:
     assert lines[1].startswith("ann,lung,1,0.02,1,") and lines[1].endswith(",-700.0,0.0,HU,needs_review")
     assert [line.split(",")[0] for line in lines[1:]] == ["ann", "zoe", "zoe"]
     assert lines[3] == "zoe,tumour,0,0.0,0,,,,,HU,done"
+
+
+def test_a_run_leaves_a_table_and_a_picture_of_every_mask(unet_bundle: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("ann", "ben"):
+        volume = Volume(rng.normal(size=(9, 8, 7)).astype(np.float32), AFFINE)
+        medseg.write(volume, tmp_path / "in" / f"{name}.nii.gz")
+    result = predict_studies(unet_bundle, [tmp_path / "in"], tmp_path / "out", PredictOptions(device="cpu"))
+    assert not result.failed
+    lines = (tmp_path / "out" / "measurements.csv").read_text().splitlines()
+    masks = {name: medseg.read(tmp_path / "out" / f"{name}.nii.gz") for name in ("ann", "ben")}
+    scheme = load_model(unet_bundle, "cpu").scheme
+    assert len(lines) == 1 + 2 * len(scheme.names)
+    first = dict(zip(lines[0].split(","), lines[1].split(","), strict=True))
+    assert first["case"] == "ann" and int(first["voxels"]) == scheme.mask(masks["ann"].array, first["label"]).sum()
+    assert sorted(p.name for p in (tmp_path / "out" / "previews").iterdir()) == ["ann.png", "ben.png"]
+    without = PredictOptions(device="cpu", preview=False)
+    predict_studies(unet_bundle, [tmp_path / "in"], tmp_path / "bare", without)
+    assert not (tmp_path / "bare" / "previews").exists()
