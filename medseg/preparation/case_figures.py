@@ -109,7 +109,7 @@ def measure_case(image: Volume, labels: Volume, scheme: LabelScheme) -> CaseFigu
         mask = scheme.mask(native[few], name)
         voxels = int(mask.sum()) * math.prod(steps)
         # A lesion of a few voxels may fall between those that are looked at.
-        present.append(voxels > 0 or bool(scheme.mask(native, name).any()))
+        present.append(voxels > 0 or any(bool((native == v).any()) for v in scheme.values[number]))
         if voxels:
             figures += _of_label(number, mask, voxels, _faces(native, scheme, name), channels, grid, steps)
     return CaseFigures(tuple(figures), tuple(grid.picture(channel.sample) for channel in channels), tuple(present))
@@ -224,7 +224,7 @@ def _between(channels: list[_Channel]) -> Iterator[Figure]:
 
 def _faces(labels: NDArray[Any], scheme: LabelScheme, name: str) -> int:
     """Voxels of a label on the outer faces of the image."""
-    sides = (np.take(labels, end, axis=axis) for axis in range(labels.ndim) for end in (0, -1))
+    sides = (labels[(slice(None),) * axis + (end,)] for axis in range(labels.ndim) for end in (0, -1))
     return sum(int(scheme.mask(side, name).sum()) for side in sides)
 
 
