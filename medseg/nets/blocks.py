@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from medseg.errors import ConfigError
+from medseg.nets.convolution3d import OneDnnConv3d, WideConv3d
 from medseg.nets.instance_norm import InstanceNorm
 
 __all__ = [
@@ -48,7 +49,7 @@ def conv(
     bias: bool = True,
 ) -> nn.Module:
     """A 2D or 3D convolution; `padding` None keeps the size (odd kernels), or ceil(size / stride) with a stride."""
-    kind = nn.Conv2d if dims == 2 else nn.Conv3d if kernel <= 3 else _WideConv3d
+    kind = nn.Conv2d if dims == 2 else OneDnnConv3d if kernel <= 3 else WideConv3d
     rates = _per_axis(dilation, dims)
     pads = tuple(rate * (kernel // 2) if padding is None else padding for rate in rates)
     return kind(
@@ -61,19 +62,6 @@ def conv(
         groups=groups,
         bias=bias,
     )
-
-
-class _WideConv3d(nn.Conv3d):
-    """A 3D convolution that pads its input itself.
-
-    torch 2.13's backward pass of a padded 7x7x7 of stride 2 on 1 to 3 channels writes beyond its memory where the
-    first axis has 5 voxels (oneDNN, CPU).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        padded = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
-        return F.conv3d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 def max_pool(
