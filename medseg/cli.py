@@ -197,28 +197,66 @@ def predict(
     result.raise_for_failures()
 
 
-@app.command(epilog="Example: medseg evaluate masks/ references/ -o report/ --images images/")
+@app.command(
+    epilog="Examples: medseg evaluate masks/ references/ -o report/ --images images/   medseg evaluate masks/ "
+    "references/ -o report/ --task vessel --probabilities masks/ --fov fov/ --cases patients.csv"
+)
 def evaluate(
     predictions: Annotated[Path, typer.Argument(metavar="PRED", help="Folder of predicted masks, or one file.")],
     references: Annotated[Path, typer.Argument(metavar="REF", help="Folder of reference masks, or one file.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for cases.csv, summary.json and report.html.")],
+    task: Annotated[
+        str | None, typer.Option("--task", help="vessel, lung or tumor: its scores, measures, tables and baseline.")
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option("--labels", help="YAML with name: value (or the training config).")
     ] = None,
-    images: Annotated[Path | None, typer.Option("--images", help="Folder of images, for the overlays.")] = None,
-    cases: Annotated[
-        Path | None, typer.Option("--cases", help="CSV with case and group: intervals are then taken by patient.")
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of images, for the overlays and for tasks to measure in.")
     ] = None,
+    probabilities: Annotated[
+        Path | None, typer.Option("--probabilities", help="Folder of .npz (predict --save-probabilities), NIfTI, PNG.")
+    ] = None,
+    fov: Annotated[Path | None, typer.Option("--fov", help="Folder of masks of the pixels that count.")] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option("--cases", help="CSV: case, group (the patient, for intervals), further columns for subgroups."),
+    ] = None,
+    second_reference: Annotated[
+        Path | None, typer.Option("--second-reference", help="Another observer's masks, scored beside the model.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", help="Names with commas, e.g. dice,hd95,cldice; a wrong one lists all.")
+    ] = None,
+    tolerance_mm: Annotated[
+        float | None, typer.Option("--tolerance-mm", help="Of NSD; default: 2, or the task's.")
+    ] = None,
+    surface: Annotated[
+        Literal["voxel", "area"], typer.Option("--surface", help="Weight of surface elements: each 1, or their area.")
+    ] = "voxel",
+    hd95: Annotated[
+        Literal["max_directed", "pooled"], typer.Option("--hd95", help="Which 95th percentile HD95 is.")
+    ] = "max_directed",
+    assd: Annotated[
+        Literal["pooled", "mean"], typer.Option("--assd", help="Mean over both surfaces, or of the two means.")
+    ] = "pooled",
     label_threshold: Annotated[
         float | None, typer.Option("--label-threshold", help="0/255 or soft-edged masks: above it is the label.")
     ] = None,
     resample_prediction: Annotated[
         bool, typer.Option("--resample-prediction", help="Bring masks to the reference's grid.")
     ] = False,
+    missing: Annotated[
+        Literal["refuse", "empty"],
+        typer.Option("--missing", help="References without a mask: refuse, or score an empty one and exit with 4."),
+    ] = "refuse",
+    memory_gb: Annotated[
+        float | None, typer.Option("--memory-gb", help="For cases side by side; default: 60% of what is free.")
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Score masks against references: Dice, IoU, HD95, ASSD, NSD with intervals, and a report to look at."""
+    """Score masks against references: Dice, IoU, HD95, ASSD, NSD and more with intervals, and a report to look at."""
     from medseg.evaluation import evaluate as run_evaluation
     from medseg.progress import console_progress
 
@@ -226,15 +264,27 @@ def evaluate(
         result = run_evaluation(
             predictions,
             references,
-            out=out,
-            labels=labels,
-            images=images,
-            cases=cases,
-            label_threshold=label_threshold,
-            resample_prediction=resample_prediction,
+            task,
+            out,
+            labels,
+            images,
+            cases,
+            resample_prediction,
             progress=progress,
+            fov=fov,
+            probabilities=probabilities,
+            second_reference=second_reference,
+            missing=missing,
+            memory_gb=memory_gb,
+            label_threshold=label_threshold,
+            metrics=[m.strip() for m in metrics.split(",") if m.strip()] if metrics is not None else None,
+            tolerance_mm=tolerance_mm,
+            surface=surface,
+            hd95=hd95,
+            assd=assd,
         )
     typer.echo(result.to_json() if as_json else result.text())
+    result.raise_for_missing()
 
 
 @app.command(epilog="Example: medseg nets deeplabv3plus --backbone all --width 0.5")

@@ -2,82 +2,33 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medseg.errors import ConfigError
-from medseg.evaluation.definitions import TITLES, definitions, method_text, versions
+from medseg.evaluation.case_list import listed
+from medseg.evaluation.definitions import INTERVAL_METHOD, definitions, method_text, versions
+from medseg.evaluation.further import froc_summary, others_summary, subgroup_summary
 from medseg.evaluation.labels import check_values, fill_labels, resolve_labels
-from medseg.evaluation.pairs import Pair, find_pairs
+from medseg.evaluation.pairs import PARTIAL, Missing, Pair, Sources, find_pairs
 from medseg.evaluation.report import write_evaluation_report
-from medseg.evaluation.scoring import CaseScores, score_pair
+from medseg.evaluation.result import FORMAT_VERSION, Evaluation, write_files
+from medseg.evaluation.scoring import CaseScores, Scoring
 from medseg.evaluation.statistics import MIN_PATIENTS, RESAMPLES
-from medseg.evaluation.summary import CaseRow, case_rows, summarise
-from medseg.io.atomic import write_text_atomic
+from medseg.evaluation.summary import case_rows, summarise
+from medseg.evaluation.workers import score_all
 from medseg.labels import LabelScheme
+from medseg.metrics.definitions import METRIC_INFO
 from medseg.metrics.score import METRICS, ScoreOptions
+from medseg.tasks import Task, get_task
 from medseg.volume import Finding
 
 __all__ = ["Evaluation", "evaluate"]
 
-FORMAT_VERSION = 1
-_MAX_WORKERS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What an evaluation found.
-
-    Args:
-        cases: every number of every case; `label` is "" for what concerns the whole case.
-        summary: the content of `summary.json`.
-        findings: what is worth knowing about the input.
-        out: the folder that was written, or None.
-        report: `report.html` in it, or None.
-    """
-
-    cases: tuple[CaseRow, ...]
-    summary: Mapping[str, Any]
-    findings: tuple[Finding, ...] = ()
-    out: Path | None = None
-    report: Path | None = None
-
-    def to_json(self) -> str:
-        """The summary as JSON."""
-        return json.dumps(self.summary, indent=2, ensure_ascii=False, allow_nan=False)
-
-    def text(self) -> str:
-        """A table for a terminal: one line per label, then the means over labels."""
-        labels: Mapping[str, Mapping[str, Mapping[str, Any]]] = self.summary["labels"]
-        metrics = list(dict.fromkeys(m for found in labels.values() for m in found))
-        rows = [["", *(TITLES.get(m, m) for m in metrics), "cases"]]
-        for label, found in labels.items():
-            n = max((each["n"] for each in found.values()), default=0)
-            rows.append([label, *(_cell(found.get(m)) for m in metrics), str(n)])
-        if len(labels) > 1:
-            means = self.summary["mean"]
-            rows.append(["mean", *(f"{means[m]:.3f}" if m in means else "-" for m in metrics), ""])
-        width = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-        lines = [
-            "  ".join(
-                cell.ljust(w) if c == 0 else cell.rjust(w) for c, (cell, w) in enumerate(zip(row, width, strict=True))
-            )
-            for row in rows
-        ]
-        few = self.summary["interval"]["note"]
-        lines += [f"note: {f.message}" for f in self.findings] + ([f"note: {few}"] if few else [])
-        if self.report is not None:
-            lines.append(f"report: {self.report}")
-        return "\n".join(line.rstrip() for line in lines)
+_TOLERANCE_MM = 2.0
 
 
 def evaluate(
@@ -92,9 +43,14 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[float, float, str], None] | None = None,
     *,
+    fov: str | Path | None = None,
+    probabilities: str | Path | None = None,
+    second_reference: str | Path | None = None,
+    missing: Missing = "refuse",
+    memory_gb: float | None = None,
     label_threshold: float | None = None,
-    metrics: Sequence[str] = METRICS,
-    tolerance_mm: float = 2.0,
+    metrics: Sequence[str] | None = None,
+    tolerance_mm: float | None = None,
     surface: str = "voxel",
     hd95: str = "max_directed",
     assd: str = "pooled",
@@ -104,135 +60,159 @@ def evaluate(
     Args:
         pred: folder of predictions, or one file. Cases are matched by name: the file name without image suffixes.
         ref: folder of references, or one file.
-        task: must be None in this version.
-        out: folder for `cases.csv`, `summary.json` and `report.html`; None writes nothing.
+        task: "vessel", "lung" or "tumor": its metrics, tolerance, measures, tables and, with images, its baseline.
+        out: folder for `cases.csv`, `summary.json`, `report.html` and the task's tables; None writes nothing.
         labels: scheme, mapping `{name: value or values}`, or a YAML file of them (a training config will do). Without
-            it `labels.json` beside the predictions; without that every integer in the references, named by its number.
-        images: folder of images (or one file) to show under the contours in the report.
-        cases: CSV with the columns `case` and `group` (the patient): which cases count, and which belong together.
+            it `labels.json` beside the predictions, then the task's; without these every integer in the references,
+            named by its number.
+        images: folder of images (or one file) to show in the report, and for tasks to measure in.
+        cases: CSV with the columns `case` and `group` (the patient): which cases count, and which belong together. Any
+            other column makes subgroups.
         resample_prediction: bring predictions to their reference's grid (nearest) instead of refusing other grids.
         seed: of the bootstrap.
         progress: called as `progress(done, total, text)`.
+        fov: folder of masks of the voxels that count, for tasks.
+        probabilities: folder of `.npz` (as `medseg predict --save-probabilities` writes them), NIfTI or PNG.
+        second_reference: folder of references by another observer, scored like a model.
+        missing: "refuse" a reference without prediction, or score an "empty" mask for it; then `complete` is False.
+        memory_gb: memory that cases may take side by side; by default 60% of what is free.
         label_threshold: voxels above it are label 1, for 0/255 masks; a file of only 0 and 1 is left as it is.
-        metrics, tolerance_mm, surface, hd95, assd: as in `medseg.metrics.score_case`.
+        metrics, tolerance_mm: as in `medseg.metrics.score_case`; by default the task's, else those of `METRICS`, 2 mm.
+        surface, hd95, assd: as in `medseg.metrics.score_case`.
 
     Returns:
         Numbers per case, the summary, findings and where the report lies. Where the spacing is not known (PNG, JPEG),
-        distances are in pixels, named `hd95_px` and `assd_px`, and NSD, whose tolerance is in mm, is left out.
+        distances are in pixels, named `hd95_px` and so on, and what needs millimetres, as NSD, is left out.
 
     Raises:
         ConfigError: for a task, labels, or options that cannot be used.
-        DatasetError: for missing predictions (named), or label values that do not fit each other.
+        DatasetError: for missing predictions (named), folders that look swapped, or label values that do not fit.
         GeometryError: for a prediction on another grid than its reference, both printed.
         ReadError: for a file that cannot be read.
         WriteError: if `out` cannot be written.
 
     Example:
-        >>> result = evaluate("masks/", "references/", out="report/", images="images/")
-        >>> result.summary["labels"]["lung"]["dice"]["mean"], result.report
+        >>> result = evaluate("masks/", "references/", task="lung", out="report/", images="images/")
+        >>> result.summary["labels"]["lung"]["nsd"]["mean"], result.report
     """
-    if task is not None:
-        raise ConfigError(
-            f"task={task!r}: this version has no tasks; call evaluate(pred, ref, labels={{'name': value}}, ...) instead"
-        )
-    options = ScoreOptions(tuple(metrics), tolerance_mm, surface, hd95, assd)
-    scheme = resolve_labels(labels, Path(pred))
-    pairs, found = find_pairs(Path(pred), Path(ref), _path(images), _path(cases))
-    report = progress or (lambda done, total, text: None)
-    scores = _score_all(pairs, scheme, options, label_threshold, resample_prediction, report)
-    findings = (*found, *check_values(scores, scheme), *_spacing_findings(scores, options))
+    known = get_task(task) if task is not None else None
+    options = _options(known, metrics, tolerance_mm, surface, hd95, assd)
+    scheme = resolve_labels(labels, Path(pred), known)
+    scoring = Scoring(scheme, options, known, label_threshold, resample_prediction)
+    beside = Sources(_path(images), _path(fov), _path(probabilities), _path(second_reference), _path(cases))
+    pairs, found = find_pairs(Path(pred), Path(ref), beside, missing)
+    scores = score_all(pairs, scoring, memory_gb, progress or (lambda done, total, text: None))
+    checked = check_values(scores, scheme)
     if scheme is None:
         scores = fill_labels(scores)
+    rng = np.random.default_rng(seed)
+    subgroups, left_out = subgroup_summary(scores, rng)
+    findings = (
+        *sorted(found, key=lambda f: f.kind not in (PARTIAL, "cases_left_out")),
+        *checked,
+        *_spacing_findings(scores, options),
+        *_unused(known, beside),
+        *_case_findings(scores),
+        *left_out,
+    )
+    summary = {
+        "format_version": FORMAT_VERSION,
+        "complete": not any(f.kind in (PARTIAL, "cases_left_out") for f in findings),
+        "task": task,
+        "leading": list(known.leading) if known else [],
+        **summarise(scores, rng),
+        "others": others_summary(scores, rng),
+        "subgroups": subgroups,
+        "froc": froc_summary(scores),
+        **_provenance(pairs, scores, scheme, options, findings, seed),
+    }
     rows = case_rows(scores)
-    summary = _summary(scores, options, findings, seed)
     if out is None:
         return Evaluation(rows, summary, findings)
     folder = Path(out)
-    write_text_atomic(folder / "cases.csv", _csv(rows))
     result = Evaluation(rows, summary, findings, folder, folder / "report.html")
-    write_text_atomic(folder / "summary.json", result.to_json() + "\n")
+    write_files(folder, result, scores)
     write_evaluation_report(
         folder / "report.html", pairs, scores, summary, scheme, threshold=label_threshold, resample=resample_prediction
     )
     return result
 
 
-def _score_all(
-    pairs: Sequence[Pair],
-    scheme: LabelScheme | None,
-    options: ScoreOptions,
-    threshold: float | None,
-    resample_prediction: bool,
-    progress: Callable[[float, float, str], None],
-) -> tuple[CaseScores, ...]:
-    """Score cases side by side.
-
-    Threads, not processes: decompression, array work and KD-tree searches run outside the interpreter lock, and a
-    script that calls `evaluate` at its top level must not be run again by spawned workers.
-    """
-    workers = max(1, min(_MAX_WORKERS, os.cpu_count() or 1, len(pairs)))
-    scored: dict[str, CaseScores] = {}
-    with ThreadPoolExecutor(workers, thread_name_prefix="evaluate") as pool:
-        futures = [pool.submit(score_pair, p, scheme, options, threshold, resample_prediction) for p in pairs]
-        try:
-            for future in as_completed(futures):
-                result = future.result()
-                scored[result.case] = result
-                progress(len(scored), len(pairs), result.case)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return tuple(scored[pair.case] for pair in pairs)
+def _options(
+    task: Task | None, metrics: Sequence[str] | None, tolerance_mm: float | None, surface: str, hd95: str, assd: str
+) -> ScoreOptions:
+    names = tuple(metrics) if metrics is not None else task.metrics if task is not None else METRICS
+    usual = task.tolerance_mm if task is not None else _TOLERANCE_MM
+    return ScoreOptions(names, usual if tolerance_mm is None else tolerance_mm, surface, hd95, assd)
 
 
 def _spacing_findings(scores: Sequence[CaseScores], options: ScoreOptions) -> tuple[Finding, ...]:
     without = [c.case for c in scores if not c.spacing_known]
-    if not without or not any(m in options.metrics for m in ("hd95", "assd", "nsd")):
+    in_mm = [m for m in options.metrics if METRIC_INFO[m].unit == "mm" or METRIC_INFO[m].needs_mm]
+    if not without or not in_mm:
         return ()
     message = f"the voxel spacing of {len(without)} case(s) is not known: distances are in pixels"
-    if "nsd" in options.metrics:
-        message += f", and NSD at {options.tolerance_mm:g} mm is left out"
+    left_out = [METRIC_INFO[m].title for m in in_mm if METRIC_INFO[m].needs_mm]
+    if left_out:
+        message += f", and {', '.join(left_out)}, which need millimetres, are left out"
     return (Finding("spacing_unknown", message),)
 
 
-def _summary(
-    scores: Sequence[CaseScores], options: ScoreOptions, findings: Sequence[Finding], seed: int
+def _unused(task: Task | None, beside: Sources) -> tuple[Finding, ...]:
+    """What was not given, where a task would have used it, and what was given for nothing."""
+    if task is None:
+        unused = [name for name, path in (("--fov", beside.fov), ("--probabilities", beside.probabilities)) if path]
+        return tuple(Finding("not_used", f"{name} is used by tasks only; name one with --task") for name in unused)
+    absent = [
+        (beside.images, "no --images: measures in the image and the task's baseline are left out"),
+        (beside.probabilities, "no --probabilities: scores of probabilities (AUC, FROC) are left out"),
+    ]
+    return tuple(Finding("not_given", message) for path, message in absent if path is None)
+
+
+def _case_findings(scores: Sequence[CaseScores]) -> tuple[Finding, ...]:
+    """One finding per kind, with the cases it concerns."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for case in scores:
+        for finding in case.findings:
+            kinds.setdefault(finding.kind, []).append((case.case, finding.message))
+    found = []
+    for kind, each in kinds.items():
+        names = list(dict.fromkeys(name for name, _ in each))
+        found.append(Finding(kind, f"{each[0][1]}: {listed(names, 'case')}"))
+    return tuple(found)
+
+
+def _provenance(
+    pairs: Sequence[Pair],
+    scores: Sequence[CaseScores],
+    scheme: LabelScheme | None,
+    options: ScoreOptions,
+    findings: Sequence[Finding],
+    seed: int,
 ) -> dict[str, Any]:
-    found = summarise(scores, np.random.default_rng(seed))
-    n_patients = found["n_patients"]
+    """How the numbers came about, and what two evaluations must share to be compared."""
+    n_patients = len({c.group for c in scores})
     few = f"too few patients for intervals: {n_patients}, at least {MIN_PATIENTS} are needed"
     return {
-        "format_version": FORMAT_VERSION,
-        **found,
         "interval": {
             "level": 0.95,
-            "method": "BCa bootstrap over patients with small-sample expansion",
+            "method": INTERVAL_METHOD,
             "resamples": RESAMPLES,
             "seed": seed,
             "min_patients": MIN_PATIENTS,
             "note": few if n_patients < MIN_PATIENTS else None,
         },
         "options": asdict(options) | {"metrics": list(options.metrics)},
+        "label_values": None if scheme is None else dict(zip(scheme.names, map(list, scheme.values), strict=True)),
+        "groups": {case.case: case.group for case in scores},
+        "reference_hashes": {case.case: case.ref_hash for case in scores},
+        "missing_predictions": [pair.case for pair in pairs if pair.pred is None],
         "definitions": definitions(options),
-        "method": method_text(options, found["n_cases"], n_patients),
+        "method": method_text(options, len(scores), n_patients),
         "findings": [{"kind": f.kind, "message": f.message} for f in findings],
         "versions": versions(),
     }
-
-
-def _csv(rows: Sequence[CaseRow]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["case", "label", "metric", "value"])
-    writer.writerows((row.case, row.label, row.metric, repr(row.value)) for row in rows)
-    return buffer.getvalue()
-
-
-def _cell(found: Mapping[str, Any] | None) -> str:
-    if found is None or found["mean"] is None:
-        return "-"
-    interval = "" if found["ci_low"] is None else f" [{found['ci_low']:.3f}, {found['ci_high']:.3f}]"
-    return f"{found['mean']:.3f}{interval}"
 
 
 def _path(value: str | Path | None) -> Path | None:

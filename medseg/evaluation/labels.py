@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medseg.errors import DatasetError
+from medseg.errors import ConfigError, DatasetError
 from medseg.evaluation.scoring import CaseScores, LabelScores
 from medseg.io.label_names import read_label_names
 from medseg.labels import LabelScheme
+from medseg.metrics.definitions import METRIC_INFO
 from medseg.metrics.empty import empty_score
 from medseg.metrics.overlap import Overlap
+from medseg.tasks import Task
 from medseg.volume import Finding
 
 __all__ = ["LABELS_FILE", "check_values", "fill_labels", "resolve_labels"]
@@ -21,19 +23,20 @@ LABELS_FILE = "labels.json"
 Labels = LabelScheme | Mapping[str, int | Sequence[int]] | str | Path | None
 
 
-def resolve_labels(labels: Labels, pred: Path) -> LabelScheme | None:
+def resolve_labels(labels: Labels, pred: Path, task: Task | None = None) -> LabelScheme | None:
     """The label scheme to score by.
 
     Args:
         labels: a scheme, a mapping, or a YAML or JSON file: plain `name: value` pairs, a key `labels` (and `ignore`),
             or a run's configuration with `data.labels`. Without it, `labels.json` beside the predictions.
         pred: the predictions.
+        task: whose labels count where nothing else names any.
 
     Returns:
         The scheme, or None: every integer in the references is then a label named by its number.
 
     Raises:
-        ConfigError: for a file that cannot be read or holds no labels.
+        ConfigError: for a file that cannot be read or holds no labels, or a task whose labels nobody names.
     """
     if isinstance(labels, LabelScheme):
         return labels
@@ -42,7 +45,14 @@ def resolve_labels(labels: Labels, pred: Path) -> LabelScheme | None:
     if labels is not None:
         return read_label_names(Path(labels))
     beside = (pred if pred.is_dir() else pred.parent) / LABELS_FILE
-    return read_label_names(beside) if beside.is_file() else None
+    if beside.is_file():
+        return read_label_names(beside)
+    if task is not None and task.labels is None:
+        raise ConfigError(
+            f"task {task.name!r} does not guess what the integers mean, and {beside} does not exist; name them with "
+            "--labels, e.g. a YAML file with tumor: 1"
+        )
+    return task.labels if task is not None else None
 
 
 def check_values(cases: Sequence[CaseScores], scheme: LabelScheme | None) -> tuple[Finding, ...]:
@@ -99,7 +109,7 @@ def fill_labels(cases: Sequence[CaseScores]) -> tuple[CaseScores, ...]:
     most = max(metrics.values(), key=len, default=())
     result = []
     for case in cases:
-        columns = metrics[case.case] or tuple(m for m in most if case.spacing_known or m != "nsd")
+        columns = metrics[case.case] or tuple(m for m in most if case.spacing_known or not METRIC_INFO[m].needs_mm)
         absent = LabelScores(
             {m: float(empty_score(m, True, True) or 0.0) for m in columns}, Overlap(0, 0, 0, case.total), 0
         )

@@ -1,99 +1,201 @@
-"""Which prediction belongs to which reference, image and patient."""
+"""Which prediction belongs to which reference, image, field of view, probabilities and patient."""
 
 from __future__ import annotations
 
-import csv
+import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from medseg.errors import DatasetError
+from medseg.errors import ConfigError, DatasetError
+from medseg.evaluation.case_list import CaseList, listed, read_case_list
 from medseg.io.formats import is_hidden, kind_of, stem_of
 from medseg.volume import Finding
 
-__all__ = ["Pair", "find_pairs"]
+__all__ = ["PARTIAL", "Missing", "Pair", "Sources", "find_pairs"]
 
-_SHOWN = 8
+Missing = Literal["refuse", "empty"]
+PARTIAL = "partial"
+"""Kind of the findings that say that not everything was scored as it should be."""
+
 _CHANNEL = re.compile(r"_\d{4}$")
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One case to score. `group` is the patient; `images` may be empty."""
+    """One case to score. `group` is the patient; what was not given or not found is None or empty.
+
+    `pred` is None where the prediction is missing and counts as an empty mask.
+    """
 
     case: str
-    pred: Path
+    pred: Path | None
     ref: Path
     group: str
     images: tuple[Path, ...] = ()
+    fov: Path | None = None
+    probabilities: Path | None = None
+    second: Path | None = None
+    subgroups: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What may lie beside predictions and references, each a folder or one file, or None.
+
+    Args:
+        images: channels as `<case>_0000`.
+        fov: masks of the voxels that count.
+        probabilities: `.npz` as `medseg predict --save-probabilities` writes them, NIfTI or PNG.
+        second: references by another observer.
+        cases: CSV with a column `case`, `group` or `patient` for cases of the same patient, others for subgroups. Only
+            these cases count.
+    """
+
+    images: Path | None = None
+    fov: Path | None = None
+    probabilities: Path | None = None
+    second: Path | None = None
+    cases: Path | None = None
 
 
 def find_pairs(
-    pred: Path, ref: Path, images: Path | None = None, cases: Path | None = None
+    pred: Path, ref: Path, beside: Sources | None = None, missing: Missing = "refuse"
 ) -> tuple[tuple[Pair, ...], tuple[Finding, ...]]:
     """Match predictions to references by case name: the path inside the folder without image suffixes.
 
     Args:
         pred: folder of predicted label maps, or one file.
         ref: folder of references, or one file.
-        images: folder of images (channels as `<case>_0000`), or one file.
-        cases: CSV with a column `case`, and `group` or `patient` for cases of the same patient. Only these cases count.
+        beside: further files of the cases.
+        missing: "refuse" references without a prediction, or count these predictions as "empty" masks.
 
     Raises:
-        DatasetError: for a missing folder, no references, two files of one case, or a prediction that is missing.
+        ConfigError: for another `missing`.
+        DatasetError: for a missing folder, no references, two files of one case, folders that look swapped, no name in
+            common, or a prediction that is missing.
     """
+    if missing not in ("refuse", "empty"):
+        raise ConfigError(f"missing={missing!r}: expected 'refuse' or 'empty'")
+    beside = beside or Sources()
+    findings: list[Finding] = []
     if pred.is_file() and ref.is_file():
-        case = _file_case(ref)
+        case = stem_of(ref)
         preds, refs = {case: pred}, {case: ref}
     else:
         preds, refs = _label_files(pred, "prediction"), _label_files(ref, "reference")
+        _check_not_swapped(pred, ref)
         if len(preds) == len(refs) == 1 and (pred.is_file() or ref.is_file()):
             # A single file was named by hand, so its name need not match.
             preds = dict(zip(refs, preds.values(), strict=True))
-    groups = _read_groups(cases) if cases else None
-    findings: list[Finding] = []
-    if groups is not None:
-        absent = sorted(set(groups) - set(refs))
-        if absent:
-            raise DatasetError(f"{cases} names {_listed(absent, 'case')} without a reference in {ref}")
-        left_out = sorted(set(refs) - set(groups))
-        if left_out:
-            findings.append(
-                Finding(
-                    "cases_left_out", f"{_listed(left_out, 'reference')} not named in {cases.name if cases else ''}"
-                )
-            )
-        refs = {name: path for name, path in refs.items() if name in groups}
-        preds = {name: path for name, path in preds.items() if name not in left_out}
-    missing = sorted(set(refs) - set(preds))
-    if missing:
-        found = f"it holds {_listed(sorted(preds), 'mask')}" if preds else "it holds no masks"
-        raise DatasetError(
-            f"no prediction in {pred} for {_listed(missing, 'reference')}; {found}. Predict these cases, or name the "
-            "cases to score in a CSV with a column 'case' (--cases)"
-        )
+    if pred.resolve() == ref.resolve():
+        findings.append(Finding("same_files", f"predictions and references are the same files ({pred})"))
+    known = read_case_list(beside.cases) if beside.cases else None
+    if known is not None:
+        refs, preds, found = _only_listed(refs, preds, known, ref)
+        findings += found
+    findings += _check_missing(preds, refs, pred, missing)
     extra = sorted(set(preds) - set(refs))
     if extra:
-        findings.append(Finding("extra_predictions", f"{_listed(extra, 'prediction')} without a reference, not scored"))
-    shown = _image_files(images, refs) if images else {}
-    without = sorted(set(refs) - set(shown)) if images else []
-    if without:
-        findings.append(Finding("no_image", f"{_listed(without, 'case')} without an image in the folder of images"))
+        findings.append(Finding("extra_predictions", f"{listed(extra, 'prediction')} without a reference, not scored"))
+    images = _files_beside(beside.images, refs, "image", findings)
+    fovs = _one_each(_files_beside(beside.fov, refs, "field of view", findings))
+    probabilities = _one_each(_files_beside(beside.probabilities, refs, "probability file", findings))
+    seconds = _one_each(_files_beside(beside.second, refs, "second reference", findings))
     pairs = tuple(
-        Pair(name, preds[name], refs[name], groups[name] if groups else name, shown.get(name, ()))
+        Pair(
+            name,
+            preds.get(name),
+            refs[name],
+            known.groups[name] if known else name,
+            images.get(name, ()),
+            fovs.get(name),
+            probabilities.get(name),
+            seconds.get(name),
+            known.subgroups[name] if known else {},
+        )
         for name in sorted(refs)
     )
     return pairs, tuple(findings)
 
 
+def _only_listed(
+    refs: dict[str, Path], preds: dict[str, Path], known: CaseList, ref: Path
+) -> tuple[dict[str, Path], dict[str, Path], list[Finding]]:
+    absent = sorted(set(known.groups) - set(refs))
+    if absent:
+        raise DatasetError(f"{known.path} names {listed(absent, 'case')} without a reference in {ref}")
+    left_out = sorted(set(refs) - set(known.groups))
+    if not left_out:
+        return refs, preds, []
+    finding = Finding("cases_left_out", f"{listed(left_out, 'reference')} not named in {known.path.name}, not scored")
+    kept = {name: path for name, path in refs.items() if name in known.groups}
+    return kept, {name: path for name, path in preds.items() if name not in left_out}, [finding]
+
+
+def _check_not_swapped(pred: Path, ref: Path) -> None:
+    """`medseg predict` leaves a ledger beside its masks: nobody draws references that way."""
+    if ref.is_dir() and (ref / "ledger.jsonl").is_file() and not (pred.is_dir() and (pred / "ledger.jsonl").is_file()):
+        raise DatasetError(
+            f"{ref} is given as the references, yet it holds ledger.jsonl, as medseg predict writes it, and {pred} "
+            "does not: the two look swapped; call medseg evaluate PREDICTIONS REFERENCES (or move the ledger away, if "
+            "predictions are to be the reference)"
+        )
+
+
+def _check_missing(preds: dict[str, Path], refs: dict[str, Path], pred: Path, missing: Missing) -> list[Finding]:
+    absent = sorted(set(refs) - set(preds))
+    if not absent:
+        return []
+    if not preds:
+        raise DatasetError(f"{pred} holds no masks{_instead(pred)}; give the folder that medseg predict wrote")
+    if len(absent) == len(refs):
+        raise DatasetError(
+            f"no name in common: {pred} holds {listed(sorted(preds), 'mask')}, the references are "
+            f"{listed(absent, 'case')}; a case's files must be called the same but for the suffix (.nii.gz, .png)"
+        )
+    what = f"no prediction in {pred} for {listed(absent, 'reference')}{_failed(pred, absent)}"
+    if missing == "empty":
+        return [Finding(PARTIAL, f"{what}; counted as empty masks")]
+    raise DatasetError(
+        f"{what}; it holds {listed(sorted(preds), 'mask')}. Predict these cases, or name the cases to score in a CSV "
+        "with a column 'case' (--cases), or count missing ones as empty masks (--missing empty)"
+    )
+
+
+def _instead(pred: Path) -> str:
+    if pred.is_dir() and any(pred.glob("*.npz")):
+        return " but probabilities (.npz), which go to --probabilities beside masks"
+    if pred.is_dir() and (pred / "model.json").is_file():
+        return ": it is a model"
+    return " (NIfTI, NRRD, MetaImage, PNG, TIFF or JPEG)"
+
+
+def _failed(pred: Path, absent: list[str]) -> str:
+    """What the ledger of the predictions says of the missing cases."""
+    ledger = pred / "ledger.jsonl"
+    if not ledger.is_file():
+        return ""
+    states: dict[str, str] = {}
+    for line in ledger.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            states[str(row["case"])] = str(row["state"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    failed = [name for name in absent if states.get(name) == "failed"]
+    return f" ({len(failed)} of them failed, says its ledger)" if failed else ""
+
+
 def _label_files(source: Path, what: str) -> dict[str, Path]:
     if source.is_file():
-        return {_file_case(source): source}
+        return {stem_of(source): source}
     if not source.is_dir():
         raise DatasetError(f"{source}: no such file or folder; give the {what} masks")
     found: dict[str, Path] = {}
-    for path in _files(source):
+    for path in (p for p in _files(source) if p.suffix != ".npz"):
         case = _case(path, source)
         if case in found:
             raise DatasetError(f"{found[case]} and {path} both are the {what} of case {case!r}; keep one of them")
@@ -104,47 +206,49 @@ def _label_files(source: Path, what: str) -> dict[str, Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    paths = (p for p in sorted(folder.rglob("*")) if kind_of(p) in ("nifti", "itk", "raster") and p.is_file())
-    return [p for p in paths if not any(is_hidden(Path(part)) for part in p.relative_to(folder).parts)]
+    paths = (p for p in sorted(folder.rglob("*")) if kind_of(p) in ("nifti", "itk", "raster") or p.suffix == ".npz")
+    return [p for p in paths if p.is_file() and not _is_aside(p.relative_to(folder))]
+
+
+def _is_aside(path: Path) -> bool:
+    """Hidden files, and the small pictures that `medseg predict` lays beside its masks."""
+    return "previews" in path.parts[:-1] or any(is_hidden(Path(part)) for part in path.parts)
 
 
 def _case(path: Path, folder: Path) -> str:
-    return (path.parent / stem_of(path)).relative_to(folder).as_posix()
+    stem = path.name[: -len(".npz")] if path.suffix == ".npz" else stem_of(path)
+    return (path.parent / stem).relative_to(folder).as_posix()
 
 
-def _file_case(path: Path) -> str:
-    return stem_of(path)
-
-
-def _image_files(source: Path, wanted: Iterable[str]) -> dict[str, tuple[Path, ...]]:
+def _files_beside(
+    source: Path | None, wanted: Iterable[str], what: str, findings: list[Finding]
+) -> dict[str, tuple[Path, ...]]:
+    """Case -> its files; cases without one become a finding."""
+    if source is None:
+        return {}
+    names = list(wanted)
     if source.is_file():
-        return dict.fromkeys(list(wanted)[:1], (source,))
+        if len(names) == 1:
+            return {names[0]: (source,)}
+        raise DatasetError(f"{source} is one {what} for {len(names)} cases; give a folder with one per case")
     if not source.is_dir():
-        raise DatasetError(f"{source}: no such folder of images")
+        raise DatasetError(f"{source}: no such folder; expected one {what} per case in it")
     found: dict[str, tuple[Path, ...]] = {}
-    names = set(wanted)
     for path in _files(source):
+        if path.suffix == ".npz" and what != "probability file":
+            continue
         case = _case(path, source)
         if case not in names:
             case = _CHANNEL.sub("", case)
         if case in names:
             found[case] = (*found.get(case, ()), path)
+    without = sorted(set(names) - set(found))
+    if without:
+        kind = "no_" + what.replace(" ", "_")
+        findings.append(Finding(kind, f"{listed(without, 'case')} without a {what} in {source.name}"))
     return found
 
 
-def _read_groups(path: Path) -> dict[str, str]:
-    """Case -> patient, from the columns `case` and `group` (or `patient`) of a CSV."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: cannot be read as a CSV of cases ({error})") from None
-    if not rows or "case" not in rows[0]:
-        raise DatasetError(f"{path}: expected a CSV with a column 'case', and 'group' for cases of one patient")
-    column = next((c for c in ("group", "patient") if c in rows[0]), None)
-    return {row["case"]: (row[column] or row["case"]) if column else row["case"] for row in rows if row["case"]}
-
-
-def _listed(names: list[str], what: str) -> str:
-    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    return f"{len(names)} {what}{'s' if len(names) != 1 else ''} ({shown})"
+def _one_each(found: dict[str, tuple[Path, ...]]) -> dict[str, Path]:
+    """Of predictions with probabilities beside them, the probabilities count."""
+    return {case: next((p for p in paths if p.suffix == ".npz"), paths[0]) for case, paths in found.items()}

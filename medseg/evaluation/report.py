@@ -91,8 +91,11 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, str]:
 def _headline(summary: Mapping[str, Any]) -> Table:
     labels: Mapping[str, Mapping[str, Mapping[str, Any]]] = summary["labels"]
     metrics = list(dict.fromkeys(m for found in labels.values() for m in found))
+    every = dict(labels)
+    for name, other in summary["others"].items():
+        every |= {f"{label}, {name}": found for label, found in other["labels"].items()}
     rows = []
-    for label, found in labels.items():
+    for label, found in every.items():
         n = max((each["n"] for each in found.values()), default=0)
         rows.append((Cell(label), *(_statistics_cell(found.get(m), m) for m in metrics), Cell(str(n))))
     if len(labels) > 1:

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medseg.errors import GeometryError
 from medseg.evaluation.pairs import Pair
-from medseg.geometry import describe, resample_like
-from medseg.io.cases import LabelSource, read_label_map
+from medseg.evaluation.reading import CaseFiles, read_case, read_pair
 from medseg.labels import LabelScheme
-from medseg.metrics.overlap import LabelMaps, Overlap
+from medseg.metrics.label_maps import LabelMaps
+from medseg.metrics.overlap import Overlap
 from medseg.metrics.score import ScoreOptions, label_groups, score_maps
-from medseg.preparation.straight import empty_volume, is_orthogonal, straight_grid
-from medseg.volume import Volume
+from medseg.tasks import Table, Task, TaskCase, TaskScores
+from medseg.volume import Finding
 
-__all__ = ["CaseScores", "LabelScores", "read_pair", "score_pair"]
+__all__ = ["BASELINE", "SECOND_REFERENCE", "CaseScores", "LabelScores", "Scoring", "read_pair", "score_pair"]
+
+BASELINE = "baseline"
+SECOND_REFERENCE = "second reference"
 
 
 @dataclass(frozen=True, slots=True)
 class LabelScores:
-    """One label in one case: metric -> value by `score_case`'s names, voxel counts, separate false findings.
+    """One label in one case: name -> value of its metrics and of what the task measures, and voxel counts.
 
     `false_positives` counts the connected components of the prediction where the reference lacks the label, else None.
     """
@@ -38,7 +41,15 @@ class LabelScores:
 
 @dataclass(frozen=True, slots=True)
 class CaseScores:
-    """One case. `spacing` and `diagonal` are in mm, or in pixels where `spacing_known` is False."""
+    """One case. `spacing` and `diagonal` are in mm, or in pixels where `spacing_known` is False.
+
+    Args:
+        others: what stands beside the model: "baseline" and "second reference" -> label -> scores.
+        tables: what the task lists in the case, by name.
+        findings: what is worth knowing about the case's files and measures.
+        ref_hash: of the reference's shape and values, whatever file they come from.
+        subgroups: column of the list of cases -> value.
+    """
 
     case: str
     group: str
@@ -49,6 +60,11 @@ class CaseScores:
     total: int
     pred_values: frozenset[int]
     ref_values: frozenset[int]
+    others: Mapping[str, Mapping[str, LabelScores]] = field(default_factory=dict)
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    ref_hash: str = ""
+    subgroups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def voxel_size(self) -> float:
@@ -56,41 +72,52 @@ class CaseScores:
         return math.prod(self.spacing) / 1000.0 if self.spacing_known else 1.0
 
 
-def score_pair(
-    pair: Pair,
-    scheme: LabelScheme | None,
-    options: ScoreOptions,
-    threshold: float | None = None,
-    resample_prediction: bool = False,
-) -> CaseScores:
-    """Read one case and score it.
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How every case of an evaluation is scored.
 
     Args:
-        pair: the files.
         scheme: what the integers mean; None scores every integer that occurs, named by its number.
-        options: metrics and conventions. NSD is left out where the spacing is not known.
-        threshold: see `read_pair`.
-        resample_prediction: see `read_pair`.
+        options: metrics and conventions. What needs millimetres is left out where the spacing is not known.
+        task: adds its measures and its baseline; it needs a scheme.
+        threshold, resample_prediction: see `read_pair`.
+    """
+
+    scheme: LabelScheme | None
+    options: ScoreOptions
+    task: Task | None = None
+    threshold: float | None = None
+    resample_prediction: bool = False
+
+
+def score_pair(pair: Pair, scoring: Scoring) -> CaseScores:
+    """Read one case and score it.
 
     Raises:
-        ReadError, DatasetError, GeometryError: see `read_pair`.
+        ReadError, DatasetError, GeometryError: see `read_case`.
     """
-    pred, ref = _straightened(*read_pair(pair, threshold, resample_prediction))
-    if not ref.spacing_known:
-        options = options.without_tolerance()
+    task = scoring.task
+    files = read_case(
+        pair, scoring.scheme, scoring.threshold, scoring.resample_prediction, with_images=task is not None
+    )
+    pred, ref = files.pred, files.ref
+    options = scoring.options if ref.spacing_known else scoring.options.without_millimetres()
     pred_values, ref_values = _values(pred.array), _values(ref.array)
-    if scheme is None:
-        groups: dict[Any, tuple[int, ...]] = {v: (v,) for v in sorted((pred_values | ref_values) - {0})}
-        ignore = None
-    else:
-        groups, ignore = label_groups(scheme)
-    known = [v for values in groups.values() for v in values]
-    maps = LabelMaps.of(pred.array, ref.array, ref.spacing_mm, known, ignore)
-    labels = {}
-    for label, values in groups.items():
-        scores, overlap = score_maps(maps, values, options)
-        separate = _components(maps, values) if overlap.in_ref == 0 else None
-        labels[str(label)] = LabelScores(scores, overlap, separate)
+    groups, ignore = _groups(scoring.scheme, pred_values | ref_values)
+    labels, total = _label_scores(pred.array, files, groups, ignore, options)
+    extra = TaskScores()
+    if task is not None and scoring.scheme is not None:
+        extra = task.score(TaskCase(pred, ref, scoring.scheme, files.image, files.probabilities, files.fov))
+        labels = {
+            name: LabelScores({**found.values, **extra.values.get(name, {})}, found.overlap, found.false_positives)
+            for name, found in labels.items()
+        }
+    others = {}
+    if task is not None and task.baseline is not None and scoring.scheme is not None and files.image is not None:
+        painted = task.baseline(files.image, scoring.scheme)
+        others[BASELINE] = _label_scores(painted, files, groups, ignore, options)[0]
+    if files.second is not None:
+        others[SECOND_REFERENCE] = _label_scores(files.second.array, files, groups, ignore, options)[0]
     return CaseScores(
         case=pair.case,
         group=pair.group,
@@ -98,44 +125,39 @@ def score_pair(
         spacing=ref.spacing_mm,
         spacing_known=ref.spacing_known,
         diagonal=ref.diagonal_mm,
-        total=maps.total,
+        total=total,
         pred_values=pred_values,
         ref_values=ref_values,
+        others=others,
+        tables=extra.tables,
+        findings=(*files.findings, *extra.findings),
+        ref_hash=_content_hash(ref.array),
+        subgroups=pair.subgroups,
     )
 
 
-def _straightened(pred: Volume, ref: Volume) -> tuple[Volume, Volume]:
-    """Both on a straight grid where theirs is sheared (gantry tilt): distances need axes at right angles."""
-    if ref.dims != 3 or not ref.spacing_known or is_orthogonal(ref.affine, ref.shape):
-        return pred, ref
-    affine, shape = straight_grid(ref)
-    grid = empty_volume(shape, affine)
-    return resample_like(pred, grid, order=0), resample_like(ref, grid, order=0)
+def _groups(scheme: LabelScheme | None, found: frozenset[int]) -> tuple[Mapping[Any, tuple[int, ...]], int | None]:
+    if scheme is None:
+        return {v: (v,) for v in sorted(found - {0})}, None
+    return label_groups(scheme)
 
 
-def read_pair(pair: Pair, threshold: float | None = None, resample_prediction: bool = False) -> tuple[Volume, Volume]:
-    """Prediction and reference of a case, on one grid.
-
-    Args:
-        pair: the files.
-        threshold: voxels above it become label 1; for 0/255 masks. A file of 0 and 1 is left as it is.
-        resample_prediction: bring the prediction to the reference's grid (nearest) where the grids differ.
-
-    Raises:
-        ReadError: for a file that cannot be read.
-        DatasetError: for a file that holds no label map.
-        GeometryError: for grids that differ, with both printed.
-    """
-    ref, pred = (read_label_map([LabelSource(path)], threshold) for path in (pair.ref, pair.pred))
-    if pred.same_geometry(ref, tolerance_mm=1e-2):
-        return pred, ref
-    if not resample_prediction:
-        raise GeometryError(
-            f"case {pair.case!r}: the prediction {pair.pred} and the reference {pair.ref} are not on one grid: "
-            f"{describe(pred)} against {describe(ref)}; predict on the reference's image, or bring the prediction to "
-            "the reference's grid with --resample-prediction (resample_prediction=True)"
-        )
-    return resample_like(pred, ref, order=0), ref
+def _label_scores(
+    pred: NDArray[Any],
+    files: CaseFiles,
+    groups: Mapping[Any, tuple[int, ...]],
+    ignore: int | None,
+    options: ScoreOptions,
+) -> tuple[dict[str, LabelScores], int]:
+    """Every label's scores of one mask against the reference, and how many voxels took part."""
+    known = [v for values in groups.values() for v in values]
+    maps = LabelMaps.of(pred, files.ref.array, files.ref.spacing_mm, known, ignore)
+    labels = {}
+    for label, values in groups.items():
+        scores, overlap = score_maps(maps, values, options)
+        separate = _components(maps, values) if overlap.in_ref == 0 else None
+        labels[str(label)] = LabelScores(scores, overlap, separate)
+    return labels, maps.total
 
 
 def _values(array: NDArray[Any]) -> frozenset[int]:
@@ -146,6 +168,15 @@ def _values(array: NDArray[Any]) -> frozenset[int]:
             counts += np.bincount(part.ravel(), minlength=len(counts))
         return frozenset(int(v) for v in np.flatnonzero(counts))
     return frozenset(int(v) for v in np.unique(array))
+
+
+def _content_hash(array: NDArray[Any]) -> str:
+    """The same for the same label map in any type and memory order, slice by slice without a large copy."""
+    digest = hashlib.blake2b(repr(array.shape).encode(), digest_size=16)
+    small = np.uint8 if int(array.max(initial=0)) < 256 else np.uint32
+    for part in array.T:
+        digest.update(np.ascontiguousarray(part, dtype=small).data)
+    return digest.hexdigest()
 
 
 def _components(maps: LabelMaps, values: Sequence[int]) -> int:

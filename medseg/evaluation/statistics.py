@@ -1,4 +1,4 @@
-"""Mean, SD, median, and a 95% interval of the mean by bootstrap over patients.
+"""Mean, SD, median, quartiles, and a 95% interval of the mean by bootstrap over patients.
 
 The interval is BCa (bias-corrected and accelerated) with Hesterberg's expansion for small samples: patients are drawn
 with replacement, and the quantiles taken of the resampled means follow Student's t instead of the normal distribution.
@@ -33,7 +33,8 @@ class Statistics:
     """What is said about one metric of one label over a data set.
 
     Args:
-        mean, sd, median: of the `n` values; NaN for none; the SD (n - 1) is NaN below two.
+        mean, sd, median, q1, q3: of the `n` values; NaN for none; the SD (n - 1) is NaN below two. Quartiles are
+            linear between values.
         ci_low, ci_high: 95% interval of the mean; None where there are fewer than `MIN_PATIENTS` patients.
         n: number of cases.
         n_infinite: how many distances were infinite and entered as the image diagonal.
@@ -43,6 +44,8 @@ class Statistics:
     mean: float
     sd: float
     median: float
+    q1: float
+    q3: float
     ci_low: float | None
     ci_high: float | None
     n: int
@@ -73,11 +76,13 @@ def describe_scores(
     found = np.asarray(values, dtype=np.float64)
     n, n_patients = len(found), len(set(groups))
     if n == 0:
-        return Statistics(math.nan, math.nan, math.nan, None, None, 0, n_infinite, 0)
+        nan = math.nan
+        return Statistics(nan, nan, nan, nan, nan, None, None, 0, n_infinite, 0)
     interval = bootstrap_interval(found, groups, rng, limits)
     low, high = (None, None) if interval is None else interval
     sd = float(found.std(ddof=1)) if n > 1 else math.nan
-    return Statistics(float(found.mean()), sd, float(np.median(found)), low, high, n, n_infinite, n_patients)
+    q1, median, q3 = (float(q) for q in np.quantile(found, (0.25, 0.5, 0.75)))
+    return Statistics(float(found.mean()), sd, median, q1, q3, low, high, n, n_infinite, n_patients)
 
 
 def bootstrap_interval(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from medseg.evaluation.scoring import CaseScores
+from medseg.evaluation.columns import column, limits_of
+from medseg.evaluation.notable import notable_cases
+from medseg.evaluation.scoring import CaseScores, LabelScores
 from medseg.evaluation.statistics import Statistics, describe_scores
-from medseg.metrics.empty import DISTANCES, bounded
+from medseg.metrics.empty import bounded
 
-__all__ = ["CaseRow", "case_dice", "case_rows", "column", "summarise"]
+__all__ = ["CaseRow", "case_dice", "case_rows", "column", "statistics_per_label", "summarise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +28,11 @@ class CaseRow:
     value: float
 
 
-def column(metric: str, spacing_known: bool) -> str:
-    """The name a metric is written under: distances in pixels are told apart from those in mm."""
-    return metric if spacing_known or metric not in DISTANCES else f"{metric}_px"
-
-
 def case_rows(cases: Sequence[CaseScores]) -> tuple[CaseRow, ...]:
-    """Every number of every case, in the order of cases and labels."""
+    """Every number of every case, in the order of cases and labels.
+
+    Scores of what stands beside the model carry its name: `baseline:dice`, `second reference:dice`.
+    """
     rows = []
     for case in cases:
         unit = "ml" if case.spacing_known else "px"
@@ -44,6 +44,9 @@ def case_rows(cases: Sequence[CaseScores]) -> tuple[CaseRow, ...]:
                 found["specificity"] = scores.overlap.specificity
                 found[f"false_positive_{unit}"] = scores.overlap.false_positive * case.voxel_size
                 found["false_positive_count"] = float(scores.false_positives or 0)
+            for other, others in case.others.items():
+                values = others[label].values if label in others else {}
+                found |= {f"{other}:{column(m, case.spacing_known)}": v for m, v in values.items()}
             rows += [CaseRow(case.case, label, metric, float(value)) for metric, value in found.items()]
         rows.append(CaseRow(case.case, "", "miou", _case_miou(case)))
         rows.append(CaseRow(case.case, "", "diagonal_mm" if case.spacing_known else "diagonal_px", case.diagonal))
@@ -64,21 +67,18 @@ def summarise(cases: Sequence[CaseScores], rng: np.random.Generator) -> dict[str
         rng: draws the bootstrap.
 
     Returns:
-        `labels` -> label -> metric -> mean, sd, median, ci_low, ci_high, n, n_infinite, n_patients;
+        `labels` -> label -> metric -> the fields of `Statistics`;
         `absent` -> label -> the cases whose reference lacks it;
-        `mean` -> metric -> mean over the labels; `mean_dice`, `miou`, `miou_case_mean`.
+        `mean` -> metric -> mean over the labels; `mean_dice`, `miou`, `miou_case_mean`;
+        `notable` -> label -> metric -> worst cases and outliers.
     """
     labels = list(cases[0].labels) if cases else []
-    per_label: dict[str, dict[str, Any]] = {}
+    per_label = statistics_per_label(cases, rng)
     means: dict[str, list[float]] = {}
-    for label in labels:
-        held = [c for c in cases if c.labels[label].overlap.in_ref]
-        per_label[label] = {}
-        for metric in _columns(cases, label):
-            found = _statistics(held, label, metric, rng)
-            per_label[label][metric] = _plain(asdict(found))
-            if found.n:
-                means.setdefault(metric, []).append(found.mean)
+    for found in per_label.values():
+        for metric, each in found.items():
+            if each["n"]:
+                means.setdefault(metric, []).append(each["mean"])
     over_labels = {metric: float(np.mean(values)) for metric, values in means.items()}
     absent = {label: _absent(cases, label) for label in labels}
     case_mious = [m for m in (_case_miou(c) for c in cases) if not math.isnan(m)]
@@ -91,27 +91,72 @@ def summarise(cases: Sequence[CaseScores], rng: np.random.Generator) -> dict[str
         "mean_dice": over_labels.get("dice"),
         "miou": _none(_pooled_miou(cases, labels)),
         "miou_case_mean": float(np.mean(case_mious)) if case_mious else None,
+        "notable": {label: _notable(cases, label) for label in labels},
     }
 
 
-def _columns(cases: Sequence[CaseScores], label: str) -> list[str]:
-    names: dict[str, None] = {}
+def statistics_per_label(
+    cases: Sequence[CaseScores],
+    rng: np.random.Generator,
+    of: Callable[[CaseScores], Mapping[str, LabelScores]] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Label -> column -> the fields of `Statistics`, over the cases whose reference holds the label.
+
+    Args:
+        cases: scores.
+        rng: draws the bootstrap.
+        of: which scores of a case; its own by default. Cases without scores are left out.
+    """
+    scores_of = of or (lambda case: case.labels)
+    labels = list(cases[0].labels) if cases else []
+    return {
+        label: {
+            metric: _plain(asdict(_statistics(found, metric, rng)))
+            for metric, found in _columns(cases, label, scores_of).items()
+        }
+        for label in labels
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One column of one label: finite values of the cases that hold it and have one."""
+
+    cases: tuple[str, ...]
+    groups: tuple[str, ...]
+    values: tuple[float, ...]
+    n_infinite: int
+
+
+def _columns(
+    cases: Sequence[CaseScores], label: str, scores_of: Callable[[CaseScores], Mapping[str, LabelScores]]
+) -> dict[str, _Column]:
+    """Column -> its values. A column that only cases without the label have is there, without values."""
+    found: dict[str, list[tuple[str, str, float, float]]] = {}
     for case in cases:
-        names |= dict.fromkeys(column(m, case.spacing_known) for m in case.labels[label].values)
-    return list(names)
+        scores = scores_of(case).get(label)
+        if scores is None:
+            continue
+        for metric, value in scores.values.items():
+            rows = found.setdefault(column(metric, case.spacing_known), [])
+            if scores.overlap.in_ref and not math.isnan(value):
+                rows.append((case.case, case.group, value, case.diagonal))
+    result = {}
+    for metric, rows in found.items():
+        finite, n_infinite = bounded([r[2] for r in rows], [r[3] for r in rows])
+        values = tuple(float(v) for v in finite)
+        result[metric] = _Column(tuple(r[0] for r in rows), tuple(r[1] for r in rows), values, n_infinite)
+    return result
 
 
-def _statistics(held: Sequence[CaseScores], label: str, metric: str, rng: np.random.Generator) -> Statistics:
-    values, diagonals, groups = [], [], []
-    for case in held:
-        for name, value in case.labels[label].values.items():
-            if column(name, case.spacing_known) == metric:
-                values.append(value)
-                diagonals.append(case.diagonal)
-                groups.append(case.group)
-    finite, n_infinite = bounded(values, diagonals)
-    limits = (0.0, math.inf) if metric.removesuffix("_px") in DISTANCES else (0.0, 1.0)
-    return describe_scores(finite, groups, rng, limits, n_infinite)
+def _statistics(found: _Column, metric: str, rng: np.random.Generator) -> Statistics:
+    return describe_scores(found.values, found.groups, rng, limits_of(metric), found.n_infinite)
+
+
+def _notable(cases: Sequence[CaseScores], label: str) -> dict[str, Any]:
+    columns = _columns(cases, label, lambda case: case.labels)
+    found = {metric: notable_cases(metric, each.cases, each.values) for metric, each in columns.items()}
+    return {metric: each for metric, each in found.items() if each["worst"]}
 
 
 def _absent(cases: Sequence[CaseScores], label: str) -> dict[str, Any]:

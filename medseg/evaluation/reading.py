@@ -1,0 +1,156 @@
+"""The files of one case, brought onto one grid."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import GeometryError, MedsegError, ReadError
+from medseg.evaluation.pairs import Pair
+from medseg.geometry import describe, resample_like
+from medseg.io import read
+from medseg.io.cases import LabelSource, read_image, read_label_map
+from medseg.labels import LabelScheme
+from medseg.preparation.straight import empty_volume, is_orthogonal, straight_grid
+from medseg.volume import Finding, Volume
+
+__all__ = ["CaseFiles", "read_case", "read_pair"]
+
+_SAME_PLACE_MM = 1e-2
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFiles:
+    """Everything about one case, on one grid with axes at right angles; what there is not is None.
+
+    Args:
+        pred, ref, second: label maps; `second` is another observer's reference.
+        image: channels first where there are several, none where there is one.
+        probabilities: `(labels, I, J[, K])` as `medseg predict` writes them, channels as `TaskCase` wants them.
+        fov: voxels that count, same shape as the reference.
+        findings: what could not be used, and why.
+    """
+
+    pred: Volume
+    ref: Volume
+    second: Volume | None = None
+    image: Volume | None = None
+    probabilities: Volume | None = None
+    fov: NDArray[np.bool_] | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def read_pair(pair: Pair, threshold: float | None = None, resample_prediction: bool = False) -> tuple[Volume, Volume]:
+    """Prediction and reference of a case, on one grid.
+
+    Args:
+        pair: the files; without a prediction an empty one is made.
+        threshold: voxels above it become label 1; for 0/255 masks. A file of 0 and 1 is left as it is.
+        resample_prediction: bring the prediction to the reference's grid (nearest) where the grids differ.
+
+    Raises:
+        ReadError: for a file that cannot be read.
+        DatasetError: for a file that holds no label map.
+        GeometryError: for grids that differ, with both printed.
+    """
+    ref = read_label_map([LabelSource(pair.ref)], threshold)
+    if pair.pred is None:
+        return ref.with_array(np.zeros(ref.shape, np.uint8)), ref
+    return _label_map_on(ref, pair, pair.pred, "prediction", threshold, resample_prediction), ref
+
+
+def read_case(
+    pair: Pair, scheme: LabelScheme | None, threshold: float | None, resample_prediction: bool, with_images: bool
+) -> CaseFiles:
+    """All files of a case.
+
+    Args:
+        pair: the files.
+        scheme: what the integers mean, for the number of probability channels.
+        threshold, resample_prediction: see `read_pair`.
+        with_images: also the image, which only tasks measure in.
+
+    Raises:
+        ReadError, DatasetError, GeometryError: see `read_pair`; also for probabilities, a field of view or a second
+            reference that cannot be used. An image that does not fit becomes a finding.
+    """
+    pred, ref = read_pair(pair, threshold, resample_prediction)
+    second = (
+        None if pair.second is None else _label_map_on(ref, pair, pair.second, "second reference", threshold, False)
+    )
+    probabilities = None if pair.probabilities is None else _probabilities(pair, pair.probabilities, ref, scheme)
+    fov = None if pair.fov is None else _label_map_on(ref, pair, pair.fov, "field of view", None, False)
+    image, findings = _image(pair, ref) if with_images else (None, ())
+    if ref.dims == 3 and ref.spacing_known and not is_orthogonal(ref.affine, ref.shape):
+        # Distances need axes at right angles, and a gantry tilt shears them.
+        affine, shape = straight_grid(ref)
+        grid = empty_volume(shape, affine)
+        pred, ref = resample_like(pred, grid, order=0), resample_like(ref, grid, order=0)
+        second, fov = (None if v is None else resample_like(v, grid, order=0) for v in (second, fov))
+        image, probabilities = (None if v is None else resample_like(v, grid, order=1) for v in (image, probabilities))
+    return CaseFiles(pred, ref, second, image, probabilities, None if fov is None else fov.array > 0, findings)
+
+
+def _label_map_on(
+    ref: Volume, pair: Pair, path: Path, what: str, threshold: float | None, resample_prediction: bool
+) -> Volume:
+    found = read_label_map([LabelSource(path)], threshold)
+    if found.same_geometry(ref, tolerance_mm=_SAME_PLACE_MM):
+        return found
+    if resample_prediction:
+        return resample_like(found, ref, order=0)
+    mend = (
+        "predict on the reference's image, or bring the prediction to the reference's grid with --resample-prediction "
+        "(resample_prediction=True)"
+        if what == "prediction"
+        else "it must lie on the reference's grid"
+    )
+    raise GeometryError(
+        f"case {pair.case!r}: the {what} {path} and the reference {pair.ref} are not on one grid: {describe(found)} "
+        f"against {describe(ref)}; {mend}"
+    )
+
+
+def _probabilities(pair: Pair, path: Path, ref: Volume, scheme: LabelScheme | None) -> Volume:
+    """Probabilities per label; a background channel is added in front where labels exclude each other."""
+    if path.suffix == ".npz":
+        try:
+            with np.load(path) as stored:
+                array = stored["probabilities"].astype(np.float32)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ReadError(
+                f"{path}: expected an array 'probabilities' as medseg predict writes it ({error})"
+            ) from None
+    else:
+        volume = read(path)
+        array = (volume.array if volume.channels else volume.array[None]).astype(np.float32)
+        if volume.array.dtype.kind in "ui":
+            array /= np.float32(np.iinfo(volume.array.dtype).max)
+    names = 1 if scheme is None else len(scheme.names)
+    if array.shape[1:] != ref.shape or array.shape[0] not in (names, names + 1):
+        raise GeometryError(
+            f"case {pair.case!r}: the probabilities {path} have shape {array.shape}, expected {names} label(s) on the "
+            f"reference's grid, ({names}, {', '.join(map(str, ref.shape))})"
+        )
+    low, high = float(array.min()), float(array.max())
+    if not (low >= -1e-3 and high <= 1.0 + 1e-3):
+        raise ReadError(f"{path}: probabilities lie in [0, 1], found {low:g} to {high:g}; are these logits?")
+    if scheme is not None and array.shape[0] == len(scheme.names) and not scheme.is_regions:
+        array = np.concatenate([1.0 - array.sum(axis=0, keepdims=True), array])
+    return ref.with_array(array, channels=array.shape[0])
+
+
+def _image(pair: Pair, ref: Volume) -> tuple[Volume | None, tuple[Finding, ...]]:
+    if not pair.images:
+        return None, ()
+    try:
+        image = read_image(pair.images)
+    except MedsegError as error:
+        return None, (Finding("image_unusable", f"{error}"),)
+    if not image.same_geometry(ref, tolerance_mm=_SAME_PLACE_MM):
+        return None, (Finding("image_unusable", "the image does not lie on the reference's grid"),)
+    return (image.with_array(image.array[0]) if image.channels == 1 else image), ()
