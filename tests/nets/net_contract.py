@@ -118,8 +118,9 @@ def allowed(truth: Tensor, stride: int) -> float:
         return 1.0
     mask = truth[None].float()
     two = mask.dim() == 4
-    pooled = (F.avg_pool2d if two else F.avg_pool3d)(mask, stride, stride, ceil_mode=True)
     size, mode = list(mask.shape[2:]), "bilinear" if two else "trilinear"
+    block = tuple(min(stride, n) for n in size)
+    pooled = (F.avg_pool2d if two else F.avg_pool3d)(mask, block, block, ceil_mode=True)
     restored = F.interpolate(pooled, size, mode=mode, align_corners=False)
     return max(dice((restored > t).long(), mask.long()) for t in np.linspace(0.05, 0.95, 19))
 
