@@ -26,8 +26,8 @@ class CrfCase:
     Args:
         logits: (C, I, J[, K]).
         image: (channels, I, J[, K]), as the network sees it.
-        labels: (I, J[, K]) channel indices, 0 the background and negative where ignored; regions: (C, I, J[, K]), true
-            inside.
+        labels: (I, J[, K]) channel indices, 0 the background; regions: (C, I, J[, K]), positive or true inside.
+            Negative where ignored.
         spacing_mm: per voxel axis.
     """
 
@@ -52,7 +52,8 @@ class CrfCase:
     def dice(self, logits: Tensor) -> float:
         """Mean Dice of `logits` over the labels that this case's reference holds; NaN if it holds none."""
         if self.is_regions:
-            pairs = [(found > 0, right.bool()) for found, right in zip(logits, self.labels, strict=True)]
+            both = zip(logits, self.labels, strict=True)
+            pairs = [((found > 0) & (right >= 0), right > 0) for found, right in both]
         else:
             counted = self.labels >= 0
             winner = logits.argmax(0)

@@ -26,6 +26,7 @@ from medseg.preparation.split import fold_numbers, split_cases
 from medseg.preparation.store import open_case
 from medseg.progress import console_progress
 from medseg.tasks.defaults import with_task_defaults
+from medseg.training.crf_choice import choose_crf
 from medseg.training.initial import initialise
 from medseg.training.loop import train_fold
 from medseg.training.net import auxiliary_weights, describe_net, meta_net, net_info_for
@@ -118,12 +119,13 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
         net = net_info.build()
         if config.training.init is not None:
             initialise(net, config.training.init)
+        validation = [open_case(preparation.cases[name]) for name in split.validation]
         with console_progress(f"train fold {number}") as progress:
             trained = train_fold(
                 net,
                 _build_loss(config, preparation, net),
                 [open_case(preparation.cases[name]) for name in split.train],
-                [open_case(preparation.cases[name]) for name in split.validation],
+                validation,
                 preparation.plan,
                 preparation.dataset.labels,
                 config,
@@ -134,7 +136,11 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
                 progress,
             )
         scores[number] = trained.scores
-        info = bundle_info(config, preparation, net_info, number, trained)
+        crf = None
+        if config.prediction.crf == "fit":
+            net.load_state_dict(trained.weights)
+            crf = choose_crf(net, validation, preparation.plan, preparation.dataset.labels, device)
+        info = bundle_info(config, preparation, net_info, number, trained, crf)
         save_bundle(output / "model", info, {number: trained.weights})
     return Run(output, output / "model", scores)
 

@@ -12,6 +12,7 @@ from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Pr
 from medseg.preparation.prepare import Preparation
 from medseg.preparation.split import split_cases
 from medseg.preparation.training_range import TrainingRange, learn_range
+from medseg.training.crf_choice import CrfChoice
 from medseg.training.data import mirror_axes
 from medseg.training.loop import Trained
 
@@ -19,9 +20,14 @@ __all__ = ["bundle_info"]
 
 
 def bundle_info(
-    config: RunConfig, preparation: Preparation, net_info: NetInfo, number: int, trained: Trained
+    config: RunConfig,
+    preparation: Preparation,
+    net_info: NetInfo,
+    number: int,
+    trained: Trained,
+    crf: CrfChoice | None = None,
 ) -> BundleInfo:
-    """`model.json` of one trained fold."""
+    """`model.json` of one trained fold; `crf` None: none was tried."""
     plan, scheme = preparation.plan, preparation.dataset.labels
     plain = {
         name: values if scheme.is_regions else values[0]
@@ -35,6 +41,8 @@ def bundle_info(
         "cases": trained.scores.cases,
         "postprocess_gains": trained.postprocess_gains if config.prediction.postprocess == "choose" else {},
     }
+    if crf is not None:
+        scores |= {"crf_gain": round(crf.gain, 4), "crf_cases": crf.cases}
     return BundleInfo(
         labels=plain,
         ignore=scheme.ignore,
@@ -44,6 +52,7 @@ def bundle_info(
             overlap=config.prediction.overlap,
             # A net is mirrored at test time only where it was in training.
             mirror_axes=mirror_axes(config.augmentation, plan, scheme) if config.prediction.mirror else (),
+            crf=None if crf is None else crf.options,
             postprocess=_postprocess(config, trained),
         ),
         provenance=Provenance(
