@@ -1,5 +1,7 @@
-"""Scores of one case: overlap and surface distances, with one policy for empty masks. Needs no torch."""
+"""Scores of one case, with one policy for empty masks; `METRIC_INFO` says what each is. Needs no torch."""
 
-from medseg.metrics.score import METRICS, score_case
+from medseg.metrics.definitions import METRIC_INFO
+from medseg.metrics.options import METRICS
+from medseg.metrics.score import score_case
 
-__all__ = ["METRICS", "score_case"]
+__all__ = ["METRICS", "METRIC_INFO", "score_case"]

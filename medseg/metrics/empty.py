@@ -1,11 +1,14 @@
 """The one policy for empty masks; every metric's docstring points here.
 
-| prediction | reference | Dice, IoU, NSD | HD95, ASSD |
-|---|---|---|---|
-| holds the label | holds the label | value | value |
-| empty | empty | NaN | NaN |
-| empty | holds the label | 0 | infinity |
-| holds the label | empty | 0 | infinity |
+| prediction | reference | shares (Dice, IoU, NSD, clDice, lesion F1, ...) | distances (HD95, ...) | amounts |
+|---|---|---|---|---|
+| holds the label | holds the label | value | value | value |
+| empty | empty | NaN | NaN | 0 |
+| empty | holds the label | 0 | infinity | value |
+| holds the label | empty | 0 | infinity | value |
+
+Amounts (volume difference, Betti errors, false lesions) and specificity are what their formula gives for any masks.
+The BraTS lesion-wise HD95 counts 374 mm for every missed and false lesion and is never infinite.
 
 Over a data set, means run over the cases whose *reference* holds the label: a set that no prediction can change.
 Infinite distances are counted and enter the mean as the diagonal of the image. Cases whose reference lacks the label
@@ -19,20 +22,20 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["DISTANCES", "OVERLAPS", "bounded", "empty_score"]
+__all__ = ["AMOUNTS", "DISTANCES", "bounded", "empty_score"]
 
-OVERLAPS = ("dice", "iou", "nsd")
-"""Metrics in [0, 1] where 1 is best."""
+DISTANCES = ("hd", "hd95", "assd", "masd")
+"""Metrics in mm (or pixels) where 0 is best and a missed mask is infinitely far."""
 
-DISTANCES = ("hd95", "assd")
-"""Metrics in mm (or pixels) where 0 is best."""
+AMOUNTS = ("volume_difference_ml", "betti_error_0", "betti_error_1", "betti_error_2", "lesion_false_positives")
+"""Counts and differences, which are defined for empty masks too."""
 
 
 def empty_score(metric: str, pred_empty: bool, ref_empty: bool) -> float | None:
     """What a metric is when at least one mask is empty; None when neither is.
 
     Args:
-        metric: one of `OVERLAPS` and `DISTANCES`.
+        metric: a name out of `medseg.metrics.definitions.METRIC_INFO`; all but distances and amounts are shares.
         pred_empty: the prediction does not hold the label.
         ref_empty: the reference does not hold the label.
 
@@ -40,6 +43,8 @@ def empty_score(metric: str, pred_empty: bool, ref_empty: bool) -> float | None:
         >>> empty_score("dice", True, False), empty_score("hd95", True, False), empty_score("dice", False, False)
         (0.0, inf, None)
     """
+    if metric in AMOUNTS:
+        return 0.0 if pred_empty and ref_empty else None
     if pred_empty and ref_empty:
         return math.nan
     if pred_empty or ref_empty:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,62 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from medseg.errors import ConfigError, DatasetError, GeometryError
 from medseg.labels import LabelScheme
-from medseg.metrics.empty import DISTANCES
-from medseg.metrics.overlap import LabelMaps, Overlap
-from medseg.metrics.surface import surface_distances
+from medseg.metrics.definitions import METRIC_INFO
+from medseg.metrics.label_maps import LabelMaps
+from medseg.metrics.options import METRICS, ScoreOptions
+from medseg.metrics.overlap import Overlap
+from medseg.metrics.registry import SCORES, LabelPair
 
 __all__ = ["METRICS", "ScoreOptions", "label_groups", "score_case", "score_maps"]
 
-METRICS = ("dice", "iou", "hd95", "assd", "nsd")
-"""Names of the metrics, in the order reports show them."""
-
-_SURFACE = (*DISTANCES, "nsd")
-_CHOICES = {"surface": ("voxel",), "hd95": ("max_directed", "pooled"), "assd": ("pooled", "mean")}
 # A larger value is a sign of an intensity image handed in by mistake, and would need a table of that many entries.
 _LARGEST_LABEL = 1 << 24
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreOptions:
-    """Which metrics, by which convention.
-
-    Args:
-        metrics: names out of `METRICS`.
-        tolerance_mm: tolerance of NSD.
-        surface: "voxel", every surface voxel counts the same.
-        hd95: "max_directed" or "pooled".
-        assd: "pooled" or "mean".
-
-    Raises:
-        ConfigError: for an unknown metric or convention, or a tolerance that is not a positive number.
-    """
-
-    metrics: tuple[str, ...] = METRICS
-    tolerance_mm: float = 2.0
-    surface: str = "voxel"
-    hd95: str = "max_directed"
-    assd: str = "pooled"
-
-    def __post_init__(self) -> None:
-        unknown = [m for m in self.metrics if m not in METRICS]
-        if unknown or not self.metrics:
-            raise ConfigError(f"unknown metric {', '.join(map(repr, unknown)) or '(none given)'}; there are {METRICS}")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is not a convention here; there are {choices}")
-        if not (np.isfinite(self.tolerance_mm) and self.tolerance_mm > 0):
-            raise ConfigError(f"tolerance_mm is {self.tolerance_mm}; it must be a positive number of millimetres")
-
-    def without_tolerance(self) -> ScoreOptions:
-        """The same without NSD, whose tolerance in mm means nothing where the spacing is not known.
-
-        Raises:
-            ConfigError: if NSD is all that was asked for.
-        """
-        rest = tuple(m for m in self.metrics if m != "nsd")
-        if not rest:
-            raise ConfigError("nsd has a tolerance in mm, and the spacing of these images is not known; ask for others")
-        return replace(self, metrics=rest)
 
 
 def score_case(
@@ -79,21 +32,27 @@ def score_case(
     surface: str = "voxel",
     hd95: str = "max_directed",
     assd: str = "pooled",
+    *,
+    boundary: float | None = None,
+    lesion_iou: float = 0.1,
+    brats_dilation: int = 3,
+    brats_min_mm3: float = 50.0,
 ) -> dict[Any, dict[str, float]]:
     """Scores of every label in one case.
 
     Args:
         pred: `(I, J, K)` or `(I, J)` label map: non-negative integers, or bool.
         ref: the reference, same shape.
-        spacing_mm: distance of neighbouring voxels along each axis, in mm. Needed for "nsd", whose tolerance is in
-            mm; without it "hd95" and "assd" come out in voxels.
+        spacing_mm: distance of neighbouring voxels along each axis, in mm. Needed for "nsd" and what else is in mm by
+            definition (`needs_mm`); without it "hd95" and "assd" come out in voxels.
         labels: the integers to score; or a scheme or mapping of names, whose regions count as labels; or None for
             every positive integer that occurs. Voxels whose reference is the scheme's `ignore` take part in nothing.
-        metrics: any of "dice", "iou", "hd95", "assd", "nsd".
+        metrics: any of `medseg.metrics.definitions.METRIC_INFO`, where each has its definition, source and unit.
         tolerance_mm: tolerance of NSD in mm; a distance equal to it counts as within.
-        surface: "voxel": each surface voxel counts the same, as in MONAI.
+        surface: "voxel": each surface voxel counts the same, as in MONAI. "area": by area, as in surface-distance.
         hd95: "max_directed" (larger of the two directed percentiles, as MONAI) or "pooled" (as medpy).
         assd: "pooled" (mean over both surfaces' voxels together, as MONAI) or "mean" (of the two directed means).
+        boundary, lesion_iou, brats_dilation, brats_min_mm3: as in `ScoreOptions`.
 
     Returns:
         label -> metric -> score. Keys are the integers, or the scheme's names. Empty masks as
@@ -110,7 +69,9 @@ def score_case(
         >>> score_case(pred, ref, spacing_mm=(1.0, 2.0), labels=(1,), metrics=("dice", "hd95", "nsd"))
         {1: {'dice': 0.0, 'hd95': 2.0, 'nsd': 1.0}}
     """
-    options = ScoreOptions(tuple(metrics), tolerance_mm, surface, hd95, assd)
+    options = ScoreOptions(
+        tuple(metrics), tolerance_mm, surface, hd95, assd, boundary, lesion_iou, brats_dilation, brats_min_mm3
+    )
     pred_array, ref_array = _label_map(pred, "the prediction"), _label_map(ref, "the reference")
     if pred_array.shape != ref_array.shape:
         raise GeometryError(
@@ -119,10 +80,11 @@ def score_case(
     if ref_array.ndim not in (2, 3) or not ref_array.size:
         raise GeometryError(f"label maps must be 2D or 3D and hold voxels, found shape {ref_array.shape}")
     if spacing_mm is None:
-        if "nsd" in options.metrics:
+        in_mm = [m for m in options.metrics if METRIC_INFO[m].needs_mm]
+        if in_mm:
             raise ConfigError(
-                "nsd has a tolerance in mm and needs spacing_mm=(...); where the spacing is not known, leave nsd "
-                "out of metrics"
+                f"{', '.join(in_mm)} needs spacing_mm=(...), being in mm by definition; where the spacing is not "
+                "known, leave it out of metrics"
             )
         spacing_mm = (1.0,) * ref_array.ndim
     if len(spacing_mm) != ref_array.ndim or not all(np.isfinite(s) and s > 0 for s in spacing_mm):
@@ -136,19 +98,8 @@ def score_case(
 
 def score_maps(maps: LabelMaps, values: Sequence[int], options: ScoreOptions) -> tuple[dict[str, float], Overlap]:
     """Scores of one label, and its voxel counts; `maps` as `LabelMaps.of` gives them."""
-    overlap = maps.overlap(values)
-    distances = surface_distances(maps, values) if any(m in _SURFACE for m in options.metrics) else None
-    scores: dict[str, float] = {}
-    for metric in options.metrics:
-        if metric in ("dice", "iou"):
-            scores[metric] = getattr(overlap, metric)
-        elif distances is not None:
-            if metric == "nsd":
-                scores[metric] = distances.nsd(options.tolerance_mm)
-            else:
-                convention: str = getattr(options, metric)
-                scores[metric] = getattr(distances, metric)(convention)
-    return scores, overlap
+    pair = LabelPair(maps, tuple(values), options)
+    return {metric: float(SCORES[metric](pair)) for metric in options.metrics}, pair.overlap
 
 
 def label_groups(

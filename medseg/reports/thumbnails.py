@@ -31,8 +31,7 @@ def draw_slice(shown: SlicePicture, side: int, outlines: Sequence[Layer] = (), t
         outlines: masks `(H, W)` whose border is drawn, with their colour.
         tints: masks that are covered by a transparent colour.
     """
-    layers = [*outlines, *tints]
-    shape = layers[0][0].shape if shown.image is None and layers else np.shape(shown.image)[:2]
+    shape = next(iter(shown.ref.values())).shape
     grey = np.zeros(shape, np.float32) if shown.image is None else shown.image
     scale = side / max(shape[0] * shown.aspect, shape[1])
     size = (max(1, round(shape[1] * scale)), max(1, round(shape[0] * shown.aspect * scale)))

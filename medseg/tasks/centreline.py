@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
-from skimage.morphology import skeletonize
 
 from medseg.tasks.sections import outside_image, section_diameters
 
@@ -123,6 +122,9 @@ def measure_centreline(mask: NDArray[np.bool_], spacing: tuple[float, ...]) -> C
 def skeleton_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The skeleton, one voxel thin; a vessel that leaves the image keeps its end at the border."""
     padded = np.pad(mask, 1)
+    # Half a second, which only vessels need.
+    from skimage.morphology import skeletonize
+
     thinned: NDArray[np.bool_] = skeletonize(padded)  # type: ignore[no-untyped-call]
     return thinned.astype(bool)[(slice(1, -1),) * mask.ndim]
 
