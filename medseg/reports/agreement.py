@@ -73,7 +73,7 @@ def agreement_png(sizes: Mapping[str, Sequence[tuple[float, float]]], unit: str)
 
 
 def size_png(points: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> bytes:
-    """Dice of each case against the size in the reference, on a logarithmic axis.
+    """Dice of each case against the size in the reference, on a logarithmic axis where sizes differ tenfold.
 
     Args:
         points: label -> (size, Dice) of each case, sizes above 0.
@@ -83,7 +83,9 @@ def size_png(points: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> 
     for label, (_, colour) in zip(points, label_colours(list(points)).values(), strict=True):
         size, dice = np.array(points[label], dtype=float).T
         axes.scatter(size, dice, s=20, label=label, color=colour, edgecolor="#12344d", linewidths=0.6)
-    axes.set_xscale("log")
+    sizes = [size for pairs in points.values() for size, _ in pairs]
+    if max(sizes) > 10 * min(sizes):
+        axes.set_xscale("log")
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel(f"size in the reference ({unit})")
     axes.set_ylabel("Dice")
