@@ -287,6 +287,30 @@ def evaluate(
     result.raise_for_missing()
 
 
+@app.command(
+    epilog="Example: medseg compare report_unet/ report_deeplab/ -o comparison/   (folders that evaluate -o wrote, "
+    "against the same references)"
+)
+def compare(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN_OR_EVALUATION...", help="Evaluations, or runs that hold one; two or more."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for compare.csv, summary.json and report.html.")],
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", help="Names with commas; default: all that were evaluated.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Compare models on the same cases: paired tests with Holm's correction, ranking and its stability, a picture."""
+    from medseg.evaluation import compare as run_comparison
+
+    names = [m.strip() for m in metrics.split(",") if m.strip()] if metrics is not None else None
+    result = run_comparison(folders, out, names)
+    typer.echo(result.to_json() if as_json else result.text())
+
+
 @app.command(epilog="Example: medseg nets deeplabv3plus --backbone all --width 0.5")
 def nets(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which nets; all without.")] = None,

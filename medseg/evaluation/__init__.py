@@ -1,5 +1,7 @@
 """Evaluation of a data set: scores per case, statistics with intervals, files and a report. Needs no torch."""
 
+from medseg.evaluation.compare import compare
 from medseg.evaluation.evaluate import Evaluation, evaluate
+from medseg.evaluation.records import ComparisonResult
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["ComparisonResult", "Evaluation", "compare", "evaluate"]

@@ -163,8 +163,9 @@ def _unused(task: Task | None, beside: Sources) -> tuple[Finding, ...]:
     if task is None:
         unused = [name for name, path in (("--fov", beside.fov), ("--probabilities", beside.probabilities)) if path]
         return tuple(Finding("not_used", f"{name} is used by tasks only; name one with --task") for name in unused)
+    baseline = " and the task's baseline" if task.baseline is not None else ""
     absent = [
-        (beside.images, "no --images: measures in the image and the task's baseline are left out"),
+        (beside.images, f"no --images: measures in the image{baseline} are left out"),
         (beside.probabilities, "no --probabilities: scores of probabilities (AUC, FROC) are left out"),
     ]
     return tuple(Finding("not_given", message) for path, message in absent if path is None)

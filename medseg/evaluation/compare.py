@@ -1,0 +1,255 @@
+"""`compare`: several models on the same cases: paired tests, ranking, a picture."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import ConfigError, DatasetError
+from medseg.evaluation.case_list import listed
+from medseg.evaluation.columns import badness, better_of
+from medseg.evaluation.compare_files import write_comparison
+from medseg.evaluation.definitions import versions
+from medseg.evaluation.paired import PERMUTATIONS, Comparison, compare_paired, holm
+from medseg.evaluation.ranking import Ranking, rank_models
+from medseg.evaluation.records import ComparisonResult, PairedRow, RankingRow
+from medseg.evaluation.result import FORMAT_VERSION
+from medseg.evaluation.statistics import MIN_PATIENTS
+from medseg.evaluation.stored import StoredEvaluation, read_evaluations
+from medseg.metrics.empty import bounded
+
+__all__ = ["compare"]
+
+_METHOD = (
+    "Scores of the same cases were compared pairwise, a patient's cases counting as their mean. Differences of means "
+    "have 95% intervals from a BCa bootstrap over patients with small-sample expansion. Tests are a paired sign-flip "
+    "permutation test of the mean difference (all patterns up to 13 patients, else {permutations} random ones) and "
+    "Wilcoxon's signed-rank test (zeros by Pratt), two-sided, p values corrected by Holm over all pairs and labels of "
+    "a metric. Models are ranked per case, label and metric and placed by their mean rank; the stability of places is "
+    "from 1000 bootstrap samples of patients (Wiesenfarth et al., Scientific Reports 2021). No interval, test or "
+    "stability is given below {patients} patients."
+)
+
+
+def compare(
+    folders: Sequence[str | Path],
+    out: str | Path | None = None,
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+) -> ComparisonResult:
+    """Compare evaluations of the same references.
+
+    Args:
+        folders: two or more, each as `evaluate` wrote it, or a run folder that holds one.
+        out: folder for `compare.csv`, `summary.json` and `report.html`; None writes nothing.
+        metrics: columns of `cases.csv`; by default the metrics that every evaluation was asked for.
+        seed: of permutations and bootstrap.
+
+    Raises:
+        ConfigError: fewer than two folders, `out` being one of them, or a metric that not all have.
+        DatasetError: a folder without an evaluation, no case in common, other references, or other conventions.
+
+    Example:
+        >>> result = compare(["report_unet/", "report_deeplab/"], out="comparison/")
+        >>> result.ranking[0].first, result.rows[0].p_permutation_holm
+    """
+    models = read_evaluations([Path(f) for f in folders])
+    if out is not None and Path(out).resolve() in {m.folder.resolve() for m in models}:
+        raise ConfigError(f"-o {out} is one of the evaluations; give another folder")
+    cases, notes = _shared_cases(models)
+    _check_conventions(models)
+    columns = _columns(models, metrics)
+    labels = [name for name in models[0].summary["labels"] if all(name in m.summary["labels"] for m in models)]
+    if not labels:
+        raise DatasetError(f"the evaluations have no label in common: {[list(m.summary['labels']) for m in models]}")
+    table = _Table.of(models, cases, labels, columns)
+    rng = np.random.default_rng(seed)
+    rows = _paired_rows(table, rng)
+    groups = [models[0].summary["groups"][case] for case in cases]
+    result = ComparisonResult(
+        models=tuple(m.name for m in models),
+        cases=tuple(cases),
+        n_patients=len(set(groups)),
+        rows=rows,
+        ranking=_rankings(table, groups, rng),
+        complete=not notes,
+        notes=(*notes, *_few(len(set(groups)))),
+        values=table.shown(),
+        summary={},
+    )
+    result = replace(result, summary=_summary(result, models, columns, seed))
+    return result if out is None else write_comparison(Path(out), result)
+
+
+def _shared_cases(models: Sequence[StoredEvaluation]) -> tuple[list[str], list[str]]:
+    """The cases that all have, with one reference each, and what is said about the others."""
+    shared = [case for case in models[0].hashes if all(case in m.hashes for m in models)]
+    if not shared:
+        held = "; ".join(f"{m.name}: {listed(list(m.hashes), 'case')}" for m in models)
+        raise DatasetError(f"the evaluations have no case in common: {held}")
+    differing = [c for c in shared if len({m.hashes[c] for m in models}) > 1]
+    if differing:
+        raise DatasetError(
+            f"the references of {listed(differing, 'case')} differ between the evaluations: scores against other "
+            "references cannot be compared; evaluate all models against the same masks"
+        )
+    split = [c for c in shared if len({m.summary["groups"][c] for m in models}) > 1]
+    if split:
+        raise DatasetError(
+            f"{listed(split, 'case')} belong to other patients in the evaluations; use one --cases for all"
+        )
+    notes = []
+    for model in models:
+        left_out = [case for case in model.hashes if case not in shared]
+        if left_out:
+            notes.append(f"{model.name}: {listed(left_out, 'case')} left out, as not all models have them")
+        if not model.summary.get("complete", True):
+            notes.append(f"{model.name}: its evaluation is not complete, see its notes")
+    return shared, notes
+
+
+def _check_conventions(models: Sequence[StoredEvaluation]) -> None:
+    for name in models[0].summary["options"]:
+        found = {m.name: m.summary["options"].get(name) for m in models}
+        if name != "metrics" and len({repr(v) for v in found.values()}) > 1:
+            raise DatasetError(
+                f"the evaluations were made with other conventions: {name} is {found}; evaluate again alike"
+            )
+    labels = {repr(m.summary.get("label_values")) for m in models}
+    if len(labels) > 1:
+        raise DatasetError(f"the labels mean other values in the evaluations: {', '.join(sorted(labels))}")
+
+
+def _columns(models: Sequence[StoredEvaluation], metrics: Sequence[str] | None) -> list[str]:
+    there = [_names(m) for m in models]
+    shared = [name for name in there[0] if all(name in other for other in there)]
+    if metrics is None:
+        asked = models[0].summary["options"]["metrics"]
+        chosen = [name for name in shared if name.removesuffix("_px") in asked and better_of(name)]
+        if not chosen:
+            raise DatasetError("the evaluations have no metric in common; evaluate again with the same --metrics")
+        return chosen
+    unusable = [name for name in metrics if name not in shared or better_of(name) is None]
+    if unusable or not metrics:
+        usable = ", ".join(name for name in shared if better_of(name))
+        raise ConfigError(f"metrics {list(unusable)} cannot be compared; all evaluations have {usable}")
+    return list(metrics)
+
+
+def _names(model: StoredEvaluation) -> dict[str, None]:
+    return dict.fromkeys(m for found in model.summary["labels"].values() for m in found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """(label, column) -> cases with a score, and `(models, cases)` finite scores."""
+
+    models: tuple[str, ...]
+    cases: tuple[str, ...]
+    groups: Mapping[str, str]
+    scores: Mapping[tuple[str, str], tuple[tuple[str, ...], NDArray[np.float64]]]
+
+    @classmethod
+    def of(
+        cls, models: Sequence[StoredEvaluation], cases: Sequence[str], labels: Sequence[str], columns: Sequence[str]
+    ) -> _Table:
+        scores = {}
+        for column, label in itertools.product(columns, labels):
+            held = [c for c in cases if models[0].holds(c, label)]
+            found = np.array([[m.values[c, label].get(column, math.nan) for c in held] for m in models]).reshape(
+                len(models), len(held)
+            )
+            finite, _ = bounded(found, np.array([models[0].diagonals[c] for c in held]))
+            known = np.flatnonzero(~np.isnan(finite).any(axis=0))
+            scores[label, column] = (tuple(held[i] for i in known), finite[:, known])
+        return cls(tuple(m.name for m in models), tuple(cases), models[0].summary["groups"], scores)
+
+    def shown(self) -> dict[tuple[str, str], dict[str, tuple[float, ...]]]:
+        """(label, column) -> model -> scores."""
+        return {
+            key: {name: tuple(map(float, row)) for name, row in zip(self.models, values, strict=True)}
+            for key, (_, values) in self.scores.items()
+        }
+
+
+def _paired_rows(table: _Table, rng: np.random.Generator) -> tuple[PairedRow, ...]:
+    rows: list[PairedRow] = []
+    for column in dict.fromkeys(c for _, c in table.scores):
+        family: list[PairedRow] = []
+        for (label, _), (cases, values) in ((k, v) for k, v in table.scores.items() if k[1] == column):
+            if not cases:
+                continue
+            groups = [table.groups[c] for c in cases]
+            for a, b in itertools.combinations(range(len(table.models)), 2):
+                # Signed differences are compared by how far they are from zero.
+                pair = [np.abs(v) if better_of(column) == "zero" else v for v in (values[a], values[b])]
+                found = compare_paired(pair[0], pair[1], groups, rng)
+                family.append(_row(label, column, table.models[a], table.models[b], pair, len(cases), found))
+        corrected = zip(holm([r.p_permutation for r in family]), holm([r.p_wilcoxon for r in family]), strict=True)
+        rows += [
+            replace(row, p_permutation_holm=p, p_wilcoxon_holm=w) for row, (p, w) in zip(family, corrected, strict=True)
+        ]
+    return tuple(rows)
+
+
+def _row(
+    label: str, column: str, first: str, second: str, pair: Sequence[Any], n_cases: int, found: Comparison
+) -> PairedRow:
+    towards = badness(column, 1.0) or 1.0
+    better = "" if found.difference == 0 else first if found.difference * towards < 0 else second
+    means = (float(pair[0].mean()), float(pair[1].mean()))
+    return PairedRow(label, column, first, second, n_cases, *means, better, **asdict(found))
+
+
+def _rankings(table: _Table, groups: Sequence[str], rng: np.random.Generator) -> tuple[RankingRow, ...]:
+    """One over everything, then one per metric."""
+    columns = list(dict.fromkeys(c for _, c in table.scores))
+    chosen = [("all", columns)] if len(columns) > 1 else []
+    rows = []
+    for name, members in [*chosen, *((c, [c]) for c in columns)]:
+        keys = [key for key in table.scores if key[1] in members and table.scores[key][0]]
+        if not keys:
+            continue
+        bad = np.full((len(table.models), len(table.cases), len(keys)), np.nan)
+        where = {case: i for i, case in enumerate(table.cases)}
+        for k, key in enumerate(keys):
+            cases, values = table.scores[key]
+            for m, row in enumerate(values):
+                bad[m, [where[c] for c in cases], k] = [badness(key[1], float(v)) for v in row]
+        found: Ranking = rank_models(bad, groups, rng)
+        rows.append(RankingRow(name, table.models, found))
+    return tuple(rows)
+
+
+def _few(n_patients: int) -> list[str]:
+    if n_patients >= MIN_PATIENTS:
+        return []
+    return [f"too few patients for intervals, tests and stability: {n_patients}, at least {MIN_PATIENTS} are needed"]
+
+
+def _summary(
+    result: ComparisonResult, models: Sequence[StoredEvaluation], columns: Sequence[str], seed: int
+) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "complete": result.complete,
+        "models": {m.name: str(m.summary.get("task") or "") for m in models},
+        "metrics": list(columns),
+        "n_cases": len(result.cases),
+        "n_patients": result.n_patients,
+        "cases": list(result.cases),
+        "ranking": [row.record() for row in result.ranking],
+        "paired": [asdict(row) for row in result.rows],
+        "notes": list(result.notes),
+        "method": _METHOD.format(permutations=PERMUTATIONS, patients=MIN_PATIENTS),
+        "options": dict(models[0].summary["options"]),
+        "seed": seed,
+        "versions": versions(),
+    }

@@ -1,0 +1,128 @@
+"""The files of a comparison: `compare.csv`, `summary.json`, `report.html`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+from medseg.evaluation.columns import TITLES, limits_of
+from medseg.evaluation.records import ComparisonResult, PairedRow
+from medseg.io.atomic import write_text_atomic
+from medseg.reports.figures import distribution_png
+from medseg.reports.html import Cell, Picture, Report, Table, write_report
+
+__all__ = ["write_comparison"]
+
+_MOST_PICTURES = 12
+_NOTHING = "\N{EN DASH}"
+
+
+def write_comparison(folder: Path, result: ComparisonResult) -> ComparisonResult:
+    """Write the files; `summary.json` last.
+
+    Returns:
+        The result, with where the files are.
+
+    Raises:
+        WriteError: if a file cannot be written.
+    """
+    written = replace(result, out=folder, report=folder / "report.html")
+    write_text_atomic(folder / "compare.csv", _csv(result))
+    write_report(
+        folder / "report.html",
+        Report(
+            title="Comparison of models",
+            subtitle=f"{len(result.models)} models, {len(result.cases)} case(s), {result.n_patients} patient(s)",
+            facts={"Models": str(len(result.models)), "Cases": str(len(result.cases)), "First": _first(result)},
+            headline=_ranking_table(result),
+            notes=_notes(result),
+            distributions=_pictures(result),
+            cases=_paired_table(result),
+            method=str(result.summary["method"]),
+            versions=result.summary["versions"],
+        ),
+    )
+    write_text_atomic(folder / "summary.json", written.to_json() + "\n")
+    return written
+
+
+def _csv(result: ComparisonResult) -> str:
+    buffer = io.StringIO()
+    names = [f.name for f in fields(PairedRow)]
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: "" if v is None else v for k, v in asdict(row).items()} for row in result.rows)
+    return buffer.getvalue()
+
+
+def _first(result: ComparisonResult) -> str:
+    return ", ".join(result.ranking[0].first) if result.ranking else _NOTHING
+
+
+def _notes(result: ComparisonResult) -> tuple[str, ...]:
+    if result.complete:
+        return result.notes
+    return ("Not complete: not every case or prediction is in this comparison.", *result.notes)
+
+
+def _ranking_table(result: ComparisonResult) -> Table:
+    rows = []
+    for row in result.ranking:
+        found = row.ranking
+        cells = [Cell("all metrics" if row.by == "all" else TITLES.get(row.by, row.by))]
+        for i in range(len(row.models)):
+            small = [f"mean rank {found.mean_rank[i]:.2f}"]
+            if found.rank_low:
+                small.append(f"place {found.rank_low[i]:.0f} to {found.rank_high[i]:.0f}")
+                small.append(f"first in {found.first_share[i]:.0%}")
+            cells.append(Cell(str(found.rank[i]), tuple(small)))
+        cells.append(Cell(_NOTHING if found.kendall_tau is None else f"{found.kendall_tau:.2f}"))
+        rows.append(tuple(cells))
+    caption = "Places by mean rank, with the 95% range of places and the share of first places over resampled patients"
+    return Table(caption, ("Ranking by", *result.models, "Kendall's tau"), tuple(rows))
+
+
+def _paired_table(result: ComparisonResult) -> Table:
+    rows = []
+    for row in result.rows:
+        interval = ("too few for an interval",) if row.ci_low is None else (f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]",)
+        p_values = [(row.p_permutation, row.p_permutation_holm), (row.p_wilcoxon, row.p_wilcoxon_holm)]
+        rows.append(
+            (
+                Cell(row.label),
+                Cell(TITLES.get(row.metric, row.metric)),
+                Cell(row.first),
+                Cell(row.second),
+                Cell(f"{row.mean_first:.3f}", sort=repr(row.mean_first)),
+                Cell(f"{row.mean_second:.3f}", sort=repr(row.mean_second)),
+                Cell(f"{row.difference:+.3f}", interval, sort=repr(row.difference)),
+                *(
+                    Cell(_NOTHING, sort="NaN")
+                    if corrected is None
+                    else Cell(f"{corrected:.3g}", (f"uncorrected {plain:.3g}",), sort=repr(corrected))
+                    for plain, corrected in p_values
+                ),
+                Cell(f"{row.n_cases} / {row.n_patients}"),
+            )
+        )
+    head = ("Label", "Metric", "First", "Second", "Mean of first", "Mean of second", "Difference by patient")
+    tests = ("p, permutation (Holm)", "p, Wilcoxon (Holm)", "Cases / patients")
+    return Table("Every pair. Press a heading to sort by it", (*head, *tests), tuple(rows))
+
+
+def _pictures(result: ComparisonResult) -> tuple[Picture, ...]:
+    pictures = []
+    for (label, metric), values in list(result.values.items())[:_MOST_PICTURES]:
+        every = [v for found in values.values() for v in found]
+        if len(every) < 2 * len(values):
+            continue
+        title = TITLES.get(metric, metric)
+        low, high = limits_of(metric)
+        limits = (max(low, min(every)) if low < 0 else low, min(high, max(every)) or 1.0)
+        spread = "; ".join(f"{name}: {min(v):.3f} to {max(v):.3f}" for name, v in values.items())
+        caption = "Each dot is a case whose reference holds the label; the box shows median and quartiles."
+        picture = distribution_png(values, f"{title}, {label}", limits)
+        pictures.append(Picture(f"{label}: {title}", caption, f"{title} of {label} per case. {spread}", picture))
+    return tuple(pictures)

@@ -1,0 +1,128 @@
+"""What a comparison of models found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg.evaluation.columns import TITLES
+from medseg.evaluation.ranking import Ranking
+
+__all__ = ["ComparisonResult", "PairedRow", "RankingRow"]
+
+
+@dataclass(frozen=True, slots=True)
+class PairedRow:
+    """Two models on one metric of one label: a line of `compare.csv`.
+
+    Args:
+        label, metric, first, second: what is compared. Signed differences enter by their size.
+        n_cases: cases whose reference holds the label and that both scored.
+        mean_first, mean_second: over these cases.
+        better: the model whose patients' mean is better, "" for none.
+        difference, ci_low, ci_high, p_permutation, p_wilcoxon, n_patients: as in `Comparison`, first minus second.
+        p_permutation_holm, p_wilcoxon_holm: corrected over all pairs and labels of the metric.
+    """
+
+    label: str
+    metric: str
+    first: str
+    second: str
+    n_cases: int
+    mean_first: float
+    mean_second: float
+    better: str
+    difference: float
+    ci_low: float | None
+    ci_high: float | None
+    p_permutation: float | None
+    p_wilcoxon: float | None
+    n_patients: int
+    p_permutation_holm: float | None = None
+    p_wilcoxon_holm: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankingRow:
+    """A ranking of all models: over every metric ("all"), or by one."""
+
+    by: str
+    models: tuple[str, ...]
+    ranking: Ranking
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """The model in the first place, several where they tie."""
+        return tuple(name for name, place in zip(self.models, self.ranking.rank, strict=True) if place == 1)
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"by": self.by, "models": list(self.models), **asdict(self.ranking)}
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonResult:
+    """What a comparison found.
+
+    Args:
+        models: names, in the order given.
+        cases: those that all evaluations share.
+        n_patients: among them.
+        rows: every pair, label and metric.
+        ranking: over all metrics, then by each.
+        complete: False where cases were left out, or an evaluation was not complete itself.
+        notes: what is worth knowing.
+        values: (label, metric) -> model -> scores, case by case.
+        summary: the content of `summary.json`.
+        out, report: what was written, or None.
+    """
+
+    models: tuple[str, ...]
+    cases: tuple[str, ...]
+    n_patients: int
+    rows: tuple[PairedRow, ...]
+    ranking: tuple[RankingRow, ...]
+    complete: bool
+    notes: tuple[str, ...]
+    values: Mapping[tuple[str, str], Mapping[str, tuple[float, ...]]]
+    summary: Mapping[str, Any]
+    out: Path | None = None
+    report: Path | None = None
+
+    def to_json(self) -> str:
+        """The summary as JSON."""
+        return json.dumps(self.summary, indent=2, ensure_ascii=False, allow_nan=False)
+
+    def text(self) -> str:
+        """For a terminal: the ranking, then a line per comparison."""
+        lines = (
+            [] if self.complete else ["NOT COMPLETE: not every case or prediction is in this comparison, see the notes"]
+        )
+        for row in self.ranking[:1]:
+            found = row.ranking
+            lines.append(
+                f"ranking by {TITLES.get(row.by, row.by)}, {len(self.cases)} cases, {self.n_patients} patients"
+            )
+            for i in sorted(range(len(row.models)), key=lambda i: (found.rank[i], row.models[i])):
+                stable = ""
+                if found.rank_low:
+                    stable = (
+                        f", place {found.rank_low[i]:.0f} to {found.rank_high[i]:.0f} in 95% of resamples, first in "
+                        f"{found.first_share[i]:.0%}"
+                    )
+                lines.append(f"  {found.rank[i]}. {row.models[i]}: mean rank {found.mean_rank[i]:.2f}{stable}")
+        for each in self.rows:
+            interval = "" if each.ci_low is None else f" [{each.ci_low:+.3f}, {each.ci_high:+.3f}]"
+            p = "" if each.p_permutation_holm is None else f", p {each.p_permutation_holm:.3g} (Holm)"
+            title = TITLES.get(each.metric, each.metric)
+            lines.append(
+                f"{each.label} {title}: {each.first} {each.mean_first:.3f}, {each.second} {each.mean_second:.3f}, "
+                f"difference {each.difference:+.3f}{interval}{p}"
+            )
+        lines += [f"note: {note}" for note in self.notes]
+        if self.report is not None:
+            lines.append(f"report: {self.report}")
+        return "\n".join(lines)
