@@ -91,8 +91,13 @@ def pick_slice(
 
 def _upright(array: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
     """Slice `index` of an LPS array with rows running down and columns to the right."""
-    plane = array.take(index, axis=axis).swapaxes(0, 1)
+    plane = _slice(array, axis, index).swapaxes(0, 1)
     return np.asarray(plane if axis == 2 else plane[::-1])
+
+
+def _slice(array: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
+    """One slice as a view: `take` would first copy the whole of an array that does not lie in C order."""
+    return array[(slice(None),) * axis + (index,)]
 
 
 def _most(pred: NDArray[Any], ref: NDArray[Any], axis: int, values: list[int], by: str) -> int:
@@ -100,7 +105,7 @@ def _most(pred: NDArray[Any], ref: NDArray[Any], axis: int, values: list[int], b
     size = int(max(pred.max(initial=0), ref.max(initial=0), *values)) + 1
     counts = np.zeros((ref.shape[axis], size))
     for n in range(ref.shape[axis]):
-        p, r = pred.take(n, axis=axis).ravel(), ref.take(n, axis=axis).ravel()
+        p, r = _slice(pred, axis, n).ravel(), _slice(ref, axis, n).ravel()
         if by == "difference":
             p, r = p[p != r], r[p != r]
         counts[n] = np.bincount(p, minlength=size) + np.bincount(r, minlength=size)
