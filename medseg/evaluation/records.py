@@ -60,7 +60,8 @@ class RankingRow:
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
-        return {"by": self.by, "models": list(self.models), **asdict(self.ranking)}
+        found = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.ranking).items()}
+        return {"by": self.by, "models": list(self.models), **found}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,9 @@ _MAX_WORKERS = 8
 _SHARE_OF_FREE_MEMORY = 0.6
 # Both masks and what the metrics make of them, per voxel; measured by benchmarks/evaluation.py.
 _BYTES_PER_VOXEL = 8
-# The image, distance maps and components of a task.
-_TASK_BYTES_PER_VOXEL = 40
+# The image, distance maps and components of a task; probabilities come on top.
+_TASK_BYTES_PER_VOXEL = 56
+_PROBABILITY_BYTES_PER_VOXEL = 12
 
 
 def case_bytes(pair: Pair, has_task: bool) -> int:
@@ -36,7 +37,9 @@ def case_bytes(pair: Pair, has_task: bool) -> int:
         has_task: a task measures in the image, too.
     """
     per_voxel = _TASK_BYTES_PER_VOXEL if has_task else _BYTES_PER_VOXEL
-    return _voxels(pair) * (per_voxel + (8 if pair.probabilities else 0) + (2 if pair.second else 0))
+    return _voxels(pair) * (
+        per_voxel + (_PROBABILITY_BYTES_PER_VOXEL if pair.probabilities else 0) + (2 if pair.second else 0)
+    )
 
 
 def _voxels(pair: Pair) -> int:
