@@ -163,6 +163,7 @@ def predict(
         bool,
         typer.Option("--anonymize", help="Remove the patient from DICOM outputs (PS3.15 Basic Profile); see README."),
     ] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="bfloat16 where the CPU has it; a few voxels differ.")] = False,
     time_limit: Annotated[
         float | None, typer.Option("--time-limit", help="Minutes before a case is given up as failed.")
     ] = None,
@@ -186,6 +187,7 @@ def predict(
         anonymize=anonymize,
         crf=crf,
         register=register,
+        fast=fast,
         time_limit=time_limit,
         preview=preview,
         dry_run=dry_run,

@@ -19,7 +19,7 @@ from medseg.errors import MedsegError, ReadError, WriteError
 from medseg.inference.predictor import Model
 from medseg.inference.quality import check_case, needs_review
 from medseg.inference.studies.channels import CHANNEL_KINDS, read_case
-from medseg.inference.studies.ledger import LedgerRow, State, hash_file
+from medseg.inference.studies.ledger import Ledger, LedgerRow, State, hash_file
 from medseg.inference.studies.measurements import Measurement, measure
 from medseg.inference.studies.memory import file_bytes
 from medseg.inference.studies.options import PredictOptions
@@ -97,6 +97,7 @@ class CaseChain:
             "anonymize": options.anonymize,
             "crf": None if self.crf is None else asdict(self.crf),
             "register": self.options.register,
+            "fast": model.engine.fast,
         }
         self.versions = {"medseg": medseg.__version__, "torch": torch.__version__, "device": str(model.device)}
 
@@ -107,6 +108,10 @@ class CaseChain:
     def probabilities_of(self, source: Source) -> Path:
         """Where the probabilities of a case go."""
         return self.folder / f"{source.case}.npz"
+
+    def keep_engine(self, ledger: Ledger) -> None:
+        """Run the network as it was run for the masks that are there, unless that is decided already."""
+        self.model.engine.keep(ledger.engine_of(self.model.model_hash, self.model.engine.fast))
 
     def hash(self, work: CaseWork) -> None:
         """Take the hash of what will be read; an error is left in the work."""
@@ -120,6 +125,9 @@ class CaseChain:
     def finished(self, work: CaseWork, latest: LedgerRow | None) -> bool:
         """Whether the ledger's last row of the case says that it was done in the same way, and its files are there."""
         if self.options.overwrite or latest is None or work.error is not None or work.source.error:
+            return False
+        # An engine that is still to be chosen will be that of the row: see `keep_engine`.
+        if self.model.engine_name not in ("", latest.network_engine):
             return False
         if self.options.save_probabilities and not self.probabilities_of(work.source).is_file():
             return False
@@ -177,6 +185,7 @@ class CaseChain:
             series_reason=work.source.reason,
             model_hash=self.model.model_hash,
             options=self.settings,
+            network_engine=self.model.engine_name,
             versions=self.versions,
         )
 

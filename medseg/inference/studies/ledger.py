@@ -38,7 +38,7 @@ class LedgerRow:
         error: one line, '' if all went well.
         findings: what was noticed on the way, a sentence each; some ask for review.
         measurements: a record per label, the rows of `measurements.csv`.
-        network_engine: how the network was run, chosen once for an output folder.
+        network_engine: how the network was run, chosen once for an output folder; '' if it did not come to that.
         versions: of medseg and torch, and the device.
     """
 
@@ -105,16 +105,28 @@ class Ledger:
             for line in whole.decode("utf-8", errors="replace").splitlines():
                 row = _parse(line)
                 if row is not None:
+                    self._latest.pop(row.case, None)
                     self._latest[row.case] = row
 
     def latest(self, case: str) -> LedgerRow | None:
         """The last row of a case."""
-        return self._latest.get(case)
+        with self._guard:
+            return self._latest.get(case)
+
+    def engine_of(self, model_hash: str, fast: bool) -> str:
+        """How the network was run for the last row of this model; '' if there is none."""
+        with self._guard:
+            rows = tuple(self._latest.values())
+        for row in reversed(rows):
+            if row.network_engine and row.model_hash == model_hash and row.options.get("fast", False) == fast:
+                return row.network_engine
+        return ""
 
     @property
     def rows(self) -> tuple[LedgerRow, ...]:
         """The last row of every case, by name."""
-        return tuple(row for _, row in sorted(self._latest.items()))
+        with self._guard:
+            return tuple(row for _, row in sorted(self._latest.items()))
 
     def append(self, row: LedgerRow) -> None:
         """Add a row and see it onto the disk.

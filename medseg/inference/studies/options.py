@@ -27,6 +27,7 @@ class PredictOptions:
         crf: sharpen the masks by a dense CRF (2D images, or volumes where the bundle holds fitted options).
         time_limit: minutes a case may take before it is given up as failed; None: as long as it takes.
         register: bring the channels of a case together by a rigid registration; such cases are to be reviewed.
+        fast: permit bfloat16 where the CPU has it and it is faster; a few voxels get another label, see `load_model`.
         preview: also write `previews/<case>.png`, the mask outlined on the slice where it covers most.
         anonymize: remove the patient from DICOM outputs (PS3.15 Basic Profile) and replace UIDs in the ledger.
 
@@ -46,6 +47,7 @@ class PredictOptions:
     crf: bool = False
     register: bool = False
     time_limit: float | None = None
+    fast: bool = False
     preview: bool = True
 
     def __post_init__(self) -> None:

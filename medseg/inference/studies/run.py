@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ def predict_studies(
     large case. A case that another run works on is left to it.
 
     Args:
-        model: a bundle's path, or a loaded model (`options.device` is then not looked at).
+        model: a bundle's path, or a loaded model (`options.device` and `fast` are then not looked at).
         sources: files, DICOM folders, folders of studies, zips.
         out: folder for `<case>.nii.gz` (or .png), `ledger.jsonl`, `measurements.csv` and `labels.json`.
         options: see `PredictOptions`.
@@ -71,11 +72,13 @@ def predict_studies(
     """
     options = options or PredictOptions()
     folder = Path(out)
-    loaded = model if isinstance(model, Model) else load_model(model, options.device)
+    loaded = model if isinstance(model, Model) else load_model(model, options.device, fast=options.fast)
     found = find_cases([Path(s) for s in sources], options.series, folder, channel_names(loaded.info.plan))
+    loaded = replace(loaded, engine=loaded.engine.for_images(len(found)))
     chain = CaseChain(loaded, folder, options, _deidentifier(loaded.scheme) if options.anonymize else None)
     found = [chain.choose(source) for source in found]
     ledger = Ledger(folder / "ledger.jsonl")
+    chain.keep_engine(ledger)
     if options.dry_run:
         planned = [source.case for source in found if not _is_done(chain, ledger, source)]
         return StudiesResult(
@@ -157,6 +160,7 @@ class _Run:
         def windows(done: int, total: int) -> None:
             self._show(0.99 * done / total, work)
 
+        self.chain.keep_engine(self.ledger)  # another run on this folder may have chosen meanwhile
         self.chain.compute(work, windows)
 
     def _finish(self, work: CaseWork) -> None:

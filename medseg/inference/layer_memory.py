@@ -1,0 +1,45 @@
+"""The memory of one layer is handed to the next, where the C library gives it back to the system in between."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+__all__ = ["layer_memory_kept"]
+
+# mallopt(3) of glibc: parameters, the largest values it takes here, and what it settles on by itself in a long run.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_KEPT = {_MMAP_THRESHOLD: 2**30, _TRIM_THRESHOLD: 2**31 - 1}
+_USUAL = {_MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26}
+
+
+@contextmanager
+def layer_memory_kept() -> Iterator[None]:
+    """While a network runs on a CPU, freed tensors below 1 GB stay with the process; at the end all goes back.
+
+    glibc maps each tensor above 32 MB anew, and the system clears its pages one by one: up to a third of the time of a
+    3D U-Net on 96^3 windows. Only allocations of the main thread gain; without glibc nothing changes.
+    """
+    libc = _glibc()
+    if libc is None:
+        yield
+        return
+    for parameter, value in _KEPT.items():
+        libc.mallopt(parameter, value)
+    try:
+        yield
+    finally:
+        for parameter, value in _USUAL.items():
+            libc.mallopt(parameter, value)
+        libc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
