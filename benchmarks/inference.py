@@ -1,11 +1,17 @@
-"""Logits to native labels side by side with nnU-Net's export: 512x512x300 voxels from logits at 1.5 mm.
+"""Prediction side by side with others, in two sections; --sections chooses.
 
     python benchmarks/inference.py --nnunet-python VENV/bin/python [--model BUNDLE --image IMAGE] [--classes 5 25]
 
-Each contender runs in a process of its own, one thread, on the same logits: smooth random ones (the worst case, a fifth
-of the cells lies on a boundary) and, with --model and --image, those of a trained network, mirrored until they fill
-the grid. CPU seconds; memory is the peak of the resident set above the logits. Labels are compared with torch's
-interpolation of every channel over the whole grid. nnU-Net is left out where no Python with it is given.
+`native`: logits to native labels beside nnU-Net's export: 512x512x300 voxels from logits at 1.5 mm. Each contender runs
+in a process of its own, one thread, on the same logits: smooth random ones (the worst case, a fifth of the cells lies
+on a boundary) and, with --model and --image, those of a trained network, mirrored until they fill the grid. CPU
+seconds; memory is the peak of the resident set above the logits. Labels are compared with torch's interpolation of
+every channel over the whole grid. nnU-Net is left out where no Python with it is given.
+
+`whole`: 256x256x128 voxels to labels by 50 windows of 96^3, beside MONAI's `sliding_window_inference` + argmax with the
+same network run eagerly: medseg's U-Net 16-32-64-128, and MONAI's UNet of these channels with two residual units. Each
+run is a process of its own. 'stitching' is the same run with a network that answers at once with
+smooth random logits made before, the best of three.
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+WHOLE_SHAPE, PATCH, OVERLAP = (256, 256, 128), (96, 96, 96), 0.5
 SIZE, SHAPE = (273, 273, 200), (512, 512, 300)
 TARGETS = {"trained": 1 / 10, "smooth random": 1 / 4}
 
@@ -73,6 +80,125 @@ np.save(out, np.asarray(labels).astype(np.uint8))
 print(json.dumps({'seconds': seconds, 'mb': peak / 1e6}))
 """
 
+# One prediction in a process of its own: no contender finds memory that another has left behind.
+RUN_WHOLE = """
+import json, sys, time
+sys.path.insert(0, sys.argv[4])
+import numpy as np, torch
+torch.set_num_threads(1)
+who, path, out, _, batch, answers = *sys.argv[1:5], int(sys.argv[5]), sys.argv[6]
+from inference import OVERLAP, PATCH, whole_image
+from medseg.inference import load_model
+import dataclasses
+engine = {'frozen': 'frozen', 'bf16': 'bf16'}.get(who)
+model = load_model(path, 'cpu', engine, fast=who == 'bf16')
+image = whole_image()
+classes = model.info.net.out_channels
+made = torch.nn.functional.interpolate(torch.randn(batch, classes, 12, 12, 12), size=PATCH, mode='trilinear')
+net = (lambda x: made[:len(x)]) if answers == 'made' else model.nets[0]
+if who == 'monai':
+    from monai.inferers import sliding_window_inference
+    tensor = torch.from_numpy(image)[None, None]
+    def job():
+        return sliding_window_inference(tensor, PATCH, batch, net, overlap=OVERLAP, mode='gaussian').argmax(1)[0]
+elif who == 'network':
+    windows = torch.from_numpy(image[:96, :96, :96]).expand(batch, 1, *PATCH).contiguous()
+    def job():
+        for _ in range(50 // batch):
+            net(windows)
+        return np.zeros(0)
+else:
+    if answers == 'made':
+        model = dataclasses.replace(model, nets=(net,))
+    job = lambda: model.predict(image, np.eye(4), batch_size=batch).array
+with torch.inference_mode():
+    net(torch.zeros(batch, 1, *PATCH))
+    seconds = []
+    for _ in range(3 if answers == 'made' else 1):
+        start = time.process_time()
+        labels = job()
+        seconds.append(time.process_time() - start)
+np.save(out, np.asarray(labels).astype(np.uint8))
+print(json.dumps({'seconds': min(seconds)}))
+"""
+
+
+def build_monai_unet(dims: int, in_channels: int, out_channels: int) -> object:
+    """MONAI's own U-Net, as a plug-in net of a bundle."""
+    from monai.networks.nets import UNet
+
+    return UNet(dims, in_channels, out_channels, (16, 32, 64, 128), (2, 2, 2), num_res_units=2)
+
+
+def whole_image() -> object:
+    """Smooth noise, float32."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(1, 1, *(n // 8 for n in WHOLE_SHAPE), generator=generator)
+    return torch.nn.functional.interpolate(coarse, size=WHOLE_SHAPE, mode="trilinear")[0, 0].numpy()
+
+
+def whole_bundle(path: Path, net: str, classes: int) -> Path:
+    """A bundle with random weights that takes the image as it is."""
+    import torch
+
+    from medseg.inference import BundleInfo, NetInfo, PredictionInfo, Provenance, save_bundle
+    from medseg.preparation.plan import ChannelPlan, Plan
+
+    options = {"channels": (16, 32, 64, 128)} if net == "unet" else {}
+    plan = Plan(
+        dims=3,
+        orientation="RAS",
+        spacing_mm=None,
+        patch_size=PATCH,
+        batch_size=2,
+        in_channels=1,
+        normalization=(ChannelPlan(kind="clip", low=-1e6, high=1e6, mean=0.0, std=1.0),),
+        channels=(16, 32, 64, 128),
+        strides=((1, 1, 1), *[(2, 2, 2)] * 3),
+    )
+    info = BundleInfo(
+        labels={f"label{n}": n for n in range(1, classes)},
+        plan=plan,
+        net=NetInfo(name=net, dims=3, in_channels=1, out_channels=classes, options=options),
+        prediction=PredictionInfo(overlap=OVERLAP, mirror_axes=()),
+        provenance=Provenance(medseg="0", torch="2", config_hash="00" * 32, dataset={}, iterations=0),
+    )
+    torch.manual_seed(0)
+    return save_bundle(path, info, {0: info.net.build().state_dict()})
+
+
+def whole(classes: int, net: str, engines: list[str]) -> None:
+    """Print the times of one network with this many classes."""
+    import numpy as np
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle = whole_bundle(folder / "model", net, classes)
+
+        def run(who: str, batch: int = 2, answers: str = "computed") -> float:
+            here = str(Path(__file__).parent)
+            arguments = [who, str(bundle), str(folder / f"{who}.npy"), here, str(batch), answers]
+            return start(sys.executable, RUN_WHOLE, arguments, path=here)["seconds"]
+
+        ours, theirs = run("eager", answers="made"), run("monai", answers="made")
+        alone = run("network")
+        print(f"{net}, {classes} classes: network alone, eager, {alone:.1f} s")
+        print(
+            f"    stitching and argmax: medseg {ours:.2f} s, MONAI {theirs:.2f} s: {ours / theirs:.2f} of MONAI's "
+            f"(target 0.40), {ours / alone:.3f} of the network (target 0.05 at 5 classes)",
+            flush=True,
+        )
+        monai = {batch: run("monai", batch) for batch in (1, 2)}
+        print("    MONAI: " + ", ".join(f"{s:.1f} s by {b} windows at a time" for b, s in monai.items()), flush=True)
+        for engine in engines:
+            seconds = run(engine)
+            ratios = ", ".join(f"{seconds / s:.2f}" for s in monai.values())
+            same = float((np.load(folder / f"{engine}.npy") == np.load(folder / "eager.npy")).mean())
+            line = f"    medseg {engine}: {seconds:.1f} s, {ratios} of MONAI's (target 0.65)"
+            print(f"{line}; {same:.5%} of labels are the eager network's", flush=True)
+
 
 def smooth_random(classes: int) -> object:
     """Normal noise at a tenth of the resolution, interpolated."""
@@ -113,25 +239,45 @@ def trained(classes: int, model: Path, image: Path) -> object:
 
 def measure(python: str, who: str, logits: Path, out: Path) -> dict[str, float]:
     """CPU seconds and memory of one contender."""
-    command = [python, "-W", "ignore", "-c", RUN, who, str(logits), str(out), json.dumps(SHAPE)]
-    environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PATH": ""}
+    return start(python, RUN, [who, str(logits), str(out), json.dumps(SHAPE)])
+
+
+def start(python: str, code: str, arguments: list[str], path: str = "") -> dict[str, float]:
+    """What a process of one thread prints last."""
+    command = [python, "-W", "ignore", "-c", code, *arguments]
+    environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PATH": "", "PYTHONPATH": path}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if result.returncode:
-        raise SystemExit(f"{who} failed: {result.stderr[-1500:]}")
+        raise SystemExit(f"{arguments[0]} failed: {result.stderr[-1500:]}")
     figures: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
     return figures
 
 
 def main() -> None:
     """Print a table."""
-    import numpy as np
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nnunet-python", default="")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--image", type=Path)
     parser.add_argument("--classes", type=int, nargs="+", default=[5, 25])
+    parser.add_argument("--sections", nargs="+", default=["native", "whole"], choices=["native", "whole"])
+    parser.add_argument("--nets", nargs="+", default=["unet", "inference:build_monai_unet"])
     options = parser.parse_args()
+    if "native" in options.sections:
+        native(options)
+    if "whole" in options.sections:
+        from medseg.inference.engine import ENGINES, has_bf16
+
+        engines = [name for name in ENGINES if name != "bf16" or has_bf16()]
+        for classes in options.classes:
+            for net in options.nets:
+                whole(classes, net, engines)
+
+
+def native(options: argparse.Namespace) -> None:
+    """Print the times and memory from logits to labels."""
+    import numpy as np
+
     for classes in options.classes:
         for kind in TARGETS:
             if kind == "trained" and not (options.model and options.image):

@@ -20,6 +20,7 @@ from torch import Tensor
 from medseg.errors import GeometryError
 from medseg.inference.restore_axes import AxisMap, Blocks
 from medseg.inference.restore_blocks import Painter, contest
+from medseg.inference.restore_same import paint
 from medseg.labels import LabelScheme
 
 __all__ = ["Restorer", "to_label_map"]
@@ -74,6 +75,7 @@ class Restorer:
         rest = [a for a in range(len(shape)) if a != axis]
         self._turn = (axis, *rest)
         self._flat = len(shape) == 2
+        self._same = tuple(size) == tuple(shape)
         maps = [AxisMap.between(size[a], shape[a]) for a in self._turn]
         length = BLOCK_2D if self._flat else BLOCK
         if self._flat:
@@ -102,6 +104,9 @@ class Restorer:
         result = self.label_map.transpose(self._turn)
         if self._flat:
             result = result[:, None]
+        if self._same:
+            paint(turned[:, : last - first], self.painter, result[first:last])
+            return
         for begin in range(first, last, self._length):
             end = min(begin + self._length, last)
             blocks = self._along.blocks(end - begin, begin, end)

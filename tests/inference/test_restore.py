@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from medseg.errors import CheckpointError, GeometryError
 from medseg.geometry import resample_array
-from medseg.inference import restore, restore_blocks
+from medseg.inference import restore, restore_blocks, restore_same
 from medseg.inference.probabilities import to_probabilities
 from medseg.inference.restore import Restorer, to_label_map
 from medseg.labels import LabelScheme
@@ -89,6 +89,28 @@ def test_nan_is_refused():
     logits[1, 2, 3, 4] = torch.nan
     with pytest.raises(CheckpointError, match="NaN"):
         to_label_map(logits, (9, 9, 9))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("chunk", [1, 300, 2**17])
+def test_logits_on_the_images_own_grid_need_no_blocks(monkeypatch, axis, chunk):
+    monkeypatch.setattr(restore_same, "CHUNK_VOXELS", chunk)
+    logits = (_smooth(3, (7, 9, 8)) * 4).round() / 4  # full of ties and zeros
+    plain, regions = (Restorer((7, 9, 8), (7, 9, 8), 3, labels, axis=axis) for labels in (PLAIN, REGIONS))
+    size = logits.shape[1 + axis]
+    for first in range(0, size, 4):
+        slab = logits.narrow(1 + axis, first, min(5, size - first))
+        plain.add(slab, first, min(first + 4, size))
+        regions.add(slab, first, min(first + 4, size))
+    assert np.array_equal(plain.label_map, np.array([0, 3, 9])[_winner(logits)])
+    expected = np.zeros((7, 9, 8), dtype=int)
+    for value, channel in zip(REGIONS.painted, logits.numpy(), strict=True):
+        expected[channel > 0] = value
+    assert np.array_equal(regions.label_map, expected)
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        logits[2, 6, 8, 7] = bad
+        with pytest.raises(CheckpointError, match="NaN"):
+            to_label_map(logits, (7, 9, 8), PLAIN)
 
 
 def test_the_convention_is_that_of_resample_array():
