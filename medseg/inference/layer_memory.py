@@ -10,7 +10,8 @@ from functools import cache
 
 __all__ = ["layer_memory_kept"]
 
-# mallopt(3) of glibc: parameters, what keeps memory at little cost in holes (1 GB: no faster, 200 MB more), and what it settles on by itself in a long run.
+# mallopt(3) of glibc: parameters, what is set while a network runs (tensors up to 1 GB: no faster, 200 MB more for holes),
+# and what glibc settles on by itself in a long run.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT = {_MMAP_THRESHOLD: 2**28, _TRIM_THRESHOLD: 2**31 - 1}
 _USUAL = {_MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26}
