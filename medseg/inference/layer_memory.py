@@ -10,7 +10,7 @@ from functools import cache
 
 __all__ = ["layer_memory_kept"]
 
-# mallopt(3) of glibc: parameters, what is set while a network runs (tensors up to 1 GB: no faster, 200 MB more for holes),
+# mallopt(3) of glibc: parameters, what is set while a network runs (tensors up to 1 GB: no faster, 200 MB more holes),
 # and what glibc settles on by itself in a long run.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT = {_MMAP_THRESHOLD: 2**28, _TRIM_THRESHOLD: 2**31 - 1}
