@@ -13,6 +13,9 @@ The BraTS lesion-wise HD95 counts 374 mm for every missed and false lesion and i
 Over a data set, means run over the cases whose *reference* holds the label: a set that no prediction can change.
 Infinite distances are counted and enter the mean as the diagonal of the image. Cases whose reference lacks the label
 are scored apart (specificity, false-positive volume and count), so finding nothing where there is nothing is rewarded.
+
+Others differ here: MONAI leaves out (NaN) the Dice and IoU of an empty reference and the HD95 of either mask empty;
+surface-distance calls two empty masks infinitely far apart; the BraTS 2023 code scores two empty masks 1, 0 mm.
 """
 
 from __future__ import annotations

@@ -111,6 +111,8 @@ class SurfaceDistances:
                 surface-distance), "pooled" the 95th percentile of both sets together (as medpy; about 8% lower in
                 practice).
 
+        By voxels the percentile is that of `numpy.percentile`. MONAI's is up to 0.001 mm off where two neighbouring
+        distances differ much: torch.quantile places the percentile between them in single precision.
         Source: D. P. Huttenlocher et al., IEEE PAMI 15 (1993), 850-863, with the percentile of its section on
         partial matching.
         """
