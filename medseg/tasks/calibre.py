@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medseg.tasks.centreline import skeleton_of
+from medseg.metrics.topology import skeleton_of
 
 __all__ = ["CalibreRecall", "recall_by_calibre"]
 

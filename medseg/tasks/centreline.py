@@ -10,9 +10,10 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
+from medseg.metrics.topology import skeleton_of
 from medseg.tasks.sections import outside_image, section_diameters
 
-__all__ = ["Centreline", "measure_centreline", "skeleton_of"]
+__all__ = ["Centreline", "measure_centreline"]
 
 Floats = NDArray[np.float64]
 
@@ -117,16 +118,6 @@ def measure_centreline(mask: NDArray[np.bool_], spacing: tuple[float, ...]) -> C
         tuple(int(n) for n in np.concatenate(places)[widest] + start),
         len(branches),
     )
-
-
-def skeleton_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The skeleton, one voxel thin; a vessel that leaves the image keeps its end at the border."""
-    padded = np.pad(mask, 1)
-    # Half a second, which only vessels need.
-    from skimage.morphology import skeletonize
-
-    thinned: NDArray[np.bool_] = skeletonize(padded)  # type: ignore[no-untyped-call]
-    return thinned.astype(bool)[(slice(1, -1),) * mask.ndim]
 
 
 def _inscribed_radius(mask: NDArray[np.bool_], spacing: tuple[float, ...]) -> Floats:

@@ -88,3 +88,10 @@ def test_nothing_a_dot_and_a_full_image() -> None:
     found = measure_centreline(dot, (1.0, 1.0, 1.0))
     assert found is not None and np.isnan(found.mean_diameter) and found.length <= 1
     assert measure_centreline(np.ones((4, 5, 20), bool), (1.0, 1.0, 1.0)) is not None
+
+
+def test_a_blob_that_thinning_deletes_is_a_dot() -> None:
+    blob = np.zeros((6, 6, 6), bool)
+    blob[2:4, 2:4, 2:4] = True
+    found = measure_centreline(blob, (1.0, 1.0, 1.0))
+    assert found is not None and (found.length, found.branches) == (0.0, 1) and np.isnan(found.max_diameter)
