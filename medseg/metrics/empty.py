@@ -8,7 +8,8 @@
 | holds the label | empty | 0 | infinity | value |
 
 Amounts (volume difference, Betti errors, false lesions) and specificity are what their formula gives for any masks.
-The BraTS lesion-wise HD95 counts 374 mm for every missed and false lesion and is never infinite.
+The BraTS lesion-wise HD95 counts 374 mm for every missed and false lesion and is never infinite; a prediction that
+misses only lesions too small to count there scores 1 and 0 mm.
 
 Over a data set, means run over the cases whose *reference* holds the label: a set that no prediction can change.
 Infinite distances are counted and enter the mean as the diagonal of the image. Cases whose reference lacks the label

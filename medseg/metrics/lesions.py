@@ -51,6 +51,9 @@ class LesionMatch:
 
     Scores with empty masks are as `medseg.metrics.empty` says. Source, where none is named: L. Maier-Hein, A. Reinke
     et al., Nature Methods 21 (2024), 195-212, Metrics Reloaded.
+
+    PQ, SQ and RQ of lesions matched above an IoU of 0.5 equal those of panoptica 2.1.7 on 300 random pairs once it
+    matches above 0.5 and joins 2D lesions by corners: by itself it takes 0.5 too, and in 2D joins by edges alone.
     """
 
     rows: tuple[LesionRow, ...]
