@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from medseg.labels import LabelScheme
+from medseg.metrics.probabilistic import score_probabilities
 from medseg.metrics.score import score_case
 from medseg.tasks.calibre import recall_by_calibre
 from medseg.tasks.centreline import Centreline, measure_centreline
@@ -40,15 +39,16 @@ def score_vessels(case: TaskCase) -> TaskScores:
     unit, edges = ("mm", _EDGES_MM) if case.ref.spacing_known else ("px", _EDGES_PX)
     spacing = case.ref.spacing_mm
     fov, findings = _fov(case)
+    counted = _without_ignored(case, fov)
     values: dict[str, dict[str, float]] = {}
     calibres: list[Row] = []
     lines: list[Row] = []
     for label in case.scheme.names:
         pred, ref = case.masks(label)
-        found = _within_fov(pred, ref, fov) if fov is not None else {}
+        found = _within_fov(pred, ref, counted) if fov is not None and counted is not None else {}
         probability = case.probability(label)
         if probability is not None and case.ref.dims == 2:
-            found["auc"] = _auc(probability, ref, fov)
+            found |= score_probabilities(probability, ref, counted, ("auc",))
         scores = score_case(pred, ref, spacing, labels=(1,), metrics=("nsd",), tolerance_mm=max(spacing))
         found["nsd_1_voxel"] = scores[1]["nsd"]
         for part in recall_by_calibre(pred, ref, spacing, edges):
@@ -82,6 +82,13 @@ def _fov(case: TaskCase) -> tuple[NDArray[np.bool_] | None, tuple[Finding, ...]]
     return found, (Finding("fov_estimated", message),)
 
 
+def _without_ignored(case: TaskCase, fov: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    if case.scheme.ignore is None:
+        return fov
+    known = np.asarray(case.ref.array != case.scheme.ignore)
+    return known if fov is None else fov & known
+
+
 def _within_fov(pred: NDArray[np.bool_], ref: NDArray[np.bool_], fov: NDArray[np.bool_]) -> dict[str, float]:
     hit, in_pred, in_ref = (int(np.count_nonzero(m & fov)) for m in (pred & ref, pred, ref))
     outside = int(np.count_nonzero(fov)) - in_ref
@@ -91,15 +98,6 @@ def _within_fov(pred: NDArray[np.bool_], ref: NDArray[np.bool_], fov: NDArray[np
         "sensitivity_fov": _ratio(hit, in_ref),
         "specificity_fov": _ratio(clean, outside),
     }
-
-
-def _auc(probability: NDArray[Any], ref: NDArray[np.bool_], fov: NDArray[np.bool_] | None) -> float:
-    """The chance that a vessel's pixel is more probable than another's, ties counting half (Mann and Whitney, 1947)."""
-    values, truth = (probability.ravel(), ref.ravel()) if fov is None else (probability[fov], ref[fov])
-    inside = int(np.count_nonzero(truth))
-    pairs = inside * (len(truth) - inside)
-    ranks = float(rankdata(values)[truth].sum())
-    return (ranks - inside * (inside + 1) / 2) / pairs if pairs else math.nan
 
 
 def _ratio(part: int, whole: int) -> float:

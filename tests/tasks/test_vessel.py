@@ -57,6 +57,16 @@ def test_the_area_under_the_curve_by_hand() -> None:
     assert get_task("vessel").score(case).values["vessel"]["auc"] == pytest.approx(2.5 / 4)
 
 
+def test_ignored_pixels_are_neither_vessel_nor_ground() -> None:
+    scheme = LabelScheme.from_mapping({"vessel": 1}, ignore=255)
+    ref, pred = photograph(np.array([[1, 1, 0, 0, 255]], np.uint8)), photograph(np.array([[1, 1, 0, 0, 1]], np.uint8))
+    probability = photograph(np.array([[0.9, 0.4, 0.5, 0.4, 1.0]]))
+    for fov in (None, np.ones((1, 5), bool)):
+        found = get_task("vessel").score(TaskCase(pred, ref, scheme, probabilities=probability, fov=fov))
+        assert found.values["vessel"]["auc"] == pytest.approx(2.5 / 4)
+    assert found.values["vessel"]["specificity_fov"] == 1.0
+
+
 def test_an_estimated_field_of_view_is_told() -> None:
     disc, picture = retina()
     mask = photograph(disc[:, :] & (np.arange(100) == 50))
