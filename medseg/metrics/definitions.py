@@ -1,4 +1,4 @@
-"""Every metric of a mask: title, unit, definition and source, in one place for reports and papers.
+"""Every metric: title, unit, definition and source, in one place for reports and papers.
 
 Which value an empty mask gets is written in `medseg.metrics.empty`.
 """
@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["METRIC_INFO", "PROBABILITY_INFO", "MetricInfo"]
+__all__ = ["ALL_INFO", "METRIC_INFO", "PROBABILITY_INFO", "MetricInfo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class MetricInfo:
         source: where it is published.
         limits: smallest and largest value it can have.
         needs_mm: it means nothing where the spacing is not known.
+        needs_3d: it means nothing in 2D.
     """
 
     title: str
@@ -33,6 +34,7 @@ class MetricInfo:
     source: str
     limits: tuple[float, float] = (0.0, 1.0)
     needs_mm: bool = False
+    needs_3d: bool = False
 
 
 _TAHA = "Taha and Hanbury, BMC Medical Imaging 2015"
@@ -115,7 +117,15 @@ METRIC_INFO: dict[str, MetricInfo] = {
     ),
     "betti_error_0": _count("Betti error 0", f"Difference of the numbers of components; {_BETTI}", _CLDICE),
     "betti_error_1": _count("Betti error 1", f"Difference of the numbers of loops (2D: holes); {_BETTI}", _CLDICE),
-    "betti_error_2": _count("Betti error 2", f"Difference of the numbers of cavities; {_BETTI}", _CLDICE),
+    "betti_error_2": MetricInfo(
+        "Betti error 2",
+        "",
+        "lower",
+        f"Difference of the numbers of cavities, in 3D; {_BETTI}",
+        _CLDICE,
+        _AMOUNT,
+        needs_3d=True,
+    ),
     "lesion_dice": _share(
         "Lesion Dice",
         f"Mean over the reference's lesions of the Dice with the matched one, 0 for a missed one; {_LESION}",
@@ -152,7 +162,7 @@ METRIC_INFO: dict[str, MetricInfo] = {
         needs_mm=True,
     ),
 }
-"""Metric -> what it is, in the order reports show them."""
+"""Metric of a mask -> what it is, in the order reports show them."""
 
 PROBABILITY_INFO: dict[str, MetricInfo] = {
     "auc": _share("AUC", "Area under the ROC curve, ties counted half", "Hanley and McNeil, Radiology 1982"),
@@ -171,3 +181,6 @@ PROBABILITY_INFO: dict[str, MetricInfo] = {
     ),
 }
 """The same for metrics of probabilities, `medseg.metrics.probabilistic`."""
+
+ALL_INFO = METRIC_INFO | PROBABILITY_INFO
+"""Both."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from medseg.errors import ConfigError
-from medseg.metrics.definitions import METRIC_INFO
+from medseg.metrics.definitions import ALL_INFO, METRIC_INFO, PROBABILITY_INFO
 
 __all__ = ["METRICS", "ScoreOptions"]
 
@@ -22,7 +22,7 @@ class ScoreOptions:
     """Which metrics, by which convention.
 
     Args:
-        metrics: names out of `medseg.metrics.definitions.METRIC_INFO`.
+        metrics: names out of `medseg.metrics.definitions.ALL_INFO`.
         tolerance_mm: tolerance of NSD.
         surface: "voxel", every surface voxel counts the same; "area", by the area of the surface in each cell.
         hd95: "max_directed" or "pooled".
@@ -47,9 +47,9 @@ class ScoreOptions:
     brats_min_mm3: float = 50.0
 
     def __post_init__(self) -> None:
-        unknown = [m for m in self.metrics if m not in METRIC_INFO]
+        unknown = [m for m in self.metrics if m not in ALL_INFO]
         if unknown or not self.metrics:
-            known = ", ".join(METRIC_INFO)
+            known = ", ".join(ALL_INFO)
             raise ConfigError(f"unknown metric {', '.join(map(repr, unknown)) or '(none given)'}; there are {known}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
@@ -65,13 +65,30 @@ class ScoreOptions:
                 f"brats_dilation={self.brats_dilation} and brats_min_mm3={self.brats_min_mm3} must not be negative"
             )
 
-    def without_millimetres(self) -> ScoreOptions:
-        """The same without the metrics that mean nothing where the spacing is not known.
+    @property
+    def of_masks(self) -> tuple[str, ...]:
+        """The metrics that need masks alone."""
+        return tuple(m for m in self.metrics if m in METRIC_INFO)
+
+    @property
+    def of_probabilities(self) -> tuple[str, ...]:
+        """The metrics that need probabilities."""
+        return tuple(m for m in self.metrics if m in PROBABILITY_INFO)
+
+    def fitting(self, dims: int, spacing_known: bool) -> ScoreOptions:
+        """The same without the metrics that mean nothing in 2D, or where the spacing is not known.
+
+        Args:
+            dims: of the images, 2 or 3.
+            spacing_known: whether millimetres are.
 
         Raises:
             ConfigError: if these are all that was asked for.
         """
-        rest = tuple(m for m in self.metrics if not METRIC_INFO[m].needs_mm)
+        rest = tuple(m for m in self.metrics if dims == 3 or not ALL_INFO[m].needs_3d)
+        if not rest:
+            raise ConfigError(f"{', '.join(self.metrics)} mean nothing in 2D images; ask for other metrics")
+        rest = tuple(m for m in rest if spacing_known or not ALL_INFO[m].needs_mm)
         if not rest:
             raise ConfigError(
                 f"{', '.join(self.metrics)} need millimetres, and the spacing of these images is not known; "
@@ -79,9 +96,14 @@ class ScoreOptions:
             )
         return replace(self, metrics=rest)
 
+    # Until evaluation asks by dimensions too.
+    def without_millimetres(self) -> ScoreOptions:
+        """`fitting` for volumes."""
+        return self.fitting(3, False)
+
     def define(self, metric: str) -> str:
         """The metric's definition under these conventions: one sentence with its source, for a report or paper."""
-        info = METRIC_INFO[metric]
+        info = ALL_INFO[metric]
         words = {
             "hd95": {
                 "max_directed": "the larger of the two directed 95th percentiles",

@@ -91,15 +91,19 @@ def score_case(
         raise GeometryError(
             f"spacing_mm={tuple(spacing_mm)} does not fit shape {ref_array.shape}: one positive number per axis"
         )
+    if options.of_probabilities:
+        raise ConfigError(
+            f"{', '.join(options.of_probabilities)} need probabilities: medseg.metrics.probabilistic has their scores"
+        )
     groups, ignore = label_groups(labels, pred_array, ref_array)
     maps = LabelMaps.of(pred_array, ref_array, spacing_mm, [v for each in groups.values() for v in each], ignore)
     return {label: score_maps(maps, values, options)[0] for label, values in groups.items()}
 
 
 def score_maps(maps: LabelMaps, values: Sequence[int], options: ScoreOptions) -> tuple[dict[str, float], Overlap]:
-    """Scores of one label, and its voxel counts; `maps` as `LabelMaps.of` gives them."""
+    """One label's scores of its masks, and its voxel counts; `maps` as `LabelMaps.of` gives them."""
     pair = LabelPair(maps, tuple(values), options)
-    return {metric: float(SCORES[metric](pair)) for metric in options.metrics}, pair.overlap
+    return {metric: float(SCORES[metric](pair)) for metric in options.of_masks}, pair.overlap
 
 
 def label_groups(

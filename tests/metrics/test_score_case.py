@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 from medseg.errors import ConfigError, DatasetError, GeometryError
 from medseg.labels import LabelScheme
 from medseg.metrics import METRICS, score_case
+from medseg.metrics.options import ScoreOptions
 
 
 def two_voxels(distance_voxels: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -164,6 +165,7 @@ def test_without_spacing_distances_are_in_voxels_and_nsd_is_refused() -> None:
         ({"pred": np.full((4, 4), 1 << 30)}, DatasetError, "looks like an image"),
         ({"metrics": ("dicee",)}, ConfigError, "dicee"),
         ({"metrics": ()}, ConfigError, "none given"),
+        ({"metrics": ("dice", "auc")}, ConfigError, "auc need probabilities"),
         ({"hd95": "median"}, ConfigError, "max_directed"),
         ({"surface": "volume"}, ConfigError, "voxel"),
         ({"tolerance_mm": 0}, ConfigError, "positive"),
@@ -180,3 +182,15 @@ def test_wrong_input_is_refused_in_one_line(arguments: dict, error: type[Excepti
 def test_metrics_are_given_in_the_order_asked() -> None:
     asked = tuple(reversed(METRICS))
     assert tuple(score_case(*two_voxels(), (1, 1, 1), (1,), asked)[1]) == asked
+
+
+def test_metrics_that_mean_nothing_for_an_image_are_left_out_or_refused() -> None:
+    asked = ScoreOptions(("dice", "betti_error_2", "nsd", "auc"))
+    assert asked.of_masks == ("dice", "betti_error_2", "nsd") and asked.of_probabilities == ("auc",)
+    assert asked.fitting(3, True) == asked
+    assert asked.fitting(2, True).metrics == ("dice", "nsd", "auc")
+    assert asked.fitting(3, False).metrics == ("dice", "betti_error_2", "auc")
+    with pytest.raises(ConfigError, match="betti_error_2 mean nothing in 2D"):
+        ScoreOptions(("betti_error_2",)).fitting(2, True)
+    with pytest.raises(ConfigError, match="nsd, betti_error_2 need millimetres"):
+        ScoreOptions(("nsd", "betti_error_2")).fitting(2, False)
