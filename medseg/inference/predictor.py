@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,12 @@ from medseg.inference.bundle_info import BundleInfo, NetInfo
 from medseg.inference.engine import NetworkEngine
 from medseg.inference.layer_memory import layer_memory_kept
 from medseg.inference.postprocess import postprocess
-from medseg.inference.probabilities import to_probabilities
-from medseg.inference.restore import to_label_map
-from medseg.inference.sliding_window import sliding_window, window_starts
-from medseg.inference.tta import allowed_mirror_axes
+from medseg.inference.probabilities import NativeProbabilities
+from medseg.inference.restore import Restorer, to_label_map
+from medseg.inference.rolling import LEAST_ROWS
+from medseg.inference.sliding_window import logit_slabs, whole_logits
+from medseg.inference.tta import allowed_mirror_axes, mean_of
+from medseg.inference.window_grid import stream_axis, window_starts
 from medseg.labels import LabelScheme
 from medseg.nets.crf import CrfOptions, dense_crf
 from medseg.preparation.grid import GridMap, to_network_grid
@@ -120,8 +123,12 @@ class Model:
         batch_size: int | None = None,
         crf: CrfOptions | None = None,
         progress: Callable[[int, int], None] | None = None,
+        probabilities: Callable[[tuple[int, ...]], NDArray[np.float16]] | None = None,
     ) -> Volume:
         """The label map of an image, on the image's own grid.
+
+        Logits become labels slab by slab while the windows go over the image, so that they are never all in memory;
+        only a CRF needs them all.
 
         Args:
             image: a volume; or an array (I, J[, K]), (C, I, J[, K]) if `channels` is C. Grey levels as in the files
@@ -133,6 +140,8 @@ class Model:
             batch_size: windows per forward pass; None: chosen from the window's size.
             crf: sharpen the logits by a dense CRF, see `crf_options`; None: leave them.
             progress: called with (windows done, windows in all).
+            probabilities: makes the array, (labels, I, J[, K]), which then gets the probability of each label or region
+                on the image's own grid; a memory map keeps them out of memory. None: they are not wanted.
 
         Returns:
             Integers (I, J[, K]) with the dataset's own label values; affine, metadata and findings are the image's.
@@ -142,10 +151,24 @@ class Model:
             ReadError: NaN or infinite voxels.
         """
         volume = _as_volume(image, affine, channels)
-        logits, grid = self.predict_logits(
-            volume, mirror=mirror, overlap=overlap, batch_size=batch_size, crf=crf, progress=progress
-        )
-        return self.to_labels(logits, grid, volume)
+        tensor, grid = self._network_input(volume)
+        slabs = self._slabs(tensor, mirror, overlap, batch_size, progress)
+        axis = stream_axis(grid.network_shape, self.info.plan.patch_size)
+        if crf is not None:
+            logits = self._sharpened(whole_logits(slabs, grid.network_shape, axis), tensor, grid, crf)
+            slabs = iter([(logits, 0, grid.network_shape[axis])])
+        restorer = Restorer(grid.network_shape, grid.oriented_shape, self.info.net.out_channels, self.scheme, axis)
+        chances = None
+        if probabilities is not None:
+            out = probabilities((len(self.scheme.names), *volume.shape))
+            chances = NativeProbabilities(grid, self.scheme, axis, out)
+        for slab, first, last in slabs:
+            restorer.add(slab, first, last)
+            if chances is not None:
+                chances.add(slab, first, last)
+        if chances is not None:
+            chances.finish()
+        return self._mask(restorer.label_map, grid, volume)
 
     def predict_logits(
         self,
@@ -163,49 +186,65 @@ class Model:
 
         Arguments and errors are those of `predict`.
         """
-        plan = self.info.plan
-        array, grid = self._network_input(_as_volume(image, affine, channels))
-        tensor = torch.from_numpy(normalize(array, scales_for(array, plan)))
-        del array
-        tensor = tensor.to(self._place_for(tensor, self.info.net.out_channels))
-        if batch_size is None:
-            limit = BATCH_VOXELS.get(self.device.type, BATCH_VOXELS["cpu"])
-            batch_size = max(SMALLEST_BATCH, min(LARGEST_BATCH, limit // math.prod(plan.patch_size)))
-        logits: Tensor | None = None
-        overlap = self.info.prediction.overlap if overlap is None else overlap
-        axes = self.mirror_axes(mirror)
-        with layer_memory_kept() if self.device.type == "cpu" else nullcontext():
-            for number, net in enumerate(self._networks(tensor, overlap, batch_size, 2 ** len(axes))):
-                logits = sliding_window(
-                    net,
-                    tensor,
-                    plan.patch_size,
-                    self.info.net.out_channels,
-                    overlap=overlap,
-                    batch_size=batch_size,
-                    mirror_axes=axes,
-                    progress=_member(progress, number, len(self.nets)),
-                    out=logits,
-                    share=1 / len(self.nets),
-                )
-        assert logits is not None  # load_model refuses a bundle without weights
-        if crf is not None:
-            seen = tensor.to(logits.device)
-            logits = dense_crf(logits, seen, grid.network_spacing_mm, crf, regions=self.scheme.is_regions)
-        return logits, grid
+        tensor, grid = self._network_input(_as_volume(image, affine, channels))
+        slabs = self._slabs(tensor, mirror, overlap, batch_size, progress)
+        logits = whole_logits(slabs, grid.network_shape, stream_axis(grid.network_shape, self.info.plan.patch_size))
+        return (logits if crf is None else self._sharpened(logits, tensor, grid, crf)), grid
 
     def to_labels(self, logits: Tensor, grid: GridMap, like: Volume) -> Volume:
         """The label map of `predict_logits`, post-processed, on the grid of the image they were made from."""
-        mask = like.with_array(grid.to_native(to_label_map(logits, grid.oriented_shape, self.scheme)))
-        return postprocess(mask, self.scheme, self.info.prediction.postprocess)
+        return self._mask(to_label_map(logits, grid.oriented_shape, self.scheme), grid, like)
 
     def to_probabilities(self, logits: Tensor, grid: GridMap, like: Volume) -> Volume:
         """Probability of each label or region, float16 (labels, I, J[, K]) on the image's grid, without background."""
-        oriented = to_probabilities(logits, grid.oriented_shape, self.scheme)
-        native = np.stack([grid.to_native(each) for each in oriented])
+        native = np.empty((len(self.scheme.names), *like.shape), dtype=np.float16)
+        chances = NativeProbabilities(grid, self.scheme, 0, native)
+        chances.add(logits, 0, grid.network_shape[0])
+        chances.finish()
         return like.with_array(native, channels=len(native))
 
-    def _network_input(self, volume: Volume) -> tuple[NDArray[Any], GridMap]:
+    def _mask(self, oriented: NDArray[Any], grid: GridMap, like: Volume) -> Volume:
+        return postprocess(like.with_array(grid.to_native(oriented)), self.scheme, self.info.prediction.postprocess)
+
+    def _sharpened(self, logits: Tensor, image: Tensor, grid: GridMap, crf: CrfOptions) -> Tensor:
+        seen = image.to(logits.device)
+        return dense_crf(logits, seen, grid.network_spacing_mm, crf, regions=self.scheme.is_regions)
+
+    def _slabs(
+        self,
+        image: Tensor,
+        mirror: bool | None,
+        overlap: float | None,
+        batch_size: int | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> Iterator[tuple[Tensor, int, int]]:
+        """The mean logits of all folds, slab by slab."""
+        patch = self.info.plan.patch_size
+        overlap = self.info.prediction.overlap if overlap is None else overlap
+        axes = self.mirror_axes(mirror)
+        if batch_size is None:
+            limit = BATCH_VOXELS.get(self.device.type, BATCH_VOXELS["cpu"])
+            batch_size = max(SMALLEST_BATCH, min(LARGEST_BATCH, limit // math.prod(patch)))
+        with layer_memory_kept() if self.device.type == "cpu" else nullcontext():
+            # All folds see a batch of windows before the next: their weights are in memory anyway, and one sum of
+            # logits serves them all.
+            yield from logit_slabs(
+                mean_of(self._networks(image, overlap, batch_size, 2 ** len(axes))),
+                image.to(self._place_for(image)),
+                patch,
+                self.info.net.out_channels,
+                overlap=overlap,
+                batch_size=batch_size,
+                mirror_axes=axes,
+                progress=progress,
+                device=self.device,
+                on_cpu=None if self.device.type == "cpu" else self._on_cpu,
+            )
+
+    def _on_cpu(self) -> Callable[[Tensor], Tensor]:
+        return mean_of([copy.deepcopy(net).cpu() for net in self.nets])
+
+    def _network_input(self, volume: Volume) -> tuple[Tensor, GridMap]:
         what = volume.metadata.source or "the image"
         if volume.array.dtype.kind not in "biuf":
             raise ReadError(f"{what} holds {volume.array.dtype} values; a model needs real numbers")
@@ -213,7 +252,8 @@ class Model:
             raise ReadError(f"{what} holds NaN or infinite voxels; replace them before prediction")
         if not volume.channels:
             volume = volume.with_array(volume.array[None], channels=1)
-        return to_network_grid(volume, self.info.plan)
+        array, grid = to_network_grid(volume, self.info.plan)
+        return torch.from_numpy(normalize(array, scales_for(array, self.info.plan))), grid
 
     def _networks(
         self, image: Tensor, overlap: float, batch_size: int, mirrored: int
@@ -237,12 +277,15 @@ class Model:
         passes = math.ceil(count / batch_size) * mirrored * len(self.nets)
         return self.engine.networks(self.nets, windows, passes, regions=self.scheme.is_regions)
 
-    def _place_for(self, image: Tensor, out_channels: int) -> torch.device:
-        """The network's device where image and logits take less than half of its free memory, else the CPU."""
+    def _place_for(self, image: Tensor) -> torch.device:
+        """The network's device where image and open logits take less than half of its free memory, else the CPU."""
         if self.device.type != "cuda":
             return torch.device("cpu") if self.device.type == "cpu" else self.device
         free, _ = torch.cuda.mem_get_info(self.device)
-        needed = image.nbytes + out_channels * image[0].nbytes
+        patch, spatial = self.info.plan.patch_size, image.shape[1:]
+        axis = stream_axis(spatial, patch)
+        rows = min(spatial[axis], 2 * patch[axis] if axis < len(patch) else 2 * LEAST_ROWS)
+        needed = image.nbytes + self.info.net.out_channels * image[0].nbytes * rows / spatial[axis]
         return self.device if needed < free / 2 else torch.device("cpu")
 
 
@@ -307,11 +350,3 @@ def _as_volume(image: Volume | NDArray[Any], affine: NDArray[np.float64] | None,
     return Volume(
         np.asarray(image), np.eye(4) if affine is None else affine, channels, spacing_known=affine is not None
     )
-
-
-def _member(
-    progress: Callable[[int, int], None] | None, number: int, members: int
-) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(number * total + done, members * total)

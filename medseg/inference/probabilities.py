@@ -1,8 +1,8 @@
-"""Probabilities on the image's grid, slab by slab; a file holds them, not the memory."""
+"""Probabilities on the image's grid, slab by slab; a memory map holds them, not the memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,94 @@ from torch.nn import functional
 from medseg.errors import GeometryError
 from medseg.inference.restore_axes import AxisMap
 from medseg.labels import LabelScheme
+from medseg.preparation.grid import GridMap
 
-__all__ = ["probability_slabs", "to_probabilities"]
+__all__ = ["NativeProbabilities", "ProbabilitySlabs", "to_probabilities"]
 
 # Voxels of all channels that are interpolated at a time.
 SLAB_VOXELS = 2**21
+
+
+class ProbabilitySlabs:
+    """The probability of each label or region, from slabs of logits as they come.
+
+    Args:
+        size: (i, j, k) or (i, j) of the network's grid.
+        labels: says what the channels are.
+        axis: spatial axis along which the slabs come.
+        out: float16 (len(labels.names), I, J[, K]), is written; background is what is missing from 1.
+
+    Raises:
+        GeometryError: if the shapes or the number of channels do not fit together.
+    """
+
+    def __init__(self, size: Sequence[int], labels: LabelScheme, axis: int, out: NDArray[np.float16]) -> None:
+        shape = out.shape[1:]
+        if len(size) != len(shape) or len(shape) not in (2, 3) or min(*size, *shape) < 1:
+            raise GeometryError(f"logits of shape {tuple(size)} cannot be brought to the grid {tuple(shape)}")
+        self._labels = labels
+        self._rows = np.moveaxis(out, 1 + axis, 1)
+        self._along = AxisMap.between(size[axis], shape[axis])
+        self._axis = axis
+        self._mode = "bilinear" if len(shape) == 3 else "linear"
+
+    @torch.inference_mode()
+    def add(self, slab: Tensor, first: int, last: int) -> None:
+        """The voxels of cells `first` to `last`; arguments as those of `Restorer.add`.
+
+        Raises:
+            GeometryError: if the number of channels does not fit the labels.
+        """
+        labels, along = self._labels, self._along
+        if labels.out_channels != len(slab):
+            raise GeometryError(
+                f"logits have {len(slab)} channels, but the labels {', '.join(labels.names)} need {labels.out_channels}"
+            )
+        source = slab.movedim(1 + self._axis, 1)
+        across = self._rows.shape[2:]
+        below = torch.from_numpy(along.below)
+        above = (below + 1).clamp(max=along.size - 1)
+        begin, end = np.searchsorted(along.below, (first, last))
+        step = max(1, SLAB_VOXELS // (len(source) * int(np.prod(across))))
+        for row in range(begin, end, step):
+            rows = slice(row, min(row + step, int(end)))
+            low, high = int(below[rows][0]), int(above[rows][-1])
+            part = source[:, low - first : high + 1 - first].float().cpu()
+            if tuple(part.shape[2:]) != tuple(across):
+                part = functional.interpolate(part.transpose(0, 1), tuple(across), mode=self._mode).transpose(0, 1)
+            if along.size != along.new_size:
+                weight = along.fraction[rows].reshape(-1, *[1] * len(across))
+                part = part[:, below[rows] - low] * (1 - weight) + part[:, above[rows] - low] * weight
+            else:
+                part = part[:, : rows.stop - rows.start]
+            chances = torch.sigmoid(part) if labels.is_regions else torch.softmax(part, dim=0)[1:]
+            self._rows[:, rows] = chances.half().numpy()
+
+
+class NativeProbabilities:
+    """`ProbabilitySlabs` on the grid of the image itself.
+
+    Args:
+        grid: leads there.
+        labels: says what the channels are.
+        axis: spatial axis of the network's grid along which the slabs come.
+        out: float16 (len(labels.names), *native grid), is written; complete after `finish`.
+    """
+
+    def __init__(self, grid: GridMap, labels: LabelScheme, axis: int, out: NDArray[np.float16]) -> None:
+        self._grid, self._out = grid, out
+        if grid.straightening is not None:
+            # Sampled onto the sheared grid at the end.
+            self._oriented = np.empty((len(out), *grid.oriented_shape), dtype=np.float16)
+        else:
+            self._oriented = out if grid.reorientation is None else grid.reorientation.apply(out, channels=len(out))
+        self.add = ProbabilitySlabs(grid.network_shape, labels, axis, self._oriented).add
+
+    def finish(self) -> None:
+        """After the last slab."""
+        if self._grid.straightening is not None:
+            for target, oriented in zip(self._out, self._oriented, strict=True):
+                target[:] = self._grid.to_native(oriented)
 
 
 def to_probabilities(logits: Tensor | NDArray[Any], shape: Sequence[int], labels: LabelScheme) -> NDArray[np.float16]:
@@ -35,46 +118,7 @@ def to_probabilities(logits: Tensor | NDArray[Any], shape: Sequence[int], labels
     Raises:
         GeometryError: if the shapes or the number of channels do not fit together.
     """
-    result = np.empty((len(labels.names), *shape), dtype=np.float16)
-    for rows, part in probability_slabs(logits, shape, labels):
-        result[:, rows] = part
-    return result
-
-
-@torch.inference_mode()
-def probability_slabs(
-    logits: Tensor | NDArray[Any], shape: Sequence[int], labels: LabelScheme
-) -> Iterator[tuple[slice, NDArray[np.float16]]]:
-    """The same, a few rows (along the first spatial axis) at a time, so that all classes are never in memory.
-
-    Yields:
-        Rows of the result and float16 (len(labels.names), rows, J[, K]).
-
-    Raises:
-        GeometryError: if the shapes or the number of channels do not fit together.
-    """
     source = logits if isinstance(logits, Tensor) else torch.from_numpy(np.ascontiguousarray(logits))
-    if source.ndim != len(shape) + 1 or len(shape) not in (2, 3) or min(*source.shape, *shape) < 1:
-        raise GeometryError(f"logits of shape {tuple(source.shape)} cannot be brought to the grid {tuple(shape)}")
-    if labels.out_channels != len(source):
-        raise GeometryError(
-            f"logits have {len(source)} channels, but the labels {', '.join(labels.names)} need {labels.out_channels}"
-        )
-    axis = AxisMap.between(source.shape[1], shape[0])
-    below = torch.from_numpy(axis.below)
-    above = (below + 1).clamp(max=axis.size - 1)
-    mode = "bilinear" if len(shape) == 3 else "linear"
-    step = max(1, SLAB_VOXELS // (len(source) * int(np.prod(shape[1:]))))
-    for first in range(0, shape[0], step):
-        rows = slice(first, min(first + step, shape[0]))
-        low, high = int(below[rows][0]), int(above[rows][-1])
-        part = source[:, low : high + 1].float().cpu()
-        if tuple(part.shape[2:]) != tuple(shape[1:]):
-            part = functional.interpolate(part.transpose(0, 1), tuple(shape[1:]), mode=mode).transpose(0, 1)
-        weight = axis.fraction[rows].reshape(-1, *[1] * (len(shape) - 1))
-        if axis.size != axis.new_size:
-            part = part[:, below[rows] - low] * (1 - weight) + part[:, above[rows] - low] * weight
-        else:
-            part = part[:, : rows.stop - rows.start]
-        probabilities = torch.sigmoid(part) if labels.is_regions else torch.softmax(part, dim=0)[1:]
-        yield rows, probabilities.half().numpy()
+    result = np.empty((len(labels.names), *shape), dtype=np.float16)
+    ProbabilitySlabs(source.shape[1:], labels, 0, result).add(source, 0, source.shape[1])
+    return result

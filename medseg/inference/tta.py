@@ -1,4 +1,4 @@
-"""Test-time augmentation by mirroring, inside the pass over one batch of windows."""
+"""Averages of logits inside the pass over one batch of windows: of the folds, of mirrored windows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,26 @@ from torch import Tensor
 
 from medseg.labels import LabelScheme
 
-__all__ = ["allowed_mirror_axes", "mirrored_logits"]
+__all__ = ["allowed_mirror_axes", "mean_of", "mirrored_logits"]
+
+
+def mean_of(networks: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
+    """One network whose logits are the mean of several ones', float32.
+
+    Example:
+        >>> mean_of([lambda x: x, lambda x: 3 * x])(torch.ones(1, 1, 2, 2)).flatten().tolist()
+        [2.0, 2.0, 2.0, 2.0]
+    """
+
+    def mean(batch: Tensor) -> Tensor:
+        total = networks[0](batch).float()
+        for n, network in enumerate(networks[1:]):
+            # A net may hand back its own input or a buffer, so the first sum goes into new memory.
+            logits = network(batch).float()
+            total = total + logits if n == 0 else total.add_(logits)
+        return total.div_(len(networks)) if len(networks) > 1 else total
+
+    return mean
 
 
 def mirrored_logits(net: Callable[[Tensor], Tensor], batch: Tensor, mirror_axes: Sequence[int] = ()) -> Tensor:

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from medseg.errors import CheckpointError, GeometryError
-from medseg.inference.sliding_window import blend_weights, sliding_window, window_starts
-from medseg.inference.tta import allowed_mirror_axes, mirrored_logits
+from medseg.inference.sliding_window import sliding_window
+from medseg.inference.tta import allowed_mirror_axes, mean_of, mirrored_logits
+from medseg.inference.window_grid import blend_weights, window_starts
 from medseg.labels import LabelScheme
 
 
@@ -128,12 +129,12 @@ def test_mirroring_leaves_the_nets_own_tensors_alone():
     assert torch.equal(batch, before)
 
 
-def test_members_of_an_ensemble_sum_into_one_tensor():
+def test_the_logits_of_an_ensemble_are_the_mean_of_its_members():
     image = torch.randn(1, 12, 9)
-    out = sliding_window(nn.Identity(), image, (8, 8), 1, share=0.5)
-    again = sliding_window(lambda x: 3 * x, image, (8, 8), 1, share=0.5, out=out)
-    assert again is out
-    torch.testing.assert_close(out, 2 * image, atol=2e-6, rtol=1e-5)
+    before = image.clone()
+    mean = mean_of([nn.Identity(), lambda x: 3 * x, lambda x: 5 * x])
+    torch.testing.assert_close(sliding_window(mean, image, (8, 8), 1), 3 * image, atol=2e-6, rtol=1e-5)
+    assert torch.equal(image, before)
 
 
 def test_progress_counts_windows():
@@ -186,3 +187,19 @@ def test_other_errors_and_single_windows_that_do_not_fit_are_raised():
     for net, words in ((broken, "multiplied"), (huge, "allocate")):
         with pytest.raises(RuntimeError, match=words):
             sliding_window(net, torch.zeros(1, 8, 8, 8), (8, 8, 8), 1, batch_size=4)
+
+
+def test_a_window_that_does_not_fit_on_the_device_is_computed_on_the_cpu_with_a_warning(caplog):
+    seen = []
+
+    def small_gpu(batch):
+        seen.append(len(batch))
+        if len(seen) > 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate")
+        return batch
+
+    image, cpu = torch.randn(1, 20, 8, 8), torch.device("cpu")
+    logits = sliding_window(small_gpu, image, (8, 8, 8), 1, batch_size=2, device=cpu, on_cpu=lambda: nn.Identity())
+    torch.testing.assert_close(logits, image, atol=2e-6, rtol=1e-5)
+    assert seen == [2, 2, 1]
+    assert "the rest of this image is computed on the CPU" in caplog.text
