@@ -1,108 +1,94 @@
 """Lungs: from chest CTs and masks to a model, masks of cases it never saw, volumes, densities and a report.
 
 Why: a threshold finds lungs with Dice 0.98, so what counts is the surface, each side, and the worst case; the report
-leads with these. Run it as it is on synthetic chests, or with your own data:
+leads with these and shows the threshold beside the model. Run it as it is on synthetic chests, or with your own data:
 
     python pipelines/lung.py --out lung_run
     python pipelines/lung.py --out lung_run --data my_chest_cts --minutes 60 --folds 5
 
-`--data` holds `images/` and `labels/` (or `masks/`), one file per case: 3D CTs in Hounsfield units, or 2D pictures.
-Masks are 0 and lung, 8-bit masks with soft edges will do. With one patient only, the model is scored on what it was
-trained on: a demonstration.
+`--data` is a folder as it was delivered: `images/` with `labels/` or `masks/`, a CSV, a folder per patient, or CTs with
+masks beside them (`layouts/find.py` says how they are told apart; what was taken for what is printed). CTs in HU
+(3D, files or DICOM folders), or slices as pictures (2D). Masks of 8 bits with soft edges will do.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
-import numpy as np
+from layouts.dataset import arrange
+from layouts.quick import quick
+from layouts.samples import integers, samples
 
 import medseg
-from medseg.tasks import TaskCase, get_task
+from medseg.tasks import get_task
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples" / "chest"
-TASK = get_task("lung")
-# The synthetic chests are small, and so may the network be.
-SMALL = {"net.channels": [8, 16, 32], "plan.patch_size": [40, 40, 32]}
-
-
-def find_cases(data: Path) -> dict[str, tuple[Path, Path]]:
-    """Case -> image and mask: a folder of images and one of masks, or the Chest Imaging Platform's file names."""
-    if (data / "images").is_dir():
-        masks = data / "masks" if (data / "masks").is_dir() else data / "labels"
-        return {p.name.split(".")[0]: (p, masks / p.name) for p in sorted((data / "images").iterdir())}
-    return {p.stem: (p, p.with_name(p.name.replace("ct-", "wholeLung-"))) for p in sorted(data.glob("ct-*.nrrd"))}
+WORDS = ("lung", "pulmo")
 
 
 def main() -> None:
-    """Parse the arguments and run the five steps."""
+    """Parse the arguments and run the four steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for models, masks and the report")
-    parser.add_argument("--data", type=Path, default=SAMPLES, help="images and masks")
+    parser.add_argument("--data", type=Path, default=SAMPLES, help="images and masks, as they were delivered")
+    parser.add_argument("--mask", default="", help="a part of the masks' name, where there are several kinds")
+    parser.add_argument("--values", type=integers, default=(), help="the masks' values that count, as 1,2; else all")
+    parser.add_argument("--config", help="preset or file; by default lung or lung2d")
     parser.add_argument("--minutes", type=float, default=2, help="training time of all folds together")
-    parser.add_argument("--folds", type=int, default=2, help="each case is held out once")
+    parser.add_argument("--folds", type=int, default=2, help="each patient is held out once")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     arguments = parser.parse_args()
-    out, folds = arguments.out, arguments.folds
+    out = arguments.out
 
-    # 1. Masks of one kind: 1 is lung, on the grid of the image. The images stay where they are.
-    cases = find_cases(arguments.data)
-    flat = medseg.read(next(iter(cases.values()))[0]).dims == 2
-    ending = ".png" if flat else ".nii.gz"
-    for name, (image, mask) in cases.items():
-        volume = medseg.read(mask)
-        grey = volume.array[0] if volume.channels else volume.array
-        lung = (grey > (127 if grey.max() > 2 else 0)).astype(np.uint8)
-        medseg.write(volume.with_array(lung), out / "data" / "labels" / f"{name}{ending}")
-        medseg.write(medseg.read(image), out / "data" / "images" / f"{name}{ending}")
+    # 1. One layout: images/ and labels/ of the same names, masks of 0 and 1, and who is a patient. In the samples the
+    #    lungs hold a tumour, which has a value of its own.
+    values = (1, 2) if arguments.data == SAMPLES else arguments.values
+    cases = samples(arguments.data, get_task("lung").labels, WORDS, arguments.mask, values)
+    data = arrange(cases, out / "data", slices=True)
+    print(
+        f"{len(data.patients)} case(s) of {len(set(data.patients.values()))} patient(s)", data.demonstration, sep="\n"
+    )
 
-    # 2. Who is held out when. One patient alone cannot be on both sides.
-    names = sorted(cases)
-    held_out = [names[fold::folds] for fold in range(folds)]
-    if len(names) == 1:
-        print("demonstration: one patient only, so the scores are those of the training case")
-        held_out = [names]
-
-    # 3. Train a model per fold, and let it segment the cases that it never saw.
-    for fold, cases_out in enumerate(held_out):
+    # 2. Train a model per fold, and let it segment the cases that it never saw.
+    config = arguments.config or ("lung" if data.dims == 3 else "lung2d")
+    folds = data.folds(arguments.folds)
+    for number, fold in enumerate(folds):
         overrides = {
-            "data.root": str(out / "data"),
-            "output": str(out / f"fold{fold}"),
+            "data.root": str(data.root),
+            "data.layout": "csv",
+            "data.csv": str(fold.training),
+            "output": str(out / f"fold{number}"),
             "device": arguments.device,
-            "training.max_minutes": arguments.minutes / len(held_out),
+            "training.max_minutes": arguments.minutes / len(folds),
+            # Two lungs without holes are anatomy.
+            "prediction.postprocess": {"keep_components": {"lung": 2}, "fill_holes": ["lung"]}
+            if data.dims == 3
+            else "off",
         }
-        if arguments.data == SAMPLES:
-            overrides |= SMALL
-        if len(names) > 1:
-            overrides["data.split"] = {"validation": cases_out}
-        model = medseg.load_model(medseg.train("lung2d" if flat else "lung", overrides).bundle, arguments.device)
-        for name in cases_out:
-            prediction = model.predict(medseg.read(out / "data" / "images" / f"{name}{ending}"))
-            medseg.write(prediction, out / "masks" / f"{name}{ending}")
+        run = medseg.train(config, overrides | quick(config, data.root, arguments.minutes))
+        model = medseg.load_model(run.bundle, arguments.device)
+        for case, part in fold.scored:
+            image = data.image(case)
+            logits, grid = model.predict_logits(image, mirror=False)
+            mask = model.to_labels(logits, grid, image)
+            data.keep(out, case, part, mask, model.to_probabilities(logits, grid, image))
 
-    # 4. Measure each side; what makes a density doubtful is said.
-    scored = sorted(name for fold in held_out for name in fold)
-    for name in scored:
-        parts = (out / "masks", out / "data" / "labels", out / "data" / "images")
-        pred, ref, image = (medseg.read(part / f"{name}{ending}") for part in parts)
-        found = TASK.score(TaskCase(pred, ref, TASK.labels, image))
-        print(
-            name, {k: round(v, 3) for k, v in found.values.get("lung", {}).items()}, *(f.kind for f in found.findings)
-        )
+    # 3. Score: surfaces, each side, volumes and densities, and beside them the threshold that needs no training.
+    result = medseg.evaluate(
+        out / "masks",
+        data.root / "labels",
+        "lung",
+        out / "report",
+        images=data.root / "images",
+        cases=data.root / "cases.csv",
+        demonstration=data.demonstration,
+    )
+    print(result.text())
 
-    # 5. Score, with intervals by patient where there are enough, beside the threshold that needs no training.
-    with (out / "cases.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("case", "group"), *((name, name) for name in scored)])
-    common = {"images": out / "data" / "images", "cases": out / "cases.csv", "labels": {"lung": 1}}
-    if not flat:
-        for name in scored:
-            image = medseg.read(out / "data" / "images" / f"{name}{ending}")
-            medseg.write(image.with_array(TASK.baseline(image, TASK.labels)), out / "baseline" / f"{name}{ending}")
-        baseline = medseg.evaluate(out / "baseline", out / "data" / "labels", out=out / "threshold", **common)
-        print(f"threshold alone:\n{baseline.text()}")
-    print(medseg.evaluate(out / "masks", out / "data" / "labels", out=out / "report", **common).text())
+    # 4. What each lung holds, and what makes a density doubtful, is in density.csv.
+    if (out / "report" / "density.csv").is_file():
+        print((out / "report" / "density.csv").read_text())
 
 
 if __name__ == "__main__":

@@ -6,80 +6,87 @@ centreline by calibre, length and diameter show it. Run it as it is on synthetic
     python pipelines/vessel.py --out vessel_run
     python pipelines/vessel.py --out vessel_run --data my_cases --minutes 60 --folds 5
 
-`--data` holds `images/` and `labels/` of the same names, photographs (2D) or CT in Hounsfield units (3D); masks are 0
-and 1. Cases are named `<patient>` or `<patient>__<eye>`: both eyes of a person stay on one side of a split.
+`--data` is a folder as it was delivered: `images/` with `labels/` or `masks/`, a CSV, a folder per patient, or images
+with masks beside them (`layouts/find.py` says how they are told apart; what was taken for what is printed). Photographs
+(2D) or CT in Hounsfield units (3D). Both eyes of a person stay on one side of a split.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
+from layouts.dataset import arrange
+from layouts.quick import quick
+from layouts.samples import integers, samples
+
 import medseg
-from medseg.tasks import TaskCase, get_task
+from medseg.tasks import get_task
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples" / "retina"
-TASK = get_task("vessel")
+# What vessels are called where a folder holds masks of many structures: their union is segmented.
+WORDS = ("vessel", "aort", "arter", "vein", "ven", "carotid", "coronar", "iliac", "trunk")
 
 
 def main() -> None:
     """Parse the arguments and run the four steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for models, masks and the report")
-    parser.add_argument("--data", type=Path, default=SAMPLES, help="folder with images/ and labels/")
+    parser.add_argument("--data", type=Path, default=SAMPLES, help="images and masks, as they were delivered")
+    parser.add_argument("--mask", default="", help="a part of the masks' name, where there are several kinds")
+    parser.add_argument("--values", type=integers, default=(), help="the masks' values that count, as 1,2; else all")
+    parser.add_argument("--config", help="preset or file; by default vessel2d or vessel3d")
     parser.add_argument("--minutes", type=float, default=2, help="training time of all folds together")
     parser.add_argument("--folds", type=int, default=2, help="each patient is held out once")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     arguments = parser.parse_args()
-    out, data = arguments.out, arguments.data
+    out = arguments.out
 
-    # 1. The cases, and who is held out when.
-    files = sorted(p.name for p in (data / "labels").iterdir())
-    patients = {file: file.split(".")[0].split("__")[0] for file in files}
-    order = sorted(set(patients.values()))
-    if len(order) < 2:
-        print("demonstration: one patient only, so the scores are those of the training case")
-    folds = [order[n :: arguments.folds] for n in range(arguments.folds)] if len(order) > 1 else [order]
-    preset = "vessel2d" if medseg.read(data / "labels" / files[0]).dims == 2 else "vessel3d"
+    # 1. One layout: images/ and labels/ of the same names, who is a patient, and a second observer where there is one.
+    scheme = get_task("vessel").labels
+    data = arrange(samples(arguments.data, scheme, WORDS, arguments.mask, arguments.values), out / "data")
+    print(
+        f"{len(data.patients)} case(s) of {len(set(data.patients.values()))} patient(s)", data.demonstration, sep="\n"
+    )
 
     # 2. Train a model per fold, and let it segment the cases that it never saw.
-    for number, held_out in enumerate(folds):
-        theirs = [file for file in files if patients[file] in held_out]
+    config = arguments.config or f"vessel{data.dims}d"
+    folds = data.folds(arguments.folds)
+    for number, fold in enumerate(folds):
         overrides = {
-            "data.root": str(data),
-            "data.layout": "folders",
+            "data.root": str(data.root),
+            "data.layout": "csv",
+            "data.csv": str(fold.training),
             "output": str(out / f"fold{number}"),
             "device": arguments.device,
             "training.max_minutes": arguments.minutes / len(folds),
         }
-        if len(order) > 1:
-            overrides["data.split"] = {"validation": [file.split(".")[0] for file in theirs]}
-        model = medseg.load_model(medseg.train(preset, overrides).bundle, arguments.device)
-        for file in theirs:
-            medseg.write(model.predict(medseg.read(data / "images" / file)), out / "masks" / file)
+        run = medseg.train(config, overrides | quick(config, data.root, arguments.minutes))
+        model = medseg.load_model(run.bundle, arguments.device)
+        for case, part in fold.scored:
+            image = data.image(case)
+            logits, grid = model.predict_logits(image, mirror=False)
+            mask = model.to_labels(logits, grid, image)
+            data.keep(out, case, part, mask, model.to_probabilities(logits, grid, image))
 
-    # 3. Look at each vessel: what was missed, by its width, and how long the tree is.
-    for file in files:
-        pred, ref, image = (medseg.read(folder / file) for folder in (out / "masks", data / "labels", data / "images"))
-        found = TASK.score(TaskCase(pred, ref, TASK.labels, image))
-        print(file, {name: round(value, 3) for name, value in found.values["vessel"].items()})
-        for finding in found.findings:
-            print(" ", finding.message)
-
-    # 4. Score, with intervals by patient where there are enough.
-    with (out / "cases.csv").open("w", newline="") as table:
-        rows = [(file.split(".")[0], patient) for file, patient in patients.items()]
-        csv.writer(table).writerows([("case", "group"), *rows])
+    # 3. Score: overlap, centreline, topology, recall by calibre, AUC; a second observer shows how well people agree.
     result = medseg.evaluate(
         out / "masks",
-        data / "labels",
-        out=out / "report",
-        images=data / "images",
-        cases=out / "cases.csv",
-        labels={"vessel": 1},
+        data.root / "labels",
+        "vessel",
+        out / "report",
+        images=data.root / "images",
+        cases=data.root / "cases.csv",
+        probabilities=out / "probabilities",
+        second_reference=data.root / "second" if (data.root / "second").is_dir() else None,
+        demonstration=data.demonstration,
     )
     print(result.text())
+
+    # 4. What was missed, by its width, is in calibre.csv, and how long the trees are in centreline.csv.
+    recalls = {name: found for name, found in result.summary["labels"]["vessel"].items() if name.startswith("recall_")}
+    for name, found in recalls.items():
+        print(name, "-" if found["mean"] is None else f"{found['mean']:.3f}")
 
 
 if __name__ == "__main__":

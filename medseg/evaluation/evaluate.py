@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from medseg.evaluation.case_list import listed
+from medseg.evaluation.confusion import confusion_summary
 from medseg.evaluation.definitions import INTERVAL_METHOD, definitions, method_text, versions
 from medseg.evaluation.further import froc_summary, others_summary, subgroup_summary
 from medseg.evaluation.labels import check_values, fill_labels, resolve_labels
@@ -54,6 +55,7 @@ def evaluate(
     surface: str = "voxel",
     hd95: str = "max_directed",
     assd: str = "pooled",
+    demonstration: str = "",
 ) -> Evaluation:
     """Score predicted label maps against references.
 
@@ -79,6 +81,8 @@ def evaluate(
         label_threshold: voxels above it are label 1, for 0/255 masks; a file of only 0 and 1 is left as it is.
         metrics, tolerance_mm: as in `medseg.metrics.score_case`; by default the task's, else those of `METRICS`, 2 mm.
         surface, hd95, assd: as in `medseg.metrics.score_case`.
+        demonstration: why the scores say nothing about new patients, as where none was held out from training. The
+            report, the summary and its text then begin with it.
 
     Returns:
         Numbers per case, the summary, findings and where the report lies. Where the spacing is not known (PNG, JPEG),
@@ -118,12 +122,14 @@ def evaluate(
     summary = {
         "format_version": FORMAT_VERSION,
         "complete": not any(f.kind in (PARTIAL, "cases_left_out") for f in findings),
+        "demonstration": demonstration or None,
         "task": task,
         "leading": list(known.leading) if known else [],
         **summarise(scores, rng),
         "others": others_summary(scores, rng),
         "subgroups": subgroups,
         "froc": froc_summary(scores),
+        "confusion": confusion_summary([case.confusion for case in scores], scheme),
         **_provenance(pairs, scores, scheme, options, findings, seed),
     }
     rows = case_rows(scores)

@@ -64,6 +64,7 @@ def write_evaluation_report(
             subtitle=f"{summary['n_cases']} case(s), {summary['n_patients']} patient(s), {len(labels)} label(s)",
             facts=_facts(summary),
             headline=_headline(summary),
+            warning=_warning(summary),
             notes=tuple(notes),
             absent=_absent_table(summary),
             overlays=shown,
@@ -78,6 +79,16 @@ def write_evaluation_report(
             versions=summary["versions"],
         ),
     )
+
+
+def _warning(summary: Mapping[str, Any]) -> str:
+    """What nobody must overlook: that not everything was scored, or that no patient was held out."""
+    found = []
+    if not summary["complete"]:
+        found.append("Not complete: not every reference was scored against a prediction, see the notes.")
+    if summary["demonstration"]:
+        found.append(f"Demonstration, no held-out patient: {summary['demonstration']}.")
+    return " ".join(found)
 
 
 def _facts(summary: Mapping[str, Any]) -> dict[str, str]:

@@ -67,6 +67,8 @@ class Evaluation:
             for row in rows
         ]
         few = self.summary["interval"]["note"]
+        if self.summary["demonstration"]:
+            lines.insert(0, f"DEMONSTRATION, no held-out patient: {self.summary['demonstration']}")
         if not self.summary["complete"]:
             lines.insert(0, "NOT COMPLETE: not every reference was scored against a prediction, see the notes")
         lines += [f"note: {f.message}" for f in self.findings] + ([f"note: {few}"] if few else [])

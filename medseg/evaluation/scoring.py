@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medseg.evaluation.confusion import case_confusion
 from medseg.evaluation.pairs import Pair
 from medseg.evaluation.reading import CaseFiles, read_case, read_pair
 from medseg.labels import LabelScheme
@@ -49,6 +50,7 @@ class CaseScores:
         findings: what is worth knowing about the case's files and measures.
         ref_hash: of the reference's shape and values, whatever file they come from.
         subgroups: column of the list of cases -> value.
+        confusion: (value in the reference, value in the prediction) -> voxels.
     """
 
     case: str
@@ -65,6 +67,7 @@ class CaseScores:
     findings: tuple[Finding, ...] = ()
     ref_hash: str = ""
     subgroups: Mapping[str, str] = field(default_factory=dict)
+    confusion: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     @property
     def voxel_size(self) -> float:
@@ -104,7 +107,7 @@ def score_pair(pair: Pair, scoring: Scoring) -> CaseScores:
     options = scoring.options if ref.spacing_known else scoring.options.without_millimetres()
     pred_values, ref_values = _values(pred.array), _values(ref.array)
     groups, ignore = _groups(scoring.scheme, pred_values | ref_values)
-    labels, total = _label_scores(pred.array, files, groups, ignore, options)
+    labels, maps = _label_scores(pred.array, files, groups, ignore, options)
     extra = TaskScores()
     if task is not None and scoring.scheme is not None:
         extra = task.score(TaskCase(pred, ref, scoring.scheme, files.image, files.probabilities, files.fov))
@@ -115,7 +118,11 @@ def score_pair(pair: Pair, scoring: Scoring) -> CaseScores:
     others = {}
     if task is not None and task.baseline is not None and scoring.scheme is not None and files.image is not None:
         painted = task.baseline(files.image, scoring.scheme)
-        others[BASELINE] = _label_scores(painted, files, groups, ignore, options)[0]
+        if painted is None:
+            message = "the task's baseline does not suit the image, which is no CT in Hounsfield units, and is left out"
+            extra = replace(extra, findings=(*extra.findings, Finding("no_baseline", message)))
+        else:
+            others[BASELINE] = _label_scores(painted, files, groups, ignore, options)[0]
     if files.second is not None:
         others[SECOND_REFERENCE] = _label_scores(files.second.array, files, groups, ignore, options)[0]
     return CaseScores(
@@ -125,7 +132,7 @@ def score_pair(pair: Pair, scoring: Scoring) -> CaseScores:
         spacing=ref.spacing_mm,
         spacing_known=ref.spacing_known,
         diagonal=ref.diagonal_mm,
-        total=total,
+        total=maps.total,
         pred_values=pred_values,
         ref_values=ref_values,
         others=others,
@@ -133,6 +140,7 @@ def score_pair(pair: Pair, scoring: Scoring) -> CaseScores:
         findings=(*files.findings, *extra.findings),
         ref_hash=_content_hash(ref.array),
         subgroups=pair.subgroups,
+        confusion=case_confusion(maps),
     )
 
 
@@ -148,8 +156,8 @@ def _label_scores(
     groups: Mapping[Any, tuple[int, ...]],
     ignore: int | None,
     options: ScoreOptions,
-) -> tuple[dict[str, LabelScores], int]:
-    """Every label's scores of one mask against the reference, and how many voxels took part."""
+) -> tuple[dict[str, LabelScores], LabelMaps]:
+    """Every label's scores of one mask against the reference, and both side by side."""
     known = [v for values in groups.values() for v in values]
     maps = LabelMaps.of(pred, files.ref.array, files.ref.spacing_mm, known, ignore)
     labels = {}
@@ -157,7 +165,7 @@ def _label_scores(
         scores, overlap = score_maps(maps, values, options)
         separate = _components(maps, values) if overlap.in_ref == 0 else None
         labels[str(label)] = LabelScores(scores, overlap, separate)
-    return labels, maps.total
+    return labels, maps
 
 
 def _values(array: NDArray[Any]) -> frozenset[int]:

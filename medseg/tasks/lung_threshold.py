@@ -21,7 +21,7 @@ _WINDPIPE_MM2 = (20.0, 700.0)
 _SECOND_LUNG = 0.1
 
 
-def lungs_by_threshold(image: Volume, scheme: LabelScheme) -> NDArray[Any]:
+def lungs_by_threshold(image: Volume, scheme: LabelScheme) -> NDArray[Any] | None:
     """Air inside the body without the windpipe, its two largest parts, with their vessels filled.
 
     What is below -400 HU and reaches the image's sides is outside (in 2D: the image's frame). The windpipe is followed
@@ -33,9 +33,11 @@ def lungs_by_threshold(image: Volume, scheme: LabelScheme) -> NDArray[Any]:
 
     Returns:
         Label map, same shape, values as the scheme has them; one label or none is painted where sides are asked for and
-        cannot be told apart.
+        cannot be told apart. None where nothing is as dark as air: an 8-bit picture is no CT in Hounsfield units.
     """
     hu = np.asarray(image.array[0] if image.channels else image.array)
+    if not hu.min(initial=0) < _AIR_HU:
+        return None
     axis = axial_axis(image.affine) if hu.ndim == 3 else None
     air = _inside_air(hu < _AIR_HU, axis)
     if axis is not None:

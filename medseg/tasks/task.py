@@ -84,7 +84,8 @@ class Task:
         leading: which of the scores a report shows first, best first.
         tolerance_mm: of NSD.
         score: what the task measures beside `metrics`.
-        baseline: a segmentation without learning, `baseline(image, scheme) -> label map`, to show beside every model.
+        baseline: a segmentation without learning, `baseline(image, scheme) -> label map`, to show beside every model;
+            None for an image it does not suit.
         defaults: dotted key -> value, for the keys a configuration with this task leaves out.
     """
 
@@ -94,5 +95,5 @@ class Task:
     leading: tuple[str, ...]
     tolerance_mm: float
     score: Callable[[TaskCase], TaskScores]
-    baseline: Callable[[Volume, LabelScheme], NDArray[Any]] | None
+    baseline: Callable[[Volume, LabelScheme], NDArray[Any] | None] | None
     defaults: Mapping[str, Any]

@@ -1,0 +1,52 @@
+"""Which label was taken for which: voxels of all cases by value of the reference and of the prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from medseg.labels import LabelScheme
+from medseg.metrics.label_maps import LabelMaps
+
+__all__ = ["case_confusion", "confusion_summary"]
+
+Confusion = Mapping[tuple[int, int], int]
+
+
+def case_confusion(maps: LabelMaps) -> dict[tuple[int, int], int]:
+    """(value in the reference, value in the prediction) -> voxels, where there are any; 0 is everything else."""
+    values = (0, *maps.values)
+    counts = maps.histogram.sum(axis=0)[: len(values), : len(values)]
+    found = {(values[r], values[p]): int(counts[p, r]) for p, r in np.argwhere(counts).tolist()}
+    # Voxels outside the box that holds anything are background in both.
+    found[0, 0] = found.get((0, 0), 0) + maps.total - int(counts.sum())
+    return found
+
+
+def confusion_summary(cases: Sequence[Confusion], scheme: LabelScheme | None) -> dict[str, Any]:
+    """`values`, their `names`, and `voxels[r][p]`: how often value r of the reference was predicted as value p.
+
+    Values of regions are named by the regions they belong to.
+
+    Example:
+        >>> confusion_summary([{(0, 0): 5, (1, 2): 3}], None)["voxels"]
+        [[5, 0, 0], [0, 0, 3], [0, 0, 0]]
+    """
+    values = sorted({0, *(v for case in cases for pair in case for v in pair)})
+    index = {value: n for n, value in enumerate(values)}
+    voxels = np.zeros((len(values), len(values)), dtype=np.int64)
+    for case in cases:
+        for (ref, pred), count in case.items():
+            voxels[index[ref], index[pred]] += count
+    return {"values": values, "names": [_name(v, scheme) for v in values], "voxels": voxels.tolist()}
+
+
+def _name(value: int, scheme: LabelScheme | None) -> str:
+    if value == 0:
+        return "background"
+    if scheme is None:
+        return str(value)
+    holders = [name for name, values in zip(scheme.names, scheme.values, strict=True) if value in values]
+    return f"{value} ({', '.join(holders)})" if scheme.is_regions else holders[0]
