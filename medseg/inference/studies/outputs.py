@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from medseg.volume import Finding, Metadata, Volume
 
 if TYPE_CHECKING:
     from medseg.io.dicom.deidentify import Deidentifier
-    from medseg.io.dicom.grid import SeriesGrid
 
 __all__ = ["FORMATS", "PREVIEWS", "algorithm_of", "check_format", "format_for", "write_mask"]
 
@@ -85,26 +83,10 @@ def write_mask(
         write(replace(mask, metadata=Metadata(), findings=()), path)
         return ()
     with open_series(source) as grid:
-        if deidentifier is None:
-            _write_object(mask, path, kind, scheme, grid, algorithm)
-            return ()
-        from medseg.io.dicom.deidentify_files import deidentify_file
+        if kind == "rtstruct":
+            from medseg.io.dicom.rtstruct_write import write_rtstruct
 
-        # The object that names the patient never lies in the output folder.
-        with tempfile.TemporaryDirectory(prefix="medseg-") as folder:
-            named = Path(folder) / path.name
-            _write_object(mask, named, kind, scheme, grid, algorithm)
-            return deidentify_file(named, path, deidentifier)
-
-
-def _write_object(
-    mask: Volume, path: Path, kind: str, scheme: LabelScheme, grid: SeriesGrid, algorithm: Algorithm
-) -> None:
-    if kind == "rtstruct":
-        from medseg.io.dicom.rtstruct_write import write_rtstruct
-
-        write_rtstruct(mask, path, scheme, grid, algorithm)
-    else:
+            return write_rtstruct(mask, path, scheme, grid, algorithm, deidentifier=deidentifier)
         from medseg.io.dicom.seg_write import write_dicom_seg
 
-        write_dicom_seg(mask, path, scheme, grid, algorithm)
+        return write_dicom_seg(mask, path, scheme, grid, algorithm, deidentifier=deidentifier)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.errors import ConfigError, ReadError, WriteError
-from medseg.io.atomic import atomic_path, write_error
+from medseg.io.atomic import write_error
 from medseg.io.atomic_folder import atomic_folder
 from medseg.io.dicom.deidentify import Deidentifier
 from medseg.io.formats import has_dicom_magic, is_hidden, kind_of
@@ -21,7 +21,7 @@ from medseg.volume import Finding
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["deidentify_file", "deidentify_files", "site_key"]
+__all__ = ["deidentify_files", "site_key"]
 
 _DICOMDIR = "1.2.840.10008.1.3.10"
 
@@ -77,31 +77,6 @@ def deidentify_files(
         text = f"{left_out} files are no DICOM objects, or a DICOMDIR, and were not copied"
         findings.append(Finding("left_out", text))
     return findings
-
-
-def deidentify_file(source: Path, target: Path, deidentifier: Deidentifier) -> tuple[Finding, ...]:
-    """A de-identified copy of one DICOM object, which appears whole or not at all; pixel data stay as they are.
-
-    Args:
-        source: the object.
-        target: the copy; an older file of that name is replaced.
-        deidentifier: the profile with its key, e.g. `Deidentifier.with_key(site_key(), labels)`.
-
-    Returns:
-        What could not be removed, see `medseg.io.deidentify.deidentify`.
-
-    Raises:
-        ReadError: no DICOM object, or a damaged one.
-        WriteError: disk full, no permission.
-
-    Example:
-        >>> findings = deidentify_file(Path("seg.dcm"), Path("shared.dcm"), Deidentifier.with_key(site_key()))
-    """
-    if source.exists() and not has_dicom_magic(source):
-        raise ReadError(f"{source} is no DICOM object; expected one to take the patient's identity out of")
-    with _quiet_pydicom(), atomic_path(target) as temporary:
-        findings = _copy(source, temporary, deidentifier)
-    return tuple(Finding(f.kind, f.message, (target.name,)) for f in findings)
 
 
 def site_key(path: Path | None = None) -> bytes:

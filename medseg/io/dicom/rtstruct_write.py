@@ -18,22 +18,25 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import WriteError
-from medseg.io.atomic import atomic_path
 from medseg.io.dicom.algorithm import Algorithm, derived_uid
 from medseg.io.dicom.contours import trace
 from medseg.io.dicom.grid import SeriesGrid
 from medseg.io.dicom.labels import COLOURS, MANUFACTURER, check_grid, check_labels, plain_text, value_text
+from medseg.io.dicom.saving import save_object
 from medseg.io.dicom.seg_source import copy_patient_and_study, read_source_header, with_references
 from medseg.io.dicom.slice import SliceHeader
 from medseg.io.dicom.slice_planes import SlicePlanes, planes_of_grid
 from medseg.labels import LabelScheme
-from medseg.volume import Volume
+from medseg.volume import Finding, Volume
+
+if TYPE_CHECKING:
+    from medseg.io.dicom.deidentify import Deidentifier
 
 __all__ = ["write_rtstruct"]
 
@@ -56,8 +59,14 @@ class _Contour:
 
 
 def write_rtstruct(
-    label_map: Volume, path: Path, scheme: LabelScheme, source: SeriesGrid, algorithm: Algorithm
-) -> None:
+    label_map: Volume,
+    path: Path,
+    scheme: LabelScheme,
+    source: SeriesGrid,
+    algorithm: Algorithm,
+    *,
+    deidentifier: Deidentifier | None = None,
+) -> tuple[Finding, ...]:
     """Write a label map as an RT Structure Set that refers to the series it was made from.
 
     One ROI per label or region, in the order of the scheme; regions overlap. ROINumber is the label value, so that
@@ -70,6 +79,10 @@ def write_rtstruct(
         scheme: names and values of the labels.
         source: the series, whose first file must still be where it says.
         algorithm: what made the label map.
+        deidentifier: removes the patient before anything is written.
+
+    Returns:
+        What the deidentifier could not remove; () without one.
 
     Raises:
         GeometryError: if the label map does not lie on the grid of the source.
@@ -92,8 +105,7 @@ def write_rtstruct(
     # Headers of the source may break value rules that our object does not depend on.
     with pydicom.config.disable_value_validation():
         target = _structure_set(regions, scheme, source, algorithm, header)
-        with atomic_path(path) as temporary:
-            target.save_as(temporary, enforce_file_format=True)
+        return save_object(target, path, deidentifier)
 
 
 def _check_placed(source: SeriesGrid, path: Path) -> None:

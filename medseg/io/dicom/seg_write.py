@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import WriteError
 from medseg.geometry import flip_lps_ras
-from medseg.io.atomic import atomic_path
 from medseg.io.dicom.algorithm import Algorithm, derived_uid
 from medseg.io.dicom.grid import SeriesGrid
 from medseg.io.dicom.labels import MANUFACTURER, check_grid, check_labels, plain_text
+from medseg.io.dicom.saving import save_object
 from medseg.io.dicom.seg_segments import describe
 from medseg.io.dicom.seg_source import (
     copy_patient_and_study,
@@ -29,7 +29,10 @@ from medseg.io.dicom.seg_source import (
     with_references,
 )
 from medseg.labels import LabelScheme
-from medseg.volume import Volume
+from medseg.volume import Finding, Volume
+
+if TYPE_CHECKING:
+    from medseg.io.dicom.deidentify import Deidentifier
 
 __all__ = ["Encoding", "write_dicom_seg"]
 
@@ -45,7 +48,8 @@ def write_dicom_seg(
     algorithm: Algorithm,
     *,
     encoding: Encoding = "binary",
-) -> None:
+    deidentifier: Deidentifier | None = None,
+) -> tuple[Finding, ...]:
     """Write a label map as a DICOM Segmentation that refers to the series it was made from.
 
     Segments are numbered 1 ... n in the order of the scheme ('binary') or by label value ('labelmap'); the label value
@@ -59,6 +63,10 @@ def write_dicom_seg(
         source: the series, whose first file must still be where it says.
         algorithm: what made the label map.
         encoding: 'binary', or 'labelmap' (Label Map Segmentation Storage; fewer programs read it).
+        deidentifier: removes the patient before anything is written.
+
+    Returns:
+        What the deidentifier could not remove; () without one.
 
     Raises:
         GeometryError: if the label map does not lie on the grid of the source.
@@ -96,8 +104,7 @@ def write_dicom_seg(
         )
         for item in (*target.DimensionOrganizationSequence, *target.DimensionIndexSequence):
             item.DimensionOrganizationUID = derived_uid("dimensions", *seeds)
-        with atomic_path(path) as temporary:
-            target.save_as(temporary, enforce_file_format=True)
+        return save_object(target, path, deidentifier)
 
 
 def _frames(label_map: Volume, scheme: LabelScheme, path: Path) -> NDArray[Any]:

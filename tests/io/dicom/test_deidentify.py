@@ -22,7 +22,7 @@ from medseg.errors import ConfigError, ReadError, WriteError
 from medseg.io import read
 from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.deidentify import Deidentifier, deidentify
-from medseg.io.dicom.deidentify_files import deidentify_file, deidentify_files, site_key
+from medseg.io.dicom.deidentify_files import deidentify_files, site_key
 from medseg.io.dicom.deidentify_rules import RULES, Action, action_for
 from medseg.io.dicom.grid import grid_of
 from medseg.io.dicom.seg_read import read_dicom_seg
@@ -488,14 +488,14 @@ def test_a_damaged_object_leaves_nothing_behind(tmp_path):
 def test_mutated_objects_give_a_copy_or_one_readable_error(tmp_path):
     (source,) = saved(tmp_path / "in", x=referring_objects()[1])
     original, rng = source.read_bytes(), np.random.default_rng(0)
-    deidentifier, outcomes = Deidentifier.with_key(KEY), set()
+    outcomes = set()
     for _ in range(150):
         content = bytearray(original)
         for place in rng.integers(132, len(content), rng.integers(1, 20)):
             content[place] = rng.integers(256)
         source.write_bytes(content[: rng.integers(140, len(content))] if rng.random() < 0.3 else content)
         try:
-            deidentify_file(source, tmp_path / "out.dcm", deidentifier)
+            deidentify_files([source], tmp_path / "out", KEY, overwrite=True)
             outcomes.add("copied")
         except ReadError as error:
             assert str(source) in str(error)
@@ -516,19 +516,6 @@ def test_existing_folders_and_sources_are_not_overwritten(tmp_path):
     with pytest.raises(WriteError, match="one of the files to be copied"):
         deidentify_files(files, tmp_path / "in", KEY, overwrite=True)
     assert files[0].exists()
-
-
-def test_one_file_gives_one_copy(tmp_path):
-    (source,) = saved(tmp_path / "in", x=image())
-    out, deidentifier = tmp_path / "out" / "copy.dcm", Deidentifier.with_key(KEY)
-    (finding,) = deidentify_file(source, out, deidentifier)
-    assert (finding.kind, finding.files) == ("burned_in_text", ("copy.dcm",))
-    assert pydicom.dcmread(out).PatientID == deidentifier.pseudonym("MRN-0815")
-    assert [p.name for p in out.parent.iterdir()] == ["copy.dcm"]
-    (tmp_path / "x.txt").write_text("x")
-    for wrong in ("x.txt", "missing.dcm"):
-        with pytest.raises(ReadError, match=wrong):
-            deidentify_file(tmp_path / wrong, out, deidentifier)
 
 
 @pytest.mark.parametrize(
