@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +17,11 @@ from torch.nn import functional
 
 from medseg.errors import GeometryError
 from medseg.inference.restore_axes import AxisMap
+from medseg.io.atomic import write_error
 from medseg.labels import LabelScheme
 from medseg.preparation.grid import GridMap
 
-__all__ = ["NativeProbabilities", "ProbabilitySlabs", "to_probabilities"]
+__all__ = ["NativeProbabilities", "ProbabilitySlabs", "disk_array", "to_probabilities"]
 
 # Voxels of all channels that are interpolated at a time.
 SLAB_VOXELS = 2**21
@@ -102,6 +107,25 @@ class NativeProbabilities:
         if self._grid.straightening is not None:
             for target, oriented in zip(self._out, self._oriented, strict=True):
                 target[:] = self._grid.to_native(oriented)
+
+
+def disk_array(folder: Path, shape: Sequence[int]) -> NDArray[np.float16]:
+    """An array in a file of `folder` that has no name: the system removes it with the array, even after kill -9.
+
+    Raises:
+        WriteError: disk full, no permission.
+
+    Example:
+        >>> model.predict(image, probabilities=lambda shape: disk_array(Path("out"), shape))
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                # A map into a file that the disk has no room for ends the process when it is written to.
+                os.posix_fallocate(file.fileno(), 0, 2 * math.prod(shape))
+            return np.memmap(file, np.float16, "w+", shape=tuple(shape))
+    except OSError as error:
+        raise write_error(folder / "probabilities", error) from error
 
 
 def to_probabilities(logits: Tensor | NDArray[Any], shape: Sequence[int], labels: LabelScheme) -> NDArray[np.float16]:

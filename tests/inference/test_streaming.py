@@ -7,7 +7,9 @@ import pytest
 import torch
 from inference_bundles import make_info, make_plan, unet_weights
 
+from medseg.errors import WriteError
 from medseg.inference import load_model, rolling, save_bundle
+from medseg.inference.probabilities import disk_array
 from medseg.inference.sliding_window import logit_slabs, sliding_window
 from medseg.nets.crf import CrfOptions
 from medseg.volume import Volume
@@ -109,3 +111,11 @@ def test_a_crf_sees_the_whole_logits(tmp_path):
     logits, grid = model.predict_logits(volume, crf=crf)
     assert np.array_equal(model.predict(volume, crf=crf).array, model.to_labels(logits, grid, volume).array)
     assert not np.array_equal(model.predict(volume, crf=crf).array, model.predict(volume).array)
+
+
+def test_an_array_on_disk_has_no_name_and_a_folder_that_is_not_there_is_named(tmp_path):
+    array = disk_array(tmp_path, (2, 3, 4))
+    array[:] = 0.5
+    assert array.dtype == np.float16 and float(array.sum()) == 12.0 and not list(tmp_path.iterdir())
+    with pytest.raises(WriteError, match="missing"):
+        disk_array(tmp_path / "missing", (2, 3, 4))

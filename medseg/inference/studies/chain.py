@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import medseg
 from medseg.errors import MedsegError, ReadError, WriteError
 from medseg.inference.predictor import Model
+from medseg.inference.probabilities import disk_array
 from medseg.inference.quality import check_case, needs_review
 from medseg.inference.studies.channels import CHANNEL_KINDS, read_case
 from medseg.inference.studies.ledger import Ledger, LedgerRow, State, hash_file
@@ -28,7 +30,6 @@ from medseg.inference.studies.selection import channel_names, select_series
 from medseg.io.atomic import atomic_path
 from medseg.io.sources import Source, input_hash
 from medseg.io.voxel_files.streams import free_memory
-from medseg.preparation.grid import GridMap
 from medseg.reports.preview import preview_png
 from medseg.volume import Finding, Volume
 
@@ -60,7 +61,8 @@ class CaseWork:
     source: Source
     input_hash: str = ""
     volume: Volume | None = None
-    logits: tuple[torch.Tensor, GridMap] | None = None
+    mask: Volume | None = None
+    probabilities: NDArray[np.float16] | None = None
     findings: list[Finding] = field(default_factory=list)
     measurements: tuple[Measurement, ...] = ()
     row: LedgerRow | None = None
@@ -160,13 +162,18 @@ class CaseChain:
             if progress is not None:
                 progress(done, total)
 
+        def on_disk(shape: tuple[int, ...]) -> NDArray[np.float16]:
+            work.probabilities = disk_array(self.folder, shape)
+            return work.probabilities
+
         def take() -> None:
-            work.logits = self.model.predict_logits(
+            work.mask = self.model.predict(
                 volume,
                 mirror=self.options.mirror,
                 overlap=self.options.overlap,
                 crf=self.crf,
                 progress=between_windows,
+                probabilities=on_disk if self.options.save_probabilities else None,
             )
 
         self._try(work, take)
@@ -191,12 +198,12 @@ class CaseChain:
 
         def take() -> None:
             nonlocal row
-            if work.volume is not None and work.logits is not None:
-                state, output_hash = self._write(work, work.volume, *work.logits)
+            if work.volume is not None and work.mask is not None:
+                state, output_hash = self._write(work, work.volume, work.mask)
                 row = replace(row, state=state, output_hash=output_hash)
 
         self._try(work, take)
-        work.volume = work.logits = None
+        work.volume = work.mask = work.probabilities = None
         work.row = replace(
             row,
             seconds=round(work.seconds, 3),
@@ -205,11 +212,10 @@ class CaseChain:
             measurements=[asdict(each) for each in work.measurements],
         )
 
-    def _write(self, work: CaseWork, volume: Volume, logits: torch.Tensor, grid: GridMap) -> tuple[State, str]:
+    def _write(self, work: CaseWork, volume: Volume, mask: Volume) -> tuple[State, str]:
         source, output = work.source, self.output_of(work.source)
-        if self.options.save_probabilities:
-            self._save_probabilities(source, self.model.to_probabilities(logits, grid, volume))
-        mask = self.model.to_labels(logits, grid, volume)
+        if work.probabilities is not None:
+            self._save_probabilities(source, work.probabilities)
         work.findings += check_case(volume, mask, self.model.info)
         kind = format_for(source, self.options.format)
         made_by = algorithm_of(self.model.scheme, medseg.__version__, self.model.model_hash, self.settings)
@@ -223,10 +229,10 @@ class CaseChain:
             return "needs_review", hash_file(output)
         return ("done" if mask.array.any() else "done_empty"), hash_file(output)
 
-    def _save_probabilities(self, source: Source, probabilities: Volume) -> None:
+    def _save_probabilities(self, source: Source, probabilities: NDArray[np.float16]) -> None:
         names = np.array(self.model.scheme.names)
         with atomic_path(self.probabilities_of(source)) as temporary, temporary.open("wb") as file:
-            np.savez(file, probabilities=probabilities.array, labels=names)
+            np.savez(file, probabilities=probabilities, labels=names)
 
     def _shown_uid(self, source: Source) -> str:
         uid, mark, number = source.series_uid.partition("#")
@@ -249,7 +255,7 @@ class CaseChain:
             if isinstance(raised, WriteError) and isinstance(raised.__cause__, OSError):
                 raise
             work.error = _as_medseg(raised, work.source)
-            work.volume = work.logits = None
+            work.volume = work.mask = work.probabilities = None
         finally:
             work.seconds += time.monotonic() - started
 
