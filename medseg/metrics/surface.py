@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from medseg.metrics.empty import empty_score
 from medseg.metrics.label_maps import LabelMaps
+from medseg.metrics.nearest import nearest_distances
 from medseg.metrics.surface_elements import surface_elements
 
 __all__ = ["Directed", "SurfaceDistances", "surface_distances"]
@@ -183,19 +183,12 @@ def surface_distances(maps: LabelMaps, values: Sequence[int], surface: str = "vo
             Directed(nothing, None, elements.pred_total), Directed(nothing, None, elements.ref_total)
         )
     only_pred, only_ref = in_pred & ~in_ref, in_ref & ~in_pred
-    there = _to_nearest(elements.points[only_pred], elements.points[in_ref])
-    back = _to_nearest(elements.points[only_ref], elements.points[in_pred])
+    there = nearest_distances(elements.places[only_pred], elements.places[in_ref], maps.spacing)
+    back = nearest_distances(elements.places[only_ref], elements.places[in_pred], maps.spacing)
     return SurfaceDistances(
         Directed(there, elements.pred_weights(only_pred), elements.pred_total),
         Directed(back, elements.ref_weights(only_ref), elements.ref_total),
     )
-
-
-def _to_nearest(points: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
-    if not len(points):
-        return np.zeros(0)
-    tree = cKDTree(targets, balanced_tree=False, compact_nodes=False)
-    return np.asarray(tree.query(points)[0])
 
 
 def _percentile_with_zeros(nonzero: NDArray[np.float64], n: int, percent: float) -> float:

@@ -26,14 +26,14 @@ class SurfaceElements:
     """Elements of either surface.
 
     Args:
-        points: `(n, dims)` positions in the unit of the spacing, from the corner of the label's box.
+        places: `(n, dims)` int32 indices from the corner of the label's box, rising along the first axis.
         pred_codes: `(n,)` what each element is in the prediction, an index into `areas`.
         ref_codes: the same in the reference.
         areas: area of each code; 0 for codes that are not on the surface.
         by_area: False where every element counts 1.
     """
 
-    points: NDArray[np.float64]
+    places: NDArray[np.int32]
     pred_codes: NDArray[np.uint8]
     ref_codes: NDArray[np.uint8]
     areas: NDArray[np.float64]
@@ -73,7 +73,7 @@ def surface_elements(maps: LabelMaps, values: Sequence[int], surface: str) -> Su
     by_area = surface == "area"
     areas = cell_areas(maps.spacing) if by_area else np.array([0.0, 1.0])
     codes_of = _cells if by_area else _surface_voxels
-    points, pred_codes, ref_codes = [np.zeros((0, len(maps.spacing)))], [_NO_CODES], [_NO_CODES]
+    places, pred_codes, ref_codes = [np.zeros((0, len(maps.spacing)), np.int32)], [_NO_CODES], [_NO_CODES]
     for start, last, masks in _slabs(maps, values):
         in_pred, in_ref = (codes_of(mask) for mask in masks)
         if by_area and not last:
@@ -82,9 +82,9 @@ def surface_elements(maps: LabelMaps, values: Sequence[int], surface: str) -> Su
         where = np.flatnonzero(both_ways)
         pred_codes.append(in_pred.ravel()[where])
         ref_codes.append(in_ref.ravel()[where])
-        points.append(_positions(where, in_pred.shape, start, maps.spacing))
+        places.append(_places(where, in_pred.shape, start))
     return SurfaceElements(
-        np.concatenate(points), np.concatenate(pred_codes), np.concatenate(ref_codes), areas, by_area
+        np.concatenate(places), np.concatenate(pred_codes), np.concatenate(ref_codes), areas, by_area
     )
 
 
@@ -141,10 +141,9 @@ def _on_surface(codes: NDArray[np.uint8], n_codes: int) -> Mask:
     return np.asarray((codes != 0) & (codes != n_codes - 1))
 
 
-def _positions(
-    where: NDArray[np.intp], shape: tuple[int, ...], start: int, spacing: Sequence[float]
-) -> NDArray[np.float64]:
-    points = np.empty((len(where), len(shape)))
+def _places(where: NDArray[np.intp], shape: tuple[int, ...], start: int) -> NDArray[np.int32]:
+    places = np.empty((len(where), len(shape)), dtype=np.int32)
     for axis, index in enumerate(np.unravel_index(where, shape)):
-        points[:, axis] = (index + (start if axis == 0 else 0)) * spacing[axis]
-    return points
+        places[:, axis] = index
+    places[:, 0] += start
+    return places
