@@ -6,7 +6,7 @@ Readers are loaded when first used. Everything leaves this package in RAS+ milli
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from medseg.errors import MedsegError, ReadError, WriteError
 from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of
+from medseg.io.temporary import remove_dead_folders, temporary_folder
 from medseg.volume import Finding, Volume
 
 if TYPE_CHECKING:
@@ -209,12 +210,19 @@ def unpacked(source: Path) -> Iterator[Path]:
     """The source itself, or for a zip a temporary folder with its contents."""
     if not source.exists():
         raise ReadError(f"{source} does not exist")
+    _remove_dead_folders_once()
     if not (source.is_file() and kind_of(source) == "zip"):
         yield source
         return
     from medseg.io.archive import naming_archive, unpack
 
-    with tempfile.TemporaryDirectory(prefix="medseg-") as folder:
-        unpack(source, Path(folder))
-        with naming_archive(source, Path(folder)):
-            yield Path(folder)
+    with temporary_folder() as folder:
+        unpack(source, folder)
+        with naming_archive(source, folder):
+            yield folder
+
+
+@functools.cache
+def _remove_dead_folders_once() -> None:
+    # Once per process: thousands of files may be read one by one.
+    remove_dead_folders()

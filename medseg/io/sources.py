@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from medseg.io.channel_files import group_by_kind
 from medseg.io.dicom.series import Series, find_series, scan
 from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of, stem_of
 from medseg.io.naming import CHANNEL_NAME, group_channels
+from medseg.io.temporary import temporary_folder
 from medseg.volume import Volume
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def find_studies(source: str | Path, series: str | None = None, channels: Sequen
     if not place.exists():
         raise ReadError(f"{place} does not exist")
     if place.is_file() and kind_of(place) == "zip":
-        with tempfile.TemporaryDirectory(prefix="medseg-") as name:
-            folder = Path(name)
+        with temporary_folder() as folder:
             unpack(place, folder)
             found = _in_folder(folder, stem_of(place), series, channels)
             sources = [_named_by(s, folder, place) for s in found]
@@ -213,7 +212,7 @@ def _on_disk(source: Source) -> Iterator[tuple[Path, ...]]:
     if not any(inside):
         yield source.paths
         return
-    with tempfile.TemporaryDirectory(prefix="medseg-") as name:
+    with temporary_folder() as folder:
         wanted: dict[Path, list[str]] = {}
         for each in inside:
             if each:
@@ -222,9 +221,9 @@ def _on_disk(source: Source) -> Iterator[tuple[Path, ...]]:
             for archive, members in wanted.items():
                 # Where a header has its voxels in a file of its own, only the header is listed.
                 alone = not any(Path(m).suffix.lower() in _HEADERS for m in members)
-                unpack(archive, Path(name), members if alone else None)
-                names.enter_context(naming_archive(archive, Path(name)))
-            yield tuple(Path(name) / e[1] if e else p for e, p in zip(inside, source.paths, strict=True))
+                unpack(archive, folder, members if alone else None)
+                names.enter_context(naming_archive(archive, folder))
+            yield tuple(folder / e[1] if e else p for e, p in zip(inside, source.paths, strict=True))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from medseg.inference.studies.locks import Locks
 from medseg.inference.studies.outputs import PREVIEWS
+from medseg.io.temporary import remove_dead_folders
 
 __all__ = ["clear_leftovers"]
 
@@ -16,7 +17,11 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.+")
 
 
 def clear_leftovers(folder: Path, locks: Locks) -> None:
-    """Remove what dead runs left half-written in an output folder, unless another run is alive there."""
+    """Remove what dead runs left half-written in an output folder, unless another run is alive there.
+
+    What they had unpacked into the system's place for temporary files goes, too, wherever they wrote to.
+    """
+    remove_dead_folders()
     # Listed first: what a run that starts now is writing is then not among them.
     inside = [*folder.iterdir(), *(folder / PREVIEWS).glob("*")]
     found = [path for path in inside if _TEMPORARY.fullmatch(path.name) and path.is_file()]

@@ -15,15 +15,9 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from medseg.io.atomic import write_error
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from medseg.io.file_lock import fcntl, is_open_file, lives, try_lock
 
 __all__ = ["FOLDER", "Locks", "exclusive"]
 
@@ -103,11 +97,11 @@ class Locks:
                     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
                 except FileNotFoundError:
                     continue  # another run has just removed the empty folder
-                held = _flock(descriptor)
+                held = try_lock(descriptor)
                 if held is False:
                     os.close(descriptor)
                     return False
-                if not _is_file(descriptor, path):
+                if not is_open_file(descriptor, path):
                     os.close(descriptor)  # its holder has just given it back
                     continue
                 if not self._may_take_over(descriptor, known=held is True):
@@ -128,7 +122,7 @@ class Locks:
             return
         path = self._folder / f"{name}.lock"
         with contextlib.suppress(OSError):
-            if _is_file(descriptor, path):
+            if is_open_file(descriptor, path):
                 path.unlink()
         os.close(descriptor)
 
@@ -140,7 +134,7 @@ class Locks:
         except (ValueError, KeyError, TypeError):
             return True  # new, or its holder died before it had written its name
         if host == _HOST:
-            return known or not _lives(pid)
+            return known or not lives(pid)
         return self._now() - os.fstat(descriptor).st_mtime > STALE_SECONDS
 
     def _now(self) -> float:
@@ -172,33 +166,3 @@ def exclusive(descriptor: int) -> Iterator[None]:
         if fcntl is not None:
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
-
-
-def _flock(descriptor: int) -> bool | None:
-    """Whether the file is ours now; None where the file system cannot tell."""
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _is_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

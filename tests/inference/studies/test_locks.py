@@ -59,7 +59,7 @@ def test_a_lock_of_another_machine_is_free_when_it_was_not_touched_for_long(tmp_
 
 
 def test_without_flock_a_living_process_of_this_machine_keeps_its_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "_flock", lambda descriptor: None)
+    monkeypatch.setattr(locks, "try_lock", lambda descriptor: None)
     with Locks(tmp_path) as one, Locks(tmp_path) as two:
         assert one.take("a") and not two.take("a")
         path = tmp_path / FOLDER / "case-b.lock"
