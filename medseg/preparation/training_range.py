@@ -66,7 +66,7 @@ KINDS: Mapping[str, Kind] = {
     "cut": Kind("", "linear", 0.1, 3, "the field of view may cut it", "high"),
     "place": Kind("", "linear", 0.05, 3, "another position or section, or a wrong mask"),
     "length": Kind(" mm", "log", 0.25, 3, "a cut organ, or a wrong mask"),
-    "largest": Kind("", "logit", 0.5, 3, "a mask in pieces", "low"),
+    "largest": Kind("", "logit", 1.5, 3, "a mask in pieces", "low"),
     "label_level": Kind("", "linear", 0.0, 3, "another contrast phase or unit, or a wrong mask"),
     "contrast": Kind("", "linear", 0.15, 3, "another contrast phase or sequence, swapped channels, or a wrong mask"),
 }
@@ -274,7 +274,8 @@ def _log(value: float) -> float:
 
 
 def _logit(value: float) -> float:
-    share = min(max(value, 1e-3), 1 - 1e-3)
+    # Shares below 1% are alike: a speck beside a mask must not make a range that lets a mask in halves pass.
+    share = min(max(value, 0.01), 0.99)
     return math.log(share / (1 - share))
 
 

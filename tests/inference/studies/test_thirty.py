@@ -1,4 +1,4 @@
-"""A night's work as it comes: thirty studies through the real command, the wrong ones named, the right ones let pass."""
+"""A night's work as it comes: thirty studies through the real command; wrong ones are named, right ones pass."""
 
 from __future__ import annotations
 
