@@ -7,10 +7,13 @@ import inspect
 import pytest
 import torch
 from net_contract import (
+    EXPORT_SIZES,
     allowed,
     any_size_gives_finite_logits_and_gradients,
+    equals_but_for_rounding,
     exported_equals,
     layout_in_memory_does_not_matter,
+    moved,
     overfitted,
     real_case,
 )
@@ -102,6 +105,8 @@ def test_the_image_is_not_changed_and_its_memory_layout_does_not_matter(name, di
 HEADS = {"icnet": 2, "bisenetv1": 2, "bisenetv2": 4}
 # Odd, and smaller than the strides along an axis.
 ALL_SIZES = {2: [(33, 18)], 3: [(17, 9, 6)]}
+# Odd, and maps of more than two voxels, over which an instance norm is little more than a sign.
+COMPILE_SIZE = {2: (65, 50), 3: (33, 18, 20)}
 # Of the map on which the logits are computed (`medseg nets`); fcn8s and its like add finer scores.
 STRIDE = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8, "fcn": 8, "deeplabv1": 8, "deeplabv2": 8, "deeplabv3": 8}
 STRIDE |= {"deeplabv3plus": 4, "enet": 2, "icnet": 8, "bisenetv1": 8, "bisenetv2": 8}
@@ -171,9 +176,11 @@ def test_saving_memory_changes_neither_logits_nor_gradients(name, dims):
 def test_every_net_at_full_width_gives_finite_logits(name, dims):
     if dims == 3 and name in ("fcn32s", "fcn16s", "fcn8s"):
         pytest.skip("fc6 alone has 719 million weights in 3D at full width")
-    net = small(name, dims, width=1.0).eval()
+    net = moved(small(name, dims, width=1.0)).eval()
     with torch.no_grad():
-        assert torch.isfinite(net(torch.randn(1, 1, *ALL_SIZES[dims][0]))).all()
+        logits = net(torch.randn(1, 1, *ALL_SIZES[dims][0]))
+    assert torch.isfinite(logits).all()
+    assert logits.std() > 0
 
 
 @pytest.mark.slow
@@ -182,7 +189,11 @@ def test_every_net_at_full_width_gives_finite_logits(name, dims):
 def test_every_net_exports_at_any_batch_and_size(name, dims, tmp_path):
     if name.startswith("monai_"):
         pytest.skip("MONAI's own graphs; what exports of them is tested in test_monai_nets.py")
-    exported_equals(small(name, dims), dims, tmp_path)
+    # ICNet's coarsest maps are those of a quarter of the image: at 64 x 40 pixels its norms have four voxels, and
+    # forty of them in a row make a last digit of the image a twentieth of the logits.
+    factor = 2 if name == "icnet" else 1
+    sizes = [tuple(factor * n for n in size) for size in EXPORT_SIZES[dims]]
+    exported_equals(moved(small(name, dims)), dims, tmp_path, sizes)
 
 
 @pytest.mark.slow
@@ -191,10 +202,15 @@ def test_every_net_exports_at_any_batch_and_size(name, dims, tmp_path):
 def test_every_net_compiles(name, dims):
     if name.startswith("monai_"):
         pytest.skip("MONAI's own graphs")
-    net = small(name, dims).eval()
-    image = torch.randn(1, 1, *ALL_SIZES[dims][0])
+    net = moved(small(name, dims)).eval()
+    image = torch.randn(1, 1, *COMPILE_SIZE[dims])
+    compiled = torch.compile(net, backend="aot_eager")
     with torch.no_grad():
-        torch.testing.assert_close(torch.compile(net, backend="aot_eager")(image), net(image), rtol=1e-4, atol=1e-4)
+        found = compiled(image)
+        equals_but_for_rounding(found, net, image)
+        net.double()
+        wanted = net(image.double())
+        assert (compiled(image.double()) - wanted).abs().max() < 1e-9 * wanted.abs().max()
 
 
 @pytest.mark.slow
