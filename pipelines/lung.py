@@ -51,7 +51,7 @@ def main() -> None:
     )
 
     # 2. Train a model per fold, and let it segment the cases that it never saw.
-    config = arguments.config or ("lung" if data.dims == 3 else "lung2d")
+    config = arguments.config or ("lung" if len(data.shape) == 3 else "lung2d")
     folds = data.folds(arguments.folds)
     for number, fold in enumerate(folds):
         overrides = {
@@ -63,10 +63,10 @@ def main() -> None:
             "training.max_minutes": arguments.minutes / len(folds),
             # Two lungs without holes are anatomy.
             "prediction.postprocess": {"keep_components": {"lung": 2}, "fill_holes": ["lung"]}
-            if data.dims == 3
+            if len(data.shape) == 3
             else "off",
         }
-        run = medseg.train(config, overrides | quick(config, data.root, arguments.minutes))
+        run = medseg.train(config, overrides | quick(config, data.shape, arguments.minutes))
         model = medseg.load_model(run.bundle, arguments.device)
         for case, part in fold.scored:
             image = data.image(case)

@@ -50,7 +50,7 @@ def main() -> None:
     )
 
     # 2. Train a model per fold, and let it segment the cases that it never saw.
-    config = arguments.config or f"vessel{data.dims}d"
+    config = arguments.config or f"vessel{len(data.shape)}d"
     folds = data.folds(arguments.folds)
     for number, fold in enumerate(folds):
         overrides = {
@@ -61,7 +61,7 @@ def main() -> None:
             "device": arguments.device,
             "training.max_minutes": arguments.minutes / len(folds),
         }
-        run = medseg.train(config, overrides | quick(config, data.root, arguments.minutes))
+        run = medseg.train(config, overrides | quick(config, data.shape, arguments.minutes))
         model = medseg.load_model(run.bundle, arguments.device)
         for case, part in fold.scored:
             image = data.image(case)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from medseg.errors import MedsegError
 from medseg.evaluation.pairs import Pair
@@ -17,13 +17,15 @@ from medseg.evaluation.summary import case_dice
 from medseg.io.cases import read_image
 from medseg.labels import LabelScheme
 from medseg.reports.agreement import agreement_of, agreement_png, size_png
+from medseg.reports.curves import froc_png
 from medseg.reports.figures import distribution_png, label_colours, overlay_png
 from medseg.reports.html import Picture
 from medseg.reports.slices import SlicePicture, pick_slice
 from medseg.reports.thumbnails import FALSE_NEGATIVE, FALSE_POSITIVE, error_thumbnail
+from medseg.tasks.froc import FROC_RATES
 from medseg.volume import Volume
 
-__all__ = ["GALLERY_KEY", "MOST_PICTURED", "Cases", "agreement", "distributions", "examples", "gallery"]
+__all__ = ["GALLERY_KEY", "MOST_PICTURED", "Cases", "agreement", "distributions", "examples", "froc_curves", "gallery"]
 
 # About 40 kB each, so that a report stays below 10 MB.
 MOST_PICTURED = 100
@@ -152,6 +154,18 @@ def agreement(cases: Cases) -> tuple[Picture, ...]:
             "Scatter plot of Dice against size.",
             size_png(points, unit),
         ),
+    )
+
+
+def froc_curves(found: Mapping[str, Any]) -> tuple[Picture, ...]:
+    """Sensitivity against false positives per case, where probabilities were given."""
+    if not found:
+        return ()
+    curves = {label: (each["false_positives_per_case"], each["sensitivity"]) for label, each in found.items()}
+    caption = "FROC: each lesion counts once, whatever hits it; false positives are separate findings that hit none."
+    best = "; ".join(f"{label}: at most {max(y):.3f}" for label, (_, y) in curves.items())
+    return (
+        Picture("FROC", caption, f"Sensitivity by false positives per case. {best}.", froc_png(curves, FROC_RATES)),
     )
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from medseg.evaluation.definitions import TITLES
 from medseg.evaluation.pairs import Pair
-from medseg.evaluation.pictures import GALLERY_KEY, Cases, agreement, distributions, examples, gallery
+from medseg.evaluation.pictures import GALLERY_KEY, Cases, agreement, distributions, examples, froc_curves, gallery
 from medseg.evaluation.scoring import CaseScores
 from medseg.evaluation.summary import column
+from medseg.evaluation.tables import NOTHING, further_tables, number, statistics_cell, title_of
 from medseg.labels import LabelScheme
-from medseg.metrics.empty import DISTANCES
 from medseg.reports.figures import label_colours
 from medseg.reports.html import Cell, Report, Table, write_report
 
@@ -27,7 +27,8 @@ _ABSENT = {
     "false_positive_px": "False positive (pixels)",
     "false_positive_count": "False findings per case",
 }
-_NOTHING = "\N{EN DASH}"
+# A wider table does not fit a page.
+_MOST_COLUMNS = 8
 
 
 def write_evaluation_report(
@@ -55,6 +56,7 @@ def write_evaluation_report(
     labels = list(summary["labels"])
     cases = Cases(pairs, scores, labels, scheme, threshold, resample)
     shown, problems = examples(cases)
+    metrics = _shown(summary)
     interval = summary["interval"]
     notes = [f["message"] for f in summary["findings"]] + problems + ([interval["note"]] if interval["note"] else [])
     write_report(
@@ -63,17 +65,18 @@ def write_evaluation_report(
             title="Segmentation evaluation",
             subtitle=f"{summary['n_cases']} case(s), {summary['n_patients']} patient(s), {len(labels)} label(s)",
             facts=_facts(summary),
-            headline=_headline(summary),
+            headline=_headline(summary, metrics),
             warning=_warning(summary),
             notes=tuple(notes),
             absent=_absent_table(summary),
             overlays=shown,
             key=label_colours(labels),
             distributions=distributions(cases),
-            agreement=agreement(cases),
+            agreement=(*agreement(cases), *froc_curves(summary["froc"])),
             gallery=gallery(cases),
             gallery_key=GALLERY_KEY,
-            cases=_case_table(scores),
+            tables=further_tables(scores, summary, metrics),
+            cases=_case_table(scores, metrics),
             definitions={TITLES.get(n, n).split(" (")[0]: text for n, text in summary["definitions"].items()},
             method=summary["method"],
             versions=summary["versions"],
@@ -99,38 +102,35 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, str]:
     return facts
 
 
-def _headline(summary: Mapping[str, Any]) -> Table:
+def _shown(summary: Mapping[str, Any]) -> list[str]:
+    """The columns that come first: those that lead in the task, then the metrics that were asked for."""
+    there = list(dict.fromkeys(m for found in summary["labels"].values() for m in found))
+    asked = summary["options"]["metrics"]
+    leading = [m for m in summary["leading"] if m in there]
+    return leading + [m for m in there if m.removesuffix("_px") in asked and m not in leading]
+
+
+def _headline(summary: Mapping[str, Any], metrics: Sequence[str]) -> Table:
+    """A row per label, or, of many metrics for a few labels, a row per metric."""
     labels: Mapping[str, Mapping[str, Mapping[str, Any]]] = summary["labels"]
-    metrics = list(dict.fromkeys(m for found in labels.values() for m in found))
     every = dict(labels)
     for name, other in summary["others"].items():
         every |= {f"{label}, {name}": found for label, found in other["labels"].items()}
-    rows = []
-    for label, found in every.items():
-        n = max((each["n"] for each in found.values()), default=0)
-        rows.append((Cell(label), *(_statistics_cell(found.get(m), m) for m in metrics), Cell(str(n))))
+    means = summary["mean"]
+    caption = "Mean over the cases whose reference holds the label, with 95% interval by patient, and median"
+    counts = [str(max((each["n"] for each in found.values()), default=0)) for found in every.values()]
+    cells = [[statistics_cell(found.get(m), m) for m in metrics] for found in every.values()]
+    names = list(every)
     if len(labels) > 1:
-        means = summary["mean"]
-        cells = (Cell(_number(means[m], m) if m in means else _NOTHING) for m in metrics)
-        rows.append((Cell("mean of labels"), *cells, Cell("")))
-    return Table(
-        "Mean over the cases whose reference holds the label, with 95% interval by patient, and median",
-        ("Label", *(TITLES.get(m, m) for m in metrics), "Cases"),
-        tuple(rows),
-    )
-
-
-def _statistics_cell(found: Mapping[str, Any] | None, metric: str) -> Cell:
-    if found is None or found["mean"] is None:
-        return Cell(_NOTHING)
-    if found["ci_low"] is None:
-        small = ["too few for an interval"]
-    else:
-        small = [f"[{_number(found['ci_low'], metric)}, {_number(found['ci_high'], metric)}]"]
-    small.append(f"median {_number(found['median'], metric)}")
-    if found["n_infinite"]:
-        small.append(f"{found['n_infinite']} infinite")
-    return Cell(_number(found["mean"], metric), tuple(small))
+        names, counts = [*names, "mean of labels"], [*counts, ""]
+        cells.append([Cell(number(means[m], m) if m in means else NOTHING) for m in metrics])
+    columns = [*(title_of(m) for m in metrics), "Cases"]
+    table = [[*row, Cell(count)] for row, count in zip(cells, counts, strict=True)]
+    if len(columns) > _MOST_COLUMNS >= len(names):
+        rows = [(Cell(name), *row) for name, row in zip(columns, zip(*table, strict=True), strict=True)]
+        return Table(caption, ("Metric", *names), tuple(rows))
+    rows = [(Cell(name), *row) for name, row in zip(names, table, strict=True)]
+    return Table(caption, ("Label", *columns), tuple(rows))
 
 
 def _absent_table(summary: Mapping[str, Any]) -> Table | None:
@@ -144,16 +144,13 @@ def _absent_table(summary: Mapping[str, Any]) -> Table | None:
         for key in keys:
             value = found.get(key)
             whole = isinstance(value, int)
-            cells.append(Cell(_NOTHING if value is None else str(value) if whole else f"{value:.4g}"))
+            cells.append(Cell(NOTHING if value is None else str(value) if whole else f"{value:.4g}"))
         rows.append((Cell(label), *cells))
     caption = "Scored apart: the reference lacks the label, so nothing should be found. Means over these cases"
     return Table(caption, ("Label", *(_ABSENT[k] for k in keys)), tuple(rows))
 
 
-def _case_table(scores: Sequence[CaseScores]) -> Table:
-    metrics = list(
-        dict.fromkeys(column(m, c.spacing_known) for c in scores for s in c.labels.values() for m in s.values)
-    )
+def _case_table(scores: Sequence[CaseScores], metrics: Sequence[str]) -> Table:
     known = {c.spacing_known for c in scores}
     unit = "ml" if known == {True} else "pixels" if known == {False} else "ml or pixels"
     rows = []
@@ -164,20 +161,12 @@ def _case_table(scores: Sequence[CaseScores]) -> Table:
             cells = [Cell(case.case), Cell(label)]
             for metric in metrics:
                 value = values.get(metric, math.nan)
-                cells.append(Cell(_number(value, metric), sort=_sort_key(value)))
+                cells.append(Cell(number(value, metric), sort=_sort_key(value)))
             cells += [Cell(f"{size:.4g}", sort=_sort_key(size)) for size in sizes]
             rows.append(tuple(cells))
-    head = ("Case", "Label", *(TITLES.get(m, m) for m in metrics), f"Reference ({unit})", f"Prediction ({unit})")
-    return Table("Press a heading to sort by it", head, tuple(rows))
+    head = ("Case", "Label", *(title_of(m) for m in metrics), f"Reference ({unit})", f"Prediction ({unit})")
+    return Table("Press a heading to sort by it; every measure is in cases.csv", head, tuple(rows))
 
 
 def _sort_key(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if math.isinf(value) else repr(value)
-
-
-def _number(value: float, metric: str) -> str:
-    if math.isnan(value):
-        return _NOTHING
-    if math.isinf(value):
-        return "∞"
-    return f"{value:.2f}" if metric.removesuffix("_px") in DISTANCES else f"{value:.3f}"

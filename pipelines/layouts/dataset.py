@@ -56,7 +56,7 @@ class DataSet:
         root: holds `images/`, `labels/` and `cases.csv`, perhaps `second/`: whole cases, to be scored.
         training: `images/` and `labels/` to train on: `root`, or slabs of a single case.
         ending: of the files: .png, .tif or .nii.gz.
-        dims: 2 or 3.
+        shape: of the smallest image to train on, along each axis, without channels.
         patients: case -> patient.
         demonstration: why the scores say nothing about new patients; "" where patients were held out.
     """
@@ -64,7 +64,7 @@ class DataSet:
     root: Path
     training: Path
     ending: str
-    dims: int
+    shape: tuple[int, ...]
     patients: dict[str, str]
     demonstration: str = ""
 
@@ -139,28 +139,29 @@ def arrange(cases: Iterable[Sample], out: Path, slices: bool = False) -> DataSet
     """
     shutil.rmtree(out, ignore_errors=True)
     told: dict[str, str] = {}
-    ending, dims, last = ".nii.gz", 3, None
+    ending, shape, last = ".nii.gz", (), None
     for given in cases:
         # A name that ends like a channel's would be taken for one.
         case = replace(given, name=re.sub(r"_(?=\d{4}$)", "-", given.name))
-        dims = case.image.dims
-        if dims == 2 and not case.image.spacing_known:
+        shape = tuple(map(min, shape or case.image.shape, case.image.shape))
+        if len(shape) == 2 and not case.image.spacing_known:
             ending = ".png" if case.image.array.dtype.kind in "ui" and ending != ".tif" else ".tif"
         _write(case, out, ending)
         told[case.name], last = case.patient, case
-    patients = _patients(told, unknown=slices and dims == 2)
+    patients = _patients(told, unknown=slices and len(shape) == 2)
     demonstration = "" if len(set(patients.values())) > 1 else ONE_IMAGE if len(patients) == 1 else NO_PATIENTS
     training = out
     if last is not None and demonstration == ONE_IMAGE:
         training = out / "slabs"
         for n, part in enumerate(_parts(last.image.shape[-1])):
-            start, stop = [0] * dims, list(last.image.shape)
+            start, stop = [0] * len(shape), list(last.image.shape)
             start[-1], stop[-1] = part.start, part.stop
             image, mask = crop(last.image, start, stop), crop(last.mask, start, stop)
             _write(Sample(_slab(last.name, n), image, mask), training, ending)
+            shape = tuple(map(min, shape, image.shape))
     with (out / "cases.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("case", "group"), *sorted(patients.items())])
-    return DataSet(out, training, ending, dims, patients, demonstration)
+    return DataSet(out, training, ending, shape, patients, demonstration)
 
 
 def _write(case: Sample, out: Path, ending: str) -> None:

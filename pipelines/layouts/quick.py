@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from medseg.config import load_config
@@ -12,23 +12,23 @@ __all__ = ["quick"]
 _MINUTES = 30.0
 
 
-def quick(config: str, data: Path, minutes: float) -> dict[str, Any]:
+def quick(config: str, shape: Sequence[int], minutes: float) -> dict[str, Any]:
     """Overrides for a run of at most half an hour of a U-Net; none for longer ones, other nets, or a chosen size.
 
     Args:
         config: preset or file.
-        data: as `data.root`.
+        shape: of an image without channels.
         minutes: training time of all folds.
     """
-    net = load_config(config, {"data.root": str(data)}).net
+    net = load_config(config, {"data.root": "."}).net
     if minutes > _MINUTES or net.name != "unet" or net.channels is not None:
         return {}
-    small = {2: (16, 32, 64, 128), 3: (8, 16, 32, 64)}[net.dims or 3]
-    patch = {2: (192, 192), 3: (48, 48, 48)}[net.dims or 3]
+    flat = len(shape) == 2
     return {
-        "net.channels": small,
-        "plan.patch_size": patch,
-        "training.batch_size": 4,
+        "net.channels": (16, 32, 64, 128) if flat else (8, 16, 32, 64),
+        # No larger than the image, rounded up to what three halvings need.
+        "plan.patch_size": tuple(min(192 if flat else 48, -(-n // 8) * 8) for n in shape),
+        "training.batch_size": 4 if flat else 2,
         "training.learning_rate": 0.005,
         "training.ema_decay": 0.98,
     }

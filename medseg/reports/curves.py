@@ -1,0 +1,44 @@
+"""Curves of a data set: FROC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from medseg.reports.figures import figure_png, label_colours
+
+__all__ = ["froc_png"]
+
+
+def froc_png(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], rates: Sequence[float]) -> bytes:
+    """Sensitivity for lesions against false positives per case, on a logarithmic axis.
+
+    Args:
+        curves: label -> false positives per case, ascending, and sensitivity.
+        rates: where the curve is read; the axis ends there.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 3.1), dpi=100, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    low, high = rates[0] / 2, rates[-1] * 2
+    for label, (hue, _) in label_colours(list(curves)).items():
+        x, y = curves[label]
+        inside = [(max(a, low), b) for a, b in zip(x, y, strict=True) if a <= high]
+        axes.step([a for a, _ in inside] + [high], [b for _, b in inside] + [inside[-1][1]], where="post", color=hue,
+                  label=label, linewidth=2)  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.set_xlim(low, high)
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xlabel("false positives per case")
+    axes.set_ylabel("sensitivity")
+    axes.grid(color="#e2e8f0")
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    if len(curves) > 1:
+        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.tight_layout()
+    return figure_png(figure)
