@@ -1,4 +1,4 @@
-"""Prediction side by side with others, in two sections; --sections chooses.
+"""Prediction side by side with others, in three sections; --sections chooses.
 
     python benchmarks/inference.py --nnunet-python VENV/bin/python [--model BUNDLE --image IMAGE] [--classes 5 25]
 
@@ -12,6 +12,10 @@ every channel over the whole grid. nnU-Net is left out where no Python with it i
 same network run eagerly: medseg's U-Net 16-32-64-128, and MONAI's UNet of these channels with two residual units. Each
 run is a process of its own. 'stitching' is the same run with a network that answers at once with
 smooth random logits made before, the best of three.
+
+`memory`: the peak of the resident set of whole `medseg predict` runs, U-Net 16-32-64-128 at 1.5 mm with 25 classes: a
+DICOM study of 512x512x300 voxels (0.8x0.8x1.0 mm), one of 1,200 slices, and 20 smaller ones, with what is held after
+each. --studies chooses; the image is a phantom's, or with --image a real CT's, enlarged.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from inference_memory import STUDIES, memory
 
 WHOLE_SHAPE, PATCH, OVERLAP = (256, 256, 128), (96, 96, 96), 0.5
 SIZE, SHAPE = (273, 273, 200), (512, 512, 300)
@@ -139,8 +145,8 @@ def whole_image() -> object:
     return torch.nn.functional.interpolate(coarse, size=WHOLE_SHAPE, mode="trilinear")[0, 0].numpy()
 
 
-def whole_bundle(path: Path, net: str, classes: int) -> Path:
-    """A bundle with random weights that takes the image as it is."""
+def whole_bundle(path: Path, net: str, classes: int, spacing_mm: tuple[float, ...] | None = None) -> Path:
+    """A bundle with random weights that takes the image as it is, or on a grid of `spacing_mm`."""
     import torch
 
     from medseg.inference import BundleInfo, NetInfo, PredictionInfo, Provenance, save_bundle
@@ -150,7 +156,7 @@ def whole_bundle(path: Path, net: str, classes: int) -> Path:
     plan = Plan(
         dims=3,
         orientation="RAS",
-        spacing_mm=None,
+        spacing_mm=spacing_mm,
         patch_size=PATCH,
         batch_size=2,
         in_channels=1,
@@ -260,7 +266,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--image", type=Path)
     parser.add_argument("--classes", type=int, nargs="+", default=[5, 25])
-    parser.add_argument("--sections", nargs="+", default=["native", "whole"], choices=["native", "whole"])
+    parser.add_argument("--sections", nargs="+", default=["native", "whole"], choices=["native", "whole", "memory"])
+    parser.add_argument("--studies", nargs="+", default=list(STUDIES), choices=list(STUDIES))
     parser.add_argument("--nets", nargs="+", default=["unet", "inference:build_monai_unet"])
     options = parser.parse_args()
     if "native" in options.sections:
@@ -272,6 +279,10 @@ def main() -> None:
         for classes in options.classes:
             for net in options.nets:
                 whole(classes, net, engines)
+    if "memory" in options.sections:
+        with tempfile.TemporaryDirectory() as name:
+            bundle = whole_bundle(Path(name) / "model", "unet", 25, (1.5, 1.5, 1.5))
+            memory(bundle, options.studies, options.image)
 
 
 def native(options: argparse.Namespace) -> None:
