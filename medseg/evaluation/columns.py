@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from medseg.metrics.definitions import METRIC_INFO, PROBABILITY_INFO
+from medseg.metrics.definitions import ALL_INFO
 from medseg.metrics.empty import DISTANCES
 
 __all__ = ["TITLES", "Better", "badness", "better_of", "column", "limits_of"]
 
 Better = Literal["higher", "lower", "zero"]
 
-_KNOWN = METRIC_INFO | PROBABILITY_INFO
 _PIXELS = "_px"
 
-TITLES = {name: info.title + (f" ({info.unit})" if info.unit else "") for name, info in _KNOWN.items()} | {
-    f"{name}{_PIXELS}": f"{METRIC_INFO[name].title} (pixels)" for name in DISTANCES
+TITLES = {name: info.title + (f" ({info.unit})" if info.unit else "") for name, info in ALL_INFO.items()} | {
+    f"{name}{_PIXELS}": f"{ALL_INFO[name].title} (pixels)" for name in DISTANCES
 }
 """Column -> heading."""
 
@@ -37,8 +36,8 @@ def better_of(name: str) -> Better | None:
         ('lower', 'higher', 'zero', None)
     """
     plain = name.removesuffix(_PIXELS)
-    if plain in _KNOWN:
-        return _KNOWN[plain].better
+    if plain in ALL_INFO:
+        return ALL_INFO[plain].better
     if "_difference" in name:
         return "zero"
     if name.endswith(("_prediction", "_reference")):
@@ -46,7 +45,7 @@ def better_of(name: str) -> Better | None:
     first = name.split("_")[0]
     if first == "recall":
         return "higher"
-    return _KNOWN[first].better if first in _KNOWN else None
+    return ALL_INFO[first].better if first in ALL_INFO else None
 
 
 def badness(name: str, value: float) -> float | None:
@@ -65,6 +64,6 @@ def badness(name: str, value: float) -> float | None:
 def limits_of(name: str) -> tuple[float, float]:
     """Smallest and largest value that a column can hold, as far as its name tells."""
     plain = name.removesuffix(_PIXELS)
-    if plain in _KNOWN:
-        return _KNOWN[plain].limits
+    if plain in ALL_INFO:
+        return ALL_INFO[plain].limits
     return (0.0, 1.0) if better_of(name) == "higher" else (-math.inf, math.inf)

@@ -10,7 +10,7 @@ import numpy as np
 from medseg.evaluation.columns import TITLES
 from medseg.evaluation.notable import OUTLIER_METHOD
 from medseg.evaluation.statistics import MIN_PATIENTS, RESAMPLES
-from medseg.metrics.definitions import METRIC_INFO
+from medseg.metrics.definitions import ALL_INFO
 from medseg.metrics.score import ScoreOptions
 
 __all__ = ["INTERVAL_METHOD", "TITLES", "definitions", "method_text", "versions"]
@@ -21,7 +21,7 @@ INTERVAL_METHOD = "BCa bootstrap over patients with small-sample expansion"
 def definitions(options: ScoreOptions) -> dict[str, str]:
     """Metric -> definition, for the metrics and conventions asked for."""
     found = {metric: options.define(metric) for metric in options.metrics}
-    if any(METRIC_INFO[m].unit == "mm" or METRIC_INFO[m].needs_mm for m in found):
+    if any(ALL_INFO[m].unit == "mm" or ALL_INFO[m].needs_mm for m in found):
         found["unknown spacing"] = (
             "Where the voxel spacing is not known, distances are in pixels (suffix _px), and what needs millimetres by "
             "definition is left out."
@@ -42,7 +42,7 @@ def definitions(options: ScoreOptions) -> dict[str, str]:
 
 def method_text(options: ScoreOptions, n_cases: int, n_patients: int) -> str:
     """A paragraph for the methods section."""
-    named = [f"{METRIC_INFO[m].title} ({_lower(options.define(m).rstrip('.'))})" for m in options.metrics]
+    named = [f"{ALL_INFO[m].title} ({_lower(options.define(m).rstrip('.'))})" for m in options.metrics]
     listed = "; ".join(named)
     parts = [
         f"Segmentations of {n_cases} case(s) from {n_patients} patient(s) were compared with the reference.",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from medseg.errors import ConfigError
 from medseg.evaluation.case_list import listed
 from medseg.evaluation.confusion import confusion_summary
 from medseg.evaluation.definitions import INTERVAL_METHOD, definitions, method_text, versions
@@ -22,7 +23,7 @@ from medseg.evaluation.statistics import MIN_PATIENTS, RESAMPLES
 from medseg.evaluation.summary import case_rows, summarise
 from medseg.evaluation.workers import score_all
 from medseg.labels import LabelScheme
-from medseg.metrics.definitions import METRIC_INFO
+from medseg.metrics.definitions import ALL_INFO
 from medseg.metrics.score import METRICS, ScoreOptions
 from medseg.tasks import Task, get_task
 from medseg.volume import Finding
@@ -73,13 +74,15 @@ def evaluate(
         resample_prediction: bring predictions to their reference's grid (nearest) instead of refusing other grids.
         seed: of the bootstrap.
         progress: called as `progress(done, total, text)`.
-        fov: folder of masks of the voxels that count, for tasks.
+        fov: folder of masks of the voxels that count, for tasks and scores of probabilities.
         probabilities: folder of `.npz` (as `medseg predict --save-probabilities` writes them), NIfTI or PNG.
         second_reference: folder of references by another observer, scored like a model.
         missing: "refuse" a reference without prediction, or score an "empty" mask for it; then `complete` is False.
         memory_gb: memory that cases may take side by side; by default 60% of what is free.
         label_threshold: voxels above it are label 1, for 0/255 masks; a file of only 0 and 1 is left as it is.
-        metrics, tolerance_mm: as in `medseg.metrics.score_case`; by default the task's, else those of `METRICS`, 2 mm.
+        metrics: any of `medseg.metrics.definitions.ALL_INFO`; by default the task's, else those of `METRICS`. Those of
+            probabilities ("auc", "average_precision", "brier", "ece") need `probabilities` and named labels.
+        tolerance_mm: as in `medseg.metrics.score_case`; by default the task's, else 2 mm.
         surface, hd95, assd: as in `medseg.metrics.score_case`.
         demonstration: why the scores say nothing about new patients, as where none was held out from training. The
             report, the summary and its text then begin with it.
@@ -104,8 +107,10 @@ def evaluate(
     scheme = resolve_labels(labels, Path(pred), known)
     scoring = Scoring(scheme, options, known, label_threshold, resample_prediction)
     beside = Sources(_path(images), _path(fov), _path(probabilities), _path(second_reference), _path(cases))
+    _check_probabilities(options, scheme, beside.probabilities)
     pairs, found = find_pairs(Path(pred), Path(ref), beside, missing)
     scores = score_all(pairs, scoring, memory_gb, progress or (lambda done, total, text: None))
+    options = options.fitting(max(len(case.spacing) for case in scores), spacing_known=True)
     checked = check_values(scores, scheme)
     if scheme is None:
         scores = fill_labels(scores)
@@ -115,7 +120,7 @@ def evaluate(
         *sorted(found, key=lambda f: f.kind not in (PARTIAL, "cases_left_out")),
         *checked,
         *_spacing_findings(scores, options),
-        *_unused(known, beside),
+        *_unused(known, beside, options),
         *_case_findings(scores),
         *left_out,
     )
@@ -154,21 +159,35 @@ def _options(
 
 def _spacing_findings(scores: Sequence[CaseScores], options: ScoreOptions) -> tuple[Finding, ...]:
     without = [c.case for c in scores if not c.spacing_known]
-    in_mm = [m for m in options.metrics if METRIC_INFO[m].unit == "mm" or METRIC_INFO[m].needs_mm]
+    in_mm = [m for m in options.metrics if ALL_INFO[m].unit == "mm" or ALL_INFO[m].needs_mm]
     if not without or not in_mm:
         return ()
     message = f"the voxel spacing of {len(without)} case(s) is not known: distances are in pixels"
-    left_out = [METRIC_INFO[m].title for m in in_mm if METRIC_INFO[m].needs_mm]
+    left_out = [ALL_INFO[m].title for m in in_mm if ALL_INFO[m].needs_mm]
     if left_out:
         message += f", and {', '.join(left_out)}, which need millimetres, are left out"
     return (Finding("spacing_unknown", message),)
 
 
-def _unused(task: Task | None, beside: Sources) -> tuple[Finding, ...]:
+def _check_probabilities(options: ScoreOptions, scheme: LabelScheme | None, path: Path | None) -> None:
+    names = ", ".join(options.of_probabilities)
+    if names and path is None:
+        raise ConfigError(f"{names} need probabilities: give their folder with --probabilities (probabilities=...)")
+    if names and scheme is None:
+        raise ConfigError(
+            f"{names} need to know which label the probabilities belong to: name the labels with --labels (labels=...)"
+        )
+
+
+def _unused(task: Task | None, beside: Sources, options: ScoreOptions) -> tuple[Finding, ...]:
     """What was not given, where a task would have used it, and what was given for nothing."""
+    if task is None and options.of_probabilities:
+        return ()
     if task is None:
         unused = [name for name, path in (("--fov", beside.fov), ("--probabilities", beside.probabilities)) if path]
-        return tuple(Finding("not_used", f"{name} is used by tasks only; name one with --task") for name in unused)
+        return tuple(
+            Finding("not_used", f"{name} is used by tasks and scores of probabilities only") for name in unused
+        )
     baseline = " and the task's baseline" if task.baseline is not None else ""
     absent = [
         (beside.images, f"no --images: measures in the image{baseline} are left out"),

@@ -109,7 +109,12 @@ def fill_labels(cases: Sequence[CaseScores]) -> tuple[CaseScores, ...]:
     most = max(metrics.values(), key=len, default=())
     result = []
     for case in cases:
-        columns = metrics[case.case] or tuple(m for m in most if case.spacing_known or not METRIC_INFO[m].needs_mm)
+        columns = metrics[case.case] or tuple(
+            m
+            for m in most
+            if (case.spacing_known or not METRIC_INFO[m].needs_mm)
+            and (len(case.spacing) == 3 or not METRIC_INFO[m].needs_3d)
+        )
         absent = LabelScores(
             {m: float(empty_score(m, True, True) or 0.0) for m in columns}, Overlap(0, 0, 0, case.total), 0
         )

@@ -234,8 +234,11 @@ def _files_beside(
     if not source.is_dir():
         raise DatasetError(f"{source}: no such folder; expected one {what} per case in it")
     found: dict[str, tuple[Path, ...]] = {}
-    for path in _files(source):
-        if path.suffix == ".npz" and what != "probability file":
+    files = _files(source)
+    # Beside stored probabilities lie the masks that were made of them.
+    stored = what == "probability file" and any(path.suffix == ".npz" for path in files)
+    for path in files:
+        if (path.suffix == ".npz") != stored:
             continue
         case = _case(path, source)
         if case not in names:
@@ -250,5 +253,4 @@ def _files_beside(
 
 
 def _one_each(found: dict[str, tuple[Path, ...]]) -> dict[str, Path]:
-    """Of predictions with probabilities beside them, the probabilities count."""
-    return {case: next((p for p in paths if p.suffix == ".npz"), paths[0]) for case, paths in found.items()}
+    return {case: paths[0] for case, paths in found.items()}

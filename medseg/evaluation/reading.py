@@ -129,6 +129,11 @@ def _probabilities(pair: Pair, path: Path, ref: Volume, scheme: LabelScheme | No
         volume = read(path)
         array = (volume.array if volume.channels else volume.array[None]).astype(np.float32)
         if volume.array.dtype.kind in "ui":
+            if array.max(initial=0.0) == 1.0:
+                raise ReadError(
+                    f"{path}: holds only 0 and 1, a mask; probabilities are floats in [0, 1], or integers up to "
+                    f"{np.iinfo(volume.array.dtype).max}"
+                )
             array /= np.float32(np.iinfo(volume.array.dtype).max)
     names = 1 if scheme is None else len(scheme.names)
     if array.shape[1:] != ref.shape or array.shape[0] not in (names, names + 1):

@@ -18,6 +18,7 @@ from medseg.evaluation.reading import CaseFiles, read_case, read_pair
 from medseg.labels import LabelScheme
 from medseg.metrics.label_maps import LabelMaps
 from medseg.metrics.overlap import Overlap
+from medseg.metrics.probabilistic import score_probabilities
 from medseg.metrics.score import ScoreOptions, label_groups, score_maps
 from medseg.tasks import Table, Task, TaskCase, TaskScores
 from medseg.volume import Finding
@@ -81,7 +82,8 @@ class Scoring:
 
     Args:
         scheme: what the integers mean; None scores every integer that occurs, named by its number.
-        options: metrics and conventions. What needs millimetres is left out where the spacing is not known.
+        options: metrics and conventions. What means nothing in 2D, or where the spacing is not known, is left out.
+            Metrics of probabilities need a scheme.
         task: adds its measures and its baseline; it needs a scheme.
         threshold, resample_prediction: see `read_pair`.
     """
@@ -104,17 +106,18 @@ def score_pair(pair: Pair, scoring: Scoring) -> CaseScores:
         pair, scoring.scheme, scoring.threshold, scoring.resample_prediction, with_images=task is not None
     )
     pred, ref = files.pred, files.ref
-    options = scoring.options if ref.spacing_known else scoring.options.without_millimetres()
+    options = scoring.options.fitting(ref.dims, ref.spacing_known)
     pred_values, ref_values = _values(pred.array), _values(ref.array)
     groups, ignore = _groups(scoring.scheme, pred_values | ref_values)
     labels, maps = _label_scores(pred.array, files, groups, ignore, options)
     extra = TaskScores()
-    if task is not None and scoring.scheme is not None:
-        extra = task.score(TaskCase(pred, ref, scoring.scheme, files.image, files.probabilities, files.fov))
-        labels = {
-            name: LabelScores({**found.values, **extra.values.get(name, {})}, found.overlap, found.false_positives)
-            for name, found in labels.items()
-        }
+    if scoring.scheme is not None:
+        case = TaskCase(pred, ref, scoring.scheme, files.image, files.probabilities, files.fov)
+        if options.of_probabilities:
+            labels = _with_values(labels, _probability_scores(case, options.of_probabilities))
+        if task is not None:
+            extra = task.score(case)
+            labels = _with_values(labels, extra.values)
     others = {}
     if task is not None and task.baseline is not None and scoring.scheme is not None and files.image is not None:
         painted = task.baseline(files.image, scoring.scheme)
@@ -166,6 +169,21 @@ def _label_scores(
         separate = _components(maps, values) if overlap.in_ref == 0 else None
         labels[str(label)] = LabelScores(scores, overlap, separate)
     return labels, maps
+
+
+def _with_values(labels: Mapping[str, LabelScores], more: Mapping[str, Mapping[str, float]]) -> dict[str, LabelScores]:
+    return {name: replace(found, values={**found.values, **more.get(name, {})}) for name, found in labels.items()}
+
+
+def _probability_scores(case: TaskCase, metrics: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Of every label, over the field of view that was given; nothing for a case without probabilities."""
+    counted = case.counted(case.fov)
+    values = {}
+    for label in case.scheme.names:
+        probability = case.probability(label)
+        if probability is not None:
+            values[label] = score_probabilities(probability, case.scheme.mask(case.ref.array, label), counted, metrics)
+    return values
 
 
 def _values(array: NDArray[Any]) -> frozenset[int]:

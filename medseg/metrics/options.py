@@ -96,11 +96,6 @@ class ScoreOptions:
             )
         return replace(self, metrics=rest)
 
-    # Until evaluation asks by dimensions too.
-    def without_millimetres(self) -> ScoreOptions:
-        """`fitting` for volumes."""
-        return self.fitting(3, False)
-
     def define(self, metric: str) -> str:
         """The metric's definition under these conventions: one sentence with its source, for a report or paper."""
         info = ALL_INFO[metric]

@@ -49,6 +49,13 @@ class TaskCase:
             pred &= self.ref.array != self.scheme.ignore
         return pred, ref
 
+    def counted(self, fov: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        """The field of view without the voxels that the reference ignores; None where all count."""
+        if self.scheme.ignore is None:
+            return fov
+        known = np.asarray(self.ref.array != self.scheme.ignore)
+        return known if fov is None else fov & known
+
     def probability(self, label: str) -> NDArray[Any] | None:
         """The label's probabilities, or None where there are none."""
         if self.probabilities is None:

@@ -39,7 +39,7 @@ def score_vessels(case: TaskCase) -> TaskScores:
     unit, edges = ("mm", _EDGES_MM) if case.ref.spacing_known else ("px", _EDGES_PX)
     spacing = case.ref.spacing_mm
     fov, findings = _fov(case)
-    counted = _without_ignored(case, fov)
+    counted = case.counted(fov)
     values: dict[str, dict[str, float]] = {}
     calibres: list[Row] = []
     lines: list[Row] = []
@@ -80,13 +80,6 @@ def _fov(case: TaskCase) -> tuple[NDArray[np.bool_] | None, tuple[Finding, ...]]
         return None, (Finding("fov_not_found", message),)
     message = f"the field of view was found in the image ({found.mean():.0%} of the picture); give --fov to set it"
     return found, (Finding("fov_estimated", message),)
-
-
-def _without_ignored(case: TaskCase, fov: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-    if case.scheme.ignore is None:
-        return fov
-    known = np.asarray(case.ref.array != case.scheme.ignore)
-    return known if fov is None else fov & known
 
 
 def _within_fov(pred: NDArray[np.bool_], ref: NDArray[np.bool_], fov: NDArray[np.bool_]) -> dict[str, float]:
