@@ -16,6 +16,7 @@ from torch import nn
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
+from medseg.losses.cldice import ClDiceLoss
 from medseg.losses.combined import DeepSupervision, SumLoss
 from medseg.losses.cross_entropy import CrossEntropyLoss, inverse_frequency_weights
 from medseg.losses.dice import DiceLoss
@@ -23,6 +24,7 @@ from medseg.losses.focal import FocalLoss
 
 __all__ = [
     "LOSSES",
+    "ClDiceLoss",
     "CrossEntropyLoss",
     "DeepSupervision",
     "DiceLoss",
@@ -30,6 +32,7 @@ __all__ = [
     "SumLoss",
     "build_loss",
     "dice_ce",
+    "dice_cldice",
     "dice_focal",
     "inverse_frequency_weights",
 ]
@@ -72,12 +75,29 @@ def dice_focal(
     return SumLoss([(dice_weight, dice), (focal_weight, focal)])
 
 
+def dice_cldice(
+    labels: LabelScheme | None = None,
+    *,
+    dice_weight: float = 0.5,
+    cldice_weight: float = 0.5,
+    iterations: int = 5,
+    background: bool = False,
+    batch: bool = True,
+    smooth: float = 1.0,
+) -> SumLoss:
+    """Dice + soft clDice, for vessels (Shit et al., CVPR 2021, equation 4, alpha 0.5); the options are theirs."""
+    dice = DiceLoss(labels, background=background, batch=batch, smooth=smooth)
+    lines = ClDiceLoss(labels, iterations=iterations, background=background, batch=batch, smooth=smooth)
+    return SumLoss([(dice_weight, dice), (cldice_weight, lines)])
+
+
 LOSSES: dict[str, Callable[..., nn.Module]] = {
     "dice": DiceLoss,
     "cross_entropy": CrossEntropyLoss,
     "focal": FocalLoss,
     "dice_ce": dice_ce,
     "dice_focal": dice_focal,
+    "dice_cldice": dice_cldice,
 }
 
 

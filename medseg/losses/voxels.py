@@ -28,6 +28,7 @@ class Voxels:
         target: plain labels: `(B, N)` int64 channel of each voxel, 0 where ignored. Regions: `(B, C, N)` float 0 or 1.
         mask: `(B, N)` bool, False where ignored; None where no voxel can be.
         regions: sigmoid channels instead of softmax.
+        shape: voxels along each axis, for losses that look at neighbours.
     """
 
     log_p: Tensor
@@ -35,6 +36,7 @@ class Voxels:
     target: Tensor
     mask: Tensor | None
     regions: bool
+    shape: tuple[int, ...]
 
 
 class VoxelLoss(nn.Module):
@@ -73,17 +75,18 @@ class VoxelLoss(nn.Module):
         """Encode once; several losses can share the result."""
         values = labels.flatten(1).long()
         x = logits.flatten(2).float()
+        shape = tuple(logits.shape[2:])
         if self.regions:
             assert self.table is not None
             target = self.table[values].movedim(-1, 1)
             mask = None if self.ignore is None else values != self.ignore
             # log of sigmoid(x) inside the region and of sigmoid(-x) outside.
             log_true = F.logsigmoid(torch.where(target > 0, x, -x))
-            return Voxels(F.logsigmoid(x), log_true, target, mask, True)
+            return Voxels(F.logsigmoid(x), log_true, target, mask, True, shape)
         target = values if self.table is None else self.table[values]
         mask = None
         if self.ignore is not None:
             mask = target >= 0
             target = target.clamp_min(0)
         log_p = F.log_softmax(x, dim=1)
-        return Voxels(log_p, log_p.gather(1, target[:, None])[:, 0], target, mask, False)
+        return Voxels(log_p, log_p.gather(1, target[:, None])[:, 0], target, mask, False, shape)

@@ -16,6 +16,8 @@ VALUES = {"indices": [0, 1, 2], "plain": [0, 6, 2], "regions": [0, 1, 2, 4]}
 
 everywhere = pytest.mark.parametrize("kind", SCHEMES)
 every_loss = pytest.mark.parametrize("name", LOSSES)
+# To the others, where a voxel lies is nothing; a skeleton is made of neighbours.
+voxel_by_voxel = pytest.mark.parametrize("name", [name for name in LOSSES if name != "dice_cldice"])
 
 
 @pytest.fixture(autouse=True)
@@ -67,10 +69,19 @@ def test_ignored_voxels_give_no_gradient_and_no_count(name, kind):
     assert (logits.grad[~where] != 0).any()
     changed = torch.where(where, torch.full_like(logits, 40.0), logits.detach())
     torch.testing.assert_close(loss(changed, labels), value.detach())
-    # Equal to the loss of the other voxels alone, in a row.
+
+
+@pytest.mark.parametrize("kind", ["plain", "regions"])
+@voxel_by_voxel
+def test_the_loss_beside_ignored_voxels_is_that_of_the_others_in_a_row(name, kind):
+    labels = sample(kind)
+    hidden = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.3
+    labels[hidden] = 9
+    loss = build_loss(name, SCHEMES[kind])
+    logits = torch.randn(2, 3, 6, 5, 4, generator=torch.Generator().manual_seed(2))
     seen = ~hidden[:, 0]
-    rest = logits.detach().movedim(1, -1)[seen].T[None]
-    torch.testing.assert_close(loss(rest, labels[:, 0][seen][None, None]), value.detach())
+    rest = logits.movedim(1, -1)[seen].T[None]
+    torch.testing.assert_close(loss(rest, labels[:, 0][seen][None, None]), loss(logits, labels))
 
 
 @pytest.mark.parametrize("kind", ["plain", "regions"])
@@ -125,14 +136,22 @@ def test_labels_of_any_integer_type_mean_the_same(name, kind, dtype):
 
 
 @everywhere
-@every_loss
-def test_two_and_three_dimensions_and_memory_layouts_agree(name, kind):
+@voxel_by_voxel
+def test_two_and_three_dimensions_agree(name, kind):
     labels = sample(kind)
     logits = torch.randn(2, 3, 6, 5, 4)
     loss = build_loss(name, SCHEMES[kind])
-    flat = loss(logits.flatten(3), labels.flatten(3))
-    torch.testing.assert_close(loss(logits, labels), flat)
-    torch.testing.assert_close(loss(logits.contiguous(memory_format=torch.channels_last_3d), labels), flat)
+    torch.testing.assert_close(loss(logits, labels), loss(logits.flatten(3), labels.flatten(3)))
+
+
+@everywhere
+@every_loss
+def test_memory_layouts_agree(name, kind):
+    labels = sample(kind)
+    logits = torch.randn(2, 3, 6, 5, 4)
+    loss = build_loss(name, SCHEMES[kind])
+    last = loss(logits.contiguous(memory_format=torch.channels_last_3d), labels)
+    torch.testing.assert_close(last, loss(logits, labels))
 
 
 @pytest.mark.parametrize("batch", [True, False])

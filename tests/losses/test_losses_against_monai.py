@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from medseg.labels import LabelScheme
-from medseg.losses import CrossEntropyLoss, DiceLoss, FocalLoss
+from medseg.losses import ClDiceLoss, CrossEntropyLoss, DiceLoss, FocalLoss
+from medseg.losses.cldice import soft_skeleton
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -104,3 +105,22 @@ def test_binary_cross_entropy_is_torchs(regions):
     logits, labels, inside = regions
     theirs = torch.nn.functional.binary_cross_entropy_with_logits(logits, inside)
     torch.testing.assert_close(CrossEntropyLoss(REGIONS)(logits, labels), theirs)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 13, 11), (2, 2, 7, 9, 6)])
+def test_soft_skeletons_are_monais(monai_losses, shape):
+    from monai.losses.cldice import soft_skel
+
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(2))
+    for iterations in (0, 1, 4):
+        torch.testing.assert_close(soft_skeleton(image, iterations), soft_skel(image, iterations))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 13, 11), (2, 2, 7, 9, 6)])
+def test_soft_cldice_per_patch_is_monais(monai_losses, shape):
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(shape, generator=generator)
+    labels = torch.randint(2, (2, 1, *shape[2:]), generator=generator)
+    theirs = monai_losses.SoftclDiceLoss(iter_=3, smooth=1e-9, include_background=False, softmax=True, to_onehot_y=True)
+    ours = ClDiceLoss(iterations=3, batch=False)
+    torch.testing.assert_close(with_gradient(ours, logits, labels), with_gradient(theirs, logits, labels))
