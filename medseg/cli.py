@@ -164,6 +164,9 @@ def predict(
         typer.Option("--anonymize", help="Remove the patient from DICOM outputs (PS3.15 Basic Profile); see README."),
     ] = False,
     fast: Annotated[bool, typer.Option("--fast", help="bfloat16 where the CPU has it; a few voxels differ.")] = False,
+    estimate_quality: Annotated[
+        bool, typer.Option("--estimate-quality", help="Predicted Dice of each label and a map of uncertainty.")
+    ] = False,
     time_limit: Annotated[
         float | None, typer.Option("--time-limit", help="Minutes before a case is given up as failed.")
     ] = None,
@@ -188,6 +191,7 @@ def predict(
         crf=crf,
         register=register,
         fast=fast,
+        estimate_quality=estimate_quality,
         time_limit=time_limit,
         preview=preview,
         dry_run=dry_run,

@@ -234,12 +234,14 @@ class PredictionConfig(_Part):
 
     `postprocess`: 'choose' keeps, per label, what helps on the validation cases; 'off'; or rules of one's own.
     `crf`: 'fit' tries a dense CRF on a few validation cases after the training and keeps it where it gains.
+    `quality`: 'calibrate' makes `predict --estimate-quality` possible, from damaged copies of the validation cases.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     mirror: bool = True
     postprocess: Literal["choose", "off"] | PostprocessConfig = "choose"
     crf: Literal["off", "fit"] = "off"
+    quality: Literal["off", "calibrate"] = "off"
 
 
 class RunConfig(_Part):

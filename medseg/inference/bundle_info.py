@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
 from medseg.config_models import PostprocessConfig
+from medseg.inference.calibration import Calibration
 from medseg.labels import LabelScheme
 from medseg.nets import build_net
 from medseg.nets.crf import CrfOptions
@@ -108,6 +109,7 @@ class BundleInfo(_Part):
         provenance: how it was made.
         scores: per fold, by name ("fold0": {...}).
         fingerprint: how the training cases lie, for `medseg.inference.quality`; None in bundles of older versions.
+        calibration: for `--estimate-quality`, where the training was asked for it; of several folds the last one's.
         data_license, weight_license: licence names, "unknown" where nobody said.
     """
 
@@ -120,6 +122,7 @@ class BundleInfo(_Part):
     provenance: Provenance = Provenance()
     scores: dict[str, Any] = Field(default_factory=dict)
     fingerprint: TrainingRange | None = None
+    calibration: Calibration | None = None
     data_license: str = "unknown"
     weight_license: str = "unknown"
 

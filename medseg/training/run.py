@@ -26,6 +26,7 @@ from medseg.preparation.split import fold_numbers, split_cases
 from medseg.preparation.store import open_case
 from medseg.progress import console_progress
 from medseg.tasks.defaults import with_task_defaults
+from medseg.training.calibrate import calibrated
 from medseg.training.crf_choice import choose_crf
 from medseg.training.initial import initialise
 from medseg.training.loop import train_fold
@@ -141,6 +142,10 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
             net.load_state_dict(trained.weights)
             crf = choose_crf(net, validation, preparation.plan, preparation.dataset.labels, device)
         info = bundle_info(config, preparation, net_info, number, trained, crf)
+        if config.prediction.quality == "calibrate":
+            net.load_state_dict(trained.weights)
+            held = [case for case in preparation.dataset.cases if case.name in split.validation]
+            info = calibrated(info, net.to(device), device, held, config)
         save_bundle(output / "model", info, {number: trained.weights})
     return Run(output, output / "model", scores)
 

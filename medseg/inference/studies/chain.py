@@ -20,18 +20,20 @@ from medseg.errors import MedsegError, ReadError, WriteError
 from medseg.inference.predictor import Model
 from medseg.inference.probabilities import disk_array
 from medseg.inference.quality import check_case, needs_review
+from medseg.inference.quality.estimate import QualityEstimate, check_calibrated, estimate_quality
 from medseg.inference.studies.channels import CHANNEL_KINDS, read_case
 from medseg.inference.studies.ledger import Ledger, LedgerRow, State, hash_file
 from medseg.inference.studies.measurements import Measurement, measure
 from medseg.inference.studies.memory import file_bytes
 from medseg.inference.studies.options import PredictOptions
-from medseg.inference.studies.outputs import FORMATS, PREVIEWS, algorithm_of, format_for, write_mask
+from medseg.inference.studies.outputs import FORMATS, PREVIEWS, UNCERTAINTY, algorithm_of, format_for, write_mask
 from medseg.inference.studies.selection import channel_names, select_series
+from medseg.io import write
 from medseg.io.atomic import atomic_path
 from medseg.io.sources import Source, input_hash
 from medseg.io.voxel_files.streams import free_memory
 from medseg.reports.preview import preview_png
-from medseg.volume import Finding, Volume
+from medseg.volume import Finding, Metadata, Volume
 
 if TYPE_CHECKING:
     from medseg.io.dicom.deidentify import Deidentifier
@@ -63,6 +65,7 @@ class CaseWork:
     volume: Volume | None = None
     mask: Volume | None = None
     probabilities: NDArray[np.float16] | None = None
+    quality: QualityEstimate | None = None
     findings: list[Finding] = field(default_factory=list)
     measurements: tuple[Measurement, ...] = ()
     row: LedgerRow | None = None
@@ -101,6 +104,9 @@ class CaseChain:
             "register": self.options.register,
             "fast": model.engine.fast,
         }
+        if options.estimate_quality:
+            check_calibrated(model.info)
+            self.settings["estimate_quality"] = True
         self.versions = {"medseg": medseg.__version__, "torch": torch.__version__, "device": str(model.device)}
 
     def output_of(self, source: Source) -> Path:
@@ -110,6 +116,10 @@ class CaseChain:
     def probabilities_of(self, source: Source) -> Path:
         """Where the probabilities of a case go."""
         return self.folder / f"{source.case}.npz"
+
+    def uncertainty_of(self, source: Source) -> Path:
+        """Where the uncertainty of a case goes."""
+        return self.folder / UNCERTAINTY / f"{source.case}.nii.gz"
 
     def keep_engine(self, ledger: Ledger) -> None:
         """Run the network as it was run for the masks that are there, unless that is decided already."""
@@ -132,6 +142,8 @@ class CaseChain:
         if self.model.engine_name not in ("", latest.network_engine):
             return False
         if self.options.save_probabilities and not self.probabilities_of(work.source).is_file():
+            return False
+        if self.options.estimate_quality and not self.uncertainty_of(work.source).is_file():
             return False
         output = self.output_of(work.source)
         return latest.finishes(work.input_hash, self.model.model_hash, self.settings, output)
@@ -175,6 +187,8 @@ class CaseChain:
                 progress=between_windows,
                 probabilities=on_disk if self.options.save_probabilities else None,
             )
+            if self.options.estimate_quality:
+                work.quality = estimate_quality(self.model, volume, work.mask, self.options.overlap)
 
         self._try(work, take)
 
@@ -203,7 +217,7 @@ class CaseChain:
                 row = replace(row, state=state, output_hash=output_hash)
 
         self._try(work, take)
-        work.volume = work.mask = work.probabilities = None
+        work.volume = work.mask = work.probabilities = work.quality = None
         work.row = replace(
             row,
             seconds=round(work.seconds, 3),
@@ -217,11 +231,18 @@ class CaseChain:
         if work.probabilities is not None:
             self._save_probabilities(source, work.probabilities)
         work.findings += check_case(volume, mask, self.model.info)
+        if work.quality is not None:
+            work.findings += work.quality.findings
+            uncertainty = replace(work.quality.uncertainty, metadata=Metadata(), findings=())
+            write(uncertainty, self.uncertainty_of(source))
         kind = format_for(source, self.options.format)
         made_by = algorithm_of(self.model.scheme, medseg.__version__, self.model.model_hash, self.settings)
         algorithm = replace(made_by, review=_asks_for_review(work.findings))
         work.findings += write_mask(mask, output, kind, self.model.scheme, source, algorithm, self.deidentifier)
         work.measurements = measure(mask, self.model.scheme, volume)
+        if work.quality is not None:
+            graded = zip(work.measurements, work.quality.dice, strict=True)
+            work.measurements = tuple(replace(each, predicted_dice=dice) for each, dice in graded)
         if self.options.preview:
             with atomic_path(self.folder / PREVIEWS / f"{source.case}.png") as temporary:
                 temporary.write_bytes(preview_png(volume, mask, self.model.scheme))

@@ -36,6 +36,7 @@ class Measurement:
         long_axis_mm, short_axis_mm: of the largest part in an axial slice (RECIST 1.1); None without spacing.
         mean, sd: grey values of the image's first channel inside, Hounsfield units in CT.
         unit: 'HU' for CT, else ''.
+        predicted_dice: of `--estimate-quality`; None without it, and where nothing was found that may be absent.
     """
 
     label: str
@@ -47,6 +48,7 @@ class Measurement:
     mean: float | None
     sd: float | None
     unit: str
+    predicted_dice: float | None = None
 
 
 def measure(mask: Volume, scheme: LabelScheme, image: Volume) -> tuple[Measurement, ...]:

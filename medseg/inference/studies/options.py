@@ -28,6 +28,8 @@ class PredictOptions:
         time_limit: minutes a case may take before it is given up as failed; None: as long as it takes.
         register: bring the channels of a case together by a rigid registration; such cases are to be reviewed.
         fast: permit bfloat16 where the CPU has it and it is faster; a few voxels get another label, see `load_model`.
+        estimate_quality: also predict the Dice of each label and write `uncertainty/<case>.nii.gz`, 0 (certain) to 100;
+            for models trained with `prediction.quality=calibrate`.
         preview: also write `previews/<case>.png`, the mask outlined on the slice where it covers most.
         anonymize: remove the patient from DICOM outputs (PS3.15 Basic Profile) and replace UIDs in the ledger.
 
@@ -48,6 +50,7 @@ class PredictOptions:
     register: bool = False
     time_limit: float | None = None
     fast: bool = False
+    estimate_quality: bool = False
     preview: bool = True
 
     def __post_init__(self) -> None:

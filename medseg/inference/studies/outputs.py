@@ -19,12 +19,14 @@ from medseg.volume import Finding, Metadata, Volume
 if TYPE_CHECKING:
     from medseg.io.dicom.deidentify import Deidentifier
 
-__all__ = ["FORMATS", "PREVIEWS", "algorithm_of", "check_format", "format_for", "write_mask"]
+__all__ = ["FORMATS", "PREVIEWS", "UNCERTAINTY", "algorithm_of", "check_format", "format_for", "write_mask"]
 
 # The two DICOM kinds share a suffix, as their readers know them by their content.
 FORMATS = {"nifti": ".nii.gz", "png": ".png", "dicom-seg": ".dcm", "rtstruct": ".dcm"}
 # Folder of a small picture per case; beside the masks they would be taken for masks.
 PREVIEWS = "previews"
+# The same for maps of uncertainty.
+UNCERTAINTY = "uncertainty"
 _NEEDS_SERIES = ("dicom-seg", "rtstruct")
 _LONGEST_NAME = 64  # of a DICOM long string (LO)
 

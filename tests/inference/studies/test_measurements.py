@@ -59,10 +59,12 @@ def test_the_table_has_a_line_per_case_and_label_sorted_by_case() -> None:
     array[0, 0, 0] = 1
     rows = [asdict(m) for m in measure(Volume(array, AFFINE), SCHEME, _ct((4, 4, 4), -700.0))]
     lines = measurements_csv([("zoe", "done", rows), ("ann", "needs_review", rows[:1])]).splitlines()
-    assert lines[0] == "case,label,voxels,volume_ml,lesions,long_axis_mm,short_axis_mm,mean,sd,unit,state"
-    assert lines[1].startswith("ann,lung,1,0.02,1,") and lines[1].endswith(",-700.0,0.0,HU,needs_review")
+    assert (
+        lines[0] == "case,label,voxels,volume_ml,lesions,long_axis_mm,short_axis_mm,mean,sd,unit,predicted_dice,state"
+    )
+    assert lines[1].startswith("ann,lung,1,0.02,1,") and lines[1].endswith(",-700.0,0.0,HU,,needs_review")
     assert [line.split(",")[0] for line in lines[1:]] == ["ann", "zoe", "zoe"]
-    assert lines[3] == "zoe,tumour,0,0.0,0,,,,,HU,done"
+    assert lines[3] == "zoe,tumour,0,0.0,0,,,,,HU,,done"
 
 
 def test_a_run_leaves_a_table_and_a_picture_of_every_mask(unet_bundle: Path, tmp_path: Path) -> None:

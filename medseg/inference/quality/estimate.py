@@ -1,0 +1,107 @@
+"""`--estimate-quality`: the Dice that a mask would probably get, and where the model is not sure.
+
+A regression of true Dice on five signs: how sure the probabilities are, how well folds and mirror images agree, and how
+far image and mask lie from the training cases. It is fitted after the training, see `medseg.training.calibrate`. Which
+of several good masks is the better one it cannot say; which masks failed, it can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medseg.errors import CheckpointError
+from medseg.inference.bundle_info import BundleInfo
+from medseg.inference.calibration import signs_of
+from medseg.inference.predictor import Model
+from medseg.inference.quality.check import REVIEW
+from medseg.inference.quality.members import Disagreement, disagreement
+from medseg.preparation.case_figures import measure_case
+from medseg.volume import Finding, Volume
+
+__all__ = ["LEAST_DICE", "QualityEstimate", "check_calibrated", "estimate_quality", "signs_of_case"]
+
+# A predicted Dice below this asks for review.
+LEAST_DICE = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class QualityEstimate:
+    """How good a mask probably is.
+
+    Args:
+        dice: per label; 0 where nothing was found that every training case holds, None where it may be absent.
+        uncertainty: `(I, J[, K])` on the image's grid, uint8: 0 (certain) to 100 (undecided), the binary entropy of
+            the least certain label in hundredths of a bit.
+        findings: a 'review_quality' for each label whose predicted Dice is below 0.7.
+    """
+
+    dice: tuple[float | None, ...]
+    uncertainty: Volume
+    findings: tuple[Finding, ...]
+
+
+def check_calibrated(info: BundleInfo) -> None:
+    """Refuse a model that was not calibrated.
+
+    Raises:
+        CheckpointError: saying how to do it.
+    """
+    if info.calibration is None or info.fingerprint is None:
+        raise CheckpointError(
+            "the model was not calibrated for --estimate-quality; repeat its training command with --resume and "
+            "prediction.quality=calibrate (at least 3 validation cases), or predict without --estimate-quality"
+        )
+
+
+def estimate_quality(model: Model, image: Volume, mask: Volume, overlap: float | None = None) -> QualityEstimate:
+    """Predict the Dice of each label of a mask. Costs a pass per fold and mirror axis beside that of the mask.
+
+    Args:
+        model: calibrated.
+        image: as read.
+        mask: the predicted label map on the same grid.
+        overlap: of windows, as for `Model.predict`.
+
+    Raises:
+        CheckpointError: a model that was not calibrated.
+        GeometryError, ReadError: as `Model.predict`.
+
+    Example:
+        >>> estimate_quality(model, image, model.predict(image)).dice  # doctest: +SKIP
+        (0.91, 0.64)
+    """
+    check_calibrated(model.info)
+    assert model.info.calibration is not None and model.info.fingerprint is not None
+    said = disagreement(model, image, overlap)
+    dice: list[float | None] = []
+    for number, signs in enumerate(signs_of_case(model.info, image, mask, said)):
+        expected = model.info.fingerprint.always_present[number]
+        empty = 0.0 if expected else None
+        dice.append(empty if signs is None else round(model.info.calibration.predict(signs), 4))
+    findings = tuple(
+        Finding(f"{REVIEW}quality", f"predicted Dice of {name} is {each:.2f}, below {LEAST_DICE}: look at the mask")
+        for name, each in zip(model.scheme.names, dice, strict=True)
+        if each is not None and each < LEAST_DICE
+    )
+    return QualityEstimate(tuple(dice), said.uncertainty, findings)
+
+
+def signs_of_case(
+    info: BundleInfo, image: Volume, mask: Volume, said: Disagreement
+) -> tuple[tuple[float, ...] | None, ...]:
+    """Per label the signs that `Calibration` weighs; None for a label that the mask does not hold.
+
+    Args:
+        info: with a fingerprint.
+        image, mask: on one grid.
+        said: of the members on this image.
+    """
+    assert info.fingerprint is not None
+    case = measure_case(image, mask, info.scheme)
+    far = {-1: 0.0}
+    for strayed in info.fingerprint.compare(case):
+        far[strayed.figure.label] = max(far.get(strayed.figure.label, 0.0), strayed.distance)
+    return tuple(
+        signs_of(said.expected[n], said.agreement[n], far[-1], far.get(n, 0.0)) if present else None
+        for n, present in enumerate(case.present)
+    )
