@@ -35,7 +35,8 @@ class Kind:
 
     Args:
         unit: behind the number in a sentence.
-        scale: 'log' for what varies by factors, 'logit' for shares, 'linear' for what may be negative.
+        scale: 'log' for what varies by factors, 'logit' for shares, 'fisher' for correlations (0.998 and 0.9995 are far
+            apart), 'linear' for what else may be negative.
         floor: what a new case may always stray, in units of the scale (0.2 on 'log' is about 20%).
         fewest: training cases from which on the kind is looked at.
         meaning: what it may mean.
@@ -43,7 +44,7 @@ class Kind:
     """
 
     unit: str
-    scale: Literal["log", "logit", "linear"]
+    scale: Literal["log", "logit", "fisher", "linear"]
     floor: float
     fewest: int
     meaning: str
@@ -59,7 +60,7 @@ KINDS: Mapping[str, Kind] = {
     "grain": Kind("", "log", 0.3, 3, "more noise, blur, or a resampled image"),
     "empty": Kind("", "logit", 0.5, 3, "another field of view, or a masked image"),
     "tissue": Kind("", "logit", 0.4, 3, "another body part, contrast phase or unit (a CT not in HU)"),
-    "correlation": Kind("", "linear", 0.1, 3, "channels that are swapped, doubled or of another kind"),
+    "correlation": Kind("", "fisher", 0.15, 3, "channels that are swapped, doubled or of another kind or phase"),
     "picture": Kind("", "linear", 0.05, 4, "another body part, position or section", "low"),
     "size": Kind(" ml", "log", 0.3, 3, "a cut or altered organ, or a wrong mask"),
     "area": Kind("", "log", 0.3, 3, "a cut or altered organ, or a wrong mask"),
@@ -279,7 +280,11 @@ def _logit(value: float) -> float:
     return math.log(share / (1 - share))
 
 
-_SCALES: Mapping[str, Callable[[float], float]] = {"log": _log, "logit": _logit, "linear": float}
+def _fisher(value: float) -> float:
+    return math.atanh(min(max(value, -0.9999), 0.9999))
+
+
+_SCALES: Mapping[str, Callable[[float], float]] = {"log": _log, "logit": _logit, "fisher": _fisher, "linear": float}
 
 
 def _channel_costs(case: CaseFigures, spans: Sequence[Span], widening: float) -> NDArray[np.float64] | None:

@@ -83,6 +83,13 @@ def test_another_coarse_picture_is_another_body_part() -> None:
     assert finding.kind == "review_picture" and "another body part" in finding.message
 
 
+def test_one_phase_twice_shows_although_both_phases_are_nearly_alike() -> None:
+    """0.9990 and 0.9996 look alike, but less than half of the difference between the channels is left."""
+    known = learn_range([case("correlation", value) for value in (0.9987, 0.9990, 0.9989, 0.9991, 0.9988) * 3])
+    assert findings_of(case("correlation", 0.9990), known, SCHEME, IMAGE) == ()
+    assert kinds(findings_of(case("correlation", 0.99958), known, SCHEME, IMAGE)) == ["review_correlation"]
+
+
 def test_another_modality() -> None:
     known = learn_range([case()] * 3, ["CT", "CT", ""])
     assert findings_of(case(), known, SCHEME, IMAGE) == ()
