@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 
 # The direction in which a branch ends is taken over this many voxels.
 _END = 5
+# Tenths of a voxel that are looked along at a time.
+_PIECE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +131,17 @@ def _inscribed_radius(mask: NDArray[np.bool_], spacing: tuple[float, ...]) -> Fl
 def _to_surface(mask: NDArray[np.bool_], spacing: tuple[float, ...], start: Floats, heading: Floats) -> float:
     """How far the mask goes on beyond the end of a centreline: thinning eats up to a radius of it."""
     step = min(spacing) / 10
-    reach = np.arange(step / 2, float(np.linalg.norm(np.multiply(mask.shape, spacing))), step)
+    steps = int(float(np.linalg.norm(np.multiply(mask.shape, spacing))) / step)
     unit = heading / max(float(np.linalg.norm(heading)), 1e-12)
-    index = (start + reach[:, None] * unit).T / np.reshape(spacing, (-1, 1))
-    inside = ndimage.map_coordinates(mask.astype(np.float32), index, order=1, mode="nearest") >= 0.5
-    inside &= ~outside_image(index, mask.shape)
-    return step * float(len(reach) if inside.all() else inside.argmin())
+    # The surface is near: looking to the far end of the image at once would take most of a retina's time.
+    for first in range(0, steps, _PIECE):
+        reach = (np.arange(first, min(first + _PIECE, steps)) + 0.5) * step
+        index = (start + reach[:, None] * unit).T / np.reshape(spacing, (-1, 1))
+        share = ndimage.map_coordinates(mask.view(np.uint8), index, np.float32, order=1, mode="nearest")
+        inside = (share >= 0.5) & ~outside_image(index, mask.shape)
+        if not inside.all():
+            return step * float(first + inside.argmin())
+    return step * float(steps)
 
 
 def _smooth(line: Floats, local: Floats, spacing: tuple[float, ...]) -> Floats:

@@ -30,10 +30,10 @@ def score_vessels(case: TaskCase) -> TaskScores:
     """Retina: scores within the field of view. Everywhere: recall by calibre, length and diameters.
 
     `dice_fov`, `sensitivity_fov`, `specificity_fov`: 2D, over the pixels of the field of view, given or found in the
-    image (`field_of_view`). `auc`: 2D, area under the ROC curve of the probabilities, there too. `nsd_1_voxel`:
-    normalised surface Dice at one voxel, the largest spacing. `recall_*`: of the reference's skeleton by local diameter
-    (`recall_by_calibre`). `length_difference_*`, `mean_diameter_difference_*`, `max_diameter_difference_*`: prediction
-    minus reference (`measure_centreline`).
+    image (`field_of_view`). `auc`, `average_precision`, `brier`, `ece`: 2D, of the probabilities, there too.
+    `nsd_1_voxel`: normalised surface Dice at one voxel, the largest spacing. `recall_*`: of the reference's skeleton by
+    local diameter (`recall_by_calibre`). `length_difference_*`, `mean_diameter_difference_*`,
+    `max_diameter_difference_*`: prediction minus reference (`measure_centreline`).
     Lengths are in mm, or in pixels where the spacing is not known, and their names say which.
     """
     unit, edges = ("mm", _EDGES_MM) if case.ref.spacing_known else ("px", _EDGES_PX)
@@ -48,7 +48,7 @@ def score_vessels(case: TaskCase) -> TaskScores:
         found = _within_fov(pred, ref, counted) if fov is not None and counted is not None else {}
         probability = case.probability(label)
         if probability is not None and case.ref.dims == 2:
-            found |= score_probabilities(probability, ref, counted, ("auc",))
+            found |= score_probabilities(probability, ref, counted)
         scores = score_case(pred, ref, spacing, labels=(1,), metrics=("nsd",), tolerance_mm=max(spacing))
         found["nsd_1_voxel"] = scores[1]["nsd"]
         for part in recall_by_calibre(pred, ref, spacing, edges):
