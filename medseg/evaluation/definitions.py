@@ -61,7 +61,8 @@ def method_text(options: ScoreOptions, n_cases: int, n_patients: int) -> str:
 
 def _lower(text: str) -> str:
     """Without a capital first letter, unless it is a name such as 'IoU' or 'F1'."""
-    return text[0].lower() + text[1:] if text[1:2].islower() and not text.startswith("Dice") else text
+    plain = text.split()[0][1:].islower() and not text.startswith("Dice")
+    return text[0].lower() + text[1:] if plain else text
 
 
 def versions() -> dict[str, str]:

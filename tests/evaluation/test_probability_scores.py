@@ -26,7 +26,8 @@ def test_scores_of_probabilities_are_chosen_like_any_other_metric(tmp_path: Path
     # In b half of the reference is 0.25 and all else 0: pairs of a found voxel are won, the others tie.
     stored(pred, "a", 0.75 * box(10)[None])
     stored(pred, "b", 0.25 * box(5)[None])
-    result = evaluate(pred, ref, labels={"tumor": 1}, metrics=ASKED, probabilities=pred, out=tmp_path / "out")
+    asked = {"metrics": (*ASKED, "boundary_iou"), "probabilities": pred}
+    result = evaluate(pred, ref, labels={"tumor": 1}, out=tmp_path / "out", **asked)
     found = {r.metric: r.value for r in result.cases if r.case == "b"}
     voxels, inside = np.prod(SHAPE), 10 * 16
     assert found["dice"] == pytest.approx(2 / 3)
@@ -34,7 +35,8 @@ def test_scores_of_probabilities_are_chosen_like_any_other_metric(tmp_path: Path
     assert found["average_precision"] == pytest.approx(0.5 + 0.5 * inside / voxels)
     assert found["brier"] == pytest.approx((80 * 0.75**2 + 80) / voxels)
     assert found["ece"] == pytest.approx((80 * 0.75 + 80) / voxels)
-    assert list(result.summary["labels"]["tumor"]) == list(ASKED)
+    assert set(result.summary["labels"]["tumor"]) == {*ASKED, "boundary_iou"}
+    assert "(IoU of the voxels" in result.summary["method"] and "(area under the ROC" in result.summary["method"]
     assert result.summary["labels"]["tumor"]["auc"]["mean"] == pytest.approx((1 + 0.75) / 2)
     assert "ROC" in result.summary["definitions"]["auc"] and "ROC" in result.summary["method"]
     assert result.findings == ()

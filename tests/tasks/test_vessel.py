@@ -54,7 +54,9 @@ def test_the_area_under_the_curve_by_hand() -> None:
     probability = photograph(np.array([[0.9, 0.4, 0.5, 0.4, 1.0]]))
     fov = np.array([[True, True, True, True, False]])
     case = TaskCase(ref, ref, VESSEL, probabilities=probability, fov=fov)
-    assert get_task("vessel").score(case).values["vessel"]["auc"] == pytest.approx(2.5 / 4)
+    found = get_task("vessel").score(case).values["vessel"]
+    assert found["auc"] == pytest.approx(2.5 / 4)
+    assert found["brier"] == pytest.approx((0.1**2 + 0.6**2 + 0.5**2 + 0.4**2) / 4)
 
 
 def test_ignored_pixels_are_neither_vessel_nor_ground() -> None:
