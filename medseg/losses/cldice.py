@@ -74,7 +74,7 @@ class ClDiceLoss(VoxelLoss):
         return 1 - (2 * precise * sensitive / (precise + sensitive)).mean()
 
     def _skeleton(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return soft_skeleton(x.unflatten(2, shape), self.iterations).flatten(2)
+        return soft_skeleton(x.reshape(*x.shape[:2], *shape), self.iterations).flatten(2)
 
     def _inside(self, skeleton: Tensor, mask: Tensor) -> Tensor:
         """Fraction of the skeleton that lies in the mask."""
