@@ -25,23 +25,26 @@ def paint(logits: Tensor, painter: Painter, out: NDArray[np.unsignedinteger]) ->
         CheckpointError: for NaN or infinite logits.
     """
     rows = max(1, CHUNK_VOXELS // max(1, out[0].size))
+    numbers = np.uint8 if len(logits) < 256 else np.uint16
     for begin in range(0, len(out), rows):
         part = out[begin : begin + rows]
-        winner = torch.zeros(part.shape, dtype=torch.int16)
-        best = torch.empty(0)
-        # NaN or an infinite logit of any channel shows in a sum of magnitudes.
-        total = torch.zeros(())
-        for number, channel in enumerate(logits[:, begin : begin + rows]):
-            values = channel.to("cpu", torch.float32)
-            total += values.abs().amax()
+        winner = np.zeros(part.shape, dtype=numbers)
+        wins, number = np.empty(part.shape, dtype=bool), np.empty(part.shape, dtype=numbers)
+        best = np.zeros(part.shape, dtype=np.float32)
+        finite = True
+        # numpy compares and takes maxima at two to three times torch's speed on a CPU.
+        for index, channel in enumerate(logits[:, begin : begin + rows]):
+            values = channel.to("cpu", torch.float32).numpy()
+            finite &= bool(np.isfinite(values.min()) and np.isfinite(values.max()))
+            if index == 0 and not painter.regions:
+                best[:] = values
+                continue
+            np.greater(values, best, out=wins)
             # Later winners have a higher number, and a maximum is four times as fast as filling by a mask.
-            if painter.regions:
-                torch.maximum(winner, (values > 0).to(torch.int16).mul_(number + 1), out=winner)
-            elif number == 0:
-                best = values.clone()
-            else:
-                torch.maximum(winner, (values > best).to(torch.int16).mul_(number), out=winner)
-                torch.maximum(best, values, out=best)
-        if not torch.isfinite(total):
+            np.multiply(wins, numbers(index + painter.regions), out=number)
+            np.maximum(winner, number, out=winner)
+            if not painter.regions:
+                np.maximum(best, values, out=best)
+        if not finite:
             raise CheckpointError("the network's answer holds NaN or infinite logits; train the model again")
-        part[...] = painter.values[winner.numpy()]
+        part[...] = painter.values[winner]
