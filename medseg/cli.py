@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that `medseg --help` is inst
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import shutil
@@ -140,7 +141,10 @@ def train(
     typer.echo(f"model: {run.bundle}")
 
 
-@app.command(epilog="Example: medseg predict runs/lung/model studies/ -o masks/")
+@app.command(
+    epilog="Examples: medseg predict runs/lung/model studies/ -o masks/   medseg predict runs/lung/model studies/ "
+    "-o masks/ --engine ray --ray-address head:6379"
+)
 def predict(
     model: Annotated[Path, typer.Argument(help="A model bundle: folder or zip.")],
     sources: Annotated[
@@ -173,6 +177,13 @@ def predict(
     preview: Annotated[
         bool, typer.Option("--preview/--no-preview", help="A small picture of every mask in previews/.")
     ] = True,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option("--engine", help="local, or ray: workers on the machines of a Ray cluster, same paths on each."),
+    ] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="HOST:PORT of the cluster, or auto; default: this machine.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be done.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also redo what is done.")] = False,
     as_json: AsJson = False,
@@ -196,6 +207,8 @@ def predict(
         preview=preview,
         dry_run=dry_run,
         overwrite=overwrite,
+        engine=engine,
+        ray_address=ray_address,
     )
     with console_progress("predict", enabled=not as_json) as progress:
         result = predict_studies(model, sources, out, options, progress=progress)
@@ -351,6 +364,9 @@ def main() -> None:
     """Entry point of the console script."""
     # Waiting threads spin for a moment, then sleep: endless spinning stalls a machine that others use too.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may be no text; JSON reads these escapes back.
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("medseg").setLevel(logging.INFO)
     debug = "--debug" in sys.argv

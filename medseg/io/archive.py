@@ -7,6 +7,7 @@ entries that share their bytes, and sizes that no study has are refused.
 from __future__ import annotations
 
 import contextlib
+import io
 import lzma
 import shutil
 import stat
@@ -20,9 +21,13 @@ from medseg.errors import MedsegError, ReadError
 
 __all__ = ["naming_archive", "split_zip_path", "unpack"]
 
-# Label maps of one value shrink a thousandfold, so a high ratio alone proves nothing.
-_BOMB_BYTES = 4 << 30
+# Label maps of one value shrink a thousandfold, so a high ratio alone proves nothing; but no study holds so many bytes
+# of them.
+_BOMB_BYTES = 1 << 30
 _BOMB_RATIO = 200
+# A study has thousands of files; its directory a hundred bytes for each.
+_MOST_MEMBERS = 100_000
+_LARGEST_DIRECTORY = 32 << 20
 # Left free on the disk, for the outputs and for everybody else.
 _SPARE_BYTES = 256 << 20
 
@@ -40,8 +45,10 @@ def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) ->
             a missing member, or no room for the contents.
     """
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with _Opened(archive) as file, zipfile.ZipFile(file) as opened:
             entries = opened.infolist() if members is None else [opened.getinfo(name) for name in members]
+            if len(opened.filelist) > _MOST_MEMBERS:
+                raise ReadError(_too_many(archive))
             for entry in entries:
                 _check_entry(entry, archive)
             _check_sizes(entries, archive, folder)
@@ -57,6 +64,19 @@ def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) ->
         raise ReadError(f"{archive} cannot be unpacked: {error.strerror or error}") from None
     except (RuntimeError, EOFError, zlib.error, lzma.LZMAError, struct.error, ValueError, ArithmeticError) as error:
         raise ReadError(f"{archive} cannot be unpacked ({error}); unpack it yourself and give the folder") from None
+
+
+class _Opened(io.FileIO):
+    """An archive whose directory, which is read in one piece and parsed into much larger objects, has a limit."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _LARGEST_DIRECTORY:
+            raise ReadError(_too_many(Path(str(self.name))))
+        return super().read(-1 if size is None else size)
+
+
+def _too_many(archive: Path) -> str:
+    return f"{archive} holds more than {_MOST_MEMBERS} files, as no study does; unpack it yourself and give the folder"
 
 
 def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:
@@ -82,11 +102,13 @@ def _check_sizes(entries: list[zipfile.ZipInfo], archive: Path, folder: Path) ->
     if len({entry.filename for entry in files}) < len(files):
         raise ReadError(f"{archive} holds two files of one name; unpack it yourself and give the folder")
     packed, unpacked = sum(e.compress_size for e in files), sum(e.file_size for e in files)
+    dense = [e for e in files if e.file_size > _BOMB_RATIO * e.compress_size]
     if packed > archive.stat().st_size:
         raise ReadError(f"{archive} holds entries that share their bytes, as in a zip bomb; it is not unpacked")
-    if unpacked > _BOMB_BYTES and unpacked > _BOMB_RATIO * packed:
+    if sum(e.file_size for e in dense) > _BOMB_BYTES:
+        grown, small = sum(e.file_size for e in dense) / 1e9, sum(e.compress_size for e in dense) / 1e6
         raise ReadError(
-            f"{archive} would grow from {packed / 1e6:.0f} MB to {unpacked / 1e9:.0f} GB, as a zip bomb does; if it is "
+            f"{archive} holds files that would grow from {small:.1f} MB to {grown:.1f} GB, as in a zip bomb; if it is "
             "none, unpack it yourself and give the folder"
         )
     free = shutil.disk_usage(folder).free - _SPARE_BYTES

@@ -25,6 +25,8 @@ from medseg.io.dicom.grid import Irregular, grid_of
 from medseg.io.dicom.objects import find_reference, object_kind, read_object
 from medseg.io.formats import READABLE, is_hidden, kind_of, stem_of
 from medseg.io.label_names import read_label_names
+from medseg.io.naming import safe_name
+from medseg.io.walk import files_below
 from medseg.labels import LabelScheme
 from medseg.volume import Finding, Metadata, Volume, orientation_of
 
@@ -202,7 +204,7 @@ def _is_annotation(place: Path) -> bool:
     found, files, _ = contents(place)
     if found or any(kind_of(f) != "raster" for f in files):
         return False
-    return any(p.suffix.lower() in (".json", ".xml") and not is_hidden(p) for p in place.rglob("*"))
+    return any(p.suffix.lower() in (".json", ".xml") and not is_hidden(p) for p in files_below(place)[0])
 
 
 def _pending(
@@ -245,17 +247,19 @@ def _file(path: Path, as_labels: bool) -> tuple[Volume, None]:
 def _name_below(path: Path, root: Path, place: Path) -> str:
     inside = path.relative_to(root) if path.is_relative_to(root) else Path()
     parts = [*inside.parts[:-1], stem_of(inside)] if inside.parts else []
-    return "_".join(parts) or stem_of(place.resolve())
+    return safe_name("_".join(parts) or stem_of(place.resolve()))
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    result: list[str] = []
+    result: dict[str, int] = {}
     for name in names:
-        other, n = name, 2
+        other, n = name, result.get(name, 1)
         while other in result:
-            other, n = f"{name}_{n}", n + 1
-        result.append(other)
-    return result
+            n += 1
+            other = f"{name}_{n}"
+        result[name] = n
+        result.setdefault(other, 1)
+    return list(result)
 
 
 def _values(scheme: LabelScheme) -> dict[str, int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from medseg.errors import ReadError
+from medseg.io.walk import files_below
 
 __all__ = [
     "READABLE",
@@ -123,9 +124,15 @@ def image_files(folder: Path, recursive: bool = False) -> list[Path]:
 
     A pair of `.hdr` and `.img` counts once, by its header; a header without voxels not at all, as other programs use
     that suffix for other things.
+
+    Raises:
+        ReadError: if the folder cannot be looked into.
     """
-    found = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(p for p in found if _is_image(p) and not is_hidden(p) and p.is_file())
+    try:
+        found = files_below(folder)[0] if recursive else [p for p in folder.iterdir() if p.is_file()]
+    except OSError as error:
+        raise ReadError(f"{folder} cannot be looked into: {error.strerror or error}") from None
+    return sorted(p for p in found if _is_image(p) and not is_hidden(p))
 
 
 def _is_image(path: Path) -> bool:

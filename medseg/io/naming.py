@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from medseg.io.formats import stem_of
 
-__all__ = ["CHANNEL_NAME", "group_channels"]
+__all__ = ["CHANNEL_NAME", "group_channels", "safe_name"]
 
 CHANNEL_NAME = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+# Of a file name 255 bytes are the most; suffixes and the marks of locks and temporary files come on top.
+_LONGEST = 150
 
 
 def group_channels(files: Iterable[Path], folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -46,6 +49,23 @@ def group_channels(files: Iterable[Path], folder: Path) -> dict[str, tuple[Path,
             name = _case_name(path, folder)
         cases[name] = (path,)
     return cases
+
+
+def safe_name(name: str) -> str:
+    """A name that every disk, log and table can hold: at most 150 bytes of UTF-8, printable, not hidden.
+
+    What is not printable, or no text at all, becomes its bytes as in `caf%E9`; long names end in a hash of the rest.
+    """
+    text = "".join(
+        c if c.isprintable() else "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogateescape")) for c in name
+    )
+    if text.startswith("."):
+        text = f"%2E{text[1:]}"
+    coded = text.encode()
+    if len(coded) <= _LONGEST:
+        return text
+    digest = hashlib.sha256(coded).hexdigest()[:8]
+    return f"{coded[: _LONGEST - 9].decode(errors='ignore')}_{digest}"
 
 
 def _case_name(path: Path, folder: Path) -> str:

@@ -16,7 +16,7 @@ from medseg.io.archive import naming_archive, split_zip_path, unpack
 from medseg.io.channel_files import group_by_kind
 from medseg.io.dicom.series import Series, find_series, scan
 from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of, stem_of
-from medseg.io.naming import CHANNEL_NAME, group_channels
+from medseg.io.naming import CHANNEL_NAME, group_channels, safe_name
 from medseg.io.temporary import temporary_folder
 from medseg.volume import Volume
 
@@ -77,6 +77,8 @@ def find_studies(source: str | Path, series: str | None = None, channels: Sequen
     place = Path(source)
     if not place.exists():
         raise ReadError(f"{place} does not exist")
+    if not (place.is_file() or place.is_dir()):
+        raise ReadError(f"{place} is a device or pipe; expected a file or folder")
     if place.is_file() and kind_of(place) == "zip":
         with temporary_folder() as folder:
             unpack(place, folder)
@@ -89,7 +91,7 @@ def find_studies(source: str | Path, series: str | None = None, channels: Sequen
     if not sources:
         what = f"no series {series}" if series else "no image"
         raise ReadError(f"{place} holds {what}; expected {READABLE}")
-    return sorted(sources, key=lambda s: s.case)
+    return sorted((replace(s, case=safe_name(s.case)) for s in sources), key=lambda s: s.case)
 
 
 def _named_by(source: Source, folder: Path, archive: Path) -> Source:
@@ -151,19 +153,21 @@ def _with_damage(
     sources: list[Source], damaged: Sequence[tuple[Path, ReadError]], root: Path, root_name: str
 ) -> list[Source]:
     """The sources, with an error where damaged files lie beside their slices; folders of only such get their own."""
-    errors: dict[Path, ReadError] = {}
+    errors: dict[Path, list[tuple[Path, ReadError]]] = {}
     for path, error in damaged:
-        errors.setdefault(path.parent, error)
+        # A folder that could not be looked into is a case of its own.
+        errors.setdefault(path if path.is_dir() else path.parent, []).append((path, error))
     result = []
+    reached: set[Path] = set()
     for source in sources:
-        beside = next((f for f in errors if any(p.parent == f for p in source.paths)), None)
-        result.append(source if beside is None else replace(source, error=str(errors[beside]), candidates=()))
-    reached = {p.parent for source in sources for p in source.paths}
-    for folder, error in errors.items():
+        folders = {p.parent for p in source.paths}
+        reached |= folders
+        beside = min(folders & errors.keys(), default=None)
+        result.append(source if beside is None else replace(source, error=str(errors[beside][0][1]), candidates=()))
+    for folder, found in errors.items():
         if folder not in reached:
             case = "_".join(folder.relative_to(root).parts) or root_name
-            files = tuple(path for path, _ in damaged if path.parent == folder)
-            result.append(Source(case, files, None, str(error)))
+            result.append(Source(case, tuple(path for path, _ in found), None, str(found[0][1])))
     return result
 
 
@@ -177,8 +181,9 @@ def _from_series(found: Sequence[Series], root: Path, root_name: str, series: st
         studies.setdefault((first.patient_id, first.study_instance_uid, *place), []).append(each)
     named = [(_study_name(members, root, root_name), key, members) for key, members in studies.items()]
     sources = []
+    alike = Counter(name for name, _, _ in named)
     for name, key, members in named:
-        if sum(other == name for other, _, _ in named) > 1:
+        if alike[name] > 1:
             name = f"{name}_{hashlib.sha256('/'.join(key).encode()).hexdigest()[:8]}"
         source = _study_source(name, members, series)
         if source is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medseg.errors import DatasetError, MedsegError, ReadError
 from medseg.io.formats import stem_of
+from medseg.io.naming import safe_name
 from medseg.io.sources import Source, find_studies
 
 __all__ = ["find_cases"]
@@ -28,7 +29,7 @@ def find_cases(places: Sequence[Path], series: str | None, out: Path, channels: 
         except MedsegError as error:
             if len(places) == 1 or not place.exists():
                 raise
-            found.append(Source(stem_of(place), (place,), error=str(error)))
+            found.append(Source(safe_name(stem_of(place)), (place,), error=str(error)))
     if not found:
         raise ReadError("nothing to predict: give a file, a DICOM folder, a folder of studies or a zip")
     _check_names(found, out)

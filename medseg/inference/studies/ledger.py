@@ -134,7 +134,7 @@ class Ledger:
         Raises:
             WriteError: disk full, no permission.
         """
-        line = (json.dumps(asdict(row), ensure_ascii=False) + "\n").encode()
+        line = (json.dumps(asdict(row), ensure_ascii=False) + "\n").encode(errors="backslashreplace")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)

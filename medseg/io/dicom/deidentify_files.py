@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from medseg.io.atomic import write_error
 from medseg.io.atomic_folder import atomic_folder
 from medseg.io.dicom.deidentify import Deidentifier
 from medseg.io.formats import has_dicom_magic, is_hidden, kind_of
+from medseg.io.walk import files_below
 from medseg.volume import Finding
 
 if TYPE_CHECKING:
@@ -117,8 +119,10 @@ def _files(sources: Iterable[Path]) -> Iterator[Path]:
     for source in sources:
         if not source.exists():
             raise ReadError(f"{source} does not exist")
-        inner = [source] if source.is_file() else source.rglob("*")
-        yield from (p for p in inner if p.is_file() and not is_hidden(p))
+        inner, missed = ([source], []) if source.is_file() else files_below(source)
+        if missed:
+            raise missed[0][1]
+        yield from (p for p in inner if not is_hidden(p))
 
 
 @contextlib.contextmanager
@@ -137,13 +141,16 @@ def _names(files: Sequence[Path], deidentifier: Deidentifier) -> tuple[dict[Path
         place = _place(path, deidentifier)
         if place is not None:
             places.append((*place, path))
-    studies: dict[str, dict[str, int]] = {}
+    studies: dict[str, int] = {}
+    series: dict[tuple[str, str], int] = {}
+    images: Counter[tuple[str, str]] = Counter()
+    first_of: dict[str, int] = {}
     names = {}
-    for study, series, _, _, path in sorted(places):
-        known = studies.setdefault(study, {})
-        known[series] = known.get(series, 0) + 1
-        numbers = list(studies).index(study) + 1, list(known).index(series) + 1, known[series]
-        names[path] = "study_{}/series_{}/{:05d}.dcm".format(*numbers)
+    for study, uid, _, _, path in sorted(places):
+        first = first_of.setdefault(study, len(series))
+        numbers = studies.setdefault(study, len(studies) + 1), series.setdefault((study, uid), len(series)) - first + 1
+        images[study, uid] += 1
+        names[path] = "study_{}/series_{}/{:05d}.dcm".format(*numbers, images[study, uid])
     return names, len(files) - len(names)
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from medseg.io.dicom.elements import DEFLATED, KEYWORDS, DatasetElements, Elemen
 from medseg.io.dicom.multiframe import functional_frames, plain_frames
 from medseg.io.dicom.slice import SliceHeader
 from medseg.io.formats import has_dicom_magic, is_hidden, kind_of
+from medseg.io.walk import files_below
 
 __all__ = ["Headers", "SliceHeader", "read_headers", "scan_headers"]
 
@@ -38,7 +39,7 @@ class Headers:
 
     Args:
         frames: one per image frame, in the order of file names.
-        damaged: files that should have been DICOM images, and what is wrong with them.
+        damaged: files that should have been DICOM images, folders that could not be looked into, and why.
         passed_over: how many files are not DICOM, or DICOM but no image.
     """
 
@@ -238,7 +239,7 @@ def _padding(elements: Elements, signed: bool) -> tuple[int, ...]:
 
 def scan_headers(source: Path | Iterable[Path]) -> Headers:
     """The headers of all image frames among some files, or in a folder and its sub-folders."""
-    files = _files_below(source) if isinstance(source, Path) else list(source)
+    files, missed = files_below(source) if isinstance(source, Path) else (list(source), [])
     candidates = sorted(p for p in files if _may_be_dicom(p))
     # Waiting for a slow disk is what threads help with; parsing holds the interpreter lock.
     # pydicom's remarks about odd headers would end up in the user's log, one by one.
@@ -246,7 +247,7 @@ def scan_headers(source: Path | Iterable[Path]) -> Headers:
         warnings.simplefilter("ignore")
         results = list(pool.map(_headers_or_error, candidates))
     frames: list[SliceHeader] = []
-    damaged: list[tuple[Path, ReadError]] = []
+    damaged: list[tuple[Path, ReadError]] = sorted(missed, key=lambda each: each[0])
     passed_over = sum(not is_hidden(p) for p in files) - len(candidates)
     for path, result in zip(candidates, results, strict=True):
         if isinstance(result, ReadError):
@@ -255,14 +256,6 @@ def scan_headers(source: Path | Iterable[Path]) -> Headers:
             frames.extend(result)
             passed_over += not result
     return Headers(tuple(frames), tuple(damaged), passed_over)
-
-
-def _files_below(folder: Path) -> list[Path]:
-    def walked(place: str) -> Iterator[Path]:
-        for parent, _, names in os.walk(place):
-            yield from (Path(parent, name) for name in names)
-
-    return [p for p in walked(str(folder)) if p.is_file()]
 
 
 def _may_be_dicom(path: Path) -> bool:

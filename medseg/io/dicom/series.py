@@ -106,7 +106,10 @@ def _by_folder_of_copies(frames: list[SliceHeader]) -> list[list[SliceHeader]]:
     nested = all(folder.is_relative_to(folders[0]) for folder in folders)
     if nested or len({(f.sop_instance_uid, f.frame) for f in frames}) == len(frames):
         return [frames]
-    return [[f for f in frames if f.path.parent == folder] for folder in folders]
+    copies: dict[Path, list[SliceHeader]] = {folder: [] for folder in folders}
+    for frame in frames:
+        copies[frame.path.parent].append(frame)
+    return list(copies.values())
 
 
 def _volumes(series: Series) -> list[Series]:
