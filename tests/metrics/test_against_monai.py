@@ -1,4 +1,4 @@
-"""Agreement with MONAI: Dice, IoU, HD95, NSD and ASSD of random masks, empty ones included."""
+"""Agreement with MONAI on random masks, empty ones included: Dice, IoU, HD95, NSD, ASSD and shares of voxels."""
 
 from __future__ import annotations
 
@@ -55,6 +55,21 @@ def test_scores_equal_those_of_monai(numbers: range) -> None:
         assert found == pytest.approx(expected, abs=1e-5, rel=1e-6), pair.number
         compared += 1
     assert compared >= 0.8 * len(numbers)
+
+
+@FEW_AND_ALL
+def test_shares_of_voxels_equal_those_of_monais_confusion_matrix(numbers: range) -> None:
+    import torch
+    from monai.metrics import compute_confusion_matrix_metric, get_confusion_matrix
+
+    metrics = ("sensitivity", "precision", "specificity")
+    for pair in map(mask_pair, numbers):
+        if not pair.both_hold_something:
+            continue
+        matrix = get_confusion_matrix(*(torch.from_numpy(m)[None, None].float() for m in (pair.pred, pair.ref)))
+        expected = {m: float(compute_confusion_matrix_metric(m, matrix)) for m in metrics}
+        found = score_case(pair.pred, pair.ref, pair.spacing, (1,), metrics)[1]
+        assert found == pytest.approx(expected, abs=1e-6), pair.number
 
 
 def test_empty_masks_are_scored_otherwise_as_the_policy_says() -> None:
