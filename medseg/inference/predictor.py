@@ -24,7 +24,7 @@ from medseg.inference.layer_memory import layer_memory_kept
 from medseg.inference.postprocess import postprocess
 from medseg.inference.probabilities import NativeProbabilities
 from medseg.inference.restore import Restorer, to_label_map
-from medseg.inference.rolling import LEAST_ROWS
+from medseg.inference.rolling import open_rows
 from medseg.inference.sliding_window import logit_slabs, whole_logits
 from medseg.inference.tta import allowed_mirror_axes, mean_of
 from medseg.inference.window_grid import stream_axis, window_starts
@@ -284,7 +284,7 @@ class Model:
         free, _ = torch.cuda.mem_get_info(self.device)
         patch, spatial = self.info.plan.patch_size, image.shape[1:]
         axis = stream_axis(spatial, patch)
-        rows = min(spatial[axis], 2 * patch[axis] if axis < len(patch) else 2 * LEAST_ROWS)
+        rows = open_rows(spatial[axis], (*patch, 1)[axis])
         needed = image.nbytes + self.info.net.out_channels * image[0].nbytes * rows / spatial[axis]
         return self.device if needed < free / 2 else torch.device("cpu")
 

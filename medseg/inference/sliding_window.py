@@ -78,7 +78,7 @@ def logit_slabs(
     # The weights of a padded axis are 1 (a single window), so cropping them keeps the sum.
     inside = [slice(b, b + min(n, p)) for b, n, p in zip(before, shape, patch, strict=True)]
     lines = [{s: line[part].to(image.device) for s, line in w.items()} for w, part in zip(weights, inside, strict=True)]
-    rolling = RollingSum(out_channels, shape, axis, list(weights[axis]), image.device, slices_apart=by_slice)
+    rolling = RollingSum(out_channels, shape, axis, patch[axis], image.device, slices_apart=by_slice)
     place = device or _device_of(net, image.device)
 
     first = 0
