@@ -1,7 +1,7 @@
 """Lesion scores on random masks against the published definitions, written out plainly.
 
-Outside the suite the same 300 pairs were run through panoptica 2.1.7 and the steps of the BraTS 2023 code; what differs
-is in the docstrings of `medseg.metrics.lesions` and `medseg.metrics.lesions_brats`.
+Outside the suite the same 300 pairs go through panoptica (benchmarks/lesions.py), and once went through the steps of the
+BraTS 2023 code; what differs is in the docstrings of `medseg.metrics.lesions` and `medseg.metrics.lesions_brats`.
 """
 
 from __future__ import annotations
