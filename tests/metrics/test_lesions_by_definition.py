@@ -1,6 +1,6 @@
 """Lesion scores on random masks against the published definitions, written out plainly.
 
-Outside the suite the same 300 pairs go through panoptica (benchmarks/lesions.py), and once went through the steps of the
+Outside the suite the same 300 pairs go through panoptica (benchmarks/lesions.py), and went through the steps of the
 BraTS 2023 code; what differs is in the docstrings of `medseg.metrics.lesions` and `medseg.metrics.lesions_brats`.
 """
 
