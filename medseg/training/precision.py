@@ -9,15 +9,16 @@ from medseg.preparation.plan import Plan
 
 __all__ = ["precision_for"]
 
-# oneDNN leaves some weight gradients of bfloat16 convolutions unwritten where the map has 1 or 2 voxels along all axes
-# (torch 2.13: maps of 2x2x2, 2x2x1 and 1x1; right from 3x3x3 and 4x4x1 on).
+# A convolution that looks around a map shorter than this along all axes stays in float32.
 SMALLEST_MAP = 4
 
 
 def precision_for(net: nn.Module, plan: Plan, device: torch.device) -> torch.dtype | None:
     """The reduced precision the device computes fast and rightly in, None for float32.
 
-    On a CPU a net whose maps shrink to a few voxels on the plan's patch stays in float32.
+    On a CPU a net stays in float32 where its maps shrink to a few voxels on the plan's patch: oneDNN leaves weight
+    gradients of bfloat16 convolutions unwritten where an undilated kernel is longer than the map along the first axis,
+    with 5 voxels and more also along the second (torch 2.13: 3x3x3 on 2x8x8, 5x1x1 on 4x8x8, 1x5x1 on 8x1x1).
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -27,11 +28,11 @@ def precision_for(net: nn.Module, plan: Plan, device: torch.device) -> torch.dty
 
 
 def _has_tiny_maps(net: nn.Module, plan: Plan) -> bool:
-    """Whether a convolution that looks around sees a map shorter than `SMALLEST_MAP` along all axes."""
-    longest: list[int] = []
+    """Whether a convolution that looks around sees a map on which its gradients cannot be trusted."""
+    doubtful: list[bool] = []
 
-    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        longest.append(max(inputs[0].shape[2:]))
+    def note(module: nn.Conv2d | nn.Conv3d, inputs: tuple[Tensor, ...]) -> None:
+        doubtful.append(_is_tiny(module, tuple(inputs[0].shape[2:])))
 
     hooks = [
         module.register_forward_pre_hook(note)
@@ -46,4 +47,11 @@ def _has_tiny_maps(net: nn.Module, plan: Plan) -> bool:
         net.train(was_training)
         for hook in hooks:
             hook.remove()
-    return min(longest, default=SMALLEST_MAP) < SMALLEST_MAP
+    return any(doubtful)
+
+
+def _is_tiny(module: nn.Conv2d | nn.Conv3d, size: tuple[int, ...]) -> bool:
+    if max(size) < SMALLEST_MAP:
+        return True
+    axes = tuple(zip(size, module.kernel_size, module.dilation, strict=True))
+    return len(size) == 3 and any(n < kernel and dilation == 1 for n, kernel, dilation in axes[:2])

@@ -215,3 +215,49 @@ def test_maps_of_a_few_voxels_keep_a_cpu_in_float32() -> None:
     large = plan.model_copy(update={"patch_size": (64, 64, 64)})
     fast = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None
     assert precision_for(net, large, cpu) == fast
+
+
+@pytest.mark.parametrize("size", [(2, 8, 8), (3, 8, 8), (8, 2, 8), (4, 8, 8), (8, 8, 2), (8, 8, 8)])
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (5, 1, 1), (1, 5, 1), (1, 1, 5)])
+def test_a_net_in_bfloat16_has_right_weight_gradients(kernel, size) -> None:
+    class Padded(nn.Conv3d):
+        def __init__(self) -> None:
+            super().__init__(32, 32, kernel, padding=tuple(k // 2 for k in kernel), bias=False)
+
+    plan = Plan(
+        dims=3,
+        orientation="RAS",
+        spacing_mm=None,
+        patch_size=size,
+        batch_size=2,
+        in_channels=32,
+        normalization=[{"kind": "zscore"}] * 32,
+        channels=(8,),
+        strides=((1, 1, 1),),
+    )
+    conv = Padded().to(memory_format=torch.channels_last_3d)
+    if precision_for(conv, plan, torch.device("cpu")) is None:
+        return
+    x = torch.randn(2, 32, *size).contiguous(memory_format=torch.channels_last_3d)
+    grads = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            out = conv(x)
+        (grads[dtype],) = torch.autograd.grad(out.float().square().sum(), conv.weight)
+    error = (grads[torch.bfloat16] - grads[torch.float32]).abs().max() / grads[torch.float32].abs().max()
+    assert error < 0.05
+
+
+def test_thick_slabs_along_the_first_axis_keep_a_cpu_in_float32() -> None:
+    plan = Plan(
+        dims=3,
+        orientation="RAS",
+        spacing_mm=None,
+        patch_size=(2, 32, 32),
+        batch_size=2,
+        in_channels=1,
+        normalization=[{"kind": "zscore"}],
+        channels=(8,),
+        strides=((1, 1, 1),),
+    )
+    assert precision_for(nn.Conv3d(1, 2, 3, padding=1), plan, torch.device("cpu")) is None
