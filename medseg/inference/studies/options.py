@@ -32,9 +32,11 @@ class PredictOptions:
             for models trained with `prediction.quality=calibrate`.
         preview: also write `previews/<case>.png`, the mask outlined on the slice where it covers most.
         anonymize: remove the patient from DICOM outputs (PS3.15 Basic Profile) and replace UIDs in the ledger.
+        engine: 'local' (this process) or 'ray' (workers on the machines of a Ray cluster, see `RayEngine`).
+        ray_address: HOST:PORT of the cluster, or 'auto' for the one of this machine; None: a cluster of its own.
 
     Raises:
-        ConfigError: for an unknown format, an impossible overlap or time limit.
+        ConfigError: for an unknown format or engine, an impossible overlap or time limit.
     """
 
     format: str | None = None
@@ -52,9 +54,15 @@ class PredictOptions:
     fast: bool = False
     estimate_quality: bool = False
     preview: bool = True
+    engine: str = "local"
+    ray_address: str | None = None
 
     def __post_init__(self) -> None:
         check_format(self.format)
+        if self.engine not in ("local", "ray"):
+            raise ConfigError(f"engine is {self.engine!r}; choose local or ray")
+        if self.ray_address is not None and self.engine != "ray":
+            raise ConfigError("a Ray address is given, but the engine is local; add --engine ray")
         if self.overlap is not None and not 0 <= self.overlap < 1:
             raise ConfigError(f"overlap is {self.overlap}; expected a fraction from 0 to below 1")
         if self.time_limit is not None and not self.time_limit > 0:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medseg.errors import ConfigError
 from medseg.inference.predictor import Model, load_model
 from medseg.inference.studies.chain import CaseChain, CaseWork
 from medseg.inference.studies.find import find_cases
@@ -30,6 +31,7 @@ from medseg.io.sources import Source
 from medseg.labels import LabelScheme
 
 if TYPE_CHECKING:
+    from medseg.inference.studies.ray_engine import RayEngine
     from medseg.io.dicom.deidentify import Deidentifier
 
 __all__ = ["predict_studies"]
@@ -92,6 +94,8 @@ def predict_studies(
         clear_leftovers(folder, locks)
         write_text_atomic(folder / "labels.json", _labels_json(loaded.scheme))
         run = _Run(chain, ledger, locks, found, progress)
+        if options.engine == "ray":
+            run.ray = _ray_engine(model, chain, len(found))
         try:
             run.work_on([CaseWork(source) for source in found])
             # Another run may have finished what it worked on, or have died over it.
@@ -113,6 +117,7 @@ class _Run:
         self.locks = locks
         self.found = found
         self.progress = progress
+        self.ray: RayEngine | None = None
         self.works: dict[str, CaseWork] = {}
         self.sizes = {source.case: max(1, case_bytes(source, chain.model.info)) for source in found}
 
@@ -137,24 +142,31 @@ class _Run:
         )
 
     def _through(self, works: Sequence[CaseWork]) -> Iterator[CaseWork]:
+        if self.ray is not None:
+            return self.ray.through(works, self._begin, self._settle)
         return overlapped(works, self._read, self._compute, self._finish, self._cost, default_budget())
 
-    def _read(self, work: CaseWork) -> None:
+    def _begin(self, work: CaseWork) -> bool:
+        """Whether there is something to do that no other run does; then the case is locked."""
         case = work.source.case
         self.chain.hash(work)
         if self.chain.finished(work, self.ledger.latest(case)):
             work.skipped = True
-            return
+            return False
         if not self.locks.take(case):
             work.locked = True
-            return
+            return False
         # Another run may have done the case between the first look and the lock.
         self.ledger.refresh()
         if self.chain.finished(work, self.ledger.latest(case)):
             self.locks.give(case)
             work.skipped = True
-            return
-        self.chain.read(work)
+            return False
+        return True
+
+    def _read(self, work: CaseWork) -> None:
+        if self._begin(work):
+            self.chain.read(work)
 
     def _compute(self, work: CaseWork) -> None:
         def windows(done: int, total: int) -> None:
@@ -167,6 +179,10 @@ class _Run:
         if work.skipped or work.locked:
             return
         self.chain.finish(work)
+        self._settle(work)
+
+    def _settle(self, work: CaseWork) -> None:
+        """Write a case into the ledger and give it back."""
         if work.error is not None:
             log.warning("%s failed: %s", work.source.case, work.error)
         if work.row is not None:
@@ -183,6 +199,14 @@ class _Run:
         cases, case = len(self.found), work.source.case
         done = sum(self.sizes[each] for each in self.works) + (0 if case in self.works else share * self.sizes[case])
         self.progress(cases if len(self.works) == cases else cases * done / sum(self.sizes.values()), cases, case)
+
+
+def _ray_engine(model: Model | str | Path, chain: CaseChain, images: int) -> RayEngine:
+    from medseg.inference.studies.ray_engine import RayEngine
+
+    if isinstance(model, Model):
+        raise ConfigError("the Ray engine loads the model on every machine: give the path of its bundle")
+    return RayEngine(Path(model), chain, images)
 
 
 def _is_done(chain: CaseChain, ledger: Ledger, source: Source) -> bool:
