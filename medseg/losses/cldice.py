@@ -92,26 +92,33 @@ def soft_skeleton(x: Tensor, iterations: int) -> Tensor:
     Returns:
         The same shape, 0 to 1; of a mask of 0 and 1, a mask.
     """
-    skeleton = F.relu(x - _dilate(_erode(x)))
+    eroded = _erode(x)
+    skeleton = F.relu(x - _dilate(eroded))
     for _ in range(iterations):
-        x = _erode(x)
-        fine = F.relu(x - _dilate(_erode(x)))
+        x, eroded = eroded, _erode(eroded)
+        fine = F.relu(x - _dilate(eroded))
         skeleton = skeleton + F.relu(fine - skeleton * fine)
     return skeleton
 
 
 def _erode(x: Tensor) -> Tensor:
     """The least of each voxel and those that share a face with it."""
-    dims = x.dim() - 2
-    greatest = [
-        POOLS[dims](
-            -x, tuple(3 if a == axis else 1 for a in range(dims)), 1, tuple(int(a == axis) for a in range(dims))
-        )
-        for axis in range(dims)
-    ]
-    return -torch.stack(greatest).amax(0) if dims > 1 else -greatest[0]
+    least = -_greatest_along(-x, 0)
+    for axis in range(1, x.dim() - 2):
+        least = torch.minimum(least, -_greatest_along(-x, axis))
+    return least
 
 
 def _dilate(x: Tensor) -> Tensor:
     """The greatest of each voxel and all that touch it."""
-    return POOLS[x.dim() - 2](x, 3, 1, 1)
+    for axis in range(x.dim() - 2):
+        x = _greatest_along(x, axis)
+    return x
+
+
+def _greatest_along(x: Tensor, axis: int) -> Tensor:
+    """Of each voxel and the two beside it."""
+    dims = x.dim() - 2
+    return POOLS[dims](
+        x, tuple(3 if a == axis else 1 for a in range(dims)), 1, tuple(int(a == axis) for a in range(dims))
+    )
