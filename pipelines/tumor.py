@@ -5,8 +5,7 @@ but which lesions are found, how large they are, and how long in RECIST's sense.
 or with your own data:
 
     python pipelines/tumor.py --out tumor_run
-    python pipelines/tumor.py --out tumor_run --data my_cases --minutes 60 --folds 5
-    python pipelines/tumor.py --out tumor_run --data BRATS_2013 --config tumor_brats2013
+    python pipelines/tumor.py --out tumor_run --data BRATS_2013 --config tumor_brats2013 --minutes 60 --folds 5
 
 `--data` is a folder as it was delivered: `images/` with `labels/` or `masks/`, a CSV, a folder per patient with a file
 per channel, images with masks beside them, or patches in HDF5 (`layouts/find.py` says how they are told apart; what was
@@ -92,8 +91,9 @@ def main() -> None:
 
     # 4. Each lesion stands in lesions.csv: volume, long and short axis with their slice, and what was found of it.
     with (out / "report" / "lesions.csv").open(newline="") as file:
-        found = [row["matches"] != "" for row in csv.DictReader(file) if row["of"] == "reference"]
-    print(f"lesions of the reference: {len(found)}, found: {sum(found)}")
+        found = [(row["label"], row["matches"] != "") for row in csv.DictReader(file) if row["of"] == "reference"]
+    for label in scheme.names:
+        print(f"{label}: {sum(n == label for n, _ in found)} in the references, {found.count((label, True))} found")
 
 
 if __name__ == "__main__":

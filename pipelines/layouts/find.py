@@ -1,7 +1,7 @@
 """The cases of a data set as it was delivered: which images, which masks, and which of the masks is the reference.
 
 1. What medseg reads by itself: imagesTr/labelsTr, images/ with labels/ or masks/, a CSV.
-2. A folder per patient, each with images (its channels) and masks.
+2. A folder per patient, each with images (its channels) and masks; or the folder of one patient.
 3. Images and masks together, matched by their names: `Image_01L` with `Image_01L_1stHO`, `ct-64` with `wholeLung-64`.
 """
 
@@ -98,15 +98,19 @@ def _by_name(data: Path, roles: Sequence[Role]) -> Files:
     images, masks = [r for r in roles if not r.is_mask], [r for r in roles if r.is_mask]
     if not images or not masks:
         raise DatasetError(f"{data} holds {len(images)} image(s) and {len(masks)} mask(s); both are needed")
-    numberless = [re.sub(r"\d+", "#", role.stem) for role in roles]
-    if len(images) == 1 or (len({r.shape for r in roles}) == 1 and len(set(numberless)) == len(roles)):
-        name = images[0].stem if len(images) == 1 else data.name
-        return {name: {role.stem: role for role in roles}}
+    if len(images) == 1:
+        return {images[0].stem: {role.stem: role for role in roles}}
+    owners = {mask.path: _owner(mask.stem, [image.stem for image in images]) for mask in masks}
+    # Names that share nothing, besides what all share, are channels and masks of one patient, not several patients'.
+    common = set.intersection(*(_tokens(role.stem) for role in roles))
+    apart = [set.union(*(_tokens(role.stem) - common for role in some)) for some in (images, masks)]
+    if not any(owners.values()) and not apart[0] & apart[1] and len({role.shape for role in roles}) == 1:
+        return {data.name: {role.stem: role for role in roles}}
     cases: dict[str, dict[str, Role]] = {image.stem: {"": image} for image in images}
     if len(cases) < len(images):
         raise DatasetError(f"{data}: two images share a name; give each a name of its own")
     for mask in masks:
-        owner = _owner(mask.stem, list(cases))
+        owner = owners[mask.path]
         if owner is None:
             raise DatasetError(f"{mask.path}: no image, or more than one, has a name that goes with this mask")
         folder = mask.path.parent.relative_to(data).as_posix()
