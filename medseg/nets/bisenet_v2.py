@@ -40,6 +40,9 @@ class BiSeNetV2(nn.Module):
         torch.Size([1, 2, 33, 40])
     """
 
+    # Of the boosters' logits, beside 1 for the main ones, as in the paper.
+    auxiliary_weights = (1.0, 1.0, 1.0, 1.0)
+
     def __init__(
         self,
         dims: int,

@@ -55,6 +55,9 @@ class DilatedFCN(nn.Module):
         torch.Size([1, 2, 33, 70])
     """
 
+    # Of the auxiliary logits, beside 1 for the main ones, as in torchvision's training.
+    auxiliary_weights = (0.5,)
+
     def __init__(
         self,
         dims: int,

@@ -40,6 +40,9 @@ class ICNet(nn.Module):
         torch.Size([1, 2, 33, 40])
     """
 
+    # Of the auxiliary logits, beside 1 for the main ones, as in the paper.
+    auxiliary_weights = (0.4, 0.16)
+
     def __init__(
         self,
         dims: int,

@@ -18,26 +18,14 @@ from medseg.preparation.plan import Plan
 
 __all__ = ["auxiliary_weights", "describe_net", "meta_net", "net_info_for"]
 
-# Beside the main logits, which weigh 1. FCN and DeepLab v3: torchvision's training; ICNet: Zhao et al., ECCV 2018
-# (1, 0.4, 0.16); BiSeNet: Yu et al., ECCV 2018 and IJCV 2021.
-AUXILIARY_WEIGHTS = {
-    "fcn": (0.5,),
-    "deeplabv3": (0.5,),
-    "icnet": (0.4, 0.16),
-    "bisenetv1": (1.0, 1.0),
-    "bisenetv2": (1.0, 1.0, 1.0, 1.0),
-}
 
+def auxiliary_weights(net: nn.Module) -> tuple[float, ...] | None:
+    """Weights of the auxiliary logits, beside 1 for the main ones: the net's attribute `auxiliary_weights`.
 
-def auxiliary_weights(name: str, net: nn.Module) -> tuple[float, ...] | None:
-    """Weights of the auxiliary logits: the net's attribute `auxiliary_weights`, or those of its paper.
-
-    None where neither says: deep supervision's 1/2, 1/4, ...
+    None where it has none: deep supervision's 1/2, 1/4, ...
     """
     own = getattr(net, "auxiliary_weights", None)
-    if own is not None:
-        return tuple(float(w) for w in own)
-    return AUXILIARY_WEIGHTS.get(name)
+    return None if own is None else tuple(float(w) for w in own)
 
 
 def meta_net(config: RunConfig, dims: int) -> nn.Module:

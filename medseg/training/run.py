@@ -192,7 +192,7 @@ def _check_names(config: RunConfig) -> None:
     # Where the data will say whether it is 3D, a net that has one form only is given the benefit of the doubt.
     for dims in (config.net.dims,) if config.net.dims else (3, 2):
         try:
-            weights = auxiliary_weights(config.net.name, meta_net(config, dims))
+            weights = auxiliary_weights(meta_net(config, dims))
             break
         except ConfigError:
             if dims == (config.net.dims or 2):
@@ -202,7 +202,7 @@ def _check_names(config: RunConfig) -> None:
 
 
 def _build_loss(config: RunConfig, preparation: Preparation, net: nn.Module) -> nn.Module:
-    options = {"auxiliary_weights": auxiliary_weights(config.net.name, net), **config.loss.options}
+    options = {"auxiliary_weights": auxiliary_weights(net), **config.loss.options}
     if options.get("weights") == "inverse_frequency" and "frequencies" not in options:
         options["frequencies"] = _frequencies(preparation)
     return build_loss(config.loss.name, preparation.dataset.labels, **options)

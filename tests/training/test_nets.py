@@ -20,7 +20,7 @@ from medseg.losses import DeepSupervision, build_loss
 from medseg.nets import NETS, build_net
 from medseg.preparation.plan import Plan
 from medseg.training.initial import initialise
-from medseg.training.net import AUXILIARY_WEIGHTS, auxiliary_weights, net_info_for
+from medseg.training.net import auxiliary_weights, net_info_for
 from medseg.training.precision import precision_for
 
 REPRESENTATIVE = ("deeplabv3plus", "bisenetv2")
@@ -129,14 +129,15 @@ def test_widths_by_default_are_a_quarter_where_a_3d_encoder_is_too_much() -> Non
 def test_auxiliary_logits_weigh_what_the_papers_say() -> None:
     image = torch.randn(2, 1, 40, 40)
     labels = torch.randint(0, 2, (2, 1, 40, 40))
-    for name, weights in AUXILIARY_WEIGHTS.items():
+    papers = {"fcn": (0.5,), "deeplabv3": (0.5,), "icnet": (0.4, 0.16), "bisenetv1": (1, 1), "bisenetv2": (1, 1, 1, 1)}
+    for name, weights in papers.items():
         options = {"auxiliary": True} if name in ("fcn", "deeplabv3") else {}
         net = build_net(name, dims=2, in_channels=1, out_channels=2, width=0.125, **options)
-        loss = build_loss("cross_entropy", auxiliary_weights=auxiliary_weights(name, net))
+        loss = build_loss("cross_entropy", auxiliary_weights=auxiliary_weights(net))
         assert torch.isfinite(loss(net(image), labels))
-        assert auxiliary_weights(name, net) == weights
-    assert auxiliary_weights("unet", nn.Identity()) is None
-    assert auxiliary_weights("mine:net", TwoHeads()) == (0.25,)
+        assert auxiliary_weights(net) == weights
+    assert auxiliary_weights(nn.Identity()) is None
+    assert auxiliary_weights(TwoHeads()) == (0.25,)
 
 
 def test_the_weighted_loss_is_the_mean_with_those_weights() -> None:
