@@ -112,6 +112,8 @@ def _shared_cases(models: Sequence[StoredEvaluation]) -> tuple[list[str], list[s
             notes.append(f"{model.name}: {listed(left_out, 'case')} left out, as not all models have them")
         if not model.summary.get("complete", True):
             notes.append(f"{model.name}: its evaluation is not complete, see its notes")
+        if model.summary.get("demonstration"):
+            notes.append(f"{model.name}: a demonstration, no patient was held out: {model.summary['demonstration']}")
     return shared, notes
 
 

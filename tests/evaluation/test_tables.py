@@ -9,6 +9,7 @@ import pytest
 from scenes import SHAPE, box, folders, save
 
 from medseg.evaluation import evaluate
+from medseg.evaluation.compare import compare
 from medseg.evaluation.confusion import case_confusion, confusion_summary
 from medseg.evaluation.tables import NOTHING, further_tables
 from medseg.labels import LabelScheme
@@ -90,6 +91,16 @@ def test_a_demonstration_says_so_first_in_text_summary_and_report(tmp_path: Path
     assert '<section class="warning" role="alert">Demonstration, no held-out patient: one image only.' in (
         tmp_path / "out" / "report.html"
     ).read_text(encoding="utf-8")
+
+
+def test_a_comparison_names_the_demonstrations_in_it(tmp_path: Path) -> None:
+    pred, ref = folders(tmp_path, {"one": 9, "two": 8})
+    evaluate(pred, ref, out=tmp_path / "first", demonstration="one image only")
+    evaluate(pred, ref, out=tmp_path / "second")
+    notes = compare([tmp_path / "first", tmp_path / "second"], tmp_path / "both").notes
+    assert [note for note in notes if "demonstration" in note] == [
+        "first: a demonstration, no patient was held out: one image only"
+    ]
 
 
 def test_a_partial_evaluation_carries_the_same_warning(tmp_path: Path) -> None:
