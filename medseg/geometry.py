@@ -36,6 +36,9 @@ __all__ = [
 
 Array = NDArray[Any]
 
+# Voxels that are interpolated at a time, few enough to stay small beside the image.
+SLAB_VOXELS = 2**20
+
 
 def flip_lps_ras(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     """An LPS affine as RAS, or the reverse: the first two world axes change sign."""
@@ -145,12 +148,20 @@ def resample_array(array: Array, new_shape: Sequence[int], order: int) -> Array:
         low = np.minimum(position.astype(np.intp), max(n_in - 2, 0))
         fraction = (position - low).astype(np.float32)
         fraction = fraction.reshape([-1 if a == axis else 1 for a in range(out.ndim)])
-        below = out.take(low, axis=axis).astype(np.float32, copy=False)
-        above = out.take(np.minimum(low + 1, n_in - 1), axis=axis).astype(np.float32, copy=False)
-        above -= below
-        above *= fraction
-        above += below
-        out = above
+        high = np.minimum(low + 1, n_in - 1)
+        new = np.empty([n_out if a == axis else n for a, n in enumerate(out.shape)], dtype=np.float32)
+        # In slabs across another axis: what comes in between stays small.
+        across = max((a for a in range(out.ndim) if a != axis), key=lambda a: (out.shape[a] > 1, -a))
+        step = max(1, SLAB_VOXELS * out.shape[across] // max(1, new.size))
+        for first in range(0, out.shape[across], step):
+            rows = (*[slice(None)] * across, slice(first, first + step))
+            below = out[rows].take(low, axis=axis).astype(np.float32, copy=False)
+            above = out[rows].take(high, axis=axis).astype(np.float32, copy=False)
+            above -= below
+            above *= fraction
+            above += below
+            new[rows] = above
+        out = new
     out = out.transpose(np.argsort(layout))
     return out if order == 0 else out.astype(np.float32, copy=False)
 
