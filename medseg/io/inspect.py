@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Inspected", "Inspection", "inspect"]
 
 Progress = Callable[[float, float, str], None]
+# Of more a person sees nothing; JSON holds all.
+_MOST_SHOWN = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Inspection:
         return json.dumps(content, indent=2, ensure_ascii=False)
 
     def text(self, width: int = 120) -> str:
-        """A table, and below it every finding in full."""
+        """A table, and below it every finding in full; of more than 1000 volumes the first, and how many there are."""
         from io import StringIO
 
         from rich.console import Console
@@ -85,7 +87,8 @@ class Inspection:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("", "what", "where", "images", "voxels", "spacing (mm)", "axes", "findings"):
             table.add_column(heading, justify="right" if heading == "images" else "left", overflow="fold")
-        for n, item in enumerate(self.items, start=1):
+        shown = tuple(enumerate(self.items[:_MOST_SHOWN], start=1))
+        for n, item in shown:
             kinds = ", ".join(dict.fromkeys(f.kind for f in item.findings))
             voxels = " x ".join(map(str, item.shape)) + (f" ({item.channels} channels)" if item.channels else "")
             spacing = " x ".join(f"{s:.4g}" for s in item.spacing_mm)
@@ -95,12 +98,14 @@ class Inspection:
         out = StringIO()
         console = Console(file=out, width=width, highlight=False, markup=False)
         console.print(table)
-        told = [(n, item) for n, item in enumerate(self.items, start=1) if item.key or item.findings]
+        told = [(n, item) for n, item in shown if item.key or item.findings]
         for n, item in told:
             console.print("\n" * (n == told[0][0]) + f"{n}  {item.key or item.place}", soft_wrap=True)
             for finding in item.findings:
                 refused = "refused: " if item.refused == finding.message else ""
                 console.print(f"   {refused}{finding.kind}: {finding.message}", soft_wrap=True)
+        if len(self.items) > len(shown):
+            console.print(f"\n{len(self.items)} volumes in all, of which these are the first; --json lists all")
         if self.passed_over:
             console.print(f"\n{self.passed_over} other file(s) hold no image and were passed over")
         return out.getvalue().rstrip()
