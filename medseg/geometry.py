@@ -131,6 +131,8 @@ def resample_array(array: Array, new_shape: Sequence[int], order: int) -> Array:
         new_shape: the wanted spatial shape.
         order: 0 nearest (dtype kept; ties go to the lower index), 1 linear (float32).
     """
+    if array.ndim == 1:
+        return np.asarray(resample_array(array[None], new_shape, order)[0])
     lead = array.ndim - len(new_shape)
     # `take` copies what is not C-contiguous, which is slow across memory order, so axes are put in that order first.
     layout = sorted(range(array.ndim), key=lambda a: -abs(array.strides[a]))
