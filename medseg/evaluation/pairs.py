@@ -211,8 +211,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _is_aside(path: Path) -> bool:
-    """Hidden files, and the small pictures that `medseg predict` lays beside its masks."""
-    return "previews" in path.parts[:-1] or any(is_hidden(Path(part)) for part in path.parts)
+    """Hidden files, and the small pictures and maps of uncertainty that `medseg predict` lays beside its masks."""
+    return not {"previews", "uncertainty"}.isdisjoint(path.parts[:-1]) or any(
+        is_hidden(Path(part)) for part in path.parts
+    )
 
 
 def _case(path: Path, folder: Path) -> str:

@@ -102,7 +102,7 @@ def measure_case(image: Volume, labels: Volume, scheme: LabelScheme) -> CaseFigu
     for number, channel in enumerate(channels):
         figures += channel.figures(number, grid, steps)
     if len(channels) > 1:
-        figures += _between(channels)
+        figures += [*_between(channels), *_tissue_between(figures, len(channels))]
     present = []
     native = labels.array
     for number, name in enumerate(scheme.names):
@@ -220,6 +220,18 @@ def _between(channels: list[_Channel]) -> Iterator[Figure]:
             spread = float(one.std() * two.std())
             together = float(np.mean((one - one.mean()) * (two - two.mean()))) / spread if spread > 1e-12 else 0.0
             yield Figure("correlation", f"correlation of channels {first + 1} and {second + 1}", together)
+
+
+def _tissue_between(figures: list[Figure], channels: int) -> Iterator[Figure]:
+    """How much more of a tissue one CT shows than another of the same patient: phases differ by less than patients."""
+    shares = {(f.channel, f.what): f.value for f in figures if f.kind == "tissue"}
+    for first in range(channels):
+        for second in range(first + 1, channels):
+            for name in TISSUES:
+                what = f"share of {name} in what is not air"
+                if (first, what) in shares and (second, what) in shares:
+                    more = shares[second, what] - shares[first, what]
+                    yield Figure("between", f"{what}, channel {second + 1} less channel {first + 1}", more)
 
 
 def _faces(labels: NDArray[Any], scheme: LabelScheme, name: str) -> int:

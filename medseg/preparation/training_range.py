@@ -61,6 +61,7 @@ KINDS: Mapping[str, Kind] = {
     "empty": Kind("", "logit", 0.5, 3, "another field of view, or a masked image"),
     "tissue": Kind("", "logit", 0.4, 3, "another body part, contrast phase or unit (a CT not in HU)"),
     "correlation": Kind("", "fisher", 0.15, 3, "channels that are swapped, doubled or of another kind or phase"),
+    "between": Kind("", "linear", 0.03, 3, "channels that are swapped, or another contrast phase"),
     "picture": Kind("", "linear", 0.05, 4, "another body part, position or section", "low"),
     "size": Kind(" ml", "log", 0.3, 3, "a cut or altered organ, or a wrong mask"),
     "area": Kind("", "log", 0.3, 3, "a cut or altered organ, or a wrong mask"),

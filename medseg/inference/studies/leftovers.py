@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from medseg.inference.studies.locks import Locks
-from medseg.inference.studies.outputs import PREVIEWS
+from medseg.inference.studies.outputs import PREVIEWS, UNCERTAINTY
 from medseg.io.temporary import remove_dead_folders
 
 __all__ = ["clear_leftovers"]
@@ -23,7 +23,7 @@ def clear_leftovers(folder: Path, locks: Locks) -> None:
     """
     remove_dead_folders()
     # Listed first: what a run that starts now is writing is then not among them.
-    inside = [*folder.iterdir(), *(folder / PREVIEWS).glob("*")]
+    inside = [*folder.iterdir(), *(folder / PREVIEWS).glob("*"), *(folder / UNCERTAINTY).glob("*")]
     found = [path for path in inside if _TEMPORARY.fullmatch(path.name) and path.is_file()]
     if locks.alone():
         for path in found:
