@@ -55,7 +55,7 @@ def find_files(
     Raises:
         DatasetError: no cases, or masks of which none or several could be the reference, named.
     """
-    if (data / "imagesTr").is_dir() or (data / "images").is_dir() or any(data.glob("*.csv")):
+    if _is_known(data):
         labels = {name: tuple(values) for name, values in zip(scheme.names, scheme.values, strict=True)}
         known = find_cases(DataConfig(root=data, labels=labels)).cases
         return [
@@ -87,6 +87,16 @@ def find_files(
         )
         for name in sorted(cases)
     ]
+
+
+def _is_known(data: Path) -> bool:
+    """Whether medseg reads the folder by itself; a CSV counts where it lists cases and their labels."""
+    if (data / "imagesTr").is_dir():
+        return True
+    if (data / "images").is_dir() and any((data / name).is_dir() for name in ("labels", "masks")):
+        return True
+    heads = [path.read_text(encoding="utf-8-sig", errors="replace").partition("\n")[0] for path in data.glob("*.csv")]
+    return any({"case", "label"} <= {column.strip() for column in head.split(",")} for head in heads)
 
 
 def _by_folder(data: Path, held: Mapping[Path, Sequence[Role]]) -> Files:
@@ -151,7 +161,7 @@ def _references(
         most = max(len(values[k]) for k in keys)
         keys = [k for k in keys if len(values[k]) == most]
     observers = [k for k in keys if _OBSERVERS.search(k)]
-    if len(observers) > 1:
+    if observers and len(keys) > 1:
         return observers[:1], observers[1:2]
     if len(keys) > 1 and not asked:
         keys = [k for k in keys if any(word in k.lower() for word in words)] or keys

@@ -224,3 +224,23 @@ def test_channels_of_several_patients_in_one_folder_are_not_taken_for_one_patien
         mask(tmp_path / f"{name}_seg.nii.gz", 4)
     with pytest.raises(DatasetError, match=r"a_seg\.nii\.gz: no image, or more than one"):
         found(tmp_path, ONE, "seg")
+
+
+def test_folders_of_other_names_and_a_table_of_ages_do_no_harm(tmp_path: Path) -> None:
+    photo(tmp_path / "images" / "21_training.tif")
+    photo(tmp_path / "images" / "22_training.tif")
+    flat_mask(tmp_path / "1st_manual" / "21_manual1.png", 3, 255)
+    flat_mask(tmp_path / "1st_manual" / "22_manual1.png", 5, 255)
+    for n in (21, 22):
+        flat_mask(tmp_path / "mask" / f"{n}_training_mask.png", 9, 255)
+    (tmp_path / "ages.csv").write_text("patient,age\n21,60\n")
+    cases = found(tmp_path, ONE, "vessel")
+    assert {name: int(case.mask.array.sum()) for name, case in cases.items()} == {"21_training": 12, "22_training": 20}
+
+
+def test_a_csv_of_cases_names_the_patients(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    flat_mask(tmp_path / "a_mask.png", 3)
+    (tmp_path / "cases.csv").write_text("case,image,label,group\nleft,a.png,a_mask.png,anna\n")
+    (case,) = found(tmp_path).values()
+    assert (case.name, case.patient) == ("left", "anna")
