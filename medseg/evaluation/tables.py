@@ -70,7 +70,8 @@ def statistics_cell(found: Mapping[str, Any] | None, name: str) -> Cell:
         small = ["too few for an interval"]
     else:
         small = [f"[{number(found['ci_low'], name)}, {number(found['ci_high'], name)}]"]
-    small.append(f"median {number(found['median'], name)}")
+    if found["n"] > 1:
+        small.append(f"median {number(found['median'], name)}")
     if found["n_infinite"]:
         small.append(f"{found['n_infinite']} infinite")
     return Cell(number(found["mean"], name), tuple(small), repr(found["mean"]))
