@@ -182,7 +182,7 @@ def predict(
         typer.Option("--engine", help="local, or ray: workers on the machines of a Ray cluster, same paths on each."),
     ] = "local",
     ray_address: Annotated[
-        str | None, typer.Option("--ray-address", help="HOST:PORT of the cluster, or auto; default: this machine.")
+        str | None, typer.Option("--ray-address", help="HOST:PORT of the cluster's head; default: this machine.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be done.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also redo what is done.")] = False,
@@ -364,9 +364,10 @@ def main() -> None:
     """Entry point of the console script."""
     # Waiting threads spin for a moment, then sleep: endless spinning stalls a machine that others use too.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files may be no text; JSON reads these escapes back.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files may be no text; JSON reads these escapes back.
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("medseg").setLevel(logging.INFO)
     debug = "--debug" in sys.argv

@@ -210,6 +210,8 @@ def unpacked(source: Path) -> Iterator[Path]:
     """The source itself, or for a zip a temporary folder with its contents."""
     if not source.exists():
         raise ReadError(f"{source} does not exist")
+    if not (source.is_file() or source.is_dir()):
+        raise ReadError(f"{source} is a device or pipe; expected a file or folder")
     _remove_dead_folders_once()
     if not (source.is_file() and kind_of(source) == "zip"):
         yield source

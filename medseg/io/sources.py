@@ -275,6 +275,8 @@ def read_source(source: Source) -> Volume:
 
 def _with_voxels(path: Path) -> list[Path]:
     """The file, and the one beside it that holds its voxels."""
+    if path.is_dir():
+        return []  # one that could not be looked into
     if path.suffix.lower() not in _HEADERS:
         return [path]
     return sorted(p for p in path.parent.iterdir() if p.is_file() and p.name.startswith(f"{stem_of(path)}."))

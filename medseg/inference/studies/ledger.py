@@ -96,7 +96,7 @@ class Ledger:
                 with self.path.open("rb") as file:
                     file.seek(self._seen)
                     added = file.read()
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return
             except OSError as error:
                 raise ReadError(f"{self.path}: the ledger cannot be read ({error.strerror})") from None
