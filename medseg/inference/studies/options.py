@@ -33,7 +33,7 @@ class PredictOptions:
         preview: also write `previews/<case>.png`, the mask outlined on the slice where it covers most.
         anonymize: remove the patient from DICOM outputs (PS3.15 Basic Profile) and replace UIDs in the ledger.
         engine: 'local' (this process) or 'ray' (workers on the machines of a Ray cluster, see `RayEngine`).
-        ray_address: HOST:PORT of the cluster, or 'auto' for the one of this machine; None: a cluster of its own.
+        ray_address: HOST:PORT of the cluster's head; None: this machine's cores and GPUs, for this run alone.
 
     Raises:
         ConfigError: for an unknown format or engine, an impossible overlap or time limit.

@@ -106,16 +106,16 @@ class RayEngine:
         if address is None:
             self._ray.init("local", include_dashboard=False, object_store_memory=_SHARED_BYTES, **quiet)
             return True
+        host, _, port = address.rpartition(":")
         try:
-            host, _, port = address.rpartition(":")
-            if port.isdigit():  # Ray itself would try for minutes
-                socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
+            # Ray itself would try for minutes.
+            socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
             self._ray.init(address, **quiet)
         except (OSError, RuntimeError, ValueError) as error:
             reason = str(error).strip().split("\n")[0][:100]
             raise ConfigError(
-                f"no Ray cluster answers at {address!r} ({reason}); `ray start --head` shows the HOST:PORT to give, "
-                "auto is the cluster of this machine, and without --ray-address the cores of this machine are used"
+                f"no Ray cluster answers at {address!r} ({reason}); give the HOST:PORT that `ray start --head` shows, "
+                "or leave --ray-address out to use the cores of this machine"
             ) from None
         return True
 

@@ -135,5 +135,5 @@ def test_an_address_where_nothing_answers_is_named(unet_bundle, tmp_path):
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         options = PredictOptions(engine="ray", ray_address=address)
-        with pytest.raises(ConfigError, match=f"no Ray cluster answers at '{address}'"):
+        with pytest.raises(ConfigError, match=f"no Ray cluster answers at '{address}' .*ray start --head"):
             predict_studies(unet_bundle, [_studies(tmp_path / "in", 1)], tmp_path / "out", options)
