@@ -78,7 +78,7 @@ def error_thumbnail(shown: SlicePicture, colours: dict[str, tuple[str, str]]) ->
 def encoded(picture: Any, kind: str) -> bytes:
     """The picture as PNG or WebP bytes; the same picture gives the same bytes."""
     buffer = io.BytesIO()
-    picture.save(buffer, format=kind, **({"optimize": True} if kind == "PNG" else {"quality": 72, "method": 4}))
+    picture.save(buffer, format=kind, **({"compress_level": 6} if kind == "PNG" else {"quality": 72, "method": 4}))
     return buffer.getvalue()
 
 
