@@ -155,7 +155,8 @@ def predict(
         str | None, typer.Option("--format", help="nifti, png, dicom-seg or rtstruct; default follows the input.")
     ] = None,
     series: Annotated[
-        str | None, typer.Option("--series", help="SeriesInstanceUID, where a study has several.")
+        list[str] | None,
+        typer.Option("--series", help="SeriesInstanceUID, where a study has several; repeat it for further studies."),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     save_probabilities: Annotated[bool, typer.Option("--save-probabilities", help="Also write float16 .npz.")] = False,
@@ -195,7 +196,7 @@ def predict(
 
     options = PredictOptions(
         format=output_format,
-        series=series,
+        series=tuple(series) if series else None,
         device=device,
         save_probabilities=save_probabilities,
         anonymize=anonymize,

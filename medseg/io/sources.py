@@ -58,7 +58,9 @@ class Source:
         return self.series.key if self.series else ""
 
 
-def find_studies(source: str | Path, series: str | None = None, channels: Sequence[str] = ()) -> list[Source]:
+def find_studies(
+    source: str | Path, series: str | Sequence[str] | None = None, channels: Sequence[str] = ()
+) -> list[Source]:
     """The cases in a file, a folder of image files, a DICOM study, a folder of studies, or a zip; sorted by name.
 
     Image files of a folder are one case each, nnU-Net channels (`case_0000`, `case_0001`) together one. A DICOM study
@@ -68,13 +70,15 @@ def find_studies(source: str | Path, series: str | None = None, channels: Sequen
 
     Args:
         source: where to look.
-        series: SeriesInstanceUID (or its key, see `Series`); studies without it are then left out.
+        series: SeriesInstanceUID (or its key, see `Series`), or several, for studies of which each holds one or more;
+            studies without any of them are then left out.
         channels: names of a model's channels: files named by them (`p1_flair`, `p1_t1ce`) become one case.
 
     Raises:
         ReadError: if the source is missing, unreadable or holds no image, or no such series.
     """
     place = Path(source)
+    asked = (series,) if isinstance(series, str) else tuple(series or ())
     if not place.exists():
         raise ReadError(f"{place} does not exist")
     if not (place.is_file() or place.is_dir()):
@@ -82,14 +86,14 @@ def find_studies(source: str | Path, series: str | None = None, channels: Sequen
     if place.is_file() and kind_of(place) == "zip":
         with temporary_folder() as folder:
             unpack(place, folder)
-            found = _in_folder(folder, stem_of(place), series, channels)
+            found = _in_folder(folder, stem_of(place), asked, channels)
             sources = [_named_by(s, folder, place) for s in found]
     elif place.is_file():
-        sources = _from_file(place, series)
+        sources = _from_file(place, asked)
     else:
-        sources = _in_folder(place, place.resolve().name, series, channels)
+        sources = _in_folder(place, place.resolve().name, asked, channels)
     if not sources:
-        what = f"no series {series}" if series else "no image"
+        what = f"no series {' or '.join(asked)}" if asked else "no image"
         raise ReadError(f"{place} holds {what}; expected {READABLE}")
     return sorted((replace(s, case=safe_name(s.case)) for s in sources), key=lambda s: s.case)
 
@@ -114,7 +118,7 @@ def _moved(series: Series, where: Callable[[Path], Path]) -> Series:
     return replace(series, slices=tuple(replace(s, path=where(s.path)) for s in series.slices))
 
 
-def _from_file(path: Path, series: str | None) -> list[Source]:
+def _from_file(path: Path, series: Sequence[str]) -> list[Source]:
     if kind_of(path) in ("nifti", "itk", "raster"):
         match = CHANNEL_NAME.match(stem_of(path))
         # A single file of several channels cannot be told from one whose name ends in a number, so only 0000 is cut.
@@ -125,7 +129,7 @@ def _from_file(path: Path, series: str | None) -> list[Source]:
     raise ReadError(f"{path} is of no kind that can be read; expected {READABLE}")
 
 
-def _in_folder(folder: Path, name: str, series: str | None, channels: Sequence[str]) -> list[Source]:
+def _in_folder(folder: Path, name: str, series: Sequence[str], channels: Sequence[str]) -> list[Source]:
     scanned = scan(folder)
     found = scanned.series
     sources = _with_damage(_from_series(found, folder, name, series), scanned.damaged, folder, name)
@@ -171,7 +175,7 @@ def _with_damage(
     return result
 
 
-def _from_series(found: Sequence[Series], root: Path, root_name: str, series: str | None) -> list[Source]:
+def _from_series(found: Sequence[Series], root: Path, root_name: str, series: Sequence[str]) -> list[Source]:
     studies: dict[tuple[str, ...], list[Series]] = {}
     copies = Counter(each.key for each in found)
     for each in found:
@@ -197,9 +201,9 @@ def _study_name(members: Sequence[Series], root: Path, root_name: str) -> str:
     return "_".join(relative.parts) or root_name
 
 
-def _study_source(case: str, members: Sequence[Series], series: str | None) -> Source | None:
+def _study_source(case: str, members: Sequence[Series], series: Sequence[str]) -> Source | None:
     if series:
-        members = [s for s in members if series in (s.uid, s.key)]
+        members = [s for s in members if s.uid in series or s.key in series]
         if not members:
             return None
     paths = tuple(sorted({s.path for each in members for s in each.slices}))

@@ -109,6 +109,8 @@ def test_a_study_of_two_series_is_an_error_of_its_own_until_one_is_chosen(small_
     assert read_source(chosen).array[0, 0, 0, 0] == 5
     with pytest.raises(ReadError, match=r"no series 9\.9"):
         find_studies(tmp_path / "all", series="9.9")
+    both = find_studies(tmp_path / "all", series=("1.1.1", "1.2.1"))
+    assert [(s.case, s.series_uid, s.error) for s in both] == [("p1", "1.1.1", ""), ("p2", "1.2.1", "")]
 
 
 def test_one_damaged_study_does_not_stop_the_others(small_series, tmp_path):

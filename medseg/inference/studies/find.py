@@ -13,13 +13,15 @@ from medseg.io.sources import Source, find_studies
 __all__ = ["find_cases"]
 
 
-def find_cases(places: Sequence[Path], series: str | None, out: Path, channels: Sequence[str] = ()) -> list[Source]:
+def find_cases(
+    places: Sequence[Path], series: str | Sequence[str] | None, out: Path, channels: Sequence[str] = ()
+) -> list[Source]:
     """All cases; where several places were given, one without a readable image is a failed case, not the end.
 
     `channels`: names of the model's channels, see `find_studies`.
 
     Raises:
-        ReadError: nothing found, or a case name that leads out of `out`.
+        ReadError: nothing found, a series that no place holds, or a case name that leads out of `out`.
         DatasetError: two cases of one name.
     """
     found: list[Source] = []
@@ -32,8 +34,19 @@ def find_cases(places: Sequence[Path], series: str | None, out: Path, channels: 
             found.append(Source(safe_name(stem_of(place)), (place,), error=str(error)))
     if not found:
         raise ReadError("nothing to predict: give a file, a DICOM folder, a folder of studies or a zip")
+    _check_asked((series,) if isinstance(series, str) else tuple(series or ()), found)
     _check_names(found, out)
     return found
+
+
+def _check_asked(series: Sequence[str], found: Sequence[Source]) -> None:
+    """A UID with a slip in it would leave its study out, and nobody would know."""
+    if any(source.error and not source.candidates for source in found):
+        return  # it may lie in what cannot be read, which is named anyway
+    known = [each for source in found for each in (source.series, *source.candidates) if each is not None]
+    missing = [uid for uid in series if not any(uid in (each.uid, each.key) for each in known)]
+    if missing:
+        raise ReadError(f"no study holds series {', '.join(missing)}; medseg inspect lists the series that are there")
 
 
 def _check_names(sources: Sequence[Source], out: Path) -> None:

@@ -17,7 +17,8 @@ class PredictOptions:
     Args:
         format: 'nifti', 'png', 'dicom-seg' or 'rtstruct'; None follows the input: PNG for PNG, JPEG and TIFF, else
             NIfTI. The DICOM kinds need DICOM studies.
-        series: SeriesInstanceUID, where a study has several.
+        series: SeriesInstanceUID, where a study has several; for many studies one of each. Studies without any of them
+            are left out.
         device: 'auto', 'cpu', 'cuda', ...
         save_probabilities: also write `<case>.npz` with float16 `probabilities` (labels, I, J[, K]) and `labels`.
         overwrite: also redo what is done.
@@ -40,7 +41,7 @@ class PredictOptions:
     """
 
     format: str | None = None
-    series: str | None = None
+    series: str | tuple[str, ...] | None = None
     device: str = "auto"
     save_probabilities: bool = False
     overwrite: bool = False

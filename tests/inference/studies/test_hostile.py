@@ -278,6 +278,31 @@ def test_a_failing_case_with_a_name_that_is_no_text_is_in_the_ledger(run, model,
     assert run("predict", model, studies, "-o", tmp_path / "out")[0] == 4
 
 
+def test_a_batch_is_told_the_series_of_each_study_and_a_uid_with_a_slip_is_named(run, model, tmp_path):
+    studies = tmp_path / "batch"
+    files = (samples_folder() / "study").iterdir()
+    slices = sorted(files, key=lambda f: float(pydicom.dcmread(f).ImagePositionPatient[2]))[::5]
+    uids = []
+    for study in ("p1", "p2"):
+        for series in ("1", "2"):
+            folder = studies / study / series
+            folder.mkdir(parents=True)
+            for n, path in enumerate(slices):
+                data = pydicom.dcmread(path)
+                data.StudyInstanceUID = f"1.2.{study[1]}"
+                data.SeriesInstanceUID = f"1.2.{study[1]}.{series}"
+                data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"{data.SeriesInstanceUID}.{n}"
+                data.save_as(folder / f"{n}.dcm")
+            uids.append(f"1.2.{study[1]}.{series}")
+    command = ["predict", model, studies, "-o", tmp_path / "out", "--series", uids[1], "--series"]
+    code, _, err = run(*command, "1.2.2.9")
+    assert code == 3 and "no study holds series 1.2.2.9" in err and not (tmp_path / "out").exists()
+    assert run(*command, uids[2])[0] == 0
+    rows = [json.loads(line) for line in (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()]
+    assert {row["case"]: row["series_uid"] for row in rows} == {"p1": uids[1], "p2": uids[2]}
+    assert {row["series_reason"] for row in rows} == {"asked for by its UID"}
+
+
 @pytest.mark.parametrize("place", ["/sys/masks", "/proc/masks", "/dev/null"])
 def test_an_output_that_cannot_be_written_is_one_line(run, model, studies, place):
     code, _, err = run("predict", model, studies, "-o", place)
