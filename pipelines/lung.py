@@ -18,6 +18,7 @@ from pathlib import Path
 
 from layouts.dataset import arrange
 from layouts.quick import quick
+from layouts.run import run
 from layouts.samples import integers, samples
 
 import medseg
@@ -66,8 +67,8 @@ def main() -> None:
             if len(data.shape) == 3
             else "off",
         }
-        run = medseg.train(config, overrides | quick(config, data.shape, arguments.minutes))
-        model = medseg.load_model(run.bundle, arguments.device)
+        trained = medseg.train(config, overrides | quick(config, data.shape, arguments.minutes))
+        model = medseg.load_model(trained.bundle, arguments.device)
         for case, part in fold.scored:
             image = data.image(case)
             logits, grid = model.predict_logits(image, mirror=False)
@@ -92,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

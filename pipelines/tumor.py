@@ -1,8 +1,7 @@
 """Tumours: from images and masks to a model, masks of cases it never saw, a list of lesions and a report.
 
 Why: a tumour has the grey levels of what surrounds it, so no threshold finds it; and what counts is not voxels alone
-but which lesions are found, how large they are, and how long in RECIST's sense. Run it as it is on synthetic chest CTs,
-or with your own data:
+but which lesions are found, how large they are, how long in RECIST's sense. On synthetic chest CTs, or your own data:
 
     python pipelines/tumor.py --out tumor_run
     python pipelines/tumor.py --out tumor_run --data BRATS_2013 --config tumor_brats2013 --minutes 60 --folds 5
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from layouts.dataset import arrange
 from layouts.quick import quick
+from layouts.run import run
 from layouts.samples import integers, samples
 
 import medseg
@@ -67,8 +67,8 @@ def main() -> None:
             "device": arguments.device,
             "training.max_minutes": arguments.minutes / len(folds),
         }
-        run = medseg.train(config, overrides | quick(config, data.shape, arguments.minutes))
-        model = medseg.load_model(run.bundle, arguments.device)
+        trained = medseg.train(config, overrides | quick(config, data.shape, arguments.minutes))
+        model = medseg.load_model(trained.bundle, arguments.device)
         for case, part in fold.scored:
             image = data.image(case)
             logits, grid = model.predict_logits(image, mirror=False)
@@ -97,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

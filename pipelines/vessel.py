@@ -18,6 +18,7 @@ from pathlib import Path
 
 from layouts.dataset import arrange
 from layouts.quick import quick
+from layouts.run import run
 from layouts.samples import integers, samples
 
 import medseg
@@ -61,8 +62,8 @@ def main() -> None:
             "device": arguments.device,
             "training.max_minutes": arguments.minutes / len(folds),
         }
-        run = medseg.train(config, overrides | quick(config, data.shape, arguments.minutes))
-        model = medseg.load_model(run.bundle, arguments.device)
+        trained = medseg.train(config, overrides | quick(config, data.shape, arguments.minutes))
+        model = medseg.load_model(trained.bundle, arguments.device)
         for case, part in fold.scored:
             image = data.image(case)
             logits, grid = model.predict_logits(image, mirror=False)
@@ -90,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
@@ -15,6 +14,7 @@ import numpy as np
 from layouts.samples import Sample
 
 import medseg
+from medseg.errors import ConfigError
 from medseg.geometry import crop
 from medseg.io.annotations.shapes import natural
 from medseg.io.cases import read_image
@@ -136,8 +136,12 @@ def arrange(cases: Iterable[Sample], out: Path, slices: bool = False) -> DataSet
         cases: as `layouts.samples.samples` reads them.
         out: folder to write.
         slices: 2D pictures are slices of patients, so a name of its own makes no patient.
+
+    Raises:
+        ConfigError: where `out` is there already; nothing is ever removed.
     """
-    shutil.rmtree(out, ignore_errors=True)
+    if out.exists():
+        raise ConfigError(f"{out} exists already: give another --out, or remove that run")
     told: dict[str, str] = {}
     ending, shape, last = ".nii.gz", (), None
     for given in cases:

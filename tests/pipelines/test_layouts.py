@@ -13,7 +13,7 @@ from layouts.dataset import arrange
 from layouts.samples import Sample, samples
 
 import medseg
-from medseg.errors import DatasetError
+from medseg.errors import ConfigError, DatasetError
 from medseg.labels import LabelScheme
 
 ONE = LabelScheme.from_mapping({"it": 1})
@@ -244,3 +244,11 @@ def test_a_csv_of_cases_names_the_patients(tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_text("case,image,label,group\nleft,a.png,a_mask.png,anna\n")
     (case,) = found(tmp_path).values()
     assert (case.name, case.patient) == ("left", "anna")
+
+
+def test_a_folder_that_is_there_already_is_left_alone(tmp_path: Path) -> None:
+    photo(tmp_path / "data" / "images" / "a.png")
+    flat_mask(tmp_path / "data" / "labels" / "a.png", 3)
+    with pytest.raises(ConfigError, match=r"exists already: give another --out"):
+        arrange(samples(tmp_path / "data", ONE), tmp_path / "data")
+    assert (tmp_path / "data" / "images" / "a.png").is_file()

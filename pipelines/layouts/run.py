@@ -1,0 +1,19 @@
+"""A recipe's end: what is wrong with the data is said in one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import medseg
+
+__all__ = ["run"]
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a recipe; an error that the input caused ends it with exit code 3."""
+    try:
+        main()
+    except medseg.MedsegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(3)
