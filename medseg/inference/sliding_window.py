@@ -105,10 +105,12 @@ def logit_slabs(
             raise CheckpointError(f"the network answers with shape {tuple(logits.shape)}, expected {expected}")
         logits = logits.to(image.device)
         logits = logits[..., None] if by_slice else logits
-        for corner, window in zip(chunk, logits, strict=True):
+        for number, corner in enumerate(chunk):
             yield from rolling.finished(corner[axis])
-            cropped = window[(slice(None), *inside)]
+            cropped = logits[number][(slice(None), *inside)]
             rolling.add(cropped, corner, None if single else [w[s] for w, s in zip(lines, corner, strict=True)])
+        # Not held while the next batch is computed.
+        del windows, logits, cropped
         if progress is not None:
             progress(first, len(jobs))
     yield from rolling.finished(shape[axis])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from medseg.errors import MedsegError
 from medseg.inference.bundle_info import BundleInfo
+from medseg.inference.rolling import open_rows
 from medseg.io.formats import kind_of
 from medseg.io.sources import Source
 from medseg.io.voxel_files.nifti_header import parse_nifti
@@ -25,8 +27,10 @@ _PACKED = 2
 _SHARE = 0.5
 
 
-def case_bytes(source: Source, info: BundleInfo) -> int:
-    """About how much memory a case takes at most: image, network input, logits and mask, without reading a voxel.
+def case_bytes(source: Source, info: BundleInfo, whole_logits: bool = False) -> int:
+    """About how much memory a case takes at most: image, network input, open logits, mask; without reading a voxel.
+
+    With `whole_logits`, which a CRF needs, the logits of the whole image.
 
     Example:
         >>> case_bytes(Source("ct", (Path("ct.nii.gz"),)), load_bundle("model").info) / 1e9
@@ -35,8 +39,10 @@ def case_bytes(source: Source, info: BundleInfo) -> int:
     voxels, spacing_mm = _size(source)
     channels = info.net.in_channels
     on_network_grid = voxels * _growth(spacing_mm, info.plan)
-    logits = 4 * on_network_grid * (info.net.out_channels + channels)
-    return int(voxels * (_STORED * channels + _MASK) + logits)
+    rows = open_rows(sys.maxsize, max(info.plan.patch_size) if info.plan.dims == 3 else 1)
+    # The axes are not known here: as many rows of a cube.
+    open_ = on_network_grid if whole_logits else min(on_network_grid, rows * on_network_grid ** (2 / 3))
+    return int(voxels * (_STORED * channels + _MASK) + 4 * (on_network_grid * channels + open_ * info.net.out_channels))
 
 
 def file_bytes(source: Source) -> int:

@@ -119,7 +119,9 @@ class _Run:
         self.progress = progress
         self.ray: RayEngine | None = None
         self.works: dict[str, CaseWork] = {}
-        self.sizes = {source.case: max(1, case_bytes(source, chain.model.info)) for source in found}
+        self.sizes = {
+            source.case: max(1, case_bytes(source, chain.model.info, chain.crf is not None)) for source in found
+        }
 
     def work_on(self, works: Sequence[CaseWork]) -> None:
         """Take the works through the chain."""

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from inference_bundles import make_info, make_plan
+
+import medseg
+from medseg.inference.studies.memory import case_bytes
+from medseg.io.sources import Source
+from medseg.volume import Volume
+
+
+def test_a_case_takes_image_mask_input_and_the_open_logits_not_all_of_them(tmp_path):
+    path = tmp_path / "ct.nii.gz"
+    medseg.write(Volume(np.zeros((60, 40, 90), np.int16), np.diag([1.0, 1, 1, 1])), path)
+    source, info = Source("ct", (path,)), make_info(make_plan(patch_size=(24, 24, 24)))
+    voxels = 60 * 40 * 90
+    whole = voxels * (2 + 2) + 4 * voxels * (1 + 3)
+    assert case_bytes(source, info, whole_logits=True) == whole
+    # 25 rows of a cube of that volume: its edge is 60.
+    assert case_bytes(source, info) == pytest.approx(voxels * 4 + 4 * voxels + 4 * 3 * 25 * 60**2)
