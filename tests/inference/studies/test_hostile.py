@@ -237,6 +237,19 @@ def test_links_that_go_round_end_and_links_that_lead_elsewhere_are_named(run, mo
     assert states(tmp_path / "out2") == {"good": "done", "case2": "failed"}
 
 
+@pytest.mark.parametrize("count", [1000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_tiny_files_beside_a_study_are_passed_over(run, model, studies, tmp_path, count):
+    (studies / "rest").mkdir()
+    for n in range(count):
+        (studies / "rest" / f"{n}").write_bytes(b"x")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert run("predict", model, studies, "-o", tmp_path / "out")[0] == 0
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MOST_BYTES
+    assert states(tmp_path / "out") == {"good": "done"}
+    code, text, _ = run("inspect", studies)
+    assert code == 0 and f"{count} other file(s) hold no image" in text
+
+
 def test_pipes_devices_and_sockets_are_never_opened(run, model, studies, tmp_path):
     for name in ("pipe.nii.gz", "pipe.dcm", "pipe"):
         os.mkfifo(studies / name)
