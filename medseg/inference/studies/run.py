@@ -186,7 +186,8 @@ class _Run:
     def _settle(self, work: CaseWork) -> None:
         """Write a case into the ledger and give it back."""
         if work.error is not None:
-            log.warning("%s failed: %s", work.source.case, work.error)
+            # A file's name need not be text, and a log written as UTF-8 would stop at it.
+            log.warning("%s failed: %s", work.source.case, str(work.error).encode(errors="backslashreplace").decode())
         if work.row is not None:
             self.ledger.append(work.row)
         self.locks.give(work.source.case)
