@@ -13,6 +13,7 @@ from medseg.tasks.diameters import AxialDiameters, axial_diameters
 __all__ = ["Lesion", "find_lesions", "label_lesions"]
 
 Floats = NDArray[np.float64]
+_SLAB_VOXELS = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,14 @@ def label_lesions(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArr
     parts, count = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
     if not count:
         return np.zeros(mask.shape, dtype=np.int32)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    centers = np.round(_centers(parts, count, affine), 6)
+    sizes, centers = _sizes_and_centers(parts, count, affine)
+    centers = np.round(centers, 6)
     order = np.lexsort((centers[:, 0], centers[:, 1], centers[:, 2], -sizes))
     numbers = np.zeros(count + 1, dtype=np.int32)
     numbers[order + 1] = np.arange(1, count + 1)
-    return np.asarray(numbers[parts], dtype=np.int32)
+    for slab in _slabs(parts.shape):
+        parts[slab] = numbers[parts[slab]]
+    return np.asarray(parts, dtype=np.int32)
 
 
 def find_lesions(
@@ -83,7 +86,7 @@ def find_lesions(
     if mask.ndim == 2:
         unit = float(np.linalg.norm(np.cross(affine[:3, 0], affine[:3, 1])))
     boxes = ndimage.find_objects(numbers)
-    centers = _centers(numbers, len(boxes), affine)
+    _, centers = _sizes_and_centers(numbers, len(boxes), affine)
     lesions = []
     for n, box in enumerate(boxes, start=1):
         inside = numbers[box] == n
@@ -124,13 +127,25 @@ def _shifted(found: AxialDiameters, start: NDArray[np.int64]) -> AxialDiameters:
     )
 
 
-def _centers(parts: NDArray[np.int32], count: int, affine: NDArray[np.float64]) -> Floats:
-    """`(count, 3)` centres of mass in mm."""
-    index = np.zeros((count, 3))
-    where = np.nonzero(parts)
-    of = parts[where]
-    sizes = np.maximum(np.bincount(of, minlength=count + 1)[1:], 1)
-    for axis, along in enumerate(where):
-        index[:, axis] = np.bincount(of, weights=along, minlength=count + 1)[1:] / sizes
+def _sizes_and_centers(
+    parts: NDArray[np.int32], count: int, affine: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], Floats]:
+    """`(count,)` voxels and `(count, 3)` centres of mass in mm."""
+    sizes = np.zeros(count, dtype=np.int64)
+    sums = np.zeros((count, 3))
+    for slab in _slabs(parts.shape):
+        where = np.nonzero(parts[slab])
+        of = parts[slab][where]
+        sizes += np.bincount(of, minlength=count + 1)[1:]
+        where = (where[0] + slab.start, *where[1:])
+        for axis, along in enumerate(where):
+            sums[:, axis] += np.bincount(of, weights=along, minlength=count + 1)[1:]
+    index = sums / np.maximum(sizes, 1)[:, None]
     centers: Floats = index @ affine[:3, :3].T + affine[:3, 3]
-    return centers
+    return sizes, centers
+
+
+def _slabs(shape: tuple[int, ...]) -> list[slice]:
+    """Along the first axis: indices take several times the memory of the voxels they are of."""
+    rows = max(1, _SLAB_VOXELS // max(1, int(np.prod(shape[1:]))))
+    return [slice(start, min(start + rows, shape[0])) for start in range(0, shape[0], rows)]
