@@ -78,17 +78,25 @@ def dice_focal(
 def dice_cldice(
     labels: LabelScheme | None = None,
     *,
-    dice_weight: float = 0.5,
-    cldice_weight: float = 0.5,
+    dice_weight: float = 1.0,
+    ce_weight: float = 1.0,
+    cldice_weight: float = 1.0,
     iterations: int = 5,
     background: bool = False,
     batch: bool = True,
     smooth: float = 1.0,
+    weights: Sequence[float] | Literal["inverse_frequency"] | None = None,
+    frequencies: Sequence[float] | None = None,
 ) -> SumLoss:
-    """Dice + soft clDice, for vessels (Shit et al., CVPR 2021, equation 4, alpha 0.5); the options are theirs."""
+    """Dice + cross-entropy + soft clDice, for vessels; the options are theirs.
+
+    Without the cross-entropy (Shit et al., CVPR 2021, equation 4) trainings end with vessel everywhere: what fills the
+    image has no skeleton that could lie outside, so clDice finds nothing wrong, and Dice's gradient vanishes.
+    """
     dice = DiceLoss(labels, background=background, batch=batch, smooth=smooth)
     lines = ClDiceLoss(labels, iterations=iterations, background=background, batch=batch, smooth=smooth)
-    return SumLoss([(dice_weight, dice), (cldice_weight, lines)])
+    ce = CrossEntropyLoss(labels, weights=weights, frequencies=frequencies)
+    return SumLoss([(dice_weight, dice), (ce_weight, ce), (cldice_weight, lines)])
 
 
 LOSSES: dict[str, Callable[..., nn.Module]] = {

@@ -20,7 +20,8 @@ class ClDiceLoss(VoxelLoss):
 
     How much of the predicted skeleton lies in the label, `(sum(S_P T) + smooth) / (sum(S_P) + smooth)`, and how much of
     the label's skeleton lies in the prediction. A gap in a thin vessel costs as much as one in a thick vessel. Alone it
-    says nothing of the width: use `dice_cldice`. Ignored voxels count as background of both.
+    says nothing of the width, and of an image filled with vessel nothing at all: use `dice_cldice`. Ignored voxels
+    count as background of both.
 
     Args:
         labels: what the values mean; None where values are channel indices.

@@ -87,14 +87,23 @@ def test_labels_are_averaged_and_background_takes_part_on_request():
     assert ClDiceLoss(background=True)(logits, mask).item() != pytest.approx(missed / 2)
 
 
-def test_dice_cldice_is_half_of_each_unless_weighted():
+def test_dice_cldice_is_the_weighted_sum_of_dice_cross_entropy_and_cldice():
     truth, predicted = line(2), line(2)
     predicted[0, 0, 4, 4] = 0
     logits = certain(predicted)
-    dice, lines = 1 - (2 * 4 + 1) / (4 + 5 + 1), 1 / 11
-    assert build_loss("dice_cldice")(logits, truth).item() == pytest.approx(0.5 * dice + 0.5 * lines)
-    weighted = build_loss("dice_cldice", dice_weight=0.2, cldice_weight=0.8)
+    # One of 81 voxels is wrong by logits of 100 and -100.
+    dice, ce, lines = 1 - (2 * 4 + 1) / (4 + 5 + 1), 200 / 81, 1 / 11
+    assert build_loss("dice_cldice")(logits, truth).item() == pytest.approx(dice + ce + lines)
+    weighted = build_loss("dice_cldice", dice_weight=0.2, ce_weight=0, cldice_weight=0.8)
     assert weighted(logits, truth).item() == pytest.approx(0.2 * dice + 0.8 * lines)
+
+
+def test_vessel_everywhere_is_wrong_to_cross_entropy_and_to_nothing_in_cldice():
+    truth = line(2)
+    everywhere = certain(torch.ones_like(truth)).requires_grad_()
+    assert ClDiceLoss(iterations=2)(everywhere, truth).item() == 0
+    build_loss("dice_cldice")(everywhere, truth).backward()
+    assert (everywhere.grad[0, 1][truth[0, 0] == 0] > 0).all()  # descending takes the vessel back
 
 
 def test_dataset_values_are_looked_up():
