@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict
 
 __all__ = ["Calibration", "fit_calibration", "signs_of"]
 
-SIGNS = 5
 FEWEST_ROWS = 20
 # Of the mean square of the signs' deviations, which are standardised first.
 RIDGE = 0.03

@@ -78,11 +78,6 @@ class LesionMatch:
         """Found lesions without a match."""
         return len(self.prediction) - self.true_positives
 
-    @property
-    def false_negatives(self) -> int:
-        """Missed lesions."""
-        return len(self.reference) - self.true_positives
-
     def _empty(self, metric: str) -> float | None:
         return empty_score(metric, not self.prediction, not self.reference)
 

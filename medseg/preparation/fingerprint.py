@@ -84,11 +84,6 @@ class CaseFingerprint:
     figures: CaseFigures
     findings: tuple[Finding, ...] = ()
 
-    @property
-    def background_fraction(self) -> float:
-        """Share of voxels with label 0."""
-        return self.label_voxels.get(0, 0) / max(1, sum(self.label_voxels.values()))
-
     def along(self, orientation: str | None) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """(shape, spacing) with the axes in the order of `orientation`; as they are for None."""
         if orientation is None:

@@ -71,7 +71,7 @@ def equals_but_for_rounding(found: Tensor, net: nn.Module, image: Tensor) -> Non
     """`found` is within 1e-4 of the logits in double precision, or within four times what float32 itself is off.
 
     Float32's distance is that of the net's own logits, of the image and of two that differ in the last digit: over few
-    voxels, norms enlarge the last digits from layer to layer. Beyond 1e-2 a comparison would say nothing.
+    voxels, norms enlarge the last digits from layer to layer. Beyond 2e-3 a comparison would say nothing.
     """
     net.eval()
     with torch.no_grad():
@@ -82,7 +82,7 @@ def equals_but_for_rounding(found: Tensor, net: nn.Module, image: Tensor) -> Non
     assert largest > 0
     assert found.shape == wanted.shape
     rounding = max((logits - wanted).abs().max() for logits in own) / largest
-    assert rounding < 1e-2, f"float32 is off by {rounding:.1e} of the largest logit: take a larger image"
+    assert rounding < 2e-3, f"float32 is off by {rounding:.1e} of the largest logit: take a larger image"
     assert (found - wanted).abs().max() / largest < max(1e-4, 4 * rounding)
 
 

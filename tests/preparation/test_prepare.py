@@ -207,7 +207,7 @@ def test_empty_labels_are_allowed_and_said(data) -> None:
     ]
     assert made.findings[0].files == ("case_1", "case_3")
     assert open_case(made.cases["case_1"]).foreground == {}
-    assert made.fingerprint.cases[1].background_fraction == 1.0
+    assert made.fingerprint.cases[1].label_voxels == {0: 512}
 
 
 def test_ignored_voxels_are_no_foreground(data) -> None:

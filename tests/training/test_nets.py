@@ -197,48 +197,54 @@ def test_a_net_of_one_form_waits_for_the_data_where_dims_are_not_given(tmp_path:
         medseg.train(config)
 
 
-def test_maps_of_a_few_voxels_keep_a_cpu_in_float32() -> None:
+def plan_of(patch_size, channels=1):
+    return Plan(
+        dims=3,
+        orientation="RAS",
+        spacing_mm=None,
+        patch_size=patch_size,
+        batch_size=2,
+        in_channels=channels,
+        normalization=[{"kind": "zscore"}] * channels,
+        channels=(8,),
+        strides=((1, 1, 1),),
+    )
+
+
+@pytest.fixture
+def bfloat16_cpu(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A CPU that computes bfloat16 fast, as far as the choice of the precision knows."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    return torch.device("cpu")
+
+
+def test_maps_of_a_few_voxels_keep_a_cpu_in_float32(bfloat16_cpu) -> None:
     # There, weight gradients of bfloat16 convolutions are partly unwritten memory (oneDNN of torch 2.13).
     net = build_net("deeplabv3plus", dims=3, in_channels=1, out_channels=2, width=0.125)
-    plan = Plan(
-        dims=3,
-        orientation="RAS",
-        spacing_mm=None,
-        patch_size=(16, 16, 16),
-        batch_size=2,
-        in_channels=1,
-        normalization=[{"kind": "zscore"}],
-        channels=(8,),
-        strides=((1, 1, 1),),
-    )
-    cpu = torch.device("cpu")
-    assert precision_for(net, plan, cpu) is None
-    large = plan.model_copy(update={"patch_size": (64, 64, 64)})
-    fast = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None
-    assert precision_for(net, large, cpu) == fast
+    assert precision_for(net, plan_of((16, 16, 16)), bfloat16_cpu) is None
+    assert precision_for(net, plan_of((64, 64, 64)), bfloat16_cpu) == torch.bfloat16
 
 
-@pytest.mark.parametrize("size", [(2, 8, 8), (3, 8, 8), (8, 2, 8), (4, 8, 8), (8, 8, 2), (8, 8, 8)])
-@pytest.mark.parametrize("kernel", [(3, 3, 3), (5, 1, 1), (1, 5, 1), (1, 1, 5)])
-def test_a_net_in_bfloat16_has_right_weight_gradients(kernel, size) -> None:
-    class Padded(nn.Conv3d):
-        def __init__(self) -> None:
-            super().__init__(32, 32, kernel, padding=tuple(k // 2 for k in kernel), bias=False)
+def test_thick_slices_along_the_first_axis_keep_a_cpu_in_float32(bfloat16_cpu) -> None:
+    net = nn.Conv3d(1, 2, 3, padding=1)
+    assert precision_for(net, plan_of((2, 32, 32)), bfloat16_cpu) is None
+    assert precision_for(net, plan_of((32, 32, 2)), bfloat16_cpu) == torch.bfloat16
 
-    plan = Plan(
-        dims=3,
-        orientation="RAS",
-        spacing_mm=None,
-        patch_size=size,
-        batch_size=2,
-        in_channels=32,
-        normalization=[{"kind": "zscore"}] * 32,
-        channels=(8,),
-        strides=((1, 1, 1),),
-    )
-    conv = Padded().to(memory_format=torch.channels_last_3d)
-    if precision_for(conv, plan, torch.device("cpu")) is None:
-        return
+
+def test_a_cpu_without_bfloat16_trains_in_float32(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert precision_for(nn.Conv3d(1, 2, 3, padding=1), plan_of((32, 32, 32)), torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize(
+    ("kernel", "size"),
+    [((3, 3, 3), s) for s in ((3, 8, 8), (8, 8, 2), (8, 8, 8))]
+    + [((5, 1, 1), (8, 2, 8)), ((1, 5, 1), (2, 8, 8)), ((1, 1, 5), (2, 8, 8)), ((1, 1, 5), (8, 8, 2))],
+)
+def test_where_bfloat16_is_chosen_weight_gradients_are_right(kernel, size, bfloat16_cpu) -> None:
+    conv = nn.Conv3d(32, 32, kernel, padding=tuple(k // 2 for k in kernel), bias=False)
+    conv = conv.to(memory_format=torch.channels_last_3d)
+    assert precision_for(conv, plan_of(size, 32), bfloat16_cpu) == torch.bfloat16
     x = torch.randn(2, 32, *size).contiguous(memory_format=torch.channels_last_3d)
     grads = {}
     for dtype in (torch.bfloat16, torch.float32):
@@ -247,18 +253,3 @@ def test_a_net_in_bfloat16_has_right_weight_gradients(kernel, size) -> None:
         (grads[dtype],) = torch.autograd.grad(out.float().square().sum(), conv.weight)
     error = (grads[torch.bfloat16] - grads[torch.float32]).abs().max() / grads[torch.float32].abs().max()
     assert error < 0.05
-
-
-def test_thick_slabs_along_the_first_axis_keep_a_cpu_in_float32() -> None:
-    plan = Plan(
-        dims=3,
-        orientation="RAS",
-        spacing_mm=None,
-        patch_size=(2, 32, 32),
-        batch_size=2,
-        in_channels=1,
-        normalization=[{"kind": "zscore"}],
-        channels=(8,),
-        strides=((1, 1, 1),),
-    )
-    assert precision_for(nn.Conv3d(1, 2, 3, padding=1), plan, torch.device("cpu")) is None
