@@ -23,12 +23,14 @@ log = logging.getLogger(__name__)
 Network = Callable[[Tensor], Tensor]
 
 ENGINES = ("eager", "frozen", "bf16")
-# A graph saves a tenth at best and costs about nine passes to try; bfloat16 halves the time and costs four.
+# A graph saves a tenth at best and costs about nine passes to try; bfloat16 halves the time and costs two.
 PASSES_WORTH_A_GRAPH = 200
 # Below this the passes take a second altogether, and noise would choose.
 VOXELS_WORTH_A_GRAPH = 2**26
 # The network as it is stays unless another engine takes less than this share of its time.
 WORTH_CHANGING = 0.95
+# Below this share of the network's own time one pass of each is enough to know.
+CLEARLY_FASTER = 0.7
 # Voxels that may get another label: of all; and with bfloat16 of the labelled ones, if these are more.
 CHANGED, CHANGED_BF16 = 1e-4, 0.02
 # What torch raises on networks that cannot be traced, besides running out of memory.
@@ -104,25 +106,27 @@ class NetworkEngine:
     def _choose(self, net: nn.Module, windows: Tensor, regions: bool) -> str:
         """The engine that takes the least time on these windows, among those that give the same labels."""
         candidates: dict[str, Network] = {"eager": net}
-        reference = net(windows)
+        reference, taken = _timed(net, windows)
+        seconds = {"eager": taken}
         for name in ("bf16",) if self.fast and has_bf16() else ("frozen",):
             network = _run_by(name, net, regions)
             try:
-                network(windows)  # a graph is optimised at its second call
-                same = _same_labels(network(windows), reference, regions, bf16=name == "bf16")
+                network(windows)  # a graph is optimised at its second call, bfloat16 lays out its kernels at the first
+                logits, taken = _timed(network, windows)
+                same = _same_labels(logits, reference, regions, bf16=name == "bf16")
             except _REFUSALS as error:
                 log.info("network engine %s refused: %s", name, str(error).split("\n")[0][:100])
                 continue
             if same:
-                candidates[name] = network
+                candidates[name], seconds[name] = network, taken
             else:
                 log.info("network engine %s refused: its labels differ", name)
-        seconds = dict.fromkeys(candidates, float("inf"))
-        for _ in range(2 if len(candidates) > 1 else 0):
-            for name, network in candidates.items():
-                start = time.perf_counter()
-                network(windows)
-                seconds[name] = min(seconds[name], time.perf_counter() - start)
+        if len(candidates) > 1 and min(seconds.values()) > CLEARLY_FASTER * seconds["eager"]:
+            # The first pass of all had kernels to choose, so a small lead says nothing yet.
+            seconds = dict.fromkeys(candidates, float("inf"))
+            for _ in range(2):
+                for name, network in candidates.items():
+                    seconds[name] = min(seconds[name], _timed(network, windows)[1])
         fastest = min(seconds, key=lambda name: seconds[name])
         return fastest if seconds[fastest] < WORTH_CHANGING * seconds["eager"] else "eager"
 
@@ -146,6 +150,13 @@ def has_bf16() -> bool:
 
 def _run_by(name: str, net: nn.Module, regions: bool) -> Network:
     return _Frozen(net, regions) if name == "frozen" else _in_bf16(net) if name == "bf16" else net
+
+
+def _timed(network: Network, windows: Tensor) -> tuple[Tensor, float]:
+    """Logits, and the seconds they took."""
+    start = time.perf_counter()
+    logits = network(windows)
+    return logits, time.perf_counter() - start
 
 
 def _in_bf16(net: nn.Module) -> Network:

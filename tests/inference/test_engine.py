@@ -81,7 +81,7 @@ def test_what_is_chosen_is_faster_and_what_changes_labels_is_refused(monkeypatch
     assert _networks(engine, Slow().eval(), windows)(windows).shape == (2, 2, 4, 4) and engine.name == "frozen"
     monkeypatch.setattr(engine_module, "_run_by", lambda name, net, regions: lambda x: -net(x))
     engine = NetworkEngine(CPU, images=1000)
-    _networks(engine, nn.Identity(), windows.repeat(1, 2, 1, 1))
+    _networks(engine, nn.Identity(), torch.cat([windows, -windows], 1))
     assert engine.name == "eager"
 
 
