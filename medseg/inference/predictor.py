@@ -30,6 +30,7 @@ from medseg.inference.tta import allowed_mirror_axes, mean_of
 from medseg.inference.window_grid import stream_axis, window_starts
 from medseg.labels import LabelScheme
 from medseg.nets.crf import CrfOptions, dense_crf
+from medseg.preparation.body import body_box
 from medseg.preparation.grid import GridMap, to_network_grid
 from medseg.preparation.normalize import normalize, scales_for
 from medseg.volume import Volume
@@ -41,6 +42,8 @@ BATCH_VOXELS = {"cpu": 2**18, "cuda": 2**22}
 LARGEST_BATCH = 32
 # torch leaves oneDNN for a far slower convolution where a batch of one meets a small feature map.
 SMALLEST_BATCH = 2
+# Logit of every label outside of the body: e^-20 beside the background's 0.
+ABSENT = -20.0
 
 
 def resolve_device(name: str) -> torch.device:
@@ -151,8 +154,8 @@ class Model:
             ReadError: NaN or infinite voxels.
         """
         volume = _as_volume(image, affine, channels)
-        tensor, grid = self._network_input(volume)
-        slabs = self._slabs(tensor, mirror, overlap, batch_size, progress)
+        tensor, grid, box = self._network_input(volume)
+        slabs = self._slabs(tensor, box, mirror, overlap, batch_size, progress)
         axis = stream_axis(grid.network_shape, self.info.plan.patch_size)
         if crf is not None:
             logits = self._sharpened(whole_logits(slabs, grid.network_shape, axis), tensor, grid, crf)
@@ -186,8 +189,8 @@ class Model:
 
         Arguments and errors are those of `predict`.
         """
-        tensor, grid = self._network_input(_as_volume(image, affine, channels))
-        slabs = self._slabs(tensor, mirror, overlap, batch_size, progress)
+        tensor, grid, box = self._network_input(_as_volume(image, affine, channels))
+        slabs = self._slabs(tensor, box, mirror, overlap, batch_size, progress)
         logits = whole_logits(slabs, grid.network_shape, stream_axis(grid.network_shape, self.info.plan.patch_size))
         return (logits if crf is None else self._sharpened(logits, tensor, grid, crf)), grid
 
@@ -213,6 +216,7 @@ class Model:
     def _slabs(
         self,
         image: Tensor,
+        box: tuple[slice, ...],
         mirror: bool | None,
         overlap: float | None,
         batch_size: int | None,
@@ -229,7 +233,7 @@ class Model:
             # All folds see a batch of windows before the next: their weights are in memory anyway, and one sum of
             # logits serves them all.
             yield from logit_slabs(
-                mean_of(self._networks(image, overlap, batch_size, 2 ** len(axes))),
+                mean_of(self._networks(image[(slice(None), *box)], overlap, batch_size, 2 ** len(axes))),
                 image.to(self._place_for(image)),
                 patch,
                 self.info.net.out_channels,
@@ -239,12 +243,15 @@ class Model:
                 progress=progress,
                 device=self.device,
                 on_cpu=None if self.device.type == "cpu" else self._on_cpu,
+                box=box,
+                beyond=torch.tensor([*[0.0] * (not self.scheme.is_regions), *[ABSENT] * len(self.scheme.names)]),
             )
 
     def _on_cpu(self) -> Callable[[Tensor], Tensor]:
         return mean_of([copy.deepcopy(net).cpu() for net in self.nets])
 
-    def _network_input(self, volume: Volume) -> tuple[Tensor, GridMap]:
+    def _network_input(self, volume: Volume) -> tuple[Tensor, GridMap, tuple[slice, ...]]:
+        """What the network sees, the way back, and where something may be found."""
         what = volume.metadata.source or "the image"
         if volume.array.dtype.kind not in "biuf":
             raise ReadError(f"{what} holds {volume.array.dtype} values; a model needs real numbers")
@@ -253,7 +260,11 @@ class Model:
         if not volume.channels:
             volume = volume.with_array(volume.array[None], channels=1)
         array, grid = to_network_grid(volume, self.info.plan)
-        return torch.from_numpy(normalize(array, scales_for(array, self.info.plan))), grid
+        known = self.info.fingerprint
+        box = (
+            body_box(array) if known is not None and known.inside_body else tuple(slice(0, n) for n in array.shape[1:])
+        )
+        return torch.from_numpy(normalize(array, scales_for(array, self.info.plan))), grid, box
 
     def _networks(
         self, image: Tensor, overlap: float, batch_size: int, mirrored: int

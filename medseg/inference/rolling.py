@@ -29,6 +29,8 @@ class RollingSum:
         patch: rows of a window along it.
         device: holds the sums.
         slices_apart: rows lie one after the other in memory, so that a slice is written in runs, not voxel by voxel.
+        box: where windows come; None: everywhere.
+        beyond: (channels,) what the sum is outside of the box.
 
     Example:
         >>> rolling = RollingSum(1, (4, 2), 0, 4, torch.device("cpu"))
@@ -45,18 +47,23 @@ class RollingSum:
         patch: int,
         device: torch.device,
         slices_apart: bool = False,
+        box: Sequence[slice] | None = None,
+        beyond: Tensor | None = None,
     ) -> None:
         self._axis = axis
+        self._box = box
+        self._beyond = None if beyond is None else beyond.to(device).view(channels, *[1] * len(shape))
         self._length, self._patch = shape[axis], patch
         self._rows = open_rows(shape[axis], patch)
         # Row r lies at 1 + r % rows. What lies at 0 is the last row again, beside the first one that overwrote it.
         others = [channels, *shape[:axis], *shape[axis + 1 :]]
         if slices_apart:
-            self._ring = torch.zeros(1 + self._rows, *others, device=device).movedim(0, 1 + axis)
+            self._ring = torch.empty(1 + self._rows, *others, device=device).movedim(0, 1 + axis)
         else:
             others.insert(1 + axis, 1 + self._rows)
-            self._ring = torch.zeros(others, device=device)
+            self._ring = torch.empty(others, device=device)
         self._left = 0
+        self._clear(1, self._rows, 0)
 
     def add(self, window: Tensor, corner: Sequence[int], weights: Sequence[Tensor] | None) -> None:
         """Add a window, for which `finished` has made room.
@@ -94,11 +101,27 @@ class RollingSum:
             yield slab, first - before, last - (last < self._length)
             self._left = last
             # The last row stays: it closes the next slab's first cell.
-            slab.narrow(1 + self._axis, 0, slab.shape[1 + self._axis] - 1).zero_()
+            self._clear(place - before, last - first + before - 1, first - before + self._rows)
             if last % self._rows == 0:
                 end = self._ring.narrow(1 + self._axis, self._rows, 1)
                 self._ring.narrow(1 + self._axis, 0, 1).copy_(end)
-                end.zero_()
+                self._clear(self._rows, 1, last - 1 + self._rows)
+
+    def _clear(self, place: int, count: int, row: int) -> None:
+        """Make `count` rows of the ring from `place` on ready for the image's rows from `row` on."""
+        axis, box = 1 + self._axis, self._box
+        if box is None or self._beyond is None:
+            self._ring.narrow(axis, place, count).zero_()
+            return
+        begin, end = (min(max(edge - row, 0), count) for edge in (box[self._axis].start, box[self._axis].stop))
+        self._ring.narrow(axis, place, begin).copy_(self._beyond)
+        self._ring.narrow(axis, place + end, count - end).copy_(self._beyond)
+        inside = self._ring.narrow(axis, place + begin, end - begin)
+        inside.zero_()
+        for a, part in enumerate(box, start=1):
+            if a != axis:
+                inside.narrow(a, 0, part.start).copy_(self._beyond)
+                inside.narrow(a, part.stop, inside.shape[a] - part.stop).copy_(self._beyond)
 
     def _runs(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         """Rows `first` to `last` (excluded) in runs that lie together in the ring."""

@@ -36,6 +36,8 @@ def logit_slabs(
     progress: Callable[[int, int], None] | None = None,
     device: torch.device | None = None,
     on_cpu: Callable[[], Network] | None = None,
+    box: Sequence[slice] | None = None,
+    beyond: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, int, int]]:
     """Logits of `net` over the whole image, in slabs along `stream_axis(image.shape[1:], patch_size)`.
 
@@ -54,6 +56,8 @@ def logit_slabs(
         progress: called with (windows done, windows in all) after each batch.
         device: where `net` takes its windows; None: of its parameters, or the image's.
         on_cpu: makes the same network on the CPU, for the rest of an image where a single window does not fit.
+        box: what of the image holds something; windows lie in it, or reach as little beyond as their size asks.
+        beyond: (K,) logits outside of the box; needed with `box`.
 
     Yields:
         What `Restorer.add` takes: float32 (K, ...) samples `first` to `last` along that axis, on the image's device and
@@ -67,7 +71,11 @@ def logit_slabs(
     if len(patch_size) not in (2, 3) or (image.ndim != len(patch_size) + 1 and not by_slice):
         raise GeometryError(f"windows of size {tuple(patch_size)} do not fit an image of shape {tuple(image.shape)}")
     axis = stream_axis(image.shape[1:], patch_size)
-    patch, shape = (*patch_size, *[1] * by_slice), tuple(image.shape[1:])
+    whole = tuple(image.shape[1:])
+    patch = (*patch_size, *[1] * by_slice)
+    box = [slice(0, n) for n in whole] if box is None else _at_least(box, patch, whole)
+    image = image[(slice(None), *box)]
+    shape = tuple(image.shape[1:])
     padded, before = _pad_to_patch(image, patch)
     if by_slice:
         # A 2D net reads whole slices, which lie voxel by voxel apart in a volume.
@@ -78,7 +86,7 @@ def logit_slabs(
     # The weights of a padded axis are 1 (a single window), so cropping them keeps the sum.
     inside = [slice(b, b + min(n, p)) for b, n, p in zip(before, shape, patch, strict=True)]
     lines = [{s: line[part].to(image.device) for s, line in w.items()} for w, part in zip(weights, inside, strict=True)]
-    rolling = RollingSum(out_channels, shape, axis, patch[axis], image.device, slices_apart=by_slice)
+    rolling = RollingSum(out_channels, whole, axis, patch[axis], image.device, by_slice, box, beyond)
     place = device or _device_of(net, image.device)
 
     first = 0
@@ -106,14 +114,15 @@ def logit_slabs(
         logits = logits.to(image.device)
         logits = logits[..., None] if by_slice else logits
         for number, corner in enumerate(chunk):
-            yield from rolling.finished(corner[axis])
+            at = [b.start + c for b, c in zip(box, corner, strict=True)]
+            yield from rolling.finished(at[axis])
             cropped = logits[number][(slice(None), *inside)]
-            rolling.add(cropped, corner, None if single else [w[s] for w, s in zip(lines, corner, strict=True)])
+            rolling.add(cropped, at, None if single else [w[s] for w, s in zip(lines, corner, strict=True)])
         # Not held while the next batch is computed.
         del windows, logits, cropped
         if progress is not None:
             progress(first, len(jobs))
-    yield from rolling.finished(shape[axis])
+    yield from rolling.finished(whole[axis])
 
 
 @torch.inference_mode()
@@ -178,6 +187,16 @@ def _out_of_memory(error: BaseException) -> bool:
 
 def _box(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
     return (slice(None), *(slice(s, s + n) for s, n in zip(corner, size, strict=True)))
+
+
+def _at_least(box: Sequence[slice], patch: Sequence[int], shape: Sequence[int]) -> list[slice]:
+    """The box, enlarged around its middle to a window where the image has room."""
+    grown = []
+    for part, p, n in zip(box, patch, shape, strict=True):
+        size = min(n, max(p, part.stop - part.start))
+        start = min(max(0, (part.start + part.stop - size) // 2), n - size)
+        grown.append(slice(start, start + size))
+    return grown
 
 
 def _pad_to_patch(image: Tensor, patch: Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medseg.io.atomic import write_text_atomic
 from medseg.labels import LabelScheme
+from medseg.preparation.body import labels_inside
 from medseg.preparation.case_figures import CaseFigures, Figure, measure_case
 from medseg.preparation.grid import holds_whole_numbers
 from medseg.preparation.straight import empty_volume, is_orthogonal, straight_grid
@@ -27,7 +28,7 @@ __all__ = [
     "load_fingerprint",
 ]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 QUANTILES = 200
 SAMPLES = 1_000_000
 BLOCK = 1 << 22
@@ -68,6 +69,7 @@ class CaseFingerprint:
         label_voxels: label value -> voxels, background (0) included.
         centroids_mm: label value -> centre of mass in RAS+ mm, 3D only.
         figures: what a new case is compared with.
+        inside_body: whether all labels lie in the body's box, see `body_box`.
         findings: irregularities met while reading.
     """
 
@@ -82,6 +84,7 @@ class CaseFingerprint:
     label_voxels: Mapping[int, int]
     centroids_mm: Mapping[int, tuple[float, float, float]]
     figures: CaseFigures
+    inside_body: bool
     findings: tuple[Finding, ...] = ()
 
     def along(self, orientation: str | None) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -199,6 +202,7 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, schem
         label_voxels=voxels,
         centroids_mm=centroids,
         figures=measure_case(image, labels, scheme),
+        inside_body=labels_inside(image.array, labels.array),
         findings=(*image.findings, *labels.findings),
     )
 
@@ -248,5 +252,6 @@ def _case_from_json(case: dict[str, Any]) -> CaseFingerprint:
             pictures=tuple(tuple(picture) for picture in case["figures"]["pictures"]),
             present=tuple(case["figures"]["present"]),
         ),
+        inside_body=case["inside_body"],
         findings=tuple(Finding(f["kind"], f["message"], tuple(f["files"])) for f in case["findings"]),
     )

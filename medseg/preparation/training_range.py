@@ -122,6 +122,8 @@ class TrainingRange(_Part):
         pictures: per channel the mean coarse picture, (8^n,).
         always_present: labels that every training case holds.
         swap_gain: how much better a case may fit with its channels in another order (in mean distance).
+        inside_body: whether all labels of all cases lie in the body's box (`medseg.preparation.body`), so that nothing
+            need be looked for outside; False where it was not measured.
     """
 
     cases: int
@@ -132,6 +134,7 @@ class TrainingRange(_Part):
     pictures: tuple[tuple[float, ...], ...] = ()
     always_present: tuple[bool, ...] = ()
     swap_gain: float = 0.0
+    inside_body: bool = False
 
     def compare(self, case: CaseFigures) -> tuple[Strayed, ...]:
         """Every figure of a case beside its span; figures that training never met are left out."""
@@ -152,7 +155,7 @@ class TrainingRange(_Part):
 
 
 def learn_range(
-    cases: Sequence[CaseFigures], modalities: Sequence[str] = (), spacing_known: bool = True
+    cases: Sequence[CaseFigures], modalities: Sequence[str] = (), spacing_known: bool = True, inside_body: bool = False
 ) -> TrainingRange:
     """The range of training cases.
 
@@ -160,6 +163,7 @@ def learn_range(
         cases: measured by `measure_case` with their reference label maps.
         modalities: DICOM modality of each; '' where unknown.
         spacing_known: whether all have a physical scale.
+        inside_body: whether all their labels lie in the body's box.
     """
     pictures = np.array([case.pictures for case in cases])
     others = [np.delete(pictures, n, axis=0).mean(axis=0) for n in range(len(cases))] if len(cases) > 1 else []
@@ -179,6 +183,7 @@ def learn_range(
         pictures=tuple(tuple(float(v) for v in np.round(each, 3)) for each in pictures.mean(axis=0)),
         always_present=tuple(bool(p) and len(cases) >= FEWEST_FOR_PRESENCE for p in np.atleast_1d(present.all(axis=0))),
         swap_gain=_swap_gain(cases, table, widening),
+        inside_body=inside_body,
     )
 
 

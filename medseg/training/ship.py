@@ -77,6 +77,7 @@ def _training_range(config: RunConfig, preparation: Preparation, number: int) ->
         [case.figures for case in cases],
         [case.modality for case in cases],
         all(case.spacing_known for case in cases),
+        all(case.inside_body for case in cases),
     )
 
 

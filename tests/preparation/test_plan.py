@@ -29,7 +29,18 @@ def case(shape, spacing=None, orientation="RAS", channels=1, name="a", labelled=
     spacing = spacing or (1.0,) * len(shape)
     voxels = {0: math.prod(shape) - labelled, 1: labelled}
     return CaseFingerprint(
-        name, "", shape, spacing, known, orientation[: len(shape)], "", (CHANNEL,) * channels, voxels, {}, NO_FIGURES
+        name,
+        "",
+        shape,
+        spacing,
+        known,
+        orientation[: len(shape)],
+        "",
+        (CHANNEL,) * channels,
+        voxels,
+        {},
+        NO_FIGURES,
+        True,
     )
 
 

@@ -1,0 +1,85 @@
+"""Where the patient is: the box outside of which an image holds air, a black frame or nothing at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["body_box", "labels_inside"]
+
+# Voxels along each axis that are averaged: the noise of air goes, and what is thin stays.
+BLOCK = 4
+# Blocks that are kept on every side of what was found; training labels have to do with half of them.
+MARGIN = 2
+# Hounsfield units between air (-1000) and the darkest lungs that come in blocks; nothing but a CT goes that low.
+AIR = -900.0
+
+
+def body_box(array: NDArray[Any], margin: int = MARGIN) -> tuple[slice, ...]:
+    """The box of all that is not empty, with a margin of 8 voxels; the whole image where nothing tells.
+
+    A voxel is empty in a channel if it holds exactly the value that all corners share (a stripped skull, a frame), or
+    if the 4 x 4 x 4 voxels around it are darker than -900 on average (air in Hounsfield units). Only planes that are
+    empty in all channels from one side to the other are left out, so a hole in the patient is kept, and so is whatever
+    is not known for sure to be empty, the noise around a head in MR for instance.
+
+    Args:
+        array: `(C, I, J[, K])`, grey levels as stored, finite.
+        margin: blocks of 4 voxels that are kept on every side.
+
+    Example:
+        >>> array = np.full((1, 64, 64), -1000.0)
+        >>> array[0, 30:40, 20:60] = 40.0
+        >>> body_box(array)
+        (slice(20, 48, None), slice(12, 64, None))
+    """
+    spatial = array.shape[1:]
+    first, last = np.array(spatial), np.zeros(len(spatial), dtype=int)
+    for channel in array:
+        for axis, planes in enumerate(_filled(channel)):
+            where = np.flatnonzero(planes)
+            if where.size:
+                first[axis] = min(first[axis], where[0])
+                last[axis] = max(last[axis], where[-1] + 1)
+    if (first >= last).any():
+        return tuple(slice(0, n) for n in spatial)
+    edge = BLOCK * margin
+    return tuple(
+        slice(int(max(0, f - edge)), int(min(n, z + edge))) for f, z, n in zip(first, last, spatial, strict=True)
+    )
+
+
+def labels_inside(array: NDArray[Any], labels: NDArray[Any]) -> bool:
+    """Whether all labelled voxels lie in the body's box, with half its margin.
+
+    Args:
+        array: `(C, I, J[, K])`, grey levels as stored.
+        labels: `(I, J[, K])`, 0 is unlabelled.
+    """
+    held = labels[body_box(array, MARGIN // 2)]
+    return int(np.count_nonzero(held)) == int(np.count_nonzero(labels))
+
+
+def _filled(channel: NDArray[Any]) -> list[NDArray[np.bool_]]:
+    """Per axis, which planes are not empty."""
+    corners = channel[np.ix_(*[(0, -1)] * channel.ndim)]
+    filled = channel != corners.flat[0] if (corners == corners.flat[0]).all() else np.ones(channel.shape, dtype=bool)
+    if channel.min() >= AIR:
+        return [np.asarray(filled.any(axis=_others(axis, channel.ndim))) for axis in range(channel.ndim)]
+    blocks: NDArray[Any] = channel
+    any_filled: NDArray[np.bool_] = filled
+    for axis, n in enumerate(channel.shape):
+        edges = np.arange(0, n, BLOCK)
+        counts = np.diff(np.append(edges, n)).astype(np.float32)
+        shape = [-1 if a == axis else 1 for a in range(channel.ndim)]
+        blocks = np.add.reduceat(blocks, edges, axis=axis, dtype=np.float32) / counts.reshape(shape)
+        any_filled = np.logical_or.reduceat(any_filled, edges, axis=axis)
+    solid = (blocks >= AIR) & any_filled
+    planes = [np.flatnonzero(solid.any(axis=_others(axis, channel.ndim))) for axis in range(channel.ndim)]
+    return [np.isin(np.arange(n) // BLOCK, each) for each, n in zip(planes, channel.shape, strict=True)]
+
+
+def _others(axis: int, dims: int) -> tuple[int, ...]:
+    return tuple(a for a in range(dims) if a != axis)
