@@ -67,7 +67,7 @@ def main() -> None:
             if len(data.shape) == 3
             else "off",
         }
-        trained = medseg.train(config, overrides | quick(config, data.shape, arguments.minutes))
+        trained = medseg.train(config, overrides | quick(config, data.shape, arguments.minutes, data.spacing_mm))
         model = medseg.load_model(trained.bundle, arguments.device)
         for case, part in fold.scored:
             image = data.image(case)

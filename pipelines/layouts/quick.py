@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,21 +11,32 @@ from medseg.config import load_config
 __all__ = ["quick"]
 
 _MINUTES = 30.0
+# Voxels along the longest axis of a volume that few steps can learn; a finer one is seen at a coarser spacing.
+_LONGEST = 128
 
 
-def quick(config: str, shape: Sequence[int], minutes: float) -> dict[str, Any]:
+def quick(config: str, shape: Sequence[int], minutes: float, spacing_mm: Sequence[float] = ()) -> dict[str, Any]:
     """Overrides for a run of at most half an hour of a U-Net; none for longer ones, other nets, or a chosen size.
 
     Args:
         config: preset or file.
         shape: of an image without channels.
         minutes: training time of all folds.
+        spacing_mm: of that image, along its axes; where it is given, large volumes are seen at a coarser one.
     """
     net = load_config(config, {"data.root": "."}).net
     if minutes > _MINUTES or net.name != "unet" or net.channels is not None:
         return {}
     flat = len(shape) == 2
-    return {
+    coarse: dict[str, Any] = {}
+    if not flat and spacing_mm:
+        extents = [n * s for n, s in zip(shape, spacing_mm, strict=True)]
+        wanted = max(extents) / _LONGEST
+        # Thick slices stay: there is nothing to be gained along them.
+        if wanted > max(spacing_mm):
+            shape = [math.ceil(extent / wanted) for extent in extents]
+            coarse = {"plan.spacing_mm": (round(wanted, 3),) * 3}
+    return coarse | {
         # A lung fills a picture, so there the deepest stage sees a good part of it.
         "net.channels": (16, 32, 64, 128, 128) if flat else (8, 16, 32, 64),
         # No larger than the image, rounded up to what the halvings between stages need.
