@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,16 +58,36 @@ def group_by_kind(
     groups = {key: kinds for key, kinds in groups.items() if len(kinds) > 1 and set(kinds) & set(wanted)}
     grouped = {path for kinds in groups.values() for paths in kinds.values() for path in paths}
     others = [path for path in files if path not in grouped]
+    in_folder = Counter(folder for folder, _ in groups)
+    besides = _beside(groups, others)
     cases = []
     for (folder, rest), kinds in sorted(groups.items()):
-        alone = sum(parent == folder for parent, _ in groups) == 1
-        beside = [p for p in others if p.parent == folder and (alone or (rest and stem_of(p).startswith(rest)))]
-        others = [p for p in others if p not in beside]
+        alone = in_folder[folder] == 1
+        beside = besides.get((folder, rest), [])
         # 'Flair_normalised' is named by its folder, 'p1_flair' by itself.
         leads = not stem_of(next(iter(kinds.values()))[0]).startswith(rest)
         case = _name(folder, "" if leads and alone else rest, alone, root)
         cases.append(_case(case, kinds, channels, wanted, beside))
-    return tuple(sorted(cases, key=lambda c: c.case)), tuple(others)
+    taken = {path for paths in besides.values() for path in paths}
+    return tuple(sorted(cases, key=lambda c: c.case)), tuple(path for path in others if path not in taken)
+
+
+def _beside(groups: Iterable[tuple[Path, str]], others: Sequence[Path]) -> dict[tuple[Path, str], list[Path]]:
+    """For each group the files beside it: of its folder where it is alone there, else those that begin like it.
+
+    A file that begins like several groups goes to the first by name, which is the shortest.
+    """
+    names: dict[Path, set[str]] = {}
+    for folder, rest in groups:
+        names.setdefault(folder, set()).add(rest)
+    found: dict[tuple[Path, str], list[Path]] = {}
+    for path in others:
+        stem, here = stem_of(path), names.get(path.parent, set())
+        starts = (stem[:end] for end in range(1, len(stem) + 1))
+        for rest in here if len(here) == 1 else (each for each in starts if each in here):
+            found.setdefault((path.parent, rest), []).append(path)
+            break
+    return found
 
 
 def _name(folder: Path, rest: str, alone: bool, root: Path) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import functools
 import hashlib
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +30,8 @@ __all__ = ["Source", "find_studies", "input_hash", "open_series", "read_source"]
 
 # Formats whose voxels lie in a second file.
 _HEADERS = frozenset({".hdr", ".mhd", ".nhdr"})
+# A study of more is none: its list would be longer than anybody reads.
+_MOST_SERIES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +40,8 @@ class Source:
 
     Args:
         case: name of the case, safe as a file name and free of patient names unless the user's folders hold them.
-        paths: the slices of one DICOM series, or one file per channel. Files inside a zip are given as
-            `archive.zip/member`.
+        paths: the slices of one DICOM series, or one file per channel; the first damaged file where there are only
+            such. Files inside a zip are given as `archive.zip/member`.
         series: the DICOM series, None for other formats.
         error: why this case cannot be read, '' when all is well.
         candidates: the image series of a study that holds several; `error` then asks for a choice.
@@ -167,12 +172,18 @@ def _with_damage(
         folders = {p.parent for p in source.paths}
         reached |= folders
         beside = min(folders & errors.keys(), default=None)
-        result.append(source if beside is None else replace(source, error=str(errors[beside][0][1]), candidates=()))
+        result.append(source if beside is None else replace(source, error=_told(errors[beside]), candidates=()))
     for folder, found in errors.items():
         if folder not in reached:
             case = "_".join(folder.relative_to(root).parts) or root_name
-            result.append(Source(case, tuple(path for path, _ in found), None, str(found[0][1])))
+            result.append(Source(case, (found[0][0],), None, _told(found)))
     return result
+
+
+def _told(damaged: Sequence[tuple[Path, ReadError]]) -> str:
+    """The first of a folder's damaged files, and how many more there are."""
+    more = len(damaged) - 1
+    return f"{damaged[0][1]} ({more} more damaged file(s) lie beside it)" if more else str(damaged[0][1])
 
 
 def _from_series(found: Sequence[Series], root: Path, root_name: str, series: Sequence[str]) -> list[Source]:
@@ -207,6 +218,9 @@ def _study_source(case: str, members: Sequence[Series], series: Sequence[str]) -
         if not members:
             return None
     paths = tuple(sorted({s.path for each in members for s in each.slices}))
+    if len(members) > _MOST_SERIES:
+        error = f"the study holds {len(members)} series, more than any study; choose one with --series UID"
+        return Source(case, paths, None, error)
     if len(members) > 1:
         titles = "; ".join(s.title for s in members)
         error = f"the study holds {len(members)} series, expected one: {titles}; choose one with --series UID"
@@ -283,7 +297,17 @@ def _with_voxels(path: Path) -> list[Path]:
         return []  # one that could not be looked into
     if path.suffix.lower() not in _HEADERS:
         return [path]
-    return sorted(p for p in path.parent.iterdir() if p.is_file() and p.name.startswith(f"{stem_of(path)}."))
+    start = f"{stem_of(path)}."
+    names = _names_in(path.parent, path.parent.stat().st_mtime_ns)
+    first = bisect.bisect_left(names, start)
+    beside = itertools.takewhile(lambda name: name.startswith(start), itertools.islice(names, first, None))
+    return [each for name in beside if (each := path.with_name(name)).is_file()]
+
+
+@functools.lru_cache(maxsize=1)
+def _names_in(folder: Path, changed_ns: int) -> tuple[str, ...]:
+    """The sorted names in a folder as it was at `changed_ns`: a folder of many headers is listed once for all."""
+    return tuple(sorted(path.name for path in folder.iterdir()))
 
 
 def input_hash(source: Source) -> str:

@@ -52,6 +52,8 @@ CASE_ERRORS = (
     RuntimeError,
     MemoryError,
 )
+# Smaller files are read whatever the system says of its memory, which takes longer than to read them.
+_ALWAYS_FITS = 1 << 24
 # What a reader noticed and a person should look at: the mask may be right, but the image is not as usual.
 REVIEW_KINDS = CHANNEL_KINDS | {"gantry_tilt", "localizer", "few_slices", "no_orientation", "sform_qform_differ"}
 
@@ -126,7 +128,9 @@ class CaseChain:
         self.model.engine.keep(ledger.engine_of(self.model.model_hash, self.model.engine.fast))
 
     def hash(self, work: CaseWork) -> None:
-        """Take the hash of what will be read; an error is left in the work."""
+        """Take the hash of what will be read, if anything will; an error is left in the work."""
+        if work.source.error:
+            return
 
         def take() -> None:
             _refuse_too_large(work.source)
@@ -276,6 +280,8 @@ class CaseChain:
             if isinstance(raised, WriteError) and isinstance(raised.__cause__, OSError):
                 raise
             work.error = _as_medseg(raised, work.source)
+            # With what the error remembers of its way, the images in the reader's variables would be kept, too.
+            work.error.__traceback__ = work.error.__context__ = work.error.__cause__ = None
             work.volume = work.mask = work.probabilities = None
         finally:
             work.seconds += time.monotonic() - started
@@ -296,7 +302,10 @@ def _asks_for_review(findings: Sequence[Finding]) -> bool:
 
 def _refuse_too_large(source: Source) -> None:
     # Hashing would take minutes before the reader sees that the voxels do not fit.
-    size, free = file_bytes(source), free_memory()
+    size = file_bytes(source)
+    if size < _ALWAYS_FITS:
+        return
+    free = free_memory()
     if free is not None and size > free:
         raise ReadError(
             f"{source.paths[0]} has {size / 1e9:.1f} GB, {free / 1e9:.1f} GB of memory are free; crop the image or use "

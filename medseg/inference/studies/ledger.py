@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import threading
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,10 @@ from medseg.io.atomic import write_error
 __all__ = ["Ledger", "LedgerRow", "State", "hash_file"]
 
 FORMAT_VERSION = 1
+# What rows of one run have in common.
+_ALIKE = frozenset(
+    {"state", "series_reason", "model_hash", "options", "network_engine", "versions", "findings", "measurements"}
+)
 FINISHED = ("done", "done_empty", "needs_review")
 State = Literal["done", "done_empty", "failed", "needs_review"]
 
@@ -58,6 +63,10 @@ class LedgerRow:
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    def record(self) -> dict[str, Any]:
+        """Its values by name, as they are: a deep copy would take longer than all else about a row."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
     def finishes(self, input_hash: str, model_hash: str, options: dict[str, Any], output: Path) -> bool:
         """Whether the case was done from this input by this model with these options, and its mask is untouched."""
         return (
@@ -81,6 +90,9 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._latest: dict[str, LedgerRow] = {}
+        # (model, fast) -> case -> how the network was run for it, the last one last.
+        self._engines: dict[tuple[str, bool], dict[str, str]] = {}
+        self._last = LedgerRow("", "failed")
         self._seen = 0
         self._guard = threading.Lock()
         self.refresh()
@@ -93,20 +105,29 @@ class Ledger:
         """
         with self._guard:
             try:
-                with self.path.open("rb") as file:
+                with self.path.open("rb", buffering=0) as file:
                     file.seek(self._seen)
                     added = file.read()
             except (FileNotFoundError, NotADirectoryError):
                 return
             except OSError as error:
                 raise ReadError(f"{self.path}: the ledger cannot be read ({error.strerror})") from None
-            whole = added[: added.rfind(b"\n") + 1]
-            self._seen += len(whole)
-            for line in whole.decode("utf-8", errors="replace").splitlines():
-                row = _parse(line)
-                if row is not None:
-                    self._latest.pop(row.case, None)
-                    self._latest[row.case] = row
+            for line in io.BytesIO(added):
+                if line.endswith(b"\n"):
+                    self._seen += len(line)
+                    self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        row = _parse(line, self._last)
+        if row is None:
+            return
+        self._last = row
+        before = self._latest.pop(row.case, None)
+        self._latest[row.case] = row
+        if before is not None and before.network_engine:
+            del self._engines[_run_of(before)][row.case]
+        if row.network_engine:
+            self._engines.setdefault(_run_of(row), {})[row.case] = row.network_engine
 
     def latest(self, case: str) -> LedgerRow | None:
         """The last row of a case."""
@@ -116,11 +137,7 @@ class Ledger:
     def engine_of(self, model_hash: str, fast: bool) -> str:
         """How the network was run for the last row of this model; '' if there is none."""
         with self._guard:
-            rows = tuple(self._latest.values())
-        for row in reversed(rows):
-            if row.network_engine and row.model_hash == model_hash and row.options.get("fast", False) == fast:
-                return row.network_engine
-        return ""
+            return next(reversed(self._engines.get((model_hash, fast), {}).values()), "")
 
     @property
     def rows(self) -> tuple[LedgerRow, ...]:
@@ -134,7 +151,7 @@ class Ledger:
         Raises:
             WriteError: disk full, no permission.
         """
-        line = (json.dumps(asdict(row), ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+        line = (json.dumps(row.record(), ensure_ascii=False) + "\n").encode(errors="backslashreplace")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -177,10 +194,19 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _parse(line: str) -> LedgerRow | None:
+def _run_of(row: LedgerRow) -> tuple[str, bool]:
+    return row.model_hash, bool(row.options.get("fast", False))
+
+
+def _parse(line: bytes, before: LedgerRow) -> LedgerRow | None:
+    """The row of a line, sharing what it has in common with the one before: most of its memory."""
     try:
-        values = json.loads(line)
+        values = json.loads(line.decode("utf-8", errors="replace"))
         known = {key: values[key] for key in LedgerRow.__dataclass_fields__ if key in values}
-        return LedgerRow(**known)
+        for key in _ALIKE & known.keys():
+            known[key] = getattr(before, key) if known[key] == getattr(before, key) else known[key]
+        row = LedgerRow(**known)
+        sound = all(isinstance(text, str) for text in (row.case, row.model_hash, row.network_engine))
+        return row if sound and isinstance(row.options, dict) else None
     except (ValueError, TypeError, KeyError):
         return None

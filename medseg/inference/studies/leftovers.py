@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from pathlib import Path
 
@@ -23,9 +24,16 @@ def clear_leftovers(folder: Path, locks: Locks) -> None:
     """
     remove_dead_folders()
     # Listed first: what a run that starts now is writing is then not among them.
-    inside = [*folder.iterdir(), *(folder / PREVIEWS).glob("*"), *(folder / UNCERTAINTY).glob("*")]
-    found = [path for path in inside if _TEMPORARY.fullmatch(path.name) and path.is_file()]
+    found = [path for place in (folder, folder / PREVIEWS, folder / UNCERTAINTY) for path in _temporary(place)]
     if locks.alone():
         for path in found:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def _temporary(folder: Path) -> list[Path]:
+    """The temporary files in a folder; none where there is no folder."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as inside:
+        return [Path(each.path) for each in inside if _TEMPORARY.fullmatch(each.name) and each.is_file()]

@@ -92,11 +92,12 @@ class Locks:
         path = self._folder / f"{name}.lock"
         try:
             while True:
-                self._folder.mkdir(parents=True, exist_ok=True)
                 try:
                     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
                 except FileNotFoundError:
-                    continue  # another run has just removed the empty folder
+                    # The first lock, or another run has just removed the empty folder.
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    continue
                 held = try_lock(descriptor)
                 if held is False:
                     os.close(descriptor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg.errors import MedsegError, PartialFailure
@@ -103,7 +103,7 @@ class StudiesResult:
             "format_version": 1,
             "out": str(self.out),
             "counts": self.counts,
-            "cases": [asdict(row) for row in self.rows],
+            "cases": [row.record() for row in self.rows],
             "skipped": list(self.skipped),
             "planned": list(self.planned),
             "reasons": {case: self.reasons[case] for case in self.planned if self.reasons.get(case)},

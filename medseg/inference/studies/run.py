@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,9 @@ __all__ = ["predict_studies"]
 
 log = logging.getLogger(__name__)
 Progress = Callable[[float, float, str], None]
-_CASES_BETWEEN_TABLES = 50
+# The table is written whole each time; beside these pauses that takes no time that counts, however many cases it has.
+_SECONDS_BETWEEN_TABLES = 10.0
+_TIMES_A_TABLE = 50
 
 
 def predict_studies(
@@ -82,12 +85,12 @@ def predict_studies(
     ledger = Ledger(folder / "ledger.jsonl")
     chain.keep_engine(ledger)
     if options.dry_run:
-        planned = [source.case for source in found if not _is_done(chain, ledger, source)]
+        done = [_is_done(chain, ledger, source) for source in found]
         return StudiesResult(
             folder,
             (),
-            tuple(s.case for s in found if s.case not in planned),
-            tuple(planned),
+            tuple(s.case for s, is_done in zip(found, done, strict=True) if is_done),
+            tuple(s.case for s, is_done in zip(found, done, strict=True) if not is_done),
             reasons={s.case: f"would be refused: {s.error}" if s.error else s.reason for s in found},
         )
     with Locks(folder) as locks:
@@ -122,15 +125,20 @@ class _Run:
         self.sizes = {
             source.case: max(1, case_bytes(source, chain.model.info, chain.crf is not None)) for source in found
         }
+        # Kept as sums: progress is shown for every window of every case.
+        self._all_sizes = sum(self.sizes.values())
+        self._sizes_done = 0
+        self._next_table = time.monotonic() + _SECONDS_BETWEEN_TABLES
 
     def work_on(self, works: Sequence[CaseWork]) -> None:
         """Take the works through the chain."""
         ordered = sorted(works, key=lambda work: -self.sizes[work.source.case])
-        for number, work in enumerate(self._through(ordered), start=1):
+        for work in self._through(ordered):
+            if work.source.case not in self.works:
+                self._sizes_done += self.sizes[work.source.case]
             self.works[work.source.case] = work
             self._show(0.0, work)
-            if number % _CASES_BETWEEN_TABLES == 0:
-                write_measurements(self.ledger.rows, self.chain.folder)
+            self._write_table()
 
     def result(self) -> StudiesResult:
         """What became of the cases, in the order they were found."""
@@ -142,6 +150,15 @@ class _Run:
             errors=tuple(work.error for work in works if work.error is not None),
             locked=tuple(work.source.case for work in works if work.locked),
         )
+
+    def _write_table(self) -> None:
+        """Bring the measurements up to date, not more often than a small share of the time allows."""
+        started = time.monotonic()
+        if started < self._next_table:
+            return
+        write_measurements(self.ledger.rows, self.chain.folder)
+        ended = time.monotonic()
+        self._next_table = ended + max(_SECONDS_BETWEEN_TABLES, _TIMES_A_TABLE * (ended - started))
 
     def _through(self, works: Sequence[CaseWork]) -> Iterator[CaseWork]:
         if self.ray is not None:
@@ -200,8 +217,8 @@ class _Run:
         if self.progress is None:
             return
         cases, case = len(self.found), work.source.case
-        done = sum(self.sizes[each] for each in self.works) + (0 if case in self.works else share * self.sizes[case])
-        self.progress(cases if len(self.works) == cases else cases * done / sum(self.sizes.values()), cases, case)
+        done = self._sizes_done + (0 if case in self.works else share * self.sizes[case])
+        self.progress(cases if len(self.works) == cases else cases * done / self._all_sizes, cases, case)
 
 
 def _ray_engine(model: Model | str | Path, chain: CaseChain, images: int) -> RayEngine:

@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ _NOT_IMAGES = frozenset({"SEG", "PR", "SR", "KO", "REG", "FID", "RTSTRUCT", "RTP
 _SUFFIXES_NOT_DICOM = frozenset(
     {".txt", ".csv", ".json", ".xml", ".html", ".htm", ".pdf", ".md", ".py", ".log", ".yaml", ".yml", ".gif", ".bmp"}
 )
+# Files that a thread looks at in one go.
+_BATCH = 64
 # No image shrinks so much: beyond this a deflated file is made to fill the memory.
 _LARGE, _RATIO = 2**28, 200
 _ALWAYS_LOSSY = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
@@ -245,7 +247,8 @@ def scan_headers(source: Path | Iterable[Path]) -> Headers:
     # pydicom's remarks about odd headers would end up in the user's log, one by one.
     with warnings.catch_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")
-        results = list(pool.map(_headers_or_error, candidates))
+        batches = [candidates[start : start + _BATCH] for start in range(0, len(candidates), _BATCH)]
+        results = [result for batch in pool.map(_headers_or_errors, batches) for result in batch]
     frames: list[SliceHeader] = []
     damaged: list[tuple[Path, ReadError]] = sorted(missed, key=lambda each: each[0])
     passed_over = sum(not is_hidden(p) for p in files) - len(candidates)
@@ -262,8 +265,13 @@ def _may_be_dicom(path: Path) -> bool:
     return not is_hidden(path) and path.suffix.lower() not in _SUFFIXES_NOT_DICOM and kind_of(path) in ("dicom", "")
 
 
-def _headers_or_error(path: Path) -> tuple[SliceHeader, ...] | ReadError:
-    try:
-        return read_headers(path)
-    except ReadError as error:
-        return error
+def _headers_or_errors(paths: Sequence[Path]) -> list[tuple[SliceHeader, ...] | ReadError]:
+    results: list[tuple[SliceHeader, ...] | ReadError] = []
+    for path in paths:
+        try:
+            results.append(read_headers(path))
+        except ReadError as error:
+            # Of 100,000 damaged files only the texts are kept, not the way that each error came.
+            error.__traceback__ = error.__context__ = None
+            results.append(error)
+    return results

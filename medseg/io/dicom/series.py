@@ -7,7 +7,9 @@ points, echoes, magnitude and phase. Exact copies are dropped. What cannot be to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -151,16 +153,36 @@ def _stacks(series: Series) -> list[Series]:
 
 
 def _by_orientation(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
+    """Groups of slices within 1e-3 of the direction of their first one; of several such groups the first counts."""
     groups: list[list[SliceHeader]] = []
+    known: dict[tuple[float, ...], list[SliceHeader]] = {}
+    # Groups by the cells of a grid: a damaged series can hold as many directions as slices.
+    cells: dict[tuple[float, ...], list[int]] = {}
     for s in slices:
-        for members in groups:
-            other = members[0].orientation
-            if len(s.orientation) == len(other) and np.allclose(s.orientation, other, rtol=0, atol=_SAME_DIRECTION):
-                members.append(s)
-                break
-        else:
-            groups.append([s])
+        members = known.get(s.orientation)
+        if members is None:
+            near = {n for cell in _cells(s.orientation, 1.001 * _SAME_DIRECTION) for n in cells.get(cell, ())}
+            number = next((n for n in sorted(near) if _same_direction(s, groups[n][0])), len(groups))
+            if number == len(groups):
+                groups.append([])
+                cells.setdefault(next(_cells(s.orientation, 0.0)), []).append(number)
+            members = known[s.orientation] = groups[number]
+        members.append(s)
     return groups
+
+
+def _same_direction(a: SliceHeader, b: SliceHeader) -> bool:
+    return all(abs(x - y) <= _SAME_DIRECTION for x, y in zip(a.orientation, b.orientation, strict=True))
+
+
+def _cells(direction: tuple[float, ...], around: float) -> Iterator[tuple[float, ...]]:
+    """The cells, of twice the tolerance, that a box around a direction touches: at most two along each axis."""
+    return itertools.product(*({_cell(v - around), _cell(v + around)} for v in direction))
+
+
+def _cell(value: float) -> float:
+    number = value / (2.01 * _SAME_DIRECTION)
+    return math.floor(number) if math.isfinite(number) else value
 
 
 def _looks(first: SliceHeader) -> str:
