@@ -67,7 +67,8 @@ def main() -> None:
             if len(data.shape) == 3
             else "off",
         }
-        trained = medseg.train(config, overrides | quick(config, data.shape, arguments.minutes, data.spacing_mm))
+        sizes = quick(config, data.shape, arguments.minutes, data.spacing_mm, large=True)
+        trained = medseg.train(config, overrides | sizes)
         model = medseg.load_model(trained.bundle, arguments.device)
         for case, part in fold.scored:
             image = data.image(case)

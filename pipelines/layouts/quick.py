@@ -15,7 +15,9 @@ _MINUTES = 30.0
 _LONGEST = 128
 
 
-def quick(config: str, shape: Sequence[int], minutes: float, spacing_mm: Sequence[float] = ()) -> dict[str, Any]:
+def quick(
+    config: str, shape: Sequence[int], minutes: float, spacing_mm: Sequence[float] = (), large: bool = False
+) -> dict[str, Any]:
     """Overrides for a run of at most half an hour of a U-Net; none for longer ones, other nets, or a chosen size.
 
     Args:
@@ -23,6 +25,7 @@ def quick(config: str, shape: Sequence[int], minutes: float, spacing_mm: Sequenc
         shape: of an image without channels.
         minutes: training time of all folds.
         spacing_mm: of that image, along its axes; where it is given, large volumes are seen at a coarser one.
+        large: what is looked for fills the picture, as lungs do: only a whole picture tells them from the air outside.
     """
     net = load_config(config, {"data.root": "."}).net
     if minutes > _MINUTES or net.name != "unet" or net.channels is not None:
@@ -36,11 +39,15 @@ def quick(config: str, shape: Sequence[int], minutes: float, spacing_mm: Sequenc
         if wanted > max(spacing_mm):
             shape = [math.ceil(extent / wanted) for extent in extents]
             coarse = {"plan.spacing_mm": (round(wanted, 3),) * 3}
+    if flat:
+        channels, patch = ((8, 16, 32, 64, 128, 128), 512) if large else ((16, 32, 64, 128, 128), 256)
+    else:
+        channels, patch = (8, 16, 32, 64), 48
+    multiple = 2 ** (len(channels) - 1)
     return coarse | {
-        # A lung fills a picture, so there the deepest stage sees a good part of it.
-        "net.channels": (16, 32, 64, 128, 128) if flat else (8, 16, 32, 64),
+        "net.channels": channels,
         # No larger than the image, rounded up to what the halvings between stages need.
-        "plan.patch_size": tuple(min(256, -(-n // 16) * 16) if flat else min(48, -(-n // 8) * 8) for n in shape),
+        "plan.patch_size": tuple(min(patch, -(-n // multiple) * multiple) for n in shape),
         "training.batch_size": 2,
         "training.learning_rate": 0.005,
         "training.ema_decay": 0.98,

@@ -19,3 +19,9 @@ def test_small_volumes_thick_slices_and_photographs_keep_their_spacing():
 def test_long_runs_and_other_networks_keep_their_presets():
     assert quick("lung", (512, 512, 300), 60, (1.0,) * 3) == {}
     assert quick("lung_deeplab", (512, 512, 300), 10, (1.0,) * 3) == {}
+
+
+def test_a_picture_of_lungs_is_seen_whole():
+    assert quick("lung2d", (512, 512), 10, large=True)["plan.patch_size"] == (512, 512)
+    assert quick("lung2d", (200, 600), 10, large=True)["plan.patch_size"] == (224, 512)
+    assert quick("vessel2d", (999, 960), 10)["plan.patch_size"] == (256, 256)
