@@ -1,4 +1,8 @@
-"""From signs of quality to a predicted Dice: a ridge regression on cases and damaged copies whose Dice is known."""
+"""From signs of quality to a predicted Dice: a logistic regression on cases and damaged copies whose Dice is known.
+
+Logistic, because most masks are good and a few fail altogether: a straight line through both lies too low for those
+between, and flags masks that are right.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Calibration", "fit_calibration", "signs_of"]
+__all__ = ["VERSION", "Calibration", "fit_calibration", "signs_of"]
 
+# Of the signs and of what is made of them; 1 was a linear regression on the largest distances.
+VERSION = 2
 FEWEST_ROWS = 20
-# Of the mean square of the signs' deviations, which are standardised first.
-RIDGE = 0.03
+# Of the rows, for signs that are standardised first.
+RIDGE = 0.01
+STEPS = 2000
 # Distance from training beyond which a figure is as far off as can be; 1 is the border of the range.
 FARTHEST = 20.0
 
 
 class Calibration(BaseModel):
-    """Weights of the signs; predicted Dice = clip(intercept + weights . signs, 0, 1).
+    """Weights of the signs; predicted Dice = 1 / (1 + exp(-(intercept + weights . signs))).
 
     Args:
+        version: of the signs; a bundle without one holds weights of other signs.
         intercept, weights: of the regression, see `signs_of`.
         cases: validation cases it was fitted on.
         rows: labels of these cases and of their damaged copies.
@@ -30,6 +38,7 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    version: int = 1
     intercept: float
     weights: tuple[float, ...]
     cases: int
@@ -38,23 +47,35 @@ class Calibration(BaseModel):
 
     def predict(self, signs: Sequence[float]) -> float:
         """Predicted Dice, 0 to 1."""
-        return float(np.clip(self.intercept + np.dot(self.weights, signs), 0.0, 1.0))
+        return float(_share(self.intercept + np.dot(self.weights, signs)))
 
 
-def signs_of(expected: float, agreement: float, image_distance: float, label_distance: float) -> tuple[float, ...]:
+def signs_of(
+    expected: float, agreement: float, image_distances: Sequence[float], label_distances: Sequence[float]
+) -> tuple[float, ...]:
     """The signs of one label.
 
     Args:
         expected, agreement: of `medseg.inference.quality.members.Disagreement`.
-        image_distance, label_distance: largest distance from the training range among the figures of the image and
-            among those of the label, 1 at the range's border.
+        image_distances, label_distances: distance from the training range of each kind of figure of the image and of
+            the label, 1 at the range's border. Their mean on a logarithmic scale counts: one odd figure is often
+            harmless, where all are odd the mask is wrong.
 
     Example:
-        >>> signs_of(0.9, 1.0, 0.0, 20.0)
-        (0.9, 0.81, 1.0, 0.0, 1.0)
+        >>> signs_of(0.9, 1.0, [0.0, 0.0], [0.0, 20.0])
+        (0.9, 0.81, 1.0, 0.0, 0.5)
     """
-    near = [math.log1p(min(max(d, 0.0), FARTHEST)) / math.log1p(FARTHEST) for d in (image_distance, label_distance)]
-    return expected, round(expected**2, 12), agreement, *near
+    return expected, round(expected**2, 12), agreement, _strangeness(image_distances), _strangeness(label_distances)
+
+
+def _share(score: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 / (1 + exp(-score)), without overflow."""
+    return (1 + np.tanh(score / 2)) / 2
+
+
+def _strangeness(distances: Sequence[float]) -> float:
+    """0 where nothing strays, 1 where everything is far off."""
+    return float(np.mean([math.log1p(min(d, FARTHEST)) / math.log1p(FARTHEST) for d in distances] or [0.0]))
 
 
 def fit_calibration(signs: NDArray[np.float64], dice: NDArray[np.float64], cases: Sequence[int]) -> Calibration | None:
@@ -72,10 +93,11 @@ def fit_calibration(signs: NDArray[np.float64], dice: NDArray[np.float64], cases
     wrong = []
     for number in numbers:
         out = which == number
-        level, slopes = _ridge(signs[~out], dice[~out])
-        wrong += list(np.clip(level + signs[out] @ slopes, 0, 1) - dice[out])
-    intercept, weights = _ridge(signs, dice)
+        level, slopes = _logistic(signs[~out], dice[~out])
+        wrong += list(_share(level + signs[out] @ slopes) - dice[out])
+    intercept, weights = _logistic(signs, dice)
     return Calibration(
+        version=VERSION,
         intercept=round(intercept, 5),
         weights=tuple(round(float(w), 5) for w in weights),
         cases=len(numbers),
@@ -84,10 +106,21 @@ def fit_calibration(signs: NDArray[np.float64], dice: NDArray[np.float64], cases
     )
 
 
-def _ridge(signs: NDArray[np.float64], dice: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    mean, level = signs.mean(axis=0), float(dice.mean())
+def _logistic(signs: NDArray[np.float64], dice: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Intercept and weights of the ridge logistic regression of a share."""
+    mean = signs.mean(axis=0)
     # A sign that hardly varies gets no weight instead of an enormous one.
     spread = signs.std(axis=0) + 1e-3
-    z = (signs - mean) / spread
-    weights = np.linalg.solve(z.T @ z + RIDGE * len(dice) * np.eye(signs.shape[1]), z.T @ (dice - level)) / spread
-    return level - float(mean @ weights), weights
+    z = np.column_stack([np.ones(len(dice)), (signs - mean) / spread])
+    penalty = np.full(z.shape[1], RIDGE * len(dice))
+    penalty[0] = 0.0
+    # The curvature is nowhere larger than this, so that each step comes nearer (Boehning and Lindsay, 1988).
+    inverse = np.linalg.inv(z.T @ z / 4 + np.diag(penalty))
+    found = np.zeros(z.shape[1])
+    for _ in range(STEPS):
+        step = inverse @ (z.T @ (dice - _share(z @ found)) - penalty * found)
+        found += step
+        if np.abs(step).max() < 1e-7:
+            break
+    weights = found[1:] / spread
+    return float(found[0] - mean @ weights), weights

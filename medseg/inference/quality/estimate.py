@@ -1,17 +1,18 @@
 """`--estimate-quality`: the Dice that a mask would probably get, and where the model is not sure.
 
-A regression of true Dice on five signs: how sure the probabilities are, how well folds and mirror images agree, and how
+A logistic regression of true Dice on how sure the probabilities are, how well folds and mirror images agree, and how
 far image and mask lie from the training cases. It is fitted after the training, see `medseg.training.calibrate`. Which
 of several good masks is the better one it cannot say; which masks failed, it can.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 from medseg.errors import CheckpointError
 from medseg.inference.bundle_info import BundleInfo
-from medseg.inference.calibration import signs_of
+from medseg.inference.calibration import VERSION, signs_of
 from medseg.inference.predictor import Model
 from medseg.inference.quality.check import REVIEW
 from medseg.inference.quality.members import Disagreement, disagreement
@@ -41,14 +42,14 @@ class QualityEstimate:
 
 
 def check_calibrated(info: BundleInfo) -> None:
-    """Refuse a model that was not calibrated.
+    """Refuse a model that was not calibrated, or for other signs than those of today.
 
     Raises:
         CheckpointError: saying how to do it.
     """
-    if info.calibration is None or info.fingerprint is None:
+    if info.calibration is None or info.calibration.version != VERSION or info.fingerprint is None:
         raise CheckpointError(
-            "the model was not calibrated for --estimate-quality; repeat its training command with --resume and "
+            "the model was not calibrated for this --estimate-quality; repeat its training command with --resume and "
             "prediction.quality=calibrate (at least 3 validation cases), or predict without --estimate-quality"
         )
 
@@ -98,10 +99,12 @@ def signs_of_case(
     """
     assert info.fingerprint is not None
     case = measure_case(image, mask, info.scheme)
-    far = {-1: 0.0}
+    # Of the image (-1) and of each label, per kind of figure the largest distance.
+    far: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for strayed in info.fingerprint.compare(case):
-        far[strayed.figure.label] = max(far.get(strayed.figure.label, 0.0), strayed.distance)
+        kinds = far[strayed.figure.label]
+        kinds[strayed.span.kind] = max(kinds[strayed.span.kind], strayed.distance)
     return tuple(
-        signs_of(said.expected[n], said.agreement[n], far[-1], far.get(n, 0.0)) if present else None
+        signs_of(said.expected[n], said.agreement[n], [*far[-1].values()], [*far[n].values()]) if present else None
         for n, present in enumerate(case.present)
     )

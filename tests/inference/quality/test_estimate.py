@@ -15,16 +15,19 @@ from typer.testing import CliRunner
 import medseg
 from medseg.cli import app
 from medseg.inference import load_model, save_bundle
-from medseg.inference.calibration import Calibration, fit_calibration, signs_of
+from medseg.inference.calibration import VERSION, Calibration, fit_calibration, signs_of
 from medseg.inference.quality.damage import DAMAGES
-from medseg.inference.quality.estimate import estimate_quality
+from medseg.inference.quality.estimate import estimate_quality, signs_of_case
 from medseg.inference.quality.members import disagreement
 from medseg.preparation.case_figures import measure_case
 from medseg.preparation.training_range import learn_range
 from medseg.volume import Volume
 
-# Predicted Dice = the Dice that the probabilities expect.
-EXPECTED = Calibration(intercept=0.0, weights=(1.0, 0, 0, 0, 0), cases=3, rows=20, error=0.1)
+# Predicted Dice = 1 / (1 + exp(10 (0.6 - expected Dice))).
+EXPECTED = Calibration(version=VERSION, intercept=-6.0, weights=(10.0, 0, 0, 0, 0), cases=3, rows=20, error=0.1)
+
+# As bundles hold it that were calibrated before it had a version.
+EARLIER = Calibration(intercept=0.0, weights=(1.0, 0, 0, 0, 0), cases=3, rows=20, error=0.1)
 
 
 def image_of(bright: float = 6.0, size: int = 6) -> Volume:
@@ -81,10 +84,10 @@ def test_mirroring_follows_the_image_wherever_its_axes_lie(tmp_path) -> None:
 
 
 def test_a_case_far_from_training_and_an_absent_label(tmp_path) -> None:
-    by_distance = Calibration(intercept=1.0, weights=(0, 0, 0, 0, -1.0), cases=3, rows=20, error=0.1)
+    by_distance = EXPECTED.model_copy(update={"intercept": 3.0, "weights": (0, 0, 0, 0, -20.0)})
     model = load_model(bundle(tmp_path, by_distance), "cpu")
     good, large = image_of(), image_of(size=9)
-    assert estimate_quality(model, good, model.predict(good)).dice == (1.0,)
+    assert estimate_quality(model, good, model.predict(good)).dice == (round(1 / (1 + np.exp(-3)), 4),)
     poor = estimate_quality(model, large, model.predict(large))
     assert poor.dice[0] is not None and poor.dice[0] < 0.7
     assert [f.kind for f in poor.findings] == ["review_quality"]
@@ -94,15 +97,31 @@ def test_a_case_far_from_training_and_an_absent_label(tmp_path) -> None:
     assert estimate_quality(model, nothing, model.predict(nothing)).dice == (0.0,)
 
 
-def test_the_regression_finds_the_line_it_was_given() -> None:
+def test_strangeness_is_the_mean_over_the_kinds_of_figures_of_their_largest_distances(tmp_path) -> None:
+    model = load_model(bundle(tmp_path), "cpu")
+    image = image_of(size=9)
+    mask = model.predict(image)
+    assert model.info.fingerprint is not None
+    worst: dict[str, float] = {}
+    for each in model.info.fingerprint.compare(measure_case(image, mask, model.scheme)):
+        if each.figure.label == 0:
+            worst[each.span.kind] = max(worst.get(each.span.kind, 0.0), each.distance)
+    assert {"size", "length", "place", "cut"} <= set(worst) and min(worst.values()) < 1 < max(worst.values())
+    (signs,) = signs_of_case(model.info, image, mask, disagreement(model, image))
+    assert signs is not None
+    assert signs[4] == pytest.approx(np.mean([np.log1p(min(d, 20)) / np.log(21) for d in worst.values()]))
+    assert signs_of(0.5, 1.0, [], [1e9, 0.0])[3:] == (0.0, 0.5)
+
+
+def test_the_regression_finds_the_curve_it_was_given() -> None:
     rng = np.random.default_rng(0)
-    signs = np.array([signs_of(e, a, d, d) for e, a, d in rng.uniform(0.3, 1, (200, 3))])
-    dice = np.clip(0.1 + 0.8 * signs[:, 2] - 0.2 * signs[:, 3] + rng.normal(0, 0.01, 200), 0, 1)
+    signs = np.array([signs_of(e, a, [d], [d]) for e, a, d in rng.uniform(0.3, 1, (200, 3))])
+    dice = 1 / (1 + np.exp(1 - 4 * signs[:, 2] + 2 * signs[:, 3])) + rng.normal(0, 0.01, 200)
     fitted = fit_calibration(signs, dice, np.arange(200) // 10)
-    assert fitted is not None and (fitted.cases, fitted.rows) == (20, 200)
+    assert fitted is not None and (fitted.cases, fitted.rows, fitted.version) == (20, 200, VERSION)
     assert fitted.error < 0.03
     assert np.abs([fitted.predict(s) for s in signs] - dice).max() < 0.06
-    assert fitted.predict((0.0, 0.0, 99.0, 0.0, 0.0)) == 1.0 and fitted.predict((0.0, 0.0, -99.0, 0.0, 0.0)) == 0.0
+    assert fitted.predict((0.0, 0.0, 999.0, 0.0, 0.0)) == 1.0 and fitted.predict((0.0, 0.0, -999.0, 0.0, 0.0)) == 0.0
 
 
 def test_few_cases_are_no_calibration() -> None:
@@ -162,14 +181,15 @@ def test_the_command_writes_predicted_dice_and_uncertainty_and_asks_for_review(t
     code, text = predict(model, studies, "-o", out, "--estimate-quality")
     assert code == 0, text
     table = table_of(out)
-    # Half of the probability of the unsure one lies outside its mask: 2 p / (p + 1) with p = sigmoid(0.1).
+    # Half of the probability of the unsure one lies outside its mask: 2 p / (p + 1) with p = sigmoid(0.1) is expected.
     p = 1 / (1 + np.exp(-0.1))
     rest = 1512 / 216 / (1 + np.exp(6.5))
-    assert float(table["unsure"]["predicted_dice"]) == pytest.approx(2 * p / (p + rest + 1), abs=1e-3)
+    predicted = 1 / (1 + np.exp(6 - 10 * 2 * p / (p + rest + 1)))
+    assert float(table["unsure"]["predicted_dice"]) == pytest.approx(predicted, abs=1e-3)
     assert float(table["sure"]["predicted_dice"]) > 0.9 and table["sure"]["state"] == "done"
     assert table["unsure"]["state"] == "needs_review" and "unsure: needs review" in text
     rows = {row["case"]: row for row in map(json.loads, (out / "ledger.jsonl").read_text().splitlines())}
-    assert "predicted Dice of spot is 0.68, below 0.7: look at the mask" in rows["unsure"]["findings"]
+    assert "predicted Dice of spot is 0.70, below 0.7: look at the mask" in rows["unsure"]["findings"]
     uncertainty = medseg.read(out / "uncertainty" / "unsure.nii.gz")
     assert uncertainty.same_geometry(image_of()) and uncertainty.array[5, 5, 5] == 100
     assert uncertainty.array[0, 0, 0] <= 2
@@ -187,6 +207,7 @@ def test_the_command_writes_predicted_dice_and_uncertainty_and_asks_for_review(t
     assert "1 skipped" in mended and (out / "uncertainty" / "sure.nii.gz").exists()
 
 
-def test_a_model_without_calibration_says_how_to_get_one(tmp_path, studies) -> None:
-    code, text = predict(bundle(tmp_path, None), studies, "-o", tmp_path / "out", "--estimate-quality")
+@pytest.mark.parametrize("calibration", [None, EARLIER], ids=["none", "of other signs"])
+def test_a_model_without_calibration_says_how_to_get_one(tmp_path, studies, calibration) -> None:
+    code, text = predict(bundle(tmp_path, calibration), studies, "-o", tmp_path / "out", "--estimate-quality")
     assert code != 0 and "prediction.quality=calibrate" in text and not (tmp_path / "out").exists()
