@@ -165,6 +165,7 @@ def monai_swinunetr(
     in_channels: int,
     out_channels: int,
     *,
+    window: int = 7,
     norm: str = "instance",
     checkpoint: bool = False,
     width: float = 1.0,
@@ -175,6 +176,8 @@ def monai_swinunetr(
         dims: 2 or 3.
         in_channels: image channels.
         out_channels: logits per voxel.
+        window: voxels of a window of attention along each axis, on maps of 1/2 to 1/16 of the image. Maps are padded to
+            a multiple of it: on volumes of 32 or 64 voxels 4 takes a fifth of the time of 7, MONAI's.
         norm: of the decoder, 'instance' (MONAI), 'batch' or 'group'.
         checkpoint: while training, compute each layer of the encoder twice instead of keeping its inner maps.
         width: multiplies the 24 features, to the nearest multiple of 12 (at least 12), which the heads share.
@@ -186,6 +189,8 @@ def monai_swinunetr(
         >>> monai_swinunetr(2, 1, 2, width=0.5).eval()(torch.zeros(1, 1, 33, 40)).shape
         torch.Size([1, 2, 33, 40])
     """
+    if window < 2:
+        raise ConfigError(f"window is {window}; expected at least 2 voxels")
     features = max(12, 12 * round(2 * width))
     name = _norm("monai_swinunetr", dims, norm, width, (features,))
     from monai.networks.nets.swin_unetr import SwinUNETR
@@ -194,6 +199,7 @@ def monai_swinunetr(
         in_channels=in_channels,
         out_channels=out_channels,
         feature_size=features,
+        window_size=window,
         norm_name=name,
         use_checkpoint=checkpoint,
         spatial_dims=dims,

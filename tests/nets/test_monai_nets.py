@@ -105,6 +105,13 @@ def test_width_multiplies_the_features():
     assert counts[0] == counts[1] < counts[2]
 
 
+def test_attention_has_the_window_that_was_asked_for():
+    tables = {w: monai_swinunetr(3, 1, 2, window=w, width=0.5).state_dict() for w in (4, 7)}
+    name = "net.swinViT.layers1.0.blocks.0.attn.relative_position_bias_table"
+    # One bias for every offset between two voxels of a window, and each of the three heads.
+    assert {w: tuple(t[name].shape) for w, t in tables.items()} == {4: (7**3, 3), 7: (13**3, 3)}
+
+
 @pytest.mark.parametrize(
     ("build", "options", "words"),
     [
@@ -118,6 +125,7 @@ def test_width_multiplies_the_features():
         (monai_dynunet, {"channels": (4, 8, 8), "strides": ((2, 2),) * 3}, "all 1"),
         (monai_segresnet, {"blocks": (1,)}, "at least 2"),
         (monai_attentionunet, {"channels": (4, 8), "strides": (2, 2)}, "of which there are 1"),
+        (monai_swinunetr, {"window": 1}, "window is 1"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_in_one_line(build, options, words):
