@@ -7,6 +7,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,15 +19,18 @@ from medseg.errors import ReadError
 from medseg.io.archive import naming_archive, split_zip_path, unpack
 from medseg.io.channel_files import group_by_kind
 from medseg.io.dicom.series import Series, find_series, scan
-from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of, stem_of
+from medseg.io.formats import READABLE, has_dicom_magic, image_files, is_hidden, kind_of, stem_of
 from medseg.io.naming import CHANNEL_NAME, group_channels, safe_name
 from medseg.io.temporary import temporary_folder
+from medseg.io.walk import files_below
 from medseg.volume import Volume
 
 if TYPE_CHECKING:
     from medseg.io.dicom.grid import SeriesGrid
 
 __all__ = ["Source", "find_studies", "input_hash", "open_series", "read_source"]
+
+log = logging.getLogger(__name__)
 
 # Formats whose voxels lie in a second file.
 _HEADERS = frozenset({".hdr", ".mhd", ".nhdr"})
@@ -145,6 +149,7 @@ def _in_folder(folder: Path, name: str, series: Sequence[str], channels: Sequenc
     files = [] if folder in dicom_folders else image_files(folder)
     if not files and not found:
         files = image_files(folder, recursive=True)
+    _tell_unseen(folder, {*files}, dicom_folders)
     named, others = group_by_kind(files, folder, channels)
     for each in named:
         reason = f"files named by channel: {', '.join(p.name for p in each.paths)}"
@@ -156,6 +161,17 @@ def _in_folder(folder: Path, name: str, series: Sequence[str], channels: Sequenc
     for case, paths in group_channels(others, folder).items():
         sources.append(Source(f"{case}_image" if case in taken else case, paths))
     return sources
+
+
+def _tell_unseen(folder: Path, taken: set[Path], dicom_folders: set[Path]) -> None:
+    """Warn of images and archives that are no cases because something else in the folder is: nobody looks for them."""
+    below = [p for p in files_below(folder)[0] if p not in taken and p.parent not in dicom_folders and not is_hidden(p)]
+    images = [p for p in below if p.parent != folder and kind_of(p) in ("nifti", "itk", "raster")]
+    archives = [p for p in below if kind_of(p) == "zip"]
+    for what, unseen in (("image file(s) in sub-folders", images), ("archive(s)", archives)):
+        if unseen:
+            where = ", ".join(sorted({str(p.relative_to(folder).parts[0]) for p in unseen})[:3])
+            log.warning("%s: %d %s not looked at (%s, ...); give them by name", folder, len(unseen), what, where)
 
 
 def _with_damage(

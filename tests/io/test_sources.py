@@ -59,6 +59,22 @@ def test_images_in_sub_folders_are_found_where_the_folder_itself_has_none(tmp_pa
     assert names(find_studies(tmp_path)) == ["p1_ct", "p2_ct"]
 
 
+def test_images_and_archives_that_are_passed_over_are_told(small_series, tmp_path, caplog):
+    save(tmp_path / "top.nii.gz")
+    save(tmp_path / "more" / "deep.nii.gz")
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        archive.write(tmp_path / "top.nii.gz", "inside.nii.gz")
+    assert [s.case for s in find_studies(tmp_path)] == ["top"]
+    assert "1 image file(s) in sub-folders not looked at (more" in caplog.text
+    assert "1 archive(s) not looked at (study.zip" in caplog.text
+    caplog.clear()
+    study = tmp_path / "dicom"
+    small_series(study)
+    save(study / "thumbnail.nii.gz")
+    find_studies(study)
+    assert not caplog.text
+
+
 def test_a_dicom_folder_is_one_case_named_after_it(small_series, tmp_path):
     (source,) = find_studies(small_series("john"))
     assert (source.case, len(source.paths), source.error) == ("john", 6, "")
