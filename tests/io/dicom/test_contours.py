@@ -173,7 +173,7 @@ def test_noise_and_a_chessboard_take_no_more_than_a_moment():
     chessboard = np.indices((256, 256)).sum(axis=0) % 2 == 0
     noise = np.random.default_rng(0).random((256, 256)) < 0.6
     for mask in (chessboard, noise):
-        began = time.perf_counter()
+        began = time.process_time()
         contours = trace(mask)
         np.testing.assert_array_equal(fill(contours, mask.shape), mask)
-        assert time.perf_counter() - began < 5
+        assert time.process_time() - began < 5
