@@ -3,13 +3,13 @@
     python benchmarks/quality.py ../shared/data/hippocampus --work /tmp/quality
     python benchmarks/quality.py ../shared/data/hippocampus --work /tmp/quality --model BUNDLE
 
-The folder holds `images/` and `labels/`. Sorted cases 4, 9, 14 ... are held back; of the others every fourth validates
-and calibrates, the rest trains (`medseg train hippocampus prediction.quality=calibrate`), unless a bundle of such a
-training is given. Each held-back case is then predicted as it is and with every damage of
+The folder holds `images/` and `labels/`. Sorted cases 4, 9, 14 ... are held back (others by `--held`); of the others
+every fourth validates and calibrates, the rest trains (`medseg train hippocampus prediction.quality=calibrate`), unless
+a bundle of such a training is given. Each held-back case is then predicted as it is and with every damage of
 `medseg.inference.quality.damage`, drawn anew: noise, blur, wrong spacing, cropped field of view, bent grey levels.
 
 Printed: Spearman's correlation of predicted and true Dice per label, on undamaged cases, on damaged ones and on all;
-how many of those with a true Dice below 0.7 are predicted below it, and of the others; how many undamaged cases fall
+how many of those with a true Dice below 0.7 are flagged, and of the others; how many undamaged cases fall
 out of the training range though their masks are right.
 """
 
@@ -26,7 +26,7 @@ import medseg
 from medseg.inference.predictor import load_model
 from medseg.inference.quality import check_case
 from medseg.inference.quality.damage import DAMAGES
-from medseg.inference.quality.estimate import LEAST_DICE, estimate_quality
+from medseg.inference.quality.estimate import LEAST_DICE, estimate_quality, review_below
 from medseg.volume import Volume
 
 
@@ -35,10 +35,11 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--work", type=Path, required=True, help="folder for the data set of the training and its run")
     parser.add_argument("--model", type=Path, help="a calibrated bundle; default: train one")
+    parser.add_argument("--held", type=int, default=4, choices=range(5), help="the first of the cases held back")
     parser.add_argument("--preset", default="hippocampus")
     options = parser.parse_args()
     names = sorted(p.name for p in (options.data / "images").glob("*.nii.gz"))
-    held = names[4::5]
+    held = names[options.held :: 5]
     model = load_model(options.model or trained(options, [n for n in names if n not in held]))
     rows: list[tuple[str, float, float]] = []
     flagged = 0
@@ -50,7 +51,8 @@ def main() -> None:
             # Not the draws of the calibration.
             rows += rows_of(model, *apply(image, labels, np.random.default_rng([1000, number, index])), damage)
         print(f"{name}: {len(rows)} rows", flush=True)
-    report(rows)
+    assert model.info.calibration is not None  # else estimate_quality had refused it
+    report(rows, review_below(model.info.calibration))
     print(f"undamaged cases outside the training range: {flagged} of {len(held)}")
 
 
@@ -86,7 +88,7 @@ def rows_of(model: medseg.Model, image: Volume, labels: Volume, damage: str) -> 
     return rows
 
 
-def report(rows: list[tuple[str, float, float]]) -> None:
+def report(rows: list[tuple[str, float, float]], least: float) -> None:
     damage = np.array([row[0] for row in rows], dtype=object)
     predicted, true = (np.array([row[n] for row in rows]) for n in (1, 2))
     heads = (f"{'':20s}", "   n", "  true", " error", "Spearman", " bad", " caught", " false flags")
@@ -94,11 +96,11 @@ def report(rows: list[tuple[str, float, float]]) -> None:
     groups = {"undamaged": damage == "", "damaged": damage != "", "all": damage == damage}
     groups |= {f"  {name}": damage == name for name in DAMAGES}
     for name, rows_in in groups.items():
-        print(line(name, predicted[rows_in], true[rows_in]))
+        print(line(name, predicted[rows_in], true[rows_in], least))
 
 
-def line(name: str, predicted: NDArray[np.float64], true: NDArray[np.float64]) -> str:
-    bad, flagged = true < LEAST_DICE, predicted < LEAST_DICE
+def line(name: str, predicted: NDArray[np.float64], true: NDArray[np.float64], least: float) -> str:
+    bad, flagged = true < LEAST_DICE, predicted < least
     caught = f"{100 * (bad & flagged).sum() / bad.sum():.0f} %" if bad.any() else "-"
     false = f"{100 * (~bad & flagged).sum() / (~bad).sum():.1f} %" if not bad.all() else "-"
     error = float(np.sqrt(np.mean((predicted - true) ** 2)))

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 
 from medseg.errors import CheckpointError
 from medseg.inference.bundle_info import BundleInfo
-from medseg.inference.calibration import VERSION, signs_of
+from medseg.inference.calibration import VERSION, Calibration, signs_of
 from medseg.inference.predictor import Model
 from medseg.inference.quality.check import REVIEW
 from medseg.inference.quality.members import Disagreement, disagreement
 from medseg.preparation.case_figures import measure_case
 from medseg.volume import Finding, Volume
 
-__all__ = ["LEAST_DICE", "QualityEstimate", "check_calibrated", "estimate_quality", "signs_of_case"]
+__all__ = ["LEAST_DICE", "QualityEstimate", "check_calibrated", "estimate_quality", "review_below", "signs_of_case"]
 
-# A predicted Dice below this asks for review.
+# A mask whose Dice may be below this asks for review.
 LEAST_DICE = 0.7
+# Of the error of the estimate: a failed mask that nobody looks at costs more than a look at a right one.
+MARGIN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class QualityEstimate:
         dice: per label; 0 where nothing was found that every training case holds, None where it may be absent.
         uncertainty: `(I, J[, K])` on the image's grid, uint8: 0 (certain) to 100 (undecided), the binary entropy of
             the least certain label in hundredths of a bit.
-        findings: a 'review_quality' for each label whose predicted Dice is below 0.7.
+        findings: a 'review_quality' for each label whose predicted Dice is not safely above 0.7, see `review_below`.
     """
 
     dice: tuple[float | None, ...]
@@ -79,12 +81,22 @@ def estimate_quality(model: Model, image: Volume, mask: Volume, overlap: float |
         expected = model.info.fingerprint.always_present[number]
         empty = 0.0 if expected else None
         dice.append(empty if signs is None else round(model.info.calibration.predict(signs), 4))
+    least = review_below(model.info.calibration)
     findings = tuple(
-        Finding(f"{REVIEW}quality", f"predicted Dice of {name} is {each:.2f}, below {LEAST_DICE}: look at the mask")
+        Finding(
+            f"{REVIEW}quality",
+            f"predicted Dice of {name} is {each:.2f}, below {least:.2f}, which is 0.7 and half of the estimate's error: "
+            "look at the mask",
+        )
         for name, each in zip(model.scheme.names, dice, strict=True)
-        if each is not None and each < LEAST_DICE
+        if each is not None and each < least
     )
     return QualityEstimate(tuple(dice), said.uncertainty, findings)
+
+
+def review_below(calibration: Calibration) -> float:
+    """Predicted Dice below which a mask asks for review: 0.7 and half of what the estimate is usually off by."""
+    return LEAST_DICE + MARGIN * calibration.error
 
 
 def signs_of_case(

@@ -17,7 +17,7 @@ from medseg.cli import app
 from medseg.inference import load_model, save_bundle
 from medseg.inference.calibration import VERSION, Calibration, fit_calibration, signs_of
 from medseg.inference.quality.damage import DAMAGES
-from medseg.inference.quality.estimate import estimate_quality, signs_of_case
+from medseg.inference.quality.estimate import estimate_quality, review_below, signs_of_case
 from medseg.inference.quality.members import disagreement
 from medseg.preparation.case_figures import measure_case
 from medseg.preparation.training_range import learn_range
@@ -91,7 +91,9 @@ def test_a_case_far_from_training_and_an_absent_label(tmp_path) -> None:
     poor = estimate_quality(model, large, model.predict(large))
     assert poor.dice[0] is not None and poor.dice[0] < 0.7
     assert [f.kind for f in poor.findings] == ["review_quality"]
-    assert poor.findings[0].message == f"predicted Dice of spot is {poor.dice[0]:.2f}, below 0.7: look at the mask"
+    assert poor.findings[0].message.startswith(
+        f"predicted Dice of spot is {poor.dice[0]:.2f}, below 0.75, which is 0.7"
+    )
     # Each training case holds the label, so an empty mask is a failed one.
     nothing = image_of(bright=-6.0)
     assert estimate_quality(model, nothing, model.predict(nothing)).dice == (0.0,)
@@ -122,6 +124,12 @@ def test_the_regression_finds_the_curve_it_was_given() -> None:
     assert fitted.error < 0.03
     assert np.abs([fitted.predict(s) for s in signs] - dice).max() < 0.06
     assert fitted.predict((0.0, 0.0, 999.0, 0.0, 0.0)) == 1.0 and fitted.predict((0.0, 0.0, -999.0, 0.0, 0.0)) == 0.0
+
+
+def test_a_mask_asks_for_review_unless_it_is_safely_above() -> None:
+    # Off by 0.1 on cases left out: half of that above 0.7.
+    assert review_below(EXPECTED.model_copy(update={"error": 0.1})) == pytest.approx(0.75)
+    assert review_below(EXPECTED.model_copy(update={"error": 0.0})) == 0.7
 
 
 def test_few_cases_are_no_calibration() -> None:
@@ -189,7 +197,7 @@ def test_the_command_writes_predicted_dice_and_uncertainty_and_asks_for_review(t
     assert float(table["sure"]["predicted_dice"]) > 0.9 and table["sure"]["state"] == "done"
     assert table["unsure"]["state"] == "needs_review" and "unsure: needs review" in text
     rows = {row["case"]: row for row in map(json.loads, (out / "ledger.jsonl").read_text().splitlines())}
-    assert "predicted Dice of spot is 0.70, below 0.7: look at the mask" in rows["unsure"]["findings"]
+    assert any(each.startswith("predicted Dice of spot is 0.70, below 0.75") for each in rows["unsure"]["findings"])
     uncertainty = medseg.read(out / "uncertainty" / "unsure.nii.gz")
     assert uncertainty.same_geometry(image_of()) and uncertainty.array[5, 5, 5] == 100
     assert uncertainty.array[0, 0, 0] <= 2
