@@ -85,8 +85,8 @@ def estimate_quality(model: Model, image: Volume, mask: Volume, overlap: float |
     findings = tuple(
         Finding(
             f"{REVIEW}quality",
-            f"predicted Dice of {name} is {each:.2f}, below {least:.2f}, which is 0.7 and half of the estimate's error: "
-            "look at the mask",
+            f"predicted Dice of {name} is {each:.2f}, below {least:.2f}, which is 0.7 and half of the estimate's "
+            "error: look at the mask",
         )
         for name, each in zip(model.scheme.names, dice, strict=True)
         if each is not None and each < least
