@@ -81,7 +81,8 @@ with torch.no_grad():
     net.decoder.seg_layers[-1].bias.copy_(ours["head.bias"])
 torch.save(
     {"network_weights": net.state_dict(), "trainer_name": "nnUNetTrainer",
-     "init_args": {"configuration": "3d_fullres"}, "inference_allowed_mirroring_axes": (0, 1, 2)},
+     "init_args": {"configuration": "3d_fullres"},
+     "inference_allowed_mirroring_axes": tuple(json.load(open(folder + "/axes.json")))},
     folder + "/model/fold_0/checkpoint_final.pth",
 )
 """
@@ -134,14 +135,17 @@ def write_studies(folder: Path, options: argparse.Namespace) -> None:
 
 
 def write_models(folder: Path, options: argparse.Namespace) -> None:
-    """`off` and `on`, our bundle without and with mirroring along all axes, and `model`, nnU-Net's folder."""
+    """`off` and `on`, our bundle without and with mirroring, and `model`, nnU-Net's folder."""
     import torch
 
     from medseg.inference import load_bundle, save_bundle
 
     bundle = load_bundle(options.model)
     weights = {0: next(iter(bundle.weights.values()))}
-    for name, axes in (("off", ()), ("on", (0, 1, 2))):
+    # Along axes that training never mirrored, the mean of the passes is full of near ties, which compare nothing.
+    mirrored = bundle.info.prediction.mirror_axes or (0, 1, 2)
+    (folder / "axes.json").write_text(json.dumps(mirrored))
+    for name, axes in (("off", ()), ("on", mirrored)):
         prediction = bundle.info.prediction.model_copy(update={"mirror_axes": axes})
         save_bundle(folder / name, bundle.info.model_copy(update={"prediction": prediction}), weights)
     (folder / "model" / "fold_0").mkdir(parents=True)
