@@ -273,6 +273,10 @@ def evaluate(
     memory_gb: Annotated[
         float | None, typer.Option("--memory-gb", help="For cases side by side; default: 60% of what is free.")
     ] = None,
+    view3d: Annotated[
+        Path | None,
+        typer.Option("--view3d", help="dist/niivue.umd.js of the npm package @niivue/niivue: the worst case in 3D."),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -302,6 +306,7 @@ def evaluate(
             surface=surface,
             hd95=hd95,
             assd=assd,
+            view3d=view3d,
         )
     typer.echo(result.to_json() if as_json else result.text())
     result.raise_for_missing()

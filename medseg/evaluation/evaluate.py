@@ -25,6 +25,7 @@ from medseg.evaluation.workers import score_all
 from medseg.labels import LabelScheme
 from medseg.metrics.definitions import ALL_INFO
 from medseg.metrics.score import METRICS, ScoreOptions
+from medseg.reports.view3d import niivue_script
 from medseg.tasks import Task, get_task
 from medseg.volume import Finding
 
@@ -57,6 +58,7 @@ def evaluate(
     hd95: str = "max_directed",
     assd: str = "pooled",
     demonstration: str = "",
+    view3d: str | Path | None = None,
 ) -> Evaluation:
     """Score predicted label maps against references.
 
@@ -86,6 +88,7 @@ def evaluate(
         surface, hd95, assd: as in `medseg.metrics.score_case`.
         demonstration: why the scores say nothing about new patients, as where none was held out from training. The
             report, the summary and its text then begin with it.
+        view3d: NiiVue's `niivue.umd.js`: the report then shows the worst case in 3D, and grows by the script's 2 MB.
 
     Returns:
         Numbers per case, the summary, findings and where the report lies. Where the spacing is not known (PNG, JPEG),
@@ -103,6 +106,7 @@ def evaluate(
         >>> result.summary["labels"]["lung"]["nsd"]["mean"], result.report
     """
     known = get_task(task) if task is not None else None
+    niivue = "" if view3d is None else niivue_script(Path(view3d))
     options = _options(known, metrics, tolerance_mm, surface, hd95, assd)
     scheme = resolve_labels(labels, Path(pred), known)
     scoring = Scoring(scheme, options, known, label_threshold, resample_prediction)
@@ -144,7 +148,7 @@ def evaluate(
     result = Evaluation(rows, summary, findings, folder, folder / "report.html")
     write_files(folder, result, scores)
     write_evaluation_report(
-        folder / "report.html", pairs, scores, summary, scheme, threshold=label_threshold, resample=resample_prediction
+        folder / "report.html", pairs, scores, summary, scheme, label_threshold, resample_prediction, niivue
     )
     return result
 

@@ -22,10 +22,21 @@ from medseg.reports.figures import distribution_png, label_colours, overlay_png
 from medseg.reports.html import Picture
 from medseg.reports.slices import SlicePicture, pick_slice
 from medseg.reports.thumbnails import FALSE_NEGATIVE, FALSE_POSITIVE, error_thumbnail
+from medseg.reports.view3d import View3D, layers_of
 from medseg.tasks.froc import FROC_RATES
 from medseg.volume import Volume
 
-__all__ = ["GALLERY_KEY", "MOST_PICTURED", "Cases", "agreement", "distributions", "examples", "froc_curves", "gallery"]
+__all__ = [
+    "GALLERY_KEY",
+    "MOST_PICTURED",
+    "Cases",
+    "agreement",
+    "distributions",
+    "examples",
+    "froc_curves",
+    "gallery",
+    "view3d",
+]
 
 # About 40 kB each, so that a report stays below 10 MB.
 MOST_PICTURED = 100
@@ -108,6 +119,19 @@ def _thumbnail(cases: Cases, colours: dict[str, tuple[str, str]], index: int) ->
     each = ", ".join(f"{n} {_dice(s.overlap.dice)}" for n, s in score.labels.items())
     alt = f"Contours, and a map of what was predicted too much or missed: case {score.case}, {shown.place}."
     return Picture(score.case, f"Dice {each}; {shown.place}", alt, error_thumbnail(shown, colours))
+
+
+def view3d(cases: Cases, script: str) -> View3D | None:
+    """The worst case in 3D by NiiVue's `script`; None for pictures and without a script."""
+    chosen = _chosen(cases.scores)
+    if not script or not chosen or len(cases.scores[chosen[-1][1]].spacing) != 3:
+        return None
+    index = chosen[-1][1]
+    pair = cases.pairs[index]
+    pred, ref = read_pair(pair, cases.threshold, cases.resample)
+    image, _ = _image(pair, ref)
+    title = f"{chosen[-1][0]}: {pair.case}, all labels together"
+    return View3D(title, script, layers_of(image, ref, pred, label_colours(["all"])["all"]))
 
 
 def distributions(cases: Cases) -> tuple[Picture, ...]:

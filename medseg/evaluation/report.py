@@ -9,7 +9,16 @@ from typing import Any
 
 from medseg.evaluation.definitions import TITLES
 from medseg.evaluation.pairs import Pair
-from medseg.evaluation.pictures import GALLERY_KEY, Cases, agreement, distributions, examples, froc_curves, gallery
+from medseg.evaluation.pictures import (
+    GALLERY_KEY,
+    Cases,
+    agreement,
+    distributions,
+    examples,
+    froc_curves,
+    gallery,
+    view3d,
+)
 from medseg.evaluation.scoring import CaseScores
 from medseg.evaluation.summary import column
 from medseg.evaluation.tables import NOTHING, further_tables, number, statistics_cell, title_of
@@ -39,6 +48,7 @@ def write_evaluation_report(
     scheme: LabelScheme | None,
     threshold: float | None = None,
     resample: bool = False,
+    niivue: str = "",
 ) -> None:
     """Write `report.html`.
 
@@ -48,6 +58,7 @@ def write_evaluation_report(
         summary: the content of `summary.json`.
         scheme: what the integers mean, None where labels are named by their number.
         threshold, resample: as in `medseg.evaluation.evaluate`.
+        niivue: NiiVue's script, for a 3D view of the worst case; '' leaves it out.
 
     Raises:
         ReadError: if a mask can no longer be read.
@@ -71,6 +82,7 @@ def write_evaluation_report(
             absent=_absent_table(summary),
             overlays=shown,
             key=label_colours(labels),
+            view=view3d(cases, niivue),
             distributions=distributions(cases),
             agreement=(*agreement(cases), *froc_curves(summary["froc"])),
             gallery=gallery(cases),

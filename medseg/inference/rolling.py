@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,13 @@ LEAST_ROWS = 16
 def open_rows(length: int, patch: int) -> int:
     """Rows in memory: those of a window and the one before it, which closes the last cell that has left."""
     return min(length, patch + (1 if patch >= LEAST_ROWS else LEAST_ROWS))
+
+
+def zeros(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Zeros, float32. On a CPU by numpy, which asks for large pages and does not write what the system has cleared."""
+    if device.type != "cpu":
+        return torch.zeros(*shape, device=device)
+    return torch.from_numpy(np.zeros(shape, dtype=np.float32))
 
 
 class RollingSum:
@@ -51,19 +59,22 @@ class RollingSum:
         beyond: Tensor | None = None,
     ) -> None:
         self._axis = axis
-        self._box = box
+        everywhere = box is None or all(part == slice(0, n) for part, n in zip(box, shape, strict=True))
+        self._box = None if everywhere else box
         self._beyond = None if beyond is None else beyond.to(device).view(channels, *[1] * len(shape))
         self._length, self._patch = shape[axis], patch
         self._rows = open_rows(shape[axis], patch)
         # Row r lies at 1 + r % rows. What lies at 0 is the last row again, beside the first one that overwrote it.
         others = [channels, *shape[:axis], *shape[axis + 1 :]]
         if slices_apart:
-            self._ring = torch.empty(1 + self._rows, *others, device=device).movedim(0, 1 + axis)
+            self._ring = zeros((1 + self._rows, *others), device).movedim(0, 1 + axis)
         else:
             others.insert(1 + axis, 1 + self._rows)
-            self._ring = torch.empty(others, device=device)
+            self._ring = zeros(others, device)
         self._left = 0
-        self._clear(1, self._rows, 0)
+        # New memory is zero anyway, and would be written twice.
+        if self._box is not None:
+            self._clear(1, self._rows, 0)
 
     def add(self, window: Tensor, corner: Sequence[int], weights: Sequence[Tensor] | None) -> None:
         """Add a window, for which `finished` has made room.

@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from medseg.io.atomic import write_text_atomic
+from medseg.reports.view3d import View3D
 
 __all__ = ["Cell", "Picture", "Report", "Table", "write_report"]
 
@@ -62,6 +63,7 @@ class Report:
     absent: Table | None = None
     overlays: tuple[Picture, ...] = ()
     key: Mapping[str, tuple[str, str]] | None = None
+    view: View3D | None = None
     distributions: tuple[Picture, ...] = ()
     agreement: tuple[Picture, ...] = ()
     gallery: tuple[Picture, ...] = ()
