@@ -169,7 +169,7 @@ def _read_zip(place: Path) -> dict[str, bytes]:
             prefix = min(names, key=len, default=INFO).removesuffix(INFO)
             inside = {n.removeprefix(prefix): n for n in archive.namelist() if n.startswith(prefix)}
             return {n: archive.read(m) for n, m in inside.items() if n == INFO or WEIGHTS.fullmatch(n)}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise CheckpointError(
             f"{place} is neither a bundle folder nor an intact zip of one ({error}); {MEND}"
         ) from None

@@ -170,8 +170,9 @@ def _tell_unseen(folder: Path, taken: set[Path], dicom_folders: set[Path]) -> No
     archives = [p for p in below if kind_of(p) == "zip"]
     for what, unseen in (("image file(s) in sub-folders", images), ("archive(s)", archives)):
         if unseen:
-            where = ", ".join(sorted({str(p.relative_to(folder).parts[0]) for p in unseen})[:3])
-            log.warning("%s: %d %s not looked at (%s, ...); give them by name", folder, len(unseen), what, where)
+            names = sorted({str(p.relative_to(folder).parts[0]) for p in unseen})
+            where = ", ".join([*names[:3], *["..."] * (len(names) > 3)])
+            log.warning("%s: %d %s not looked at (%s); give them by name", folder, len(unseen), what, where)
 
 
 def _with_damage(

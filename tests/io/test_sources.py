@@ -65,8 +65,8 @@ def test_images_and_archives_that_are_passed_over_are_told(small_series, tmp_pat
     with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
         archive.write(tmp_path / "top.nii.gz", "inside.nii.gz")
     assert [s.case for s in find_studies(tmp_path)] == ["top"]
-    assert "1 image file(s) in sub-folders not looked at (more" in caplog.text
-    assert "1 archive(s) not looked at (study.zip" in caplog.text
+    assert "1 image file(s) in sub-folders not looked at (more); give" in caplog.text
+    assert "1 archive(s) not looked at (study.zip); give" in caplog.text
     caplog.clear()
     study = tmp_path / "dicom"
     small_series(study)
