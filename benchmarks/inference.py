@@ -96,7 +96,7 @@ who, path, out, _, batch, answers = *sys.argv[1:5], int(sys.argv[5]), sys.argv[6
 from inference import OVERLAP, PATCH, whole_image
 from medseg.inference import load_model
 import dataclasses
-engine = {'frozen': 'frozen', 'bf16': 'bf16'}.get(who)
+engine = who if who in ('winograd', 'frozen', 'bf16') else None
 model = load_model(path, 'cpu', engine, fast=who == 'bf16')
 image = whole_image()
 classes = model.info.net.out_channels

@@ -1,8 +1,9 @@
-"""How a network is run on a CPU: as it is, as a frozen graph, or in bfloat16. Chosen once by a measurement, then kept.
+"""How a network is run on a CPU: as it is, or faster. Chosen once by a measurement, then kept.
 
-A frozen graph has its batch norms folded into the convolutions and no Python between the layers; bfloat16 halves the
-time where the CPU multiplies it in hardware. Their logits differ from the network's own in the last digits, so what was
-chosen belongs to a mask as the model does.
+With 3D convolutions of half the multiplications (`medseg.nets.winograd`); as a frozen graph, with its batch norms
+folded into the convolutions and no Python between the layers; or in bfloat16, which halves the time where the CPU
+multiplies it in hardware. Their logits differ from the network's own in the last digits, so what was chosen belongs to
+a mask as the model does.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
+from medseg.nets.winograd import with_winograd
 
 __all__ = ["ENGINES", "NetworkEngine", "has_bf16"]
 
 log = logging.getLogger(__name__)
 Network = Callable[[Tensor], Tensor]
 
-ENGINES = ("eager", "frozen", "bf16")
-# A graph saves a tenth at best and costs about nine passes to try; bfloat16 halves the time and costs two.
+ENGINES = ("eager", "winograd", "frozen", "bf16")
+# Winograd's convolutions save a fifth and cost about five passes to try, a graph saves a tenth at best and costs nine;
+# bfloat16 halves the time and costs two.
+PASSES_WORTH_WINOGRAD = 40
 PASSES_WORTH_A_GRAPH = 200
 # Below this the passes take a second altogether, and noise would choose.
-VOXELS_WORTH_A_GRAPH = 2**26
+VOXELS_WORTH_MEASURING = 2**26
 # The network as it is stays unless another engine takes less than this share of its time.
 WORTH_CHANGING = 0.95
 # Below this share of the network's own time one pass of each is enough to know.
@@ -85,33 +89,40 @@ class NetworkEngine:
             passes: forward passes that this image takes.
             regions: whether the channels are overlapping regions; else the largest logit is the label.
         """
-        if self.name is None and not self._worth_measuring(passes, windows):
-            if not self.images:
-                return tuple(nets)
-            self.name = "eager"
         if self.name is None:
-            self.name = self._choose(nets[0], windows(), regions)
-            log.info("network engine: %s", self.name)
+            candidates = self._candidates(passes, windows)
+            if not candidates and not self.images:
+                return tuple(nets)
+            if candidates:
+                self.name = self._choose(nets[0], windows(), candidates, regions)
+                log.info("network engine: %s", self.name)
+            else:
+                self.name = "eager"
         if self._networks is None:
             self._networks = tuple(_run_by(self.name, net, regions) for net in nets)
         return self._networks
 
-    def _worth_measuring(self, passes: int, windows: Callable[[], Tensor]) -> bool:
+    def _candidates(self, passes: int, windows: Callable[[], Tensor]) -> tuple[str, ...]:
+        """The engines that are worth trying beside the network as it is."""
         if self.fast and has_bf16():
-            return True
+            return ("bf16",)
         expected = passes * self.images
-        return expected >= PASSES_WORTH_A_GRAPH and expected * windows()[:, 0].numel() >= VOXELS_WORTH_A_GRAPH
+        wanted = {"winograd": PASSES_WORTH_WINOGRAD, "frozen": PASSES_WORTH_A_GRAPH}
+        names = tuple(name for name, fewest in wanted.items() if expected >= fewest)
+        return names if names and expected * windows()[:, 0].numel() >= VOXELS_WORTH_MEASURING else ()
 
     @torch.inference_mode()
-    def _choose(self, net: nn.Module, windows: Tensor, regions: bool) -> str:
+    def _choose(self, net: nn.Module, windows: Tensor, names: Sequence[str], regions: bool) -> str:
         """The engine that takes the least time on these windows, among those that give the same labels."""
         candidates: dict[str, Network] = {"eager": net}
         reference, taken = _timed(net, windows)
         seconds = {"eager": taken}
-        for name in ("bf16",) if self.fast and has_bf16() else ("frozen",):
-            network = _run_by(name, net, regions)
+        for name in names:
             try:
-                network(windows)  # a graph is optimised at its second call, bfloat16 lays out its kernels at the first
+                network = _run_by(name, net, regions)
+                if network is net:
+                    continue
+                network(windows)  # a graph is optimised at its second call, others lay out their kernels at the first
                 logits, taken = _timed(network, windows)
                 same = _same_labels(logits, reference, regions, bf16=name == "bf16")
             except _REFUSALS as error:
@@ -139,7 +150,7 @@ class NetworkEngine:
         if name == "bf16" and not self.fast:
             return "it loses precision and is only used where fast is chosen too"
         if name == "bf16" and not has_bf16():
-            return "this CPU has no bfloat16 (AVX512-BF16 or AMX); choose eager or frozen"
+            return "this CPU has no bfloat16 (AVX512-BF16 or AMX); choose eager, winograd or frozen"
         return ""
 
 
@@ -149,6 +160,9 @@ def has_bf16() -> bool:
 
 
 def _run_by(name: str, net: nn.Module, regions: bool) -> Network:
+    """The network itself where the engine changes nothing about it."""
+    if name == "winograd":
+        return with_winograd(net) or net
     return _Frozen(net, regions) if name == "frozen" else _in_bf16(net) if name == "bf16" else net
 
 

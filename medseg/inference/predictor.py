@@ -86,7 +86,7 @@ class Model:
 
     @property
     def engine_name(self) -> str:
-        """How the networks are run: 'eager', 'frozen' or 'bf16'; '' until it is chosen."""
+        """How the networks are run: one of `medseg.inference.engine.ENGINES`; '' until it is chosen."""
         return self.engine.name or ""
 
     @property
@@ -306,7 +306,8 @@ def load_model(path: str | Path, device: str = "auto", engine: str | None = None
     Args:
         path: the bundle.
         device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
-        engine: how the networks are run on a CPU: 'eager' (as they are), 'frozen' (as a graph) or 'bf16' (with `fast`).
+        engine: how the networks are run on a CPU: 'eager' (as they are), 'winograd' (faster 3D convolutions), 'frozen'
+            (as a graph) or 'bf16' (with `fast`).
             None: as they are, unless `fast` is given; `predict_studies` measures what is faster where that pays.
         fast: permit bfloat16 where the CPU has it and it is faster: half the time, and up to 1 in 400 voxels of a mask
             got another label. Measured at the first image, on which it must change at most 2 % of the labelled voxels.

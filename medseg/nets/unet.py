@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from medseg.errors import ConfigError
 from medseg.nets.blocks import ACTIVATIONS, NORMS, Stage, conv, crop_to, initialize, pad_to_multiple
+from medseg.nets.convolution3d import UpConv3d
 
 __all__ = ["UNet"]
 
@@ -73,7 +74,7 @@ class UNet(nn.Module):
         def stage(n_in: int, n_out: int) -> Stage:
             return Stage(dims, n_in, n_out, norm=norm, act=activation, residual=residual, valid=self.valid)
 
-        up: Callable[..., nn.Module] = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
+        up: Callable[..., nn.Module] = nn.ConvTranspose2d if dims == 2 else UpConv3d
         self.encoder = nn.ModuleList(
             stage(n_in, n_out) for n_in, n_out in zip((in_channels, *features), features, strict=False)
         )

@@ -13,6 +13,7 @@ from torch import Tensor, cat, channels_last, channels_last_3d, nn
 
 from medseg.errors import ConfigError
 from medseg.nets.blocks import activation, check_net, conv, initialize, norm_layer, run_block, scaled
+from medseg.nets.convolution3d import UpConv3d
 
 __all__ = ["ResidualUNet"]
 
@@ -76,7 +77,7 @@ class ResidualUNet(nn.Module):
             self.encoder.append(stage)
             before = after
         # Decoder lists run from the lowest stage upwards, in the order of the computation.
-        up: Callable[..., nn.Module] = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
+        up: Callable[..., nn.Module] = nn.ConvTranspose2d if dims == 2 else UpConv3d
         lower_to_upper = [(features[n + 1], features[n], self.strides[n + 1]) for n in reversed(range(stages - 1))]
         self.up = nn.ModuleList(up(low, high, stride, stride) for low, high, stride in lower_to_upper)
         self.decoder = nn.ModuleList(_unit(dims, 2 * high, high, norm) for _, high, _ in lower_to_upper)

@@ -24,10 +24,10 @@ CPU = torch.device("cpu")
 IMAGE = Volume(np.random.default_rng(0).normal(size=(19, 13, 11)).astype(np.float32), np.eye(4))
 
 
-def _net(norm="batch", seed=0):
+def _net(norm="batch", seed=0, width=1):
     torch.manual_seed(seed)
-    strides = ((1, 1, 1), (2, 2, 2))
-    net = build_net("unet", dims=3, in_channels=1, out_channels=3, channels=(4, 8), strides=strides, norm=norm)
+    options = {"channels": (4, 8), "strides": ((1, 1, 1), (2, 2, 2)), "width": width}
+    net = build_net("unet", dims=3, in_channels=1, out_channels=3, norm=norm, **options)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm3d):
             module.running_mean.normal_()
@@ -75,7 +75,7 @@ def test_a_smaller_last_batch_gets_a_graph_of_its_own_that_is_checked_too():
 
 
 def test_what_is_chosen_is_faster_and_what_changes_labels_is_refused(monkeypatch):
-    monkeypatch.setattr(engine_module, "VOXELS_WORTH_A_GRAPH", 0)
+    monkeypatch.setattr(engine_module, "VOXELS_WORTH_MEASURING", 0)
     windows = torch.randn(2, 1, 4, 4) + 0.5
     engine = NetworkEngine(CPU, images=1000)
     assert _networks(engine, Slow().eval(), windows)(windows).shape == (2, 2, 4, 4) and engine.name == "frozen"
@@ -86,7 +86,7 @@ def test_what_is_chosen_is_faster_and_what_changes_labels_is_refused(monkeypatch
 
 
 def test_a_network_that_cannot_be_traced_stays_as_it_is(monkeypatch):
-    monkeypatch.setattr(engine_module, "VOXELS_WORTH_A_GRAPH", 0)
+    monkeypatch.setattr(engine_module, "VOXELS_WORTH_MEASURING", 0)
 
     class Untraceable(nn.Module):
         def forward(self, x):
@@ -97,6 +97,33 @@ def test_a_network_that_cannot_be_traced_stays_as_it_is(monkeypatch):
     engine = NetworkEngine(CPU, images=1000)
     net = Untraceable().eval()
     assert _networks(engine, net, torch.randn(1, 1, 4, 4)) is net and engine.name == "eager"
+
+
+def test_a_winograd_network_gives_the_same_labels_and_the_same_bytes_at_every_call():
+    net, windows = _net("instance", width=4), torch.randn(2, 1, 24, 24, 24)
+    fast = _networks(NetworkEngine(CPU, "winograd"), net, windows)
+    with torch.inference_mode():
+        calls, expected = [fast(windows) for _ in range(2)], net(windows)
+    assert torch.equal(*calls) and not torch.equal(calls[0], expected)
+    assert torch.allclose(calls[0], expected, atol=1e-3)
+    assert (calls[0].argmax(1) == expected.argmax(1)).float().mean() >= 0.9999
+
+
+def test_winograd_is_tried_on_shorter_runs_than_a_graph(monkeypatch):
+    tried = []
+
+    def run_by(name, net, regions):
+        tried.extend({name} - {"eager"})
+        return net
+
+    monkeypatch.setattr(engine_module, "_run_by", run_by)
+    windows = torch.randn(2, 1, 16, 16, 16)
+    monkeypatch.setattr(engine_module, "VOXELS_WORTH_MEASURING", 0)
+    for passes, expected in ((39, []), (40, ["winograd"]), (200, ["winograd", "frozen"])):
+        tried.clear()
+        engine = NetworkEngine(CPU, images=1)
+        _networks(engine, _net(), windows, passes=passes)
+        assert tried == expected and engine.name == "eager"
 
 
 def test_few_windows_are_not_worth_a_measurement(monkeypatch):
@@ -143,7 +170,7 @@ def test_how_many_labels_may_change():
 
 
 def test_engines_that_a_device_does_not_have_are_refused(unet_bundle, monkeypatch):
-    with pytest.raises(ConfigError, match="eager, frozen, bf16"):
+    with pytest.raises(ConfigError, match="eager, winograd, frozen, bf16"):
         load_model(unet_bundle, "cpu", "warp")
     with pytest.raises(ConfigError, match="on cuda"):
         NetworkEngine(torch.device("cuda"), "frozen")
@@ -203,7 +230,7 @@ def test_a_folder_keeps_the_engine_of_its_ledger(unet_bundle, tmp_path, monkeypa
     predict_studies(load_model(unet_bundle, "cpu", "frozen"), [studies], out)
     assert _engines(out) == ["frozen"]
     monkeypatch.setattr(NetworkEngine, "_choose", lambda *_: pytest.fail("measured anew"))
-    monkeypatch.setattr(NetworkEngine, "_worth_measuring", lambda *_: True)
+    monkeypatch.setattr(NetworkEngine, "_candidates", lambda *_: ("frozen",))
     result = predict_studies(unet_bundle, [_studies(tmp_path / "in")], out, PredictOptions(device="cpu"))
     assert result.skipped == ("ann",) and [row.case for row in result.rows] == ["ben"]
     assert _engines(out) == ["frozen", "frozen"]
