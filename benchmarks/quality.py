@@ -26,7 +26,7 @@ import medseg
 from medseg.inference.predictor import load_model
 from medseg.inference.quality import check_case
 from medseg.inference.quality.damage import DAMAGES
-from medseg.inference.quality.estimate import LEAST_DICE, estimate_quality, review_below
+from medseg.inference.quality.estimate import LEAST_DICE, estimate_quality
 from medseg.volume import Volume
 
 
@@ -51,8 +51,7 @@ def main() -> None:
             # Not the draws of the calibration.
             rows += rows_of(model, *apply(image, labels, np.random.default_rng([1000, number, index])), damage)
         print(f"{name}: {len(rows)} rows", flush=True)
-    assert model.info.calibration is not None  # else estimate_quality had refused it
-    report(rows, review_below(model.info.calibration))
+    report(rows)
     print(f"undamaged cases outside the training range: {flagged} of {len(held)}")
 
 
@@ -88,7 +87,7 @@ def rows_of(model: medseg.Model, image: Volume, labels: Volume, damage: str) -> 
     return rows
 
 
-def report(rows: list[tuple[str, float, float]], least: float) -> None:
+def report(rows: list[tuple[str, float, float]]) -> None:
     damage = np.array([row[0] for row in rows], dtype=object)
     predicted, true = (np.array([row[n] for row in rows]) for n in (1, 2))
     heads = (f"{'':20s}", "   n", "  true", " error", "Spearman", " bad", " caught", " false flags")
@@ -96,11 +95,11 @@ def report(rows: list[tuple[str, float, float]], least: float) -> None:
     groups = {"undamaged": damage == "", "damaged": damage != "", "all": damage == damage}
     groups |= {f"  {name}": damage == name for name in DAMAGES}
     for name, rows_in in groups.items():
-        print(line(name, predicted[rows_in], true[rows_in], least))
+        print(line(name, predicted[rows_in], true[rows_in]))
 
 
-def line(name: str, predicted: NDArray[np.float64], true: NDArray[np.float64], least: float) -> str:
-    bad, flagged = true < LEAST_DICE, predicted < least
+def line(name: str, predicted: NDArray[np.float64], true: NDArray[np.float64]) -> str:
+    bad, flagged = true < LEAST_DICE, predicted < LEAST_DICE
     caught = f"{100 * (bad & flagged).sum() / bad.sum():.0f} %" if bad.any() else "-"
     false = f"{100 * (~bad & flagged).sum() / (~bad).sum():.1f} %" if not bad.all() else "-"
     error = float(np.sqrt(np.mean((predicted - true) ** 2)))

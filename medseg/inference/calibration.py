@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict
 
 __all__ = ["VERSION", "Calibration", "fit_calibration", "signs_of"]
 
-# Of the signs and of what is made of them; 1 was a linear regression on the largest distances.
-VERSION = 2
+# Of the signs and of what is made of them.
+VERSION = 3
 FEWEST_ROWS = 20
 # Of the rows, for signs that are standardised first.
-RIDGE = 0.01
+RIDGE = 0.03
 STEPS = 2000
 # Distance from training beyond which a figure is as far off as can be; 1 is the border of the range.
 FARTHEST = 20.0
@@ -51,21 +51,26 @@ class Calibration(BaseModel):
 
 
 def signs_of(
-    expected: float, agreement: float, image_distances: Sequence[float], label_distances: Sequence[float]
+    expected: float,
+    agreement: float,
+    stability: Sequence[float],
+    image_distances: Sequence[float],
+    label_distances: Sequence[float],
 ) -> tuple[float, ...]:
     """The signs of one label.
 
     Args:
-        expected, agreement: of `medseg.inference.quality.members.Disagreement`.
+        expected, agreement, stability: of `medseg.inference.quality.members.Disagreement`.
         image_distances, label_distances: distance from the training range of each kind of figure of the image and of
             the label, 1 at the range's border. Their mean on a logarithmic scale counts: one odd figure is often
             harmless, where all are odd the mask is wrong.
 
     Example:
-        >>> signs_of(0.9, 1.0, [0.0, 0.0], [0.0, 20.0])
-        (0.9, 0.81, 1.0, 0.0, 0.5)
+        >>> signs_of(0.9, 1.0, [0.9, 0.8, 0.7], [0.0, 0.0], [0.0, 20.0])
+        (0.9, 0.81, 1.0, 0.9, 0.8, 0.7, 0.0, 0.5)
     """
-    return expected, round(expected**2, 12), agreement, _strangeness(image_distances), _strangeness(label_distances)
+    strangeness = (_strangeness(image_distances), _strangeness(label_distances))
+    return expected, round(expected**2, 12), agreement, *stability, *strangeness
 
 
 def _share(score: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -82,7 +87,7 @@ def fit_calibration(signs: NDArray[np.float64], dice: NDArray[np.float64], cases
     """Fit on labels of cases and of their damaged copies; None for fewer than 20 rows or 3 cases.
 
     Args:
-        signs: `(n, 5)`, see `signs_of`.
+        signs: `(n, 8)`, see `signs_of`.
         dice: `(n,)`, true Dice.
         cases: number of the case each row belongs to.
     """

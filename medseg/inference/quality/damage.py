@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
+from medseg.inference.quality.alterations import blurred, channels_of, noisy, rescaled, with_channels
 from medseg.volume import Volume
 
 __all__ = ["DAMAGES", "Damage"]
@@ -19,17 +17,14 @@ Damage = Callable[[Volume, Volume, np.random.Generator], tuple[Volume, Volume]]
 
 def _noise(sizes: tuple[float, float]) -> Damage:
     def damage(image: Volume, labels: Volume, rng: np.random.Generator) -> tuple[Volume, Volume]:
-        array = _channels(image)
-        size = rng.uniform(*sizes) * array.std(axis=tuple(range(1, array.ndim)), keepdims=True)
-        return _like(image, array + size * rng.standard_normal(array.shape)), labels
+        return noisy(image, rng.uniform(*sizes), rng), labels
 
     return damage
 
 
 def _blur(sizes: tuple[float, float]) -> Damage:
     def damage(image: Volume, labels: Volume, rng: np.random.Generator) -> tuple[Volume, Volume]:
-        sigma = (0.0, *[rng.uniform(*sizes)] * image.dims)
-        return _like(image, ndimage.gaussian_filter(_channels(image), sigma)), labels
+        return blurred(image, rng.uniform(*sizes)), labels
 
     return damage
 
@@ -39,9 +34,8 @@ def _spacing(sizes: tuple[float, float]) -> Damage:
 
     def damage(image: Volume, labels: Volume, rng: np.random.Generator) -> tuple[Volume, Volume]:
         factor = rng.uniform(*sizes) ** (1 if rng.random() < 0.5 else -1)
-        affine = image.affine @ np.diag([factor, factor, factor, 1.0])
-        image = Volume(_channels(image), affine, len(_channels(image)), image.metadata, (), image.spacing_known)
-        return image, Volume(labels.array, affine, spacing_known=image.spacing_known)
+        image = rescaled(image, factor)
+        return image, Volume(labels.array, image.affine, spacing_known=image.spacing_known)
 
     return damage
 
@@ -57,7 +51,7 @@ def _crop(shares: tuple[float, float]) -> Damage:
         where = tuple(kept if n == axis else slice(None) for n in range(image.dims))
         affine = image.affine.copy()
         affine[:3, 3] += affine[:3, axis] * (kept.start or 0)
-        array = _channels(image)[(slice(None), *where)]
+        array = channels_of(image)[(slice(None), *where)]
         cropped = Volume(array, affine, len(array), image.metadata, (), image.spacing_known)
         return cropped, Volume(labels.array[where], affine, spacing_known=image.spacing_known)
 
@@ -68,11 +62,11 @@ def _levels(sizes: tuple[float, float]) -> Damage:
     """Another power of the grey levels (gamma), up or down, then another factor."""
 
     def damage(image: Volume, labels: Volume, rng: np.random.Generator) -> tuple[Volume, Volume]:
-        array = _channels(image)
+        array = channels_of(image)
         gamma = rng.uniform(*sizes) ** (1 if rng.random() < 0.5 else -1)
         low, high = array.min(), max(array.max(), array.min() + 1e-6)
         bent = ((array - low) / (high - low)) ** gamma * (high - low) + low
-        return _like(image, bent * rng.uniform(0.7, 1.4)), labels
+        return with_channels(image, bent * rng.uniform(0.7, 1.4)), labels
 
     return damage
 
@@ -89,12 +83,3 @@ DAMAGES: Mapping[str, Damage] = {
     "crop 0.35-0.6": _crop((0.35, 0.6)),
     "levels 1.5-4": _levels((1.5, 4.0)),
 }
-
-
-def _channels(image: Volume) -> NDArray[np.float32]:
-    array = image.array if image.channels else image.array[None]
-    return array.astype(np.float32)
-
-
-def _like(image: Volume, array: NDArray[np.floating[Any]]) -> Volume:
-    return image.with_array(array.astype(np.float32), channels=len(array))

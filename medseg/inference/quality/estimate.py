@@ -1,8 +1,9 @@
 """`--estimate-quality`: the Dice that a mask would probably get, and where the model is not sure.
 
-A logistic regression of true Dice on how sure the probabilities are, how well folds and mirror images agree, and how
-far image and mask lie from the training cases. It is fitted after the training, see `medseg.training.calibrate`. Which
-of several good masks is the better one it cannot say; which masks failed, it can.
+A logistic regression of true Dice on how sure the probabilities are, how well folds and mirror images agree, whether
+the mask survives small alterations of the image, and how far image and mask lie from the training cases. It is fitted
+after the training, see `medseg.training.calibrate`. Which of several good masks is the better one it cannot say; which
+masks failed, it can.
 """
 
 from __future__ import annotations
@@ -12,19 +13,17 @@ from dataclasses import dataclass
 
 from medseg.errors import CheckpointError
 from medseg.inference.bundle_info import BundleInfo
-from medseg.inference.calibration import VERSION, Calibration, signs_of
+from medseg.inference.calibration import VERSION, signs_of
 from medseg.inference.predictor import Model
 from medseg.inference.quality.check import REVIEW
 from medseg.inference.quality.members import Disagreement, disagreement
 from medseg.preparation.case_figures import measure_case
 from medseg.volume import Finding, Volume
 
-__all__ = ["LEAST_DICE", "QualityEstimate", "check_calibrated", "estimate_quality", "review_below", "signs_of_case"]
+__all__ = ["LEAST_DICE", "QualityEstimate", "check_calibrated", "estimate_quality", "signs_of_case"]
 
-# A mask whose Dice may be below this asks for review.
+# A mask whose predicted Dice is below this asks for review.
 LEAST_DICE = 0.7
-# Of the error of the estimate: a failed mask that nobody looks at costs more than a look at a right one.
-MARGIN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class QualityEstimate:
         dice: per label; 0 where nothing was found that every training case holds, None where it may be absent.
         uncertainty: `(I, J[, K])` on the image's grid, uint8: 0 (certain) to 100 (undecided), the binary entropy of
             the least certain label in hundredths of a bit.
-        findings: a 'review_quality' for each label whose predicted Dice is not safely above 0.7, see `review_below`.
+        findings: a 'review_quality' for each label whose predicted Dice is below 0.7.
     """
 
     dice: tuple[float | None, ...]
@@ -57,7 +56,7 @@ def check_calibrated(info: BundleInfo) -> None:
 
 
 def estimate_quality(model: Model, image: Volume, mask: Volume, overlap: float | None = None) -> QualityEstimate:
-    """Predict the Dice of each label of a mask. Costs a pass per fold and mirror axis beside that of the mask.
+    """Predict the Dice of each label of a mask. Costs a pass per fold and mirror axis, and three more per fold.
 
     Args:
         model: calibrated.
@@ -81,22 +80,15 @@ def estimate_quality(model: Model, image: Volume, mask: Volume, overlap: float |
         expected = model.info.fingerprint.always_present[number]
         empty = 0.0 if expected else None
         dice.append(empty if signs is None else round(model.info.calibration.predict(signs), 4))
-    least = review_below(model.info.calibration)
     findings = tuple(
         Finding(
             f"{REVIEW}quality",
-            f"predicted Dice of {name} is {each:.2f}, below {least:.2f}, which is 0.7 and half of the estimate's "
-            "error: look at the mask",
+            f"predicted Dice of {name} is {each:.3f}, below {LEAST_DICE}: look at the mask",
         )
         for name, each in zip(model.scheme.names, dice, strict=True)
-        if each is not None and each < least
+        if each is not None and each < LEAST_DICE
     )
     return QualityEstimate(tuple(dice), said.uncertainty, findings)
-
-
-def review_below(calibration: Calibration) -> float:
-    """Predicted Dice below which a mask asks for review: 0.7 and half of what the estimate is usually off by."""
-    return LEAST_DICE + MARGIN * calibration.error
 
 
 def signs_of_case(
@@ -117,6 +109,8 @@ def signs_of_case(
         kinds = far[strayed.figure.label]
         kinds[strayed.span.kind] = max(kinds[strayed.span.kind], strayed.distance)
     return tuple(
-        signs_of(said.expected[n], said.agreement[n], [*far[-1].values()], [*far[n].values()]) if present else None
+        signs_of(said.expected[n], said.agreement[n], said.stability[n], [*far[-1].values()], [*far[n].values()])
+        if present
+        else None
         for n, present in enumerate(case.present)
     )

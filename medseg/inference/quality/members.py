@@ -1,7 +1,8 @@
-"""Where the members of a model disagree: its folds, each of them on the image and on its mirror images."""
+"""Where the members of a model disagree: its folds, each of them on the image, its mirror images and altered copies."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,10 +10,14 @@ import torch
 from torch import Tensor
 
 from medseg.inference.predictor import Model
+from medseg.inference.quality.alterations import blurred, noisy, rescaled
 from medseg.labels import LabelScheme
 from medseg.volume import Volume
 
 __all__ = ["Disagreement", "disagreement"]
+
+# A mask that holds survives these; the spacing is 0.9 of what it is.
+NOISE, BLUR, SCALE = 0.25, 0.7, 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,8 @@ class Disagreement:
         agreement: per label mean Dice of each member's mask with the mask of their mean; 1 where all are empty.
         expected: per label Dice of the mean's mask with a truth drawn from the mean probabilities, 2 sum(p m) /
             (sum(p) + sum(m)); 0 for an empty mask.
+        stability: per label Dice of the mean's mask with three others: of the image with a little noise, a little
+            blurred, and taken for a tenth smaller; 1 where both are empty.
         uncertainty: `(I, J[, K])` on the image's grid, uint8: largest binary entropy of a label's mean probability, in
             hundredths of a bit, 0 (certain) to 100 (undecided).
         members: how many there were.
@@ -30,6 +37,7 @@ class Disagreement:
 
     agreement: tuple[float, ...]
     expected: tuple[float, ...]
+    stability: tuple[tuple[float, ...], ...]
     uncertainty: Volume
     members: int
 
@@ -38,7 +46,8 @@ class Disagreement:
 def disagreement(model: Model, image: Volume, overlap: float | None = None) -> Disagreement:
     """Run every fold on the image and on its mirror images, one axis at a time, where the bundle permits mirroring.
 
-    Probabilities are held on the network's grid, 4 bytes a voxel and label, beside the logits of one member.
+    Then all folds together on three altered copies of the image. Held on the network's grid: 4 bytes a voxel and label,
+    a byte a voxel and member (with regions: a voxel, member and region), and the logits of one pass.
 
     Args:
         model: its folds and mirror axes are the members; with one fold and no mirroring there is one member, whose
@@ -49,6 +58,7 @@ def disagreement(model: Model, image: Volume, overlap: float | None = None) -> D
     Raises:
         GeometryError, ReadError: as `Model.predict`.
     """
+    scheme, labels = model.scheme, range(len(model.scheme.names))
     masks: list[Tensor] = []
     total: Tensor | None = None
     for net in model.nets:
@@ -56,27 +66,46 @@ def disagreement(model: Model, image: Volume, overlap: float | None = None) -> D
         for axis in (None, *model.mirror_axes()):
             seen = image if axis is None else _mirrored(image, axis, model.info.plan.orientation)
             logits, grid = member.predict_logits(seen, mirror=False, overlap=overlap)
-            probabilities = _probabilities(logits.cpu(), model.scheme)
+            probabilities = _probabilities(logits.cpu(), scheme)
             if axis is not None:
                 probabilities = torch.flip(probabilities, (axis + 1,))
             else:
                 own_grid = grid
-            masks.append(_mask(probabilities, model.scheme))
+            masks.append(_decided(probabilities, scheme))
             total = probabilities if total is None else total.add_(probabilities)
     assert total is not None  # a model has at least one net
     mean = total.div_(len(masks))
-    decided = _mask(mean, model.scheme)
-    labels = range(len(model.scheme.names))
+    decided = _decided(mean, scheme)
+    of_labels = [_label(decided, n, scheme) for n in labels]
     uncertainty = _entropy(mean).amax(dim=0)
-    mode = "trilinear" if uncertainty.ndim == 3 else "bilinear"
-    oriented = torch.nn.functional.interpolate(uncertainty[None, None], size=own_grid.oriented_shape, mode=mode)[0, 0]
+    altered = [_decided_alike(model, copy, mean, overlap) for copy in _altered(image)]
+    oriented = _resized(uncertainty[None], own_grid.oriented_shape)[0]
     native = own_grid.to_native(np.rint(100 * oriented.numpy()).astype(np.uint8))
     return Disagreement(
-        agreement=tuple(float(np.mean([_dice(m[n], decided[n]) for m in masks])) for n in labels),
-        expected=tuple(_expected(mean[n], decided[n]) for n in labels),
+        agreement=tuple(float(np.mean([_dice(_label(m, n, scheme), of_labels[n]) for m in masks])) for n in labels),
+        expected=tuple(_expected(mean[n], of_labels[n]) for n in labels),
+        stability=tuple(tuple(_dice(_label(m, n, scheme), of_labels[n]) for m in altered) for n in labels),
         uncertainty=image.with_array(native),
         members=len(masks),
     )
+
+
+def _altered(image: Volume) -> Iterator[Volume]:
+    yield noisy(image, NOISE, np.random.default_rng(0))
+    yield blurred(image, BLUR)
+    yield rescaled(image, SCALE)
+
+
+def _decided_alike(model: Model, copy: Volume, like: Tensor, overlap: float | None) -> Tensor:
+    """What all folds decide on an altered copy, on the grid of `like`."""
+    logits, _ = replace(model, engine=model.engine.for_images(0)).predict_logits(copy, mirror=False, overlap=overlap)
+    return _decided(_resized(_probabilities(logits.cpu(), model.scheme), like.shape[1:]), model.scheme)
+
+
+def _resized(values: Tensor, size: Sequence[int]) -> Tensor:
+    """(channels, *size), linear."""
+    mode = "trilinear" if values.ndim == 4 else "bilinear"
+    return torch.nn.functional.interpolate(values[None], size=tuple(size), mode=mode)[0]
 
 
 def _mirrored(image: Volume, axis: int, orientation: str | None) -> Volume:
@@ -96,13 +125,18 @@ def _probabilities(logits: Tensor, scheme: LabelScheme) -> Tensor:
     return torch.sigmoid(logits) if scheme.is_regions else torch.softmax(logits, dim=0)[1:]
 
 
-def _mask(probabilities: Tensor, scheme: LabelScheme) -> Tensor:
-    """(labels, *grid), bool: as the label map would be painted."""
+def _decided(probabilities: Tensor, scheme: LabelScheme) -> Tensor:
+    """As the label map would be painted: (*grid), 0 or 1 + the label, or for regions (regions, *grid), bool."""
     if scheme.is_regions:
         return probabilities > 0.5
-    background = 1 - probabilities.sum(dim=0, keepdim=True)
-    winner = torch.cat([background, probabilities]).argmax(dim=0)
-    return torch.stack([winner == n + 1 for n in range(len(probabilities))])
+    highest, winner = probabilities.max(dim=0)
+    # Background comes first where two are equal, as in the label map.
+    winner = torch.where(highest > 1 - probabilities.sum(dim=0), winner + 1, 0)
+    return winner.to(torch.uint8 if len(probabilities) < 256 else torch.int32)
+
+
+def _label(decided: Tensor, number: int, scheme: LabelScheme) -> Tensor:
+    return decided[number] if scheme.is_regions else decided == number + 1
 
 
 def _dice(one: Tensor, two: Tensor) -> float:
