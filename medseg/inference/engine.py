@@ -29,8 +29,8 @@ ENGINES = ("eager", "winograd", "frozen", "bf16")
 # bfloat16 halves the time and costs two.
 PASSES_WORTH_WINOGRAD = 40
 PASSES_WORTH_A_GRAPH = 200
-# Below this the passes take a second altogether, and noise would choose.
-VOXELS_WORTH_MEASURING = 2**26
+# Below this the passes of a small U-Net take ten seconds altogether, and noise would choose.
+VOXELS_WORTH_MEASURING = 2**23
 # The network as it is stays unless another engine takes less than this share of its time.
 WORTH_CHANGING = 0.95
 # Below this share of the network's own time one pass of each is enough to know.

@@ -36,7 +36,7 @@ def test_a_finished_training_is_calibrated_by_resuming_it(tiny_dataset: Path) ->
     calibration = description(run.bundle)["calibration"]
     # Three cases, each as it is and with nine damages; a mask that is empty has no row.
     assert calibration["cases"] == 3 and 20 <= calibration["rows"] <= 30
-    assert 0 < calibration["error"] < 0.5 and len(calibration["weights"]) == 5
+    assert 0 < calibration["error"] < 0.5 and len(calibration["weights"]) == 8
 
     image, out = tiny_dataset / "data" / "images" / "case1.nii.gz", tiny_dataset / "out"
     arguments = ["predict", str(run.bundle), str(image), "-o", str(out), "--device", "cpu", "--estimate-quality"]
