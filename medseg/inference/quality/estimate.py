@@ -9,6 +9,7 @@ masks failed, it can.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from medseg.errors import CheckpointError
@@ -55,7 +56,13 @@ def check_calibrated(info: BundleInfo) -> None:
         )
 
 
-def estimate_quality(model: Model, image: Volume, mask: Volume, overlap: float | None = None) -> QualityEstimate:
+def estimate_quality(
+    model: Model,
+    image: Volume,
+    mask: Volume,
+    overlap: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> QualityEstimate:
     """Predict the Dice of each label of a mask. Costs a pass per fold and mirror axis, and three more per fold.
 
     Args:
@@ -63,6 +70,7 @@ def estimate_quality(model: Model, image: Volume, mask: Volume, overlap: float |
         image: as read.
         mask: the predicted label map on the same grid.
         overlap: of windows, as for `Model.predict`.
+        progress: called with (windows done, windows in all).
 
     Raises:
         CheckpointError: a model that was not calibrated.
@@ -74,7 +82,7 @@ def estimate_quality(model: Model, image: Volume, mask: Volume, overlap: float |
     """
     check_calibrated(model.info)
     assert model.info.calibration is not None and model.info.fingerprint is not None
-    said = disagreement(model, image, overlap)
+    said = disagreement(model, image, overlap, progress)
     dice: list[float | None] = []
     for number, signs in enumerate(signs_of_case(model.info, image, mask, said)):
         expected = model.info.fingerprint.always_present[number]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,12 +13,14 @@ from torch import Tensor
 from medseg.inference.predictor import Model
 from medseg.inference.quality.alterations import blurred, noisy, rescaled
 from medseg.labels import LabelScheme
+from medseg.preparation.grid import GridMap
 from medseg.volume import Volume
 
-__all__ = ["Disagreement", "disagreement"]
+__all__ = ["Disagreement", "disagreement", "passes_of"]
 
 # A mask that holds survives these; the spacing is 0.9 of what it is.
 NOISE, BLUR, SCALE = 0.25, 0.7, 0.9
+ALTERATIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,15 @@ class Disagreement:
     members: int
 
 
+def passes_of(model: Model) -> int:
+    """How often `disagreement` runs networks over a whole image."""
+    return len(model.nets) * (1 + len(model.mirror_axes())) + ALTERATIONS
+
+
 @torch.inference_mode()
-def disagreement(model: Model, image: Volume, overlap: float | None = None) -> Disagreement:
+def disagreement(
+    model: Model, image: Volume, overlap: float | None = None, progress: Callable[[int, int], None] | None = None
+) -> Disagreement:
     """Run every fold on the image and on its mirror images, one axis at a time, where the bundle permits mirroring.
 
     Then all folds together on three altered copies of the image. Held on the network's grid: 4 bytes a voxel and label,
@@ -54,19 +64,20 @@ def disagreement(model: Model, image: Volume, overlap: float | None = None) -> D
             probabilities alone tell something.
         image: as for `Model.predict`.
         overlap: of windows, as for `Model.predict`.
+        progress: called with (windows done, windows in all).
 
     Raises:
         GeometryError, ReadError: as `Model.predict`.
     """
-    scheme, labels = model.scheme, range(len(model.scheme.names))
+    scheme = model.scheme
+    passes = _Passes(passes_of(model), scheme, overlap, progress)
     masks: list[Tensor] = []
     total: Tensor | None = None
     for net in model.nets:
         member = replace(model, nets=(net,), engine=model.engine.for_images(0))
         for axis in (None, *model.mirror_axes()):
             seen = image if axis is None else _mirrored(image, axis, model.info.plan.orientation)
-            logits, grid = member.predict_logits(seen, mirror=False, overlap=overlap)
-            probabilities = _probabilities(logits.cpu(), scheme)
+            probabilities, grid = passes.run(member, seen)
             if axis is not None:
                 probabilities = torch.flip(probabilities, (axis + 1,))
             else:
@@ -76,30 +87,50 @@ def disagreement(model: Model, image: Volume, overlap: float | None = None) -> D
     assert total is not None  # a model has at least one net
     mean = total.div_(len(masks))
     decided = _decided(mean, scheme)
-    of_labels = [_label(decided, n, scheme) for n in labels]
-    uncertainty = _entropy(mean).amax(dim=0)
-    altered = [_decided_alike(model, copy, mean, overlap) for copy in _altered(image)]
+    together = replace(model, engine=model.engine.for_images(0))
+    altered = [_decided(_resized(passes.run(together, copy)[0], mean.shape[1:]), scheme) for copy in _altered(image)]
+    labels = range(len(scheme.names))
+    # Label by label: all entropies at once would take four arrays of all probabilities.
+    uncertainty = functools.reduce(torch.maximum, (_entropy(each) for each in mean))
     oriented = _resized(uncertainty[None], own_grid.oriented_shape)[0]
     native = own_grid.to_native(np.rint(100 * oriented.numpy()).astype(np.uint8))
     return Disagreement(
-        agreement=tuple(float(np.mean([_dice(_label(m, n, scheme), of_labels[n]) for m in masks])) for n in labels),
-        expected=tuple(_expected(mean[n], of_labels[n]) for n in labels),
-        stability=tuple(tuple(_dice(_label(m, n, scheme), of_labels[n]) for m in altered) for n in labels),
+        agreement=tuple(float(np.mean(_dice_with(decided, masks, n, scheme))) for n in labels),
+        expected=tuple(_expected(mean[n], _label(decided, n, scheme)) for n in labels),
+        stability=tuple(tuple(_dice_with(decided, altered, n, scheme)) for n in labels),
         uncertainty=image.with_array(native),
         members=len(masks),
     )
+
+
+class _Passes:
+    """Runs of networks over whole images, counted for the progress."""
+
+    def __init__(
+        self, count: int, scheme: LabelScheme, overlap: float | None, progress: Callable[[int, int], None] | None
+    ) -> None:
+        self.count = count
+        self.scheme = scheme
+        self.overlap = overlap
+        self.progress = progress
+        self._finished = 0
+
+    def run(self, model: Model, image: Volume) -> tuple[Tensor, GridMap]:
+        """Probabilities (labels, *grid) without background, and the grid."""
+        logits, grid = model.predict_logits(image, mirror=False, overlap=self.overlap, progress=self._show)
+        self._finished += 1
+        logits = logits.cpu()
+        return torch.sigmoid(logits) if self.scheme.is_regions else torch.softmax(logits, dim=0)[1:], grid
+
+    def _show(self, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(self._finished * total + done, self.count * total)
 
 
 def _altered(image: Volume) -> Iterator[Volume]:
     yield noisy(image, NOISE, np.random.default_rng(0))
     yield blurred(image, BLUR)
     yield rescaled(image, SCALE)
-
-
-def _decided_alike(model: Model, copy: Volume, like: Tensor, overlap: float | None) -> Tensor:
-    """What all folds decide on an altered copy, on the grid of `like`."""
-    logits, _ = replace(model, engine=model.engine.for_images(0)).predict_logits(copy, mirror=False, overlap=overlap)
-    return _decided(_resized(_probabilities(logits.cpu(), model.scheme), like.shape[1:]), model.scheme)
 
 
 def _resized(values: Tensor, size: Sequence[int]) -> Tensor:
@@ -120,11 +151,6 @@ def _native_axis(orientation: str, letter: str) -> int:
     return next(n for n, each in enumerate(orientation) if each in pair)
 
 
-def _probabilities(logits: Tensor, scheme: LabelScheme) -> Tensor:
-    """(labels, *grid), without background."""
-    return torch.sigmoid(logits) if scheme.is_regions else torch.softmax(logits, dim=0)[1:]
-
-
 def _decided(probabilities: Tensor, scheme: LabelScheme) -> Tensor:
     """As the label map would be painted: (*grid), 0 or 1 + the label, or for regions (regions, *grid), bool."""
     if scheme.is_regions:
@@ -137,6 +163,11 @@ def _decided(probabilities: Tensor, scheme: LabelScheme) -> Tensor:
 
 def _label(decided: Tensor, number: int, scheme: LabelScheme) -> Tensor:
     return decided[number] if scheme.is_regions else decided == number + 1
+
+
+def _dice_with(decided: Tensor, others: Sequence[Tensor], number: int, scheme: LabelScheme) -> list[float]:
+    mask = _label(decided, number, scheme)
+    return [_dice(_label(other, number, scheme), mask) for other in others]
 
 
 def _dice(one: Tensor, two: Tensor) -> float:

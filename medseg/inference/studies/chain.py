@@ -21,6 +21,7 @@ from medseg.inference.predictor import Model
 from medseg.inference.probabilities import disk_array
 from medseg.inference.quality import check_case, needs_review
 from medseg.inference.quality.estimate import QualityEstimate, check_calibrated, estimate_quality
+from medseg.inference.quality.members import passes_of
 from medseg.inference.studies.channels import CHANNEL_KINDS, read_case
 from medseg.inference.studies.ledger import Ledger, LedgerRow, State, hash_file
 from medseg.inference.studies.measurements import Measurement, measure
@@ -111,6 +112,12 @@ class CaseChain:
             self.settings["estimate_quality"] = True
         self.versions = {"medseg": medseg.__version__, "torch": torch.__version__, "device": str(model.device)}
 
+    @property
+    def whole_logits(self) -> int:
+        """Arrays of the size of all logits of an image that a case holds at once."""
+        # Of the mean, of a member, and its logits.
+        return 3 if self.options.estimate_quality else int(self.crf is not None)
+
     def output_of(self, source: Source) -> Path:
         """Where the mask of a case goes."""
         return self.folder / f"{source.case}{FORMATS[format_for(source, self.options.format)]}"
@@ -182,17 +189,25 @@ class CaseChain:
             work.probabilities = disk_array(self.folder, shape)
             return work.probabilities
 
+        more = passes_of(self.model) if self.options.estimate_quality else 0
+
         def take() -> None:
             work.mask = self.model.predict(
                 volume,
                 mirror=self.options.mirror,
                 overlap=self.options.overlap,
                 crf=self.crf,
-                progress=between_windows,
+                progress=lambda done, total: between_windows(done, total * (1 + more)),
                 probabilities=on_disk if self.options.save_probabilities else None,
             )
-            if self.options.estimate_quality:
-                work.quality = estimate_quality(self.model, volume, work.mask, self.options.overlap)
+            if more:
+                work.quality = estimate_quality(
+                    self.model,
+                    volume,
+                    work.mask,
+                    self.options.overlap,
+                    lambda done, total: between_windows(total // more + done, total // more + total),
+                )
 
         self._try(work, take)
 

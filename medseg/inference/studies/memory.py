@@ -27,10 +27,14 @@ _PACKED = 2
 _SHARE = 0.5
 
 
-def case_bytes(source: Source, info: BundleInfo, whole_logits: bool = False) -> int:
+def case_bytes(source: Source, info: BundleInfo, whole_logits: int = 0) -> int:
     """About how much memory a case takes at most: image, network input, open logits, mask; without reading a voxel.
 
-    With `whole_logits`, which a CRF needs, the logits of the whole image.
+    Args:
+        source: the case.
+        info: of the model.
+        whole_logits: arrays of the size of the whole image's logits that are held at once: a CRF needs one, an
+            estimate of quality three; without any, the open logits count.
 
     Example:
         >>> case_bytes(Source("ct", (Path("ct.nii.gz"),)), load_bundle("model").info) / 1e9
@@ -41,7 +45,7 @@ def case_bytes(source: Source, info: BundleInfo, whole_logits: bool = False) -> 
     on_network_grid = voxels * _growth(spacing_mm, info.plan)
     rows = open_rows(sys.maxsize, max(info.plan.patch_size) if info.plan.dims == 3 else 1)
     # The axes are not known here: as many rows of a cube.
-    open_ = on_network_grid if whole_logits else min(on_network_grid, rows * on_network_grid ** (2 / 3))
+    open_ = on_network_grid * whole_logits or min(on_network_grid, rows * on_network_grid ** (2 / 3))
     return int(voxels * (_STORED * channels + _MASK) + 4 * (on_network_grid * channels + open_ * info.net.out_channels))
 
 

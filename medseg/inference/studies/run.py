@@ -122,9 +122,7 @@ class _Run:
         self.progress = progress
         self.ray: RayEngine | None = None
         self.works: dict[str, CaseWork] = {}
-        self.sizes = {
-            source.case: max(1, case_bytes(source, chain.model.info, chain.crf is not None)) for source in found
-        }
+        self.sizes = {source.case: max(1, case_bytes(source, chain.model.info, chain.whole_logits)) for source in found}
         # Kept as sums: progress is shown for every window of every case.
         self._all_sizes = sum(self.sizes.values())
         self._sizes_done = 0

@@ -62,6 +62,13 @@ def test_expected_dice_and_uncertainty_by_hand(tmp_path) -> None:
     assert said.uncertainty.array.dtype == np.uint8 and said.uncertainty.same_geometry(image_of())
 
 
+def test_progress_counts_the_windows_of_all_passes(tmp_path) -> None:
+    calls: list[tuple[int, int]] = []
+    disagreement(load_model(bundle(tmp_path), "cpu"), image_of(), progress=lambda *call: calls.append(call))
+    done, totals = zip(*calls, strict=True)
+    assert set(totals) == {6 * 8} and done[-1] == 6 * 8 and list(done) == sorted(done)  # 8 windows of 8^3 on 12^3
+
+
 def test_members_that_contradict_each_other_agree_less(tmp_path) -> None:
     """A net that calls the first half along axis 0 left and the second right, mirrored along that axis."""
     info = make_info(make_plan(patch_size=(12, 12, 12)), "inference_nets:build_sides", {"front": 1, "back": 2})

@@ -16,6 +16,7 @@ def test_a_case_takes_image_mask_input_and_the_open_logits_not_all_of_them(tmp_p
     source, info = Source("ct", (path,)), make_info(make_plan(patch_size=(24, 24, 24)))
     voxels = 60 * 40 * 90
     whole = voxels * (2 + 2) + 4 * voxels * (1 + 3)
-    assert case_bytes(source, info, whole_logits=True) == whole
+    assert case_bytes(source, info, whole_logits=1) == whole
+    assert case_bytes(source, info, whole_logits=3) == whole + 4 * voxels * 2 * 3
     # 25 rows of a cube of that volume: its edge is 60.
     assert case_bytes(source, info) == pytest.approx(voxels * 4 + 4 * voxels + 4 * 3 * 25 * 60**2)
