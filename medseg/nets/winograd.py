@@ -12,6 +12,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from medseg.nets.convolution3d import OneDnnConv3d, fits_onednn
 
@@ -28,6 +29,8 @@ _KERNEL = (
     (1 / 24, -1 / 12, 1 / 6),
     (0.0, 0.0, 1.0),
 )
+# Of one slice, or of as many as are summed at a time: enough for a call of oneDNN, few enough for the cache.
+NUMBERS_TOGETHER = 2**17
 # With fewer channels the sums of slices cost what the multiplications save.
 FEWEST_CHANNELS = 8
 
@@ -68,29 +71,41 @@ class WinogradConv3d(nn.Module):
         if shape[0] < TILE or min(shape) < 1:
             small: Tensor = self.direct(x)
             return small
-        size = (len(x), self.direct.out_channels, *shape)
-        out = torch.empty(size, memory_format=torch.channels_last_3d)
-        for one, result in zip(torch.split(x, 1), torch.split(out, 1), strict=True):
-            self._slices(one.unbind(2), result.unbind(2), pads)
+        out = torch.empty((len(x), self.direct.out_channels, *shape), memory_format=torch.channels_last_3d)
+        rows_in, rows_out = (each.permute(0, 2, 3, 4, 1) for each in (x, out))
+        tiles = -(-shape[0] // TILE)
+        together = max(1, NUMBERS_TOGETHER // rows_in[0, 0].numel())
+        samples = max(1, together // tiles)
+        scratch = x.new_empty((SEEN + 2, min(samples, len(x)) * min(together, tiles), *rows_in.shape[2:]))
+        for one, result in zip(torch.split(rows_in, samples), torch.split(rows_out, samples), strict=True):
+            for first in range(0, tiles, together):
+                self._fill(one, result, first, min(together, tiles - first), scratch)
         return out
 
-    def _slices(self, x: tuple[Tensor, ...], out: tuple[Tensor, ...], pads: list[int]) -> None:
-        """Fill the slices (1, out_channels, J, K) of one sample's output from those of its input."""
-        sums = [torch.empty_like(x[0]) for _ in range(SEEN + 2)]
-        outside, unused = torch.zeros_like(x[0]), torch.empty_like(out[0])
-        bias = None if self.direct.bias is None else self.direct.bias[:, None, None]
-        for first in range(0, len(out), TILE):
-            seen = range(first - pads[0], first - pads[0] + SEEN)
-            _sums_of_input([x[n] if 0 <= n < len(x) else outside for n in seen], sums)
-            products = [
-                torch.mkldnn_convolution(each, kernel, None, pads[1:], (1, 1), (1, 1), 1)
-                for each, kernel in zip(sums, self.kernels, strict=False)
-            ]
-            tile = [out[n] if n < len(out) else unused for n in range(first, first + TILE)]
-            _sums_of_products(products, tile)
-            if bias is not None:
-                for each in tile:
-                    each.add_(bias)
+    def _fill(self, x: Tensor, out: Tensor, first: int, tiles: int, scratch: Tensor) -> None:
+        """Fill some tiles of `out` (n, I', J', K', out_channels) from `x` (n, I, J, K, in_channels)."""
+        pads = [int(p) for p in self.direct.padding]
+        start = first * TILE - pads[0]
+        stop = start + (tiles - 1) * TILE + SEEN
+        seen = x[:, max(0, start) : stop]
+        if seen.shape[1] < stop - start:
+            before = max(0, -start)
+            seen = F.pad(seen, (0, 0, 0, 0, 0, 0, before, stop - start - before - seen.shape[1]))
+        sums = scratch[:, : len(x) * tiles]
+        _sums_of_input(
+            [seen[:, n : n + (tiles - 1) * TILE + 1 : TILE] for n in range(SEEN)],
+            [each.view(len(x), tiles, *x.shape[2:]) for each in sums],
+        )
+        products = [
+            torch.mkldnn_convolution(each.permute(0, 3, 1, 2), kernel, None, pads[1:], (1, 1), (1, 1), 1)
+            .permute(0, 2, 3, 1)
+            .view(len(x), tiles, *out.shape[2:])
+            for each, kernel in zip(sums, self.kernels, strict=False)
+        ]
+        filled = out[:, first * TILE : (first + tiles) * TILE]
+        _sums_of_products(products, [filled[:, n::TILE] for n in range(TILE)])
+        if self.direct.bias is not None:
+            filled.add_(self.direct.bias)
 
 
 def _sums_of_input(x: list[Tensor], out: list[Tensor]) -> None:
@@ -112,13 +127,14 @@ def _sums_of_input(x: list[Tensor], out: list[Tensor]) -> None:
 
 
 def _sums_of_products(m: list[Tensor], out: list[Tensor]) -> None:
-    """A^T of F(4, 3) times the six products; they are used up."""
+    """A^T of F(4, 3) times the six products, which are used up; the last tile may have fewer than four slices."""
     even, odd = m[1] + m[2], m[1].sub_(m[2])
     even2, odd2 = torch.add(m[3], m[4], out=m[2]), m[3].sub_(m[4])
     torch.add(even, even2, out=out[0]).add_(m[0])
-    torch.add(odd, odd2, alpha=2, out=out[1])
-    torch.add(even, even2, alpha=4, out=out[2])
-    torch.add(odd, odd2, alpha=8, out=out[3]).add_(m[5])
+    for each, one, two, factor in ((out[1], odd, odd2, 2), (out[2], even, even2, 4), (out[3], odd, odd2, 8)):
+        count = each.shape[1]
+        torch.add(one[:, :count], two[:, :count], alpha=factor, out=each)
+    out[3].add_(m[5][:, : out[3].shape[1]])
 
 
 def with_winograd(net: nn.Module) -> nn.Module | None:
