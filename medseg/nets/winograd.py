@@ -62,8 +62,8 @@ class WinogradConv3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, out_channels, I, J, K)` of `(B, in_channels, I, J, K)`."""
-        whole = x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d)
-        if not whole or torch.is_grad_enabled() or not fits_onednn(x, self.direct.weight):
+        channels_last = x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d)
+        if not channels_last or torch.is_grad_enabled() or not fits_onednn(x, self.direct.weight):
             direct: Tensor = self.direct(x)
             return direct
         pads = [int(p) for p in self.direct.padding]

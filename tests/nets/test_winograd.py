@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from medseg.nets import build_net
+from medseg.nets import build_net, winograd
 from medseg.nets.convolution3d import OneDnnConv3d
 from medseg.nets.winograd import WinogradConv3d, with_winograd
 
@@ -32,17 +32,21 @@ def test_a_kernel_of_whole_numbers_gives_the_sums_of_the_definition():
 
 @settings(max_examples=40, deadline=None)
 @given(
-    size=st.tuples(st.integers(1, 3), *[st.integers(3, 14)] * 3),
+    size=st.tuples(st.integers(1, 3), st.integers(3, 30), *[st.integers(3, 14)] * 2),
     channels=st.tuples(st.integers(8, 20), st.integers(8, 20)),
     pads=st.tuples(*[st.integers(0, 2)] * 3),
     bias=st.booleans(),
+    together=st.sampled_from([1, 4000, 2**17]),
     seed=st.integers(0, 2**16),
 )
-def test_any_size_and_padding_gives_what_the_definition_gives_in_double_precision(size, channels, pads, bias, seed):
+def test_any_size_and_padding_gives_what_the_definition_gives_in_double_precision(
+    size, channels, pads, bias, together, seed
+):
     torch.manual_seed(seed)
     direct = OneDnnConv3d(*channels, 3, padding=pads, bias=bias).requires_grad_(False)
     x = _last(torch.randn(size[0], channels[0], *size[1:]))
-    with torch.inference_mode():
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "NUMBERS_TOGETHER", together)
         got = WinogradConv3d(direct)(x)
     expected = direct.double()(x.double())
     assert got.shape == expected.shape
