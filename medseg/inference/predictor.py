@@ -283,9 +283,11 @@ class Model:
             window = image[(slice(None), *middle)].reshape(len(image), *map(min, spatial[: len(patch)], patch))
             missing = [p - n for n, p in zip(window.shape[1:], patch, strict=True)]
             padded = pad(window, [m for n in reversed(missing) for m in (0, n)], value=float(window.min()))
-            return padded.expand(min(batch_size, count), *padded.shape).contiguous()
+            return padded.expand(measured, *padded.shape).contiguous()
 
-        passes = math.ceil(count / batch_size) * mirrored * len(self.nets)
+        # Two windows tell as much as a full batch, sooner.
+        measured = min(SMALLEST_BATCH, batch_size, count)
+        passes = math.ceil(count / measured) * mirrored * len(self.nets)
         return self.engine.networks(self.nets, windows, passes, regions=self.scheme.is_regions)
 
     def _place_for(self, image: Tensor) -> torch.device:

@@ -57,6 +57,19 @@ def test_many_voxels_lose_no_digits_in_channels_last():
     assert (out - wanted).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 9, 7), (2, 64, 4, 6, 4), (1, 8, 12, 12, 12)])
+def test_bfloat16_maps_stay_bfloat16_and_lose_only_their_own_digits(shape):
+    torch.manual_seed(0)
+    x = (torch.randn(shape) + 3).bfloat16().contiguous(memory_format=CHANNELS_LAST[len(shape) - 2])
+    norm = InstanceNorm(shape[1])
+    torch.nn.init.normal_(norm.weight)
+    with torch.no_grad():
+        out = norm(x)
+    wanted = by_definition(x.double(), norm.weight.double(), norm.bias.double())
+    assert out.dtype == torch.bfloat16 and out.is_contiguous(memory_format=CHANNELS_LAST[len(shape) - 2])
+    torch.testing.assert_close(out.double(), wanted, rtol=1e-2, atol=1e-2)
+
+
 def test_parameters_are_named_as_torch_names_them():
     ours, torchs = InstanceNorm(4), torch.nn.InstanceNorm3d(4, affine=True)
     assert list(ours.state_dict()) == list(torchs.state_dict())
