@@ -115,8 +115,11 @@ class NetworkEngine:
     def _choose(self, net: nn.Module, windows: Tensor, names: Sequence[str], regions: bool) -> str:
         """The engine that takes the least time on these windows, among those that give the same labels."""
         candidates: dict[str, Network] = {"eager": net}
-        reference, taken = _timed(net, windows)
+        logits, taken = _timed(net, windows)
         seconds = {"eager": taken}
+        # Labels, not logits: of many classes these are the largest arrays of a prediction.
+        reference = _decided(logits, regions)
+        del logits
         for name in names:
             try:
                 network = _run_by(name, net, regions)
@@ -124,7 +127,8 @@ class NetworkEngine:
                     continue
                 network(windows)  # a graph is optimised at its second call, others lay out their kernels at the first
                 logits, taken = _timed(network, windows)
-                same = _same_labels(logits, reference, regions, bf16=name == "bf16")
+                same = _same_labels(_decided(logits, regions), reference, regions, bf16=name == "bf16")
+                del logits
             except _REFUSALS as error:
                 log.info("network engine %s refused: %s", name, str(error).split("\n")[0][:100])
                 continue
@@ -195,7 +199,8 @@ class _Frozen:
         if shape not in self._graphs:
             graph = self._trace(batch)
             # The last batch is often smaller; a graph that went wrong there would give a wrong mask.
-            same = _same_labels(graph(batch), self.net(batch), self.regions)
+            expected = _decided(self.net(batch), self.regions)
+            same = _same_labels(_decided(graph(batch), self.regions), expected, self.regions)
             self._graphs[shape] = graph if same else self.net
         return self._graphs[shape](batch)
 
@@ -207,10 +212,15 @@ class _Frozen:
         return graph
 
 
-def _same_labels(logits: Tensor, reference: Tensor, regions: bool, *, bf16: bool = False) -> bool:
-    if logits.shape != reference.shape:
+def _decided(logits: Tensor, regions: bool) -> Tensor:
+    """Labels (B, *patch), or for regions what they hold (B, regions, *patch)."""
+    return logits > 0 if regions else logits.argmax(1)
+
+
+def _same_labels(one: Tensor, other: Tensor, regions: bool, *, bf16: bool = False) -> bool:
+    """Whether few enough voxels are decided otherwise; arguments as from `_decided`."""
+    if one.shape != other.shape:
         return False
-    one, other = (logits > 0, reference > 0) if regions else (logits.argmax(1), reference.argmax(1))
     changed, labelled = one != other, (one > 0) | (other > 0)
     if regions:
         changed, labelled = changed.any(1), labelled.any(1)

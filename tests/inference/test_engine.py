@@ -156,7 +156,11 @@ def test_how_many_labels_may_change():
     one, two, ten, eleven = (reference.clone() for _ in range(4))
     for logits, count in ((one, 1), (two, 2), (ten, 10), (eleven, 11)):
         logits[:, 1, 0, :count] = 0
-    same = engine_module._same_labels
+
+    def same(logits, reference, regions, bf16=False):
+        one, other = (engine_module._decided(each, regions) for each in (logits, reference))
+        return engine_module._same_labels(one, other, regions, bf16=bf16)
+
     assert same(one, reference, False) and not same(two, reference, False)
     assert same(ten, reference, False, bf16=True) and not same(eleven, reference, False, bf16=True)
     assert not same(torch.full_like(reference, float("nan")), reference, False)
