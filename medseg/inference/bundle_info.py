@@ -48,15 +48,12 @@ class NetInfo(_Part):
         Raises:
             ConfigError: for an unknown name or option.
         """
-        return build_net(
-            self.name,
-            dims=self.dims,
-            in_channels=self.in_channels,
-            out_channels=self.out_channels,
-            backbone=self.backbone,
-            width=self.width,
-            **self.options,
-        )
+        return build_net(**self.arguments)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `build_net` is called with."""
+        return {**{key: value for key, value in self if key != "options"}, **self.options}
 
 
 class PredictionInfo(_Part):

@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from medseg.errors import CheckpointError, ConfigError, GeometryError, MissingPartError, ReadError
 from medseg.inference.bundle import Bundle, load_bundle
 from medseg.inference.bundle_info import BundleInfo, NetInfo
+from medseg.inference.device import resolve_device
 from medseg.inference.engine import NetworkEngine
 from medseg.inference.layer_memory import layer_memory_kept
 from medseg.inference.postprocess import postprocess
@@ -27,6 +28,7 @@ from medseg.inference.restore import Restorer, to_label_map
 from medseg.inference.rolling import open_rows
 from medseg.inference.sliding_window import logit_slabs, whole_logits
 from medseg.inference.tta import allowed_mirror_axes, mean_of
+from medseg.inference.window_batch import SMALLEST_BATCH, windows_at_a_time
 from medseg.inference.window_grid import stream_axis, window_starts
 from medseg.labels import LabelScheme
 from medseg.nets.crf import CrfOptions, dense_crf
@@ -35,32 +37,10 @@ from medseg.preparation.grid import GridMap, to_network_grid
 from medseg.preparation.normalize import normalize, scales_for
 from medseg.volume import Volume
 
-__all__ = ["Model", "load_model", "resolve_device"]
+__all__ = ["Model", "load_model"]
 
-# Voxels per forward pass: beyond this a larger batch no longer runs faster, it only takes memory.
-BATCH_VOXELS = {"cpu": 2**18, "cuda": 2**22}
-LARGEST_BATCH = 32
-# torch leaves oneDNN for a far slower convolution where a batch of one meets a small feature map.
-SMALLEST_BATCH = 2
 # Logit of every label outside of the body: e^-20 beside the background's 0.
 ABSENT = -20.0
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device called `name`: 'auto' is the first CUDA device where there is one, else the CPU.
-
-    Raises:
-        ConfigError: for a name that torch does not know, or a device that is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).split("\n")[0][:100]
-        raise ConfigError(f"device {name!r} cannot be used ({reason}); use auto, cpu or cuda") from None
-    return device
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +120,7 @@ class Model:
             channels: of an array: leading channels, 0 for none.
             mirror: test-time mirroring; None and True: along the axes the bundle permits.
             overlap: least overlap of windows in [0, 1); None: the bundle's.
-            batch_size: windows per forward pass; None: chosen from the window's size.
+            batch_size: windows per forward pass; None: see `medseg.inference.window_batch`.
             crf: sharpen the logits by a dense CRF, see `crf_options`; None: leave them.
             progress: called with (windows done, windows in all).
             probabilities: makes the array, (labels, I, J[, K]), which then gets the probability of each label or region
@@ -226,9 +206,7 @@ class Model:
         patch = self.info.plan.patch_size
         overlap = self.info.prediction.overlap if overlap is None else overlap
         axes = self.mirror_axes(mirror)
-        if batch_size is None:
-            limit = BATCH_VOXELS.get(self.device.type, BATCH_VOXELS["cpu"])
-            batch_size = max(SMALLEST_BATCH, min(LARGEST_BATCH, limit // math.prod(patch)))
+        batch_size = batch_size or windows_at_a_time(self.info.net, patch, self.device)
         with layer_memory_kept() if self.device.type == "cpu" else nullcontext():
             # All folds see a batch of windows before the next: their weights are in memory anyway, and one sum of
             # logits serves them all.

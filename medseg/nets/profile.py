@@ -26,7 +26,7 @@ from medseg.errors import ConfigError
 from medseg.nets import BACKBONES, NETS, build_net
 from medseg.nets.instance_norm import InstanceNorm
 
-__all__ = ["NetProfile", "NetTable", "build_on_meta", "profile_nets"]
+__all__ = ["NetProfile", "NetTable", "build_on_meta", "forward_bytes", "profile_nets"]
 
 SIZE_2D = (256, 256)
 SIZE_3D = (64, 64, 64)
@@ -147,6 +147,19 @@ def build_on_meta(name: str, *, dims: int, in_channels: int = 1, out_channels: i
             return build_net(name, **options)
     except RuntimeError:
         return build_net(name, **options).to("meta")
+
+
+def forward_bytes(net: nn.Module, shape: Sequence[int]) -> int:
+    """Most bytes of maps that a forward pass holds at once, float32, without the weights.
+
+    Args:
+        net: on the meta device, in any mode.
+        shape: `(B, C, I, J[, K])` of the input.
+    """
+    cost = _Cost()
+    with torch.no_grad(), torch.device("meta"), cost:
+        net.eval()(torch.empty(*shape))
+    return cost.peak
 
 
 def _backbones(name: str, backbone: str | None) -> list[str]:

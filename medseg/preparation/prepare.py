@@ -13,6 +13,7 @@ import numpy as np
 from medseg.config import RunConfig
 from medseg.errors import ConfigError, DatasetError, MedsegError
 from medseg.io.cases import Case, Dataset, find_cases
+from medseg.io.voxel_files.streams import free_memory
 from medseg.labels import LabelScheme
 from medseg.preparation import checks
 from medseg.preparation.fingerprint import CaseFingerprint, Fingerprint, fingerprint_case, load_fingerprint
@@ -318,10 +319,4 @@ def _workers(size: int, cases: int) -> int:
 
 
 def _free_memory() -> float:
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return 4e9
+    return free_memory() or 4e9

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from torch import nn
 from medseg.config import PostprocessConfig, RunConfig, load_config
 from medseg.errors import ConfigError
 from medseg.inference.bundle import save_bundle
+from medseg.inference.device import device_memory, resolve_device
 from medseg.inference.postprocess import check_postprocess
-from medseg.inference.predictor import resolve_device
 from medseg.io.atomic import write_text_atomic
 from medseg.losses import build_loss
 from medseg.preparation.prepare import Preparation, prepare
@@ -162,15 +161,9 @@ def prepare_run(config: RunConfig) -> Preparation:
         return prepare(
             config,
             progress=progress,
-            memory_gb=config.plan.memory_gb or _memory_gb(device),
+            memory_gb=config.plan.memory_gb or device_memory(device) / 1e9,
             on_gpu=device.type == "cuda",
         )
-
-
-def _memory_gb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory / 1e9
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
 
 
 def _output(config: RunConfig) -> Path:

@@ -13,7 +13,7 @@ from medseg.config_models import PostprocessConfig
 from medseg.errors import ConfigError, GeometryError, ReadError
 from medseg.geometry import reorient
 from medseg.inference import load_model, save_bundle
-from medseg.inference.predictor import resolve_device
+from medseg.inference.device import resolve_device
 from medseg.preparation.plan import ChannelPlan
 from medseg.volume import Finding, Metadata, Volume
 

@@ -1,0 +1,55 @@
+"""How many windows go through a network at a time."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+import torch
+
+from medseg.inference.bundle_info import NetInfo
+from medseg.inference.device import device_memory
+from medseg.nets.profile import build_on_meta, forward_bytes
+
+__all__ = ["SMALLEST_BATCH", "windows_at_a_time"]
+
+log = logging.getLogger(__name__)
+
+# Voxels per forward pass: beyond this a larger batch no longer runs faster, it only takes memory.
+BATCH_VOXELS = {"cpu": 2**18, "cuda": 2**22}
+LARGEST_BATCH = 32
+# torch leaves oneDNN for a far slower convolution where a batch of one meets a small feature map.
+SMALLEST_BATCH = 2
+# Maps of a window's size that no network holds at once: where these fit, nothing needs to be counted.
+MAPS = 1024
+# Of the device's memory that one pass may take; image, mask and what else there is need the rest.
+SHARE = 0.3
+
+
+def windows_at_a_time(net: NetInfo, patch: Sequence[int], device: torch.device) -> int:
+    """Windows per forward pass: as many as still make it faster, fewer where the device's memory does not hold them.
+
+    From all of the memory, not from what is free, so that a model gives the same bytes on every run: with another batch
+    the last digits differ. What runs out of memory all the same is halved later, see `logit_slabs`.
+
+    Args:
+        net: the network.
+        patch: voxels of a window.
+        device: where it runs.
+    """
+    voxels = math.prod(patch)
+    wanted = max(SMALLEST_BATCH, min(LARGEST_BATCH, BATCH_VOXELS.get(device.type, BATCH_VOXELS["cpu"]) // voxels))
+    room = SHARE * device_memory(device)
+    if MAPS * 4 * voxels * wanted < room:
+        return wanted
+    try:
+        on_meta = build_on_meta(**net.arguments)
+        each = forward_bytes(on_meta, (1, net.in_channels, *patch))
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        # A plug-in that computes with numbers cannot be counted.
+        return wanted
+    fitting = max(1, min(wanted, int(room / max(1, each))))
+    if each > room:
+        log.warning("one window of the network takes about %.1f GB of %.1f GB", each / 1e9, room / SHARE / 1e9)
+    return fitting
