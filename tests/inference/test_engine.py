@@ -126,6 +126,18 @@ def test_winograd_is_tried_on_shorter_runs_than_a_graph(monkeypatch):
         assert tried == expected and engine.name == "eager"
 
 
+def test_no_graph_is_tried_where_winograd_is_faster(monkeypatch):
+    def run_by(name, net, regions):
+        assert name != "frozen"
+        return (lambda x: torch.cat([x, -x], 1)) if name == "winograd" else net
+
+    monkeypatch.setattr(engine_module, "_run_by", run_by)
+    monkeypatch.setattr(engine_module, "VOXELS_WORTH_MEASURING", 0)
+    engine = NetworkEngine(CPU, images=1)
+    _networks(engine, Slow().eval(), torch.randn(2, 1, 4, 4), passes=200)
+    assert engine.name == "winograd"
+
+
 def test_few_windows_are_not_worth_a_measurement(monkeypatch):
     monkeypatch.setattr(NetworkEngine, "_choose", lambda *_: pytest.fail("measured"))
     windows = torch.randn(2, 1, 8, 8, 8)
