@@ -86,7 +86,7 @@ class NetworkEngine:
         Args:
             nets: the same at each call, in eval mode.
             windows: makes a batch (B, C, *patch) of the image, for the measurement.
-            passes: forward passes that this image takes.
+            passes: forward passes that this image takes, in passes of the size of `windows`.
             regions: whether the channels are overlapping regions; else the largest logit is the label.
         """
         if self.name is None:
@@ -115,7 +115,12 @@ class NetworkEngine:
     def _choose(self, net: nn.Module, windows: Tensor, names: Sequence[str], regions: bool) -> str:
         """The engine that takes the least time on these windows, among those that give the same labels."""
         candidates: dict[str, Network] = {"eager": net}
-        logits, taken = _timed(net, windows)
+        try:
+            logits, taken = _timed(net, windows)
+        except _REFUSALS as error:
+            # A plug-in that takes no other size than its patch.
+            log.info("network engine not measured: %s", str(error).split("\n")[0][:100])
+            return "eager"
         if "frozen" in names:
             # The first pass of all has kernels to choose; what follows must not look faster for that.
             taken = min(taken, _timed(net, windows)[1])

@@ -39,6 +39,8 @@ from medseg.volume import Volume
 
 __all__ = ["Model", "load_model"]
 
+# Voxels of a window that a network need not be measured on as a whole.
+LARGE_WINDOW = 2**18
 # Logit of every label outside of the body: e^-20 beside the background's 0.
 ABSENT = -20.0
 
@@ -253,19 +255,23 @@ class Model:
         starts = [window_starts(n, p, overlap) for n, p in zip(spatial, patch, strict=False)]
         count = math.prod(len(each) for each in starts) * math.prod(spatial[len(patch) :])
 
+        # Of a large window half of each axis: its ratios are the same, and the trial costs an eighth.
+        trial = tuple(n // 2 for n in patch) if math.prod(patch) > LARGE_WINDOW else tuple(patch)
+
         def windows() -> Tensor:
-            sizes = (*patch, *[1] * (len(spatial) - len(patch)))
+            sizes = (*trial, *[1] * (len(spatial) - len(trial)))
             middle = tuple(
                 slice(max(0, n - p) // 2, max(0, n - p) // 2 + p) for n, p in zip(spatial, sizes, strict=True)
             )
-            window = image[(slice(None), *middle)].reshape(len(image), *map(min, spatial[: len(patch)], patch))
-            missing = [p - n for n, p in zip(window.shape[1:], patch, strict=True)]
+            window = image[(slice(None), *middle)].reshape(len(image), *map(min, spatial[: len(trial)], trial))
+            missing = [p - n for n, p in zip(window.shape[1:], trial, strict=True)]
             padded = pad(window, [m for n in reversed(missing) for m in (0, n)], value=float(window.min()))
             return padded.expand(measured, *padded.shape).contiguous()
 
         # Two windows tell as much as a full batch, sooner.
         measured = min(SMALLEST_BATCH, batch_size, count)
-        passes = math.ceil(count / measured) * mirrored * len(self.nets)
+        # In passes of the size that is measured.
+        passes = math.ceil(count / measured) * mirrored * len(self.nets) * (math.prod(patch) // math.prod(trial))
         return self.engine.networks(self.nets, windows, passes, regions=self.scheme.is_regions)
 
     def _place_for(self, image: Tensor) -> torch.device:

@@ -16,6 +16,7 @@ import medseg
 from medseg.errors import ConfigError
 from medseg.inference import PredictOptions, load_model, predict_studies, save_bundle
 from medseg.inference import engine as engine_module
+from medseg.inference import predictor as predictor_module
 from medseg.inference.engine import NetworkEngine
 from medseg.nets import build_net
 from medseg.volume import Volume
@@ -227,6 +228,33 @@ def test_the_measurement_sees_a_window_in_the_middle_padded_where_the_image_is_s
     # 24 voxels by windows of 8 that overlap by half: 5 windows, 3 batches.
     assert windows.shape == (2, 1, 8, 8, 8) and passes == 3
     assert (windows == windows.max()).nonzero().tolist() == [[0, 0, 3, 2, 3], [1, 0, 3, 2, 3]]
+
+
+def test_of_a_large_window_half_of_each_axis_is_measured(unet_bundle, monkeypatch):
+    seen = []
+
+    class Recorder(NetworkEngine):
+        def networks(self, nets, windows, passes, *, regions=False):
+            seen.append((windows().shape, passes))
+            return tuple(nets)
+
+    monkeypatch.setattr(predictor_module, "LARGE_WINDOW", 8**3 - 1)
+    model = replace(load_model(unet_bundle, "cpu"), engine=Recorder(CPU))
+    model.predict_logits(np.zeros((12, 12, 12), np.float32), np.eye(4), mirror=False, batch_size=2)
+    # 8 windows of 8^3 by two, each as much as 8 of 4^3.
+    assert seen == [((2, 1, 4, 4, 4), 4 * 8)]
+
+
+def test_a_network_of_one_size_only_is_not_measured_on_another(monkeypatch):
+    class OneSize(nn.Module):
+        def forward(self, x):
+            if x.shape[2:] != (8, 8):
+                raise RuntimeError("expected 8 x 8")
+            return torch.cat([x, -x], 1)
+
+    monkeypatch.setattr(engine_module, "VOXELS_WORTH_MEASURING", 0)
+    engine, net = NetworkEngine(CPU, images=1000), OneSize().eval()
+    assert _networks(engine, net, torch.randn(2, 1, 4, 4)) is net and engine.name == "eager"
 
 
 def _studies(folder, names=("ann", "ben")):
