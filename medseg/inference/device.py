@@ -17,7 +17,7 @@ def resolve_device(name: str) -> torch.device:
     """The device called `name`: 'auto' is the first CUDA device where there is one, else the CPU.
 
     Raises:
-        ConfigError: for a device that is not there.
+        ConfigError: for a name that torch does not know, or a device that is not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

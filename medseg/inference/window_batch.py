@@ -11,6 +11,7 @@ import torch
 from medseg.inference.bundle_info import NetInfo
 from medseg.inference.device import device_memory
 from medseg.nets.profile import build_on_meta, forward_bytes
+from medseg.plugins import is_plugin
 
 __all__ = ["SMALLEST_BATCH", "windows_at_a_time"]
 
@@ -31,7 +32,8 @@ def windows_at_a_time(net: NetInfo, patch: Sequence[int], device: torch.device) 
     """Windows per forward pass: as many as still make it faster, fewer where the device's memory does not hold them.
 
     From all of the memory, not from what is free, so that a model gives the same bytes on every run: with another batch
-    the last digits differ. What runs out of memory all the same is halved later, see `logit_slabs`.
+    the last digits differ. What runs out of memory all the same is halved later, see `logit_slabs`; plug-ins always
+    rely on that.
 
     Args:
         net: the network.
@@ -41,15 +43,10 @@ def windows_at_a_time(net: NetInfo, patch: Sequence[int], device: torch.device) 
     voxels = math.prod(patch)
     wanted = max(SMALLEST_BATCH, min(LARGEST_BATCH, BATCH_VOXELS.get(device.type, BATCH_VOXELS["cpu"]) // voxels))
     room = SHARE * device_memory(device)
-    if MAPS * 4 * voxels * wanted < room:
+    # A plug-in may compute with numbers, which the meta device does not have.
+    if MAPS * 4 * voxels * wanted < room or is_plugin(net.name):
         return wanted
-    try:
-        on_meta = build_on_meta(**net.arguments)
-        each = forward_bytes(on_meta, (1, net.in_channels, *patch))
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):
-        # A plug-in that computes with numbers cannot be counted.
-        return wanted
-    fitting = max(1, min(wanted, int(room / max(1, each))))
+    each = forward_bytes(build_on_meta(**net.arguments), (1, net.in_channels, *patch))
     if each > room:
         log.warning("one window of the network takes about %.1f GB of %.1f GB", each / 1e9, room / SHARE / 1e9)
-    return fitting
+    return max(1, min(wanted, int(room / each)))

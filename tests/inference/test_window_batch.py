@@ -11,6 +11,7 @@ from inference_bundles import make_info, make_plan, unet_weights
 
 from medseg.inference import NetInfo, load_model, save_bundle, window_batch
 from medseg.inference.window_batch import windows_at_a_time
+from medseg.nets import NETS
 from medseg.nets.profile import build_on_meta, forward_bytes
 
 CPU = torch.device("cpu")
@@ -42,15 +43,17 @@ def test_a_window_that_does_not_fit_is_tried_alone_and_said(monkeypatch, caplog)
     assert "one window of the network takes about 0.0 GB of 0.0 GB" in caplog.text
 
 
-def test_a_net_that_cannot_be_counted_gets_what_is_fast(monkeypatch):
+def test_a_plug_in_is_not_counted(monkeypatch):
     _with_memory(monkeypatch, 10**6)
-    monkeypatch.setattr(window_batch, "forward_bytes", lambda *_: pytest.fail("not reached"))
+    assert windows_at_a_time(UNET.model_copy(update={"name": "mine:build"}), (32, 32, 32), CPU) == 8
 
-    def refuse(**arguments):
-        raise RuntimeError("numbers needed")
 
-    monkeypatch.setattr(window_batch, "build_on_meta", refuse)
-    assert windows_at_a_time(UNET, (32, 32, 32), CPU) == 8
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", NETS)
+def test_every_net_can_be_counted(name, dims, monkeypatch):
+    _with_memory(monkeypatch, 10**4)
+    net = NetInfo(name=name, dims=dims, in_channels=2, out_channels=3, width=0.25)
+    assert windows_at_a_time(net, (64,) * dims, CPU) == 1
 
 
 def test_prediction_takes_that_many(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,9 +18,12 @@ from medseg.volume import Volume
 
 __all__ = ["Disagreement", "disagreement", "passes_of"]
 
-# A mask that holds survives these; the spacing is 0.9 of what it is.
-NOISE, BLUR, SCALE = 0.25, 0.7, 0.9
-ALTERATIONS = 3
+# A mask that holds survives these.
+ALTERATIONS: tuple[Callable[[Volume], Volume], ...] = (
+    lambda image: noisy(image, 0.25, np.random.default_rng(0)),
+    lambda image: blurred(image, 0.7),
+    lambda image: rescaled(image, 0.9),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Disagreement:
 
 def passes_of(model: Model) -> int:
     """How often `disagreement` runs networks over a whole image."""
-    return len(model.nets) * (1 + len(model.mirror_axes())) + ALTERATIONS
+    return len(model.nets) * (1 + len(model.mirror_axes())) + len(ALTERATIONS)
 
 
 @torch.inference_mode()
@@ -88,7 +91,9 @@ def disagreement(
     mean = total.div_(len(masks))
     decided = _decided(mean, scheme)
     together = replace(model, engine=model.engine.for_images(0))
-    altered = [_decided(_resized(passes.run(together, copy)[0], mean.shape[1:]), scheme) for copy in _altered(image)]
+    altered = [
+        _decided(_resized(passes.run(together, alter(image))[0], mean.shape[1:]), scheme) for alter in ALTERATIONS
+    ]
     labels = range(len(scheme.names))
     # Label by label: all entropies at once would take four arrays of all probabilities.
     uncertainty = functools.reduce(torch.maximum, (_entropy(each) for each in mean))
@@ -125,12 +130,6 @@ class _Passes:
     def _show(self, done: int, total: int) -> None:
         if self.progress is not None:
             self.progress(self._finished * total + done, self.count * total)
-
-
-def _altered(image: Volume) -> Iterator[Volume]:
-    yield noisy(image, NOISE, np.random.default_rng(0))
-    yield blurred(image, BLUR)
-    yield rescaled(image, SCALE)
 
 
 def _resized(values: Tensor, size: Sequence[int]) -> Tensor:
