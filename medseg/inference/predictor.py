@@ -255,7 +255,7 @@ class Model:
         starts = [window_starts(n, p, overlap) for n, p in zip(spatial, patch, strict=False)]
         count = math.prod(len(each) for each in starts) * math.prod(spatial[len(patch) :])
 
-        # Of a large window half of each axis: its ratios are near enough, and the trial costs an eighth (2D: a quarter).
+        # Of a large window half of each axis: the ratios are near enough, for an eighth of the cost (2D: a quarter).
         trial = tuple(n // 2 for n in patch) if math.prod(patch) > LARGE_WINDOW else tuple(patch)
 
         def windows() -> Tensor:
