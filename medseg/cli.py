@@ -1,11 +1,10 @@
-"""The `medseg` command: parses arguments, calls one function, turns errors into one line and an exit code.
+"""The `medseg` command: parses arguments and calls one function; `cli_exit` turns errors into a line and an exit code.
 
 Nothing heavy is imported before a command runs, so that `medseg --help` is instant.
 """
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
 import os
@@ -16,15 +15,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from medseg.errors import ConfigError, MedsegError
+from medseg.cli_exit import ended_by_errors
+from medseg.errors import ConfigError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="medseg",
     help="Medical-image segmentation: labelled CT/MR volumes to a model, a model to masks, scores and a report.",
-    epilog="Exit codes: 0 all well; 2 usage or config; 3 bad input, nothing done; 4 some cases failed; 5 bad model; "
-    "6 disk full, no permission or a missing part. Not a medical device.",
+    epilog="Exit codes: 0 all well; 1 a fault of medseg itself; 2 usage or config; 3 bad input, nothing done; 4 some "
+    "cases failed; 5 bad model; 6 disk full, no permission or a missing part. Not a medical device.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -175,6 +175,14 @@ def predict(
     time_limit: Annotated[
         float | None, typer.Option("--time-limit", help="Minutes before a case is given up as failed.")
     ] = None,
+    settle: Annotated[
+        float | None,
+        typer.Option(
+            "--settle",
+            help="Seconds without writing below SRC to wait for, so that studies arrive whole; default: 1. What is "
+            "still being written then fails by name and is taken by the next call.",
+        ),
+    ] = None,
     preview: Annotated[
         bool, typer.Option("--preview/--no-preview", help="A small picture of every mask in previews/.")
     ] = True,
@@ -205,6 +213,7 @@ def predict(
         fast=fast,
         estimate_quality=estimate_quality,
         time_limit=time_limit,
+        settle=settle,
         preview=preview,
         dry_run=dry_run,
         overwrite=overwrite,
@@ -375,22 +384,6 @@ def main() -> None:
             # Names of files may be no text; JSON reads these escapes back.
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("medseg").setLevel(logging.INFO)
     debug = "--debug" in sys.argv
-    try:
-        app()
-    except MedsegError as error:
-        if debug:
-            raise
-        _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("stopped", 130)
-    except OSError as error:
-        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        _fail(f"{error.filename or 'output'}: {error.strerror}; free some space or choose another folder", 6)
-
-
-def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"medseg: {' '.join(message.split())}\n")
-    sys.exit(code)
+    logging.getLogger("medseg").setLevel(logging.DEBUG if debug else logging.INFO)
+    ended_by_errors(app, debug)

@@ -1,6 +1,7 @@
-"""Every error that user input can cause.
+"""Every error that a command can end with: those that user input causes, and one for faults of our own.
 
 MedsegError                      exit code
+├── InternalError      RuntimeError  1     a fault of medseg's own
 ├── ConfigError        ValueError    2     unknown key, wrong type, impossible value
 ├── ReadError          OSError       3     a file that cannot be read as an image
 ├── GeometryError      ValueError    3     grids that do not fit together
@@ -22,6 +23,7 @@ __all__ = [
     "ConfigError",
     "DatasetError",
     "GeometryError",
+    "InternalError",
     "MedsegError",
     "MissingPartError",
     "PartialFailure",
@@ -31,7 +33,7 @@ __all__ = [
 
 
 class MedsegError(Exception):
-    """Root of all errors that user input can cause; `exit_code` is what the command line ends with.
+    """Root of all errors; `exit_code` is what the command line ends with.
 
     Args:
         message: one readable line.
@@ -45,6 +47,12 @@ class MedsegError(Exception):
         super().__init__(message)
         self.kind = kind
         self.files = files
+
+
+class InternalError(MedsegError, RuntimeError):
+    """A fault of medseg's own, which nothing that the user does can mend; see `medseg.faults`."""
+
+    exit_code = 1
 
 
 class ConfigError(MedsegError, ValueError):

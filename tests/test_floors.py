@@ -12,11 +12,11 @@ import medseg
 PACKAGE = Path(medseg.__file__).parent
 
 FLOORS = [
-    {"errors", "volume", "geometry", "labels", "windowing", "config", "config_models", "plugins", "progress"},
+    {"errors", "faults", "volume", "geometry", "labels", "windowing", "config", "config_models", "plugins", "progress"},
     {"io", "preparation", "metrics", "tasks", "phantoms"},
     {"nets", "losses", "augmentation"},
     {"training", "inference", "evaluation", "reports"},
-    {"cli", "demo", "__main__"},
+    {"cli", "cli_exit", "demo", "__main__"},
 ]
 SIDEWAYS = {
     ("preparation", "io"),
@@ -25,6 +25,7 @@ SIDEWAYS = {
     ("training", "inference"),
     ("inference", "reports"),
     ("evaluation", "reports"),
+    ("cli", "cli_exit"),
     ("cli", "demo"),
     ("__main__", "cli"),
 }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from medseg.errors import MedsegError, ReadError, WriteError
 from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of
+from medseg.io.library_errors import naming_file
 from medseg.io.temporary import remove_dead_folders, temporary_folder
 from medseg.volume import Finding, Volume
 
@@ -176,18 +177,19 @@ def read_file(path: Path) -> Volume:
         ReadError: for a file of another kind, or one that cannot be read.
     """
     kind = kind_of(path)
-    if kind == "nifti":
-        from medseg.io.voxel_files.nifti import read_nifti
+    with naming_file(path):
+        if kind == "nifti":
+            from medseg.io.voxel_files.nifti import read_nifti
 
-        return read_nifti(path)
-    if kind == "itk":
-        from medseg.io.voxel_files.itk import read_itk
+            return read_nifti(path)
+        if kind == "itk":
+            from medseg.io.voxel_files.itk import read_itk
 
-        return read_itk(path)
-    if kind == "raster":
-        from medseg.io.voxel_files.raster import read_raster
+            return read_itk(path)
+        if kind == "raster":
+            from medseg.io.voxel_files.raster import read_raster
 
-        return read_raster(path)
+            return read_raster(path)
     raise ReadError(f"{path} is of no kind that can be read; expected {READABLE}")
 
 

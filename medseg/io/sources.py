@@ -29,7 +29,7 @@ from medseg.volume import Volume
 if TYPE_CHECKING:
     from medseg.io.dicom.grid import SeriesGrid
 
-__all__ = ["Source", "find_studies", "input_hash", "open_series", "read_source"]
+__all__ = ["Source", "find_studies", "images_of_study", "input_hash", "open_series", "read_source", "with_voxels"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class Source:
         candidates: the image series of a study that holds several; `error` then asks for a choice.
         channels: where the channels are read one by one: a source for each.
         reason: why this series or these files, in a phrase.
+        study_hash: whose it is, see `medseg.io.output_names.Owner`; '' until the case has its name in an output folder.
     """
 
     case: str
@@ -61,6 +62,7 @@ class Source:
     candidates: tuple[Series, ...] = ()
     channels: tuple[Source, ...] = ()
     reason: str = ""
+    study_hash: str = ""
 
     @property
     def series_uid(self) -> str:
@@ -210,7 +212,10 @@ def _from_series(found: Sequence[Series], root: Path, root_name: str, series: Se
     for each in found:
         first = each.slices[0]
         # Anonymised studies often have no UID, and copies of a study share theirs.
-        place = () if first.study_instance_uid and copies[each.key] == 1 else (str(first.path.parent),)
+        # Relative to the root: of an archive that is a temporary folder.
+        place = (
+            () if first.study_instance_uid and copies[each.key] == 1 else (str(first.path.parent.relative_to(root)),)
+        )
         studies.setdefault((first.patient_id, first.study_instance_uid, *place), []).append(each)
     named = [(_study_name(members, root, root_name), key, members) for key, members in studies.items()]
     sources = []
@@ -309,7 +314,21 @@ def read_source(source: Source) -> Volume:
         return channels_first(read_series(series, str(source.paths[0].parent)))
 
 
-def _with_voxels(path: Path) -> list[Path]:
+def images_of_study(source: Source, files: Sequence[Path]) -> int:
+    """How many of some files are images of the case's study, or may become such: they cannot be read yet."""
+    members = (source.series,) if source.series is not None else source.candidates
+    first = members[0].slices[0] if members else None
+    found = scan(files)
+    new = {
+        s.path
+        for each in found.series
+        for s in each.slices
+        if first is None or (s.patient_id, s.study_instance_uid) == (first.patient_id, first.study_instance_uid)
+    }
+    return len(new) + len(found.damaged)
+
+
+def with_voxels(path: Path) -> list[Path]:
     """The file, and the one beside it that holds its voxels."""
     if path.is_dir():
         return []  # one that could not be looked into
@@ -336,7 +355,7 @@ def input_hash(source: Source) -> str:
     """
     digest = hashlib.sha256()
     with _on_disk(source) as paths:
-        for path in [each for p in paths for each in _with_voxels(p)]:
+        for path in [each for p in paths for each in with_voxels(p)]:
             try:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -12,6 +12,7 @@ from inference_bundles import make_info, make_plan, threshold_weights, unet_weig
 from inference_nets import Sides
 
 from medseg.inference import save_bundle
+from medseg.inference.studies import run
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +22,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that a test has just written are whole."""
+    monkeypatch.setattr(run, "SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 import medseg
-from medseg.errors import MedsegError, ReadError, WriteError
+from medseg.errors import InternalError, MedsegError, ReadError, WriteError
+from medseg.faults import internal_error, is_fault_of_a_file, traceback_of
 from medseg.inference.predictor import Model
 from medseg.inference.probabilities import disk_array
 from medseg.inference.quality import check_case, needs_review
@@ -31,7 +33,8 @@ from medseg.inference.studies.outputs import FORMATS, PREVIEWS, UNCERTAINTY, alg
 from medseg.inference.studies.selection import channel_names, select_series
 from medseg.io import write
 from medseg.io.atomic import atomic_path
-from medseg.io.sources import Source, input_hash
+from medseg.io.snapshot import CaseSnapshot
+from medseg.io.sources import Source, images_of_study, input_hash
 from medseg.io.voxel_files.streams import free_memory
 from medseg.reports.preview import preview_png
 from medseg.volume import Finding, Metadata, Volume
@@ -41,18 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CaseChain", "CaseWork"]
 
-# What a damaged study or one that does not fit into memory can raise somewhere in a decoder or in the network.
-CASE_ERRORS = (
-    MedsegError,
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    RuntimeError,
-    MemoryError,
-)
 # Smaller files are read whatever the system says of its memory, which takes longer than to read them.
 _ALWAYS_FITS = 1 << 24
 # What a reader noticed and a person should look at: the mask may be right, but the image is not as usual.
@@ -61,10 +52,19 @@ REVIEW_KINDS = CHANNEL_KINDS | {"gantry_tilt", "localizer", "few_slices", "no_or
 
 @dataclass(slots=True)
 class CaseWork:
-    """One case on its way; each stage leaves its result here and drops what the next does not need."""
+    """One case on its way; each stage leaves its result here and drops what the next does not need.
+
+    Args:
+        source: the case.
+        snapshot: its files before anything was read.
+        most_images: of its series, the most that any run on this folder has seen.
+        traceback: of an error that is a fault of ours.
+    """
 
     source: Source
+    snapshot: CaseSnapshot = field(default_factory=lambda: CaseSnapshot({}))
     input_hash: str = ""
+    most_images: int = 0
     volume: Volume | None = None
     mask: Volume | None = None
     probabilities: NDArray[np.float16] | None = None
@@ -73,6 +73,7 @@ class CaseWork:
     measurements: tuple[Measurement, ...] = ()
     row: LedgerRow | None = None
     error: MedsegError | None = None
+    traceback: str = ""
     skipped: bool = False
     locked: bool = False
     seconds: float = 0.0
@@ -141,7 +142,7 @@ class CaseChain:
 
         def take() -> None:
             _refuse_too_large(work.source)
-            work.input_hash = input_hash(work.source)
+            work.input_hash = work.input_hash or input_hash(work.source)
 
         self._try(work, take)
 
@@ -165,10 +166,12 @@ class CaseChain:
         def take() -> None:
             if work.source.error:
                 raise ReadError(work.source.error)
+            self._refuse_fewer_images(work)
             plan = self.model.info.plan
             work.volume = read_case(
                 work.source, channel_names(plan), plan.reference_channel, register=self.options.register
             )
+            _refuse_change(work)
             work.findings += work.volume.findings
 
         self._try(work, take)
@@ -221,6 +224,8 @@ class CaseChain:
             case=work.source.case,
             state="failed",
             input_hash=work.input_hash,
+            study_hash=work.source.study_hash,
+            images=max(work.most_images, _images_of(work.source)),
             series_uid=self._shown_uid(work.source),
             series_reason=work.source.reason,
             model_hash=self.model.model_hash,
@@ -245,26 +250,38 @@ class CaseChain:
             measurements=[asdict(each) for each in work.measurements],
         )
 
+    def _refuse_fewer_images(self, work: CaseWork) -> None:
+        """A study that had more images before is most likely not whole any more."""
+        images = _images_of(work.source)
+        if images < work.most_images and not self.options.overwrite:
+            raise ReadError(
+                f"{work.source.paths[0].parent} holds {images} images of the series, an earlier run found "
+                f"{work.most_images}; restore the missing ones, or give --overwrite if the series is to be so"
+            )
+
     def _write(self, work: CaseWork, volume: Volume, mask: Volume) -> tuple[State, str]:
         source, output = work.source, self.output_of(work.source)
-        if work.probabilities is not None:
-            self._save_probabilities(source, work.probabilities)
         work.findings += check_case(volume, mask, self.model.info)
+        work.measurements = measure(mask, self.model.scheme, volume)
         if work.quality is not None:
             work.findings += work.quality.findings
-            uncertainty = replace(work.quality.uncertainty, metadata=Metadata(), findings=())
-            write(uncertainty, self.uncertainty_of(source))
+            graded = zip(work.measurements, work.quality.dice, strict=True)
+            work.measurements = tuple(replace(each, predicted_dice=dice) for each, dice in graded)
+        preview = preview_png(volume, mask, self.model.scheme) if self.options.preview else None
+        # Last of all that can be refused; what follows are files, the mask as the first.
+        _refuse_change(work)
         kind = format_for(source, self.options.format)
         made_by = algorithm_of(self.model.scheme, medseg.__version__, self.model.model_hash, self.settings)
         algorithm = replace(made_by, review=_asks_for_review(work.findings))
         work.findings += write_mask(mask, output, kind, self.model.scheme, source, algorithm, self.deidentifier)
-        work.measurements = measure(mask, self.model.scheme, volume)
+        if work.probabilities is not None:
+            self._save_probabilities(source, work.probabilities)
         if work.quality is not None:
-            graded = zip(work.measurements, work.quality.dice, strict=True)
-            work.measurements = tuple(replace(each, predicted_dice=dice) for each, dice in graded)
-        if self.options.preview:
+            uncertainty = replace(work.quality.uncertainty, metadata=Metadata(), findings=())
+            write(uncertainty, self.uncertainty_of(source))
+        if preview is not None:
             with atomic_path(self.folder / PREVIEWS / f"{source.case}.png") as temporary:
-                temporary.write_bytes(preview_png(volume, mask, self.model.scheme))
+                temporary.write_bytes(preview)
         if _asks_for_review(work.findings):
             return "needs_review", hash_file(output)
         return ("done" if mask.array.any() else "done_empty"), hash_file(output)
@@ -290,14 +307,17 @@ class CaseChain:
         started = time.monotonic()
         try:
             stage()
-        except CASE_ERRORS as raised:
+        except Exception as raised:  # whatever it is, the other cases go on
             # A full disk meets every case; a mask that its format cannot hold meets only this one.
             if isinstance(raised, WriteError) and isinstance(raised.__cause__, OSError):
                 raise
-            work.error = _as_medseg(raised, work.source)
+            work.error = _as_medseg(raised, work)
+            if isinstance(work.error, InternalError):
+                work.traceback = traceback_of(raised)
             # With what the error remembers of its way, the images in the reader's variables would be kept, too.
             work.error.__traceback__ = work.error.__context__ = work.error.__cause__ = None
             work.volume = work.mask = work.probabilities = None
+            work.measurements = ()
         finally:
             work.seconds += time.monotonic() - started
 
@@ -328,10 +348,39 @@ def _refuse_too_large(source: Source) -> None:
         )
 
 
-def _as_medseg(error: BaseException, source: Source) -> MedsegError:
-    if isinstance(error, MedsegError):
-        return error
+def _as_medseg(error: Exception, work: CaseWork) -> MedsegError:
+    place = work.source.paths[0]
     reason = (str(error).strip() or type(error).__name__).split("\n")[0][:200]
     if isinstance(error, MemoryError) or "out of memory" in reason:
-        return MedsegError(f"{source.paths[0]}: not enough memory for this case ({reason}); close other programs")
-    return ReadError(f"{source.paths[0]}: {type(error).__name__}: {reason}")
+        return MedsegError(f"{place}: not enough memory for this case ({reason}); close other programs")
+    if not isinstance(error, MedsegError | OSError) and not is_fault_of_a_file(error):
+        return internal_error(error)
+    # Half of a file looks damaged.
+    if change := _change_of(work):
+        return _still_written(work, change)
+    return error if isinstance(error, MedsegError) else ReadError(f"{place}: {type(error).__name__}: {reason}")
+
+
+def _refuse_change(work: CaseWork) -> None:
+    """A part of a study that is still arriving looks like a study."""
+    if change := _change_of(work):
+        raise _still_written(work, change)
+
+
+def _change_of(work: CaseWork) -> str:
+    return work.snapshot.change(partial(images_of_study, work.source))
+
+
+def _still_written(work: CaseWork, change: str) -> ReadError:
+    first = work.source.paths[0]
+    place = first.parent if work.source.series is not None or work.source.candidates else first
+    return ReadError(
+        f"{place} is still being written: {change}; run the same command again when it is whole, or wait for that with "
+        "--settle SECONDS",
+        kind="still_being_written",
+    )
+
+
+def _images_of(source: Source) -> int:
+    """Images of the series that is used; 0 for other formats, and while none is chosen."""
+    return len(source.series.slices) if source.series is not None else 0

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
-import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from medseg.errors import ReadError
-from medseg.inference.studies.locks import exclusive
-from medseg.io.atomic import write_error
+from medseg.io.shared_lines import shared_lines
 
 __all__ = ["Ledger", "LedgerRow", "State", "hash_file"]
 
@@ -35,6 +32,9 @@ class LedgerRow:
         case: name of the case, and of its output.
         state: 'done', 'done_empty' (a mask without any label), 'needs_review' (done, but look at it) or 'failed'.
         input_hash: SHA-256 of what was read; '' if it could not be read.
+        study_hash: of patient and study, or of the path where there are none, under the site's key; '' where nothing
+            of the study could be read.
+        images: of the series that was used, the most that any run has seen; 0 for other formats.
         series_uid, series_reason: the series that was used, and why that one.
         model_hash: `Model.model_hash`.
         options: all that changes the result besides model and input.
@@ -50,6 +50,8 @@ class LedgerRow:
     case: str
     state: State
     input_hash: str = ""
+    study_hash: str = ""
+    images: int = 0
     series_uid: str = ""
     series_reason: str = ""
     model_hash: str = ""
@@ -151,37 +153,9 @@ class Ledger:
         Raises:
             WriteError: disk full, no permission.
         """
-        line = (json.dumps(row.record(), ensure_ascii=False) + "\n").encode(errors="backslashreplace")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-            try:
-                with exclusive(descriptor):
-                    _drop_torn_line(descriptor)
-                    if os.write(descriptor, line) < len(line):
-                        raise OSError(errno.ENOSPC, "the line was cut short")
-                    os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise write_error(self.path, error) from error
+        with shared_lines(self.path) as lines:
+            lines.append([row.record()])
         self.refresh()
-
-
-def _drop_torn_line(descriptor: int) -> None:
-    """Remove what a run that died while writing left behind the last whole line."""
-    size = os.fstat(descriptor).st_size
-    if not size or os.pread(descriptor, 1, size - 1) == b"\n":
-        return
-    end = size
-    while end:
-        start = max(0, end - 65536)
-        found = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if found >= 0:
-            os.ftruncate(descriptor, start + found + 1)
-            return
-        end = start
-    os.ftruncate(descriptor, 0)
 
 
 def hash_file(path: Path) -> str:

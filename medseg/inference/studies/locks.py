@@ -13,13 +13,12 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 from medseg.io.atomic import write_error
-from medseg.io.file_lock import fcntl, is_open_file, lives, try_lock
+from medseg.io.file_lock import is_open_file, lives, try_lock
 
-__all__ = ["FOLDER", "Locks", "exclusive"]
+__all__ = ["FOLDER", "Locks"]
 
 FOLDER = ".medseg-locks"
 BEAT_SECONDS = 30.0
@@ -153,17 +152,3 @@ class Locks:
                 for descriptor in self._held.values():
                     with contextlib.suppress(OSError):
                         os.utime(descriptor)
-
-
-@contextlib.contextmanager
-def exclusive(descriptor: int) -> Iterator[None]:
-    """Wait until no other run writes to the file, as far as the file system can tell."""
-    if fcntl is not None:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from medseg.errors import ConfigError
@@ -27,6 +28,8 @@ class PredictOptions:
         overlap: least overlap of windows, [0, 1); None: the bundle's.
         crf: sharpen the masks by a dense CRF (2D images, or volumes where the bundle holds fitted options).
         time_limit: minutes a case may take before it is given up as failed; None: as long as it takes.
+        settle: wait until nothing below the sources has been written for so many seconds, at most ten times as long;
+            cases whose files are younger then, or change while the run is on, fail as still being written. None: 1.
         register: bring the channels of a case together by a rigid registration; such cases are to be reviewed.
         fast: permit bfloat16 where the CPU has it and it is faster; a few voxels get another label, see `load_model`.
         estimate_quality: also predict the Dice of each label and write `uncertainty/<case>.nii.gz`, 0 (certain) to 100;
@@ -37,7 +40,7 @@ class PredictOptions:
         ray_address: HOST:PORT of the cluster's head; None: this machine's cores and GPUs, for this run alone.
 
     Raises:
-        ConfigError: for an unknown format or engine, an impossible overlap or time limit.
+        ConfigError: for an unknown format or engine, an impossible overlap, time limit or time to settle.
     """
 
     format: str | None = None
@@ -52,6 +55,7 @@ class PredictOptions:
     crf: bool = False
     register: bool = False
     time_limit: float | None = None
+    settle: float | None = None
     fast: bool = False
     estimate_quality: bool = False
     preview: bool = True
@@ -68,3 +72,5 @@ class PredictOptions:
             raise ConfigError(f"overlap is {self.overlap}; expected a fraction from 0 to below 1")
         if self.time_limit is not None and not self.time_limit > 0:
             raise ConfigError(f"time limit is {self.time_limit} minutes; expected more than 0")
+        if self.settle is not None and not 0 <= self.settle < math.inf:
+            raise ConfigError(f"settle is {self.settle} seconds; expected 0 or more")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medseg.errors import MedsegError, PartialFailure
+from medseg.errors import InternalError, MedsegError, PartialFailure
 from medseg.inference.studies.ledger import LedgerRow
 
 __all__ = ["StudiesResult"]
@@ -54,12 +54,14 @@ class StudiesResult:
 
     @property
     def exit_code(self) -> int:
-        """0 all well, 4 some failed, else (all failed) the code they share, 3 where they differ."""
+        """0 all well, 4 some failed; where all failed: 1 with a fault of ours, else the code they share, else 3."""
         if not self.failed:
             return 0
         if self.done or self.skipped:
             return PartialFailure.exit_code
         codes = {error.exit_code for error in self.errors}
+        if InternalError.exit_code in codes:
+            return InternalError.exit_code
         return codes.pop() if len(codes) == 1 else MedsegError.exit_code
 
     def raise_for_failures(self) -> None:
@@ -71,17 +73,19 @@ class StudiesResult:
         """
         if not self.failed:
             return
-        first = self.errors[0]
+        # A fault of ours goes before: the others are no excuse for it.
+        first = min(self.errors, key=lambda error: not isinstance(error, InternalError))
+        case = self.failed[self.errors.index(first)].case
         if self.exit_code == PartialFailure.exit_code:
             raise PartialFailure(
                 f"{len(self.failed)} of {len(self.failed) + len(self.done) + len(self.skipped)} cases failed, first "
-                f"{self.failed[0].case}: {first}; all reasons are in {self.out / 'ledger.jsonl'}"
+                f"{case}: {first}; all reasons are in {self.out / 'ledger.jsonl'}"
             )
         kind = type(first) if self.exit_code == first.exit_code else MedsegError
         if len(self.failed) == 1:
             raise kind(str(first))
         raise kind(
-            f"all {len(self.failed)} cases failed, first {self.failed[0].case}: {first}; "
+            f"all {len(self.failed)} cases failed, first {case}: {first}; "
             f"all reasons are in {self.out / 'ledger.jsonl'}"
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from medseg.errors import ConfigError
 from medseg.inference.predictor import Model, load_model
 from medseg.inference.studies.chain import CaseChain, CaseWork
-from medseg.inference.studies.find import find_cases
+from medseg.inference.studies.find import find_cases, with_own_names
 from medseg.inference.studies.ledger import Ledger
 from medseg.inference.studies.leftovers import clear_leftovers
 from medseg.inference.studies.locks import Locks
@@ -28,7 +29,9 @@ from medseg.inference.studies.pipeline import overlapped
 from medseg.inference.studies.results import StudiesResult
 from medseg.inference.studies.selection import channel_names
 from medseg.io.atomic import write_text_atomic
-from medseg.io.sources import Source
+from medseg.io.output_names import folded
+from medseg.io.snapshot import CaseSnapshot, Snapshot, take_snapshot
+from medseg.io.sources import Source, with_voxels
 from medseg.labels import LabelScheme
 
 if TYPE_CHECKING:
@@ -42,6 +45,10 @@ Progress = Callable[[float, float, str], None]
 # The table is written whole each time; beside these pauses that takes no time that counts, however many cases it has.
 _SECONDS_BETWEEN_TABLES = 10.0
 _TIMES_A_TABLE = 50
+# Without --settle: files younger than this may be a part of what is still arriving.
+SETTLE_SECONDS = 1.0
+# Folder of the tracebacks of faults of our own.
+LOGS = "logs"
 
 
 def predict_studies(
@@ -77,36 +84,80 @@ def predict_studies(
     """
     options = options or PredictOptions()
     folder = Path(out)
+    places = [Path(source) for source in sources]
     loaded = model if isinstance(model, Model) else load_model(model, options.device, fast=options.fast)
-    found = find_cases([Path(s) for s in sources], options.series, folder, channel_names(loaded.info.plan))
+    snapshot = take_snapshot(places, folder, SETTLE_SECONDS if options.settle is None else options.settle)
+    found = find_cases(places, options.series, folder, channel_names(loaded.info.plan))
     loaded = replace(loaded, engine=loaded.engine.for_images(len(found)))
     chain = CaseChain(loaded, folder, options, _deidentifier(loaded.scheme) if options.anonymize else None)
-    found = [chain.choose(source) for source in found]
     ledger = Ledger(folder / "ledger.jsonl")
     chain.keep_engine(ledger)
+    works = _named_works([chain.choose(source) for source in found], chain, ledger, snapshot)
     if options.dry_run:
-        done = [_is_done(chain, ledger, source) for source in found]
-        return StudiesResult(
-            folder,
-            (),
-            tuple(s.case for s, is_done in zip(found, done, strict=True) if is_done),
-            tuple(s.case for s, is_done in zip(found, done, strict=True) if not is_done),
-            reasons={s.case: f"would be refused: {s.error}" if s.error else s.reason for s in found},
-        )
+        return _planned(works, chain, ledger)
     with Locks(folder) as locks:
         clear_leftovers(folder, locks)
         write_text_atomic(folder / "labels.json", _labels_json(loaded.scheme))
-        run = _Run(chain, ledger, locks, found, progress)
+        run = _Run(chain, ledger, locks, [work.source for work in works], progress)
         if options.engine == "ray":
             run.ray = _ray_engine(model, chain, len(found))
         try:
-            run.work_on([CaseWork(source) for source in found])
+            run.work_on(works)
             # Another run may have finished what it worked on, or have died over it.
-            run.work_on([CaseWork(work.source) for work in run.works.values() if work.locked])
+            run.work_on([CaseWork(w.source, w.snapshot) for w in run.works.values() if w.locked])
         finally:
             write_measurements(ledger.rows, folder)
             clear_leftovers(folder, locks)
     return run.result()
+
+
+def _named_works(found: Sequence[Source], chain: CaseChain, ledger: Ledger, snapshot: Snapshot) -> list[CaseWork]:
+    """The cases, each under a name that no other study has or had in the output folder."""
+    works = {id(source): CaseWork(source, _snapshot_of(source, snapshot)) for source in found}
+    rows = {folded(row.case): row for row in ledger.rows}
+
+    def owns(source: Source, name: str) -> bool | None:
+        # Written before names were entered, or under another site's key: the content decides.
+        row = rows.get(folded(name))
+        if row is None or row.state == "failed":
+            return None
+        chain.hash(works[id(source)])
+        return row.input_hash == works[id(source)].input_hash
+
+    named = with_own_names(found, chain.folder, owns, chain.options.dry_run)
+    _refuse_replaced_inputs(named, chain)
+    for source, own in zip(found, named, strict=True):
+        works[id(source)].source = own
+    return list(works.values())
+
+
+def _snapshot_of(source: Source, snapshot: Snapshot) -> CaseSnapshot:
+    is_dicom = source.series is not None or bool(source.candidates) or bool(source.error)
+    return snapshot.of([file for path in source.paths for file in with_voxels(path)] or source.paths, is_dicom)
+
+
+def _refuse_replaced_inputs(sources: Sequence[Source], chain: CaseChain) -> None:
+    there = {output: source.case for source in sources if (output := chain.output_of(source)).exists()}
+    names = {output.name for output in there}
+    inputs = {os.path.realpath(p) for source in sources for p in source.paths if p.name in names}
+    for output, case in there.items():
+        if os.path.realpath(output) in inputs:
+            raise ConfigError(f"the mask of {case} would replace the image {output}; choose another output folder")
+
+
+def _planned(works: Sequence[CaseWork], chain: CaseChain, ledger: Ledger) -> StudiesResult:
+    """What a run would do."""
+    for work in works:
+        chain.hash(work)
+        work.skipped = chain.finished(work, ledger.latest(work.source.case))
+    sources = [work.source for work in works]
+    return StudiesResult(
+        chain.folder,
+        (),
+        tuple(work.source.case for work in works if work.skipped),
+        tuple(work.source.case for work in works if not work.skipped),
+        reasons={s.case: f"would be refused: {s.error}" if s.error else s.reason for s in sources},
+    )
 
 
 class _Run:
@@ -166,8 +217,10 @@ class _Run:
     def _begin(self, work: CaseWork) -> bool:
         """Whether there is something to do that no other run does; then the case is locked."""
         case = work.source.case
+        latest = self.ledger.latest(case)
+        work.most_images = latest.images if latest is not None and latest.study_hash == work.source.study_hash else 0
         self.chain.hash(work)
-        if self.chain.finished(work, self.ledger.latest(case)):
+        if self.chain.finished(work, latest):
             work.skipped = True
             return False
         if not self.locks.take(case):
@@ -200,6 +253,9 @@ class _Run:
 
     def _settle(self, work: CaseWork) -> None:
         """Write a case into the ledger and give it back."""
+        if work.traceback:
+            write_text_atomic(self.chain.folder / LOGS / f"{work.source.case}.txt", work.traceback)
+            log.debug("%s", work.traceback)
         if work.error is not None:
             # A file's name need not be text, and a log written as UTF-8 would stop at it.
             log.warning("%s failed: %s", work.source.case, str(work.error).encode(errors="backslashreplace").decode())
@@ -225,12 +281,6 @@ def _ray_engine(model: Model | str | Path, chain: CaseChain, images: int) -> Ray
     if isinstance(model, Model):
         raise ConfigError("the Ray engine loads the model on every machine: give the path of its bundle")
     return RayEngine(Path(model), chain, images)
-
-
-def _is_done(chain: CaseChain, ledger: Ledger, source: Source) -> bool:
-    work = CaseWork(source)
-    chain.hash(work)
-    return chain.finished(work, ledger.latest(source.case))
 
 
 def _deidentifier(scheme: LabelScheme) -> Deidentifier:

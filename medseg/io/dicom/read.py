@@ -19,6 +19,7 @@ from medseg.io.dicom.grid import Irregular, SeriesGrid, grid_of
 from medseg.io.dicom.pixels import apply_modality_lut, is_plain, read_bytes, stored_pixels, to_stored_values
 from medseg.io.dicom.series import Series
 from medseg.io.dicom.slice import SliceHeader
+from medseg.io.library_errors import naming_file
 from medseg.volume import Finding, Metadata, Volume
 
 __all__ = ["read_series"]
@@ -52,7 +53,8 @@ def read_series(series: Series, source: str | None = None, irregular: Irregular 
     grid = grid_of(series, irregular)
     first = grid.slices[0]
     try:
-        stack, padded = _load(grid)
+        with naming_file(first.path.parent):
+            stack, padded = _load(grid)
     except MemoryError:
         size = len(grid.slices) * first.rows * first.columns
         raise ReadError(f"{first.path.parent}: {size} voxels of {series.title} do not fit into memory") from None

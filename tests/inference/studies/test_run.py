@@ -51,6 +51,7 @@ def test_a_folder_of_cases_becomes_masks_labels_and_a_ledger(threshold_bundle, f
         "labels.json",
         "ledger.jsonl",
         "measurements.csv",
+        "names.jsonl",
         "previews",
     ]
     image, mask = medseg.read(folder / "ben.nii.gz"), medseg.read(out / "ben.nii.gz")
@@ -169,7 +170,13 @@ def test_an_interruption_leaves_no_half_file(threshold_bundle, folder, tmp_path,
     with pytest.raises(KeyboardInterrupt):
         predict_studies(threshold_bundle(), [folder], out)
     # The first mask is whole, but not in the ledger: it is made again.
-    assert sorted(f.name for f in out.iterdir()) == ["ann.nii.gz", "labels.json", "measurements.csv", "previews"]
+    assert sorted(f.name for f in out.iterdir()) == [
+        "ann.nii.gz",
+        "labels.json",
+        "measurements.csv",
+        "names.jsonl",
+        "previews",
+    ]
 
 
 def test_photographs_become_png_with_label_values(threshold_bundle, tmp_path):
