@@ -31,11 +31,13 @@ class CaseSnapshot:
         files: each file with its stamp, None where it was not there.
         folders: each folder in which further files of the case may appear, with the time its entries last changed and
             the newest change of a file in it.
+        vanished: files of these folders that had gone before anybody could see whose they were.
         was_quiet: whether nothing had been written for as long as was asked for.
     """
 
     files: Mapping[Path, Stamp | None]
     folders: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
+    vanished: int = 0
     was_quiet: bool = True
 
     def change(self, belong: Callable[[Sequence[Path]], int]) -> str:
@@ -48,7 +50,7 @@ class CaseSnapshot:
         gone = sum(now is None for _, now in states)
         changed = sum(now is not None and now != before for before, now in states)
         appeared = sum(belong(new) for new in map(self._new_files, self.folders) if new)
-        told = {"came": appeared, "changed": changed, "went": gone}
+        told = {"came": appeared, "changed": changed, "went": gone + self.vanished}
         parts = [f"{count} file(s) {what}" for what, count in told.items() if count]
         if not parts and not self.was_quiet:
             return "files were written when the run began"
@@ -56,9 +58,9 @@ class CaseSnapshot:
 
     def _new_files(self, folder: Path) -> list[Path]:
         entries_changed, newest = self.folders[folder]
+        if _entries_changed(folder) == entries_changed:
+            return []
         try:
-            if folder.stat().st_mtime_ns == entries_changed:
-                return []
             found = [Path(entry.path) for entry in os.scandir(folder) if entry.is_file()]
         except OSError:
             return []  # the files of the case are then gone themselves
@@ -72,15 +74,15 @@ class Snapshot:
     """All files below some places as they were at one moment."""
 
     stamps: Mapping[Path, Stamp]
+    in_folder: Mapping[Path, Sequence[Path]]
     entries_changed: Mapping[Path, int]
-    newest_in: Mapping[Path, int]
     taken_ns: int
     settle_s: float
 
     @property
     def newest_ns(self) -> int:
         """When the newest file was last changed."""
-        return max(self.newest_in.values(), default=0)
+        return max((stamp[2] for stamp in self.stamps.values()), default=0)
 
     def is_fresh(self, changed_ns: int) -> bool:
         """Whether a change lies no longer back than what counts as quiet; a clock that is far off tells nothing."""
@@ -102,9 +104,17 @@ class Snapshot:
                 held = inside[0] if inside else path
                 files[held] = self.stamps.get(held)
             if may_grow and inside is None and folder in self.entries_changed:
-                folders[folder] = self.entries_changed[folder], self.newest_in.get(folder, 0)
+                folders.setdefault(folder, (self.entries_changed[folder], self._newest_in(folder)))
         quiet = not any(stamp is not None and self.is_fresh(stamp[2]) for stamp in files.values())
-        return CaseSnapshot(files, folders, quiet)
+        return CaseSnapshot(files, folders, sum(map(self._vanished_from, folders)), quiet)
+
+    def _newest_in(self, folder: Path) -> int:
+        return max((self.stamps[path][2] for path in self.in_folder.get(folder, ())), default=0)
+
+    def _vanished_from(self, folder: Path) -> int:
+        if _entries_changed(folder) == self.entries_changed[folder]:
+            return 0
+        return sum(not path.exists() for path in self.in_folder.get(folder, ()) if not is_hidden(path))
 
 
 def take_snapshot(places: Sequence[Path], without: Path, settle_s: float) -> Snapshot:
@@ -128,35 +138,34 @@ def take_snapshot(places: Sequence[Path], without: Path, settle_s: float) -> Sna
 
 def _snapshot(places: Sequence[Path], without: Path, settle_s: float) -> Snapshot:
     stamps: dict[Path, Stamp] = {}
+    in_folder: dict[Path, list[Path]] = {}
     entries_changed: dict[Path, int] = {}
-    newest_in: dict[Path, int] = {}
     taken_ns = time.time_ns()
     for place in places:
-        folder = place if place.is_dir() else place.parent
+        top = place if place.is_dir() else place.parent
         # Before the files: one that comes between is then taken for a new one.
-        _note_entries(folder, entries_changed)
-        passed_over = {without} - {folder.absolute()}
+        entries_changed.setdefault(top, _entries_changed(top))
+        passed_over = {without} - {top.absolute()}
         by_folder: dict[Path, list[Path]] = {}
         for path in files_below(place)[0] if place.is_dir() else [place]:
             by_folder.setdefault(path.parent, []).append(path)
-        for parent, files in by_folder.items():
-            absolute = parent.absolute()
+        for folder, files in by_folder.items():
+            absolute = folder.absolute()
             if passed_over & {absolute, *absolute.parents}:
                 continue
-            _note_entries(parent, entries_changed)
+            entries_changed.setdefault(folder, _entries_changed(folder))
             found = {path: stamp for path in files if (stamp := _stamp(path)) is not None}
             stamps |= found
-            newest_in[parent] = max((stamp[2] for stamp in found.values()), default=newest_in.get(parent, 0))
-    return Snapshot(stamps, entries_changed, newest_in, taken_ns, settle_s)
+            in_folder.setdefault(folder, []).extend(found)
+    return Snapshot(stamps, in_folder, entries_changed, taken_ns, settle_s)
 
 
-def _note_entries(folder: Path, entries_changed: dict[Path, int]) -> None:
-    if folder in entries_changed:
-        return
+def _entries_changed(folder: Path) -> int:
+    """When files last came into a folder or went; -1 where it is gone."""
     try:
-        entries_changed[folder] = folder.stat().st_mtime_ns
+        return folder.stat().st_mtime_ns
     except OSError:
-        entries_changed[folder] = -1
+        return -1
 
 
 def _stamp(path: Path) -> Stamp | None:

@@ -38,8 +38,16 @@ def find_cases(
         raise ReadError("nothing to predict: give a file, a DICOM folder, a folder of studies or a zip")
     _check_asked((series,) if isinstance(series, str) else tuple(series or ()), found)
     _check_names(found, out)
-    # A study may be given by its own folder and by one above.
-    return list({(source.paths, source.series_uid): source for source in reversed(found)}.values())[::-1]
+    return found if len(places) == 1 else _each_once(found)
+
+
+def _each_once(found: Sequence[Source]) -> list[Source]:
+    """Without what was given twice: a study by its own folder and by one above."""
+    firsts: dict[tuple[str, str, int, str], Source] = {}
+    for source in found:
+        ends = (os.path.realpath(source.paths[0]), os.path.realpath(source.paths[-1]))
+        firsts.setdefault((*ends, len(source.paths), source.series_uid), source)
+    return list(firsts.values())
 
 
 def _check_asked(series: Sequence[str], found: Sequence[Source]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import medseg
-from medseg.errors import CheckpointError, ConfigError, DatasetError, PartialFailure, ReadError, WriteError
+from medseg.errors import CheckpointError, ConfigError, PartialFailure, ReadError, WriteError
 from medseg.geometry import reorient
 from medseg.inference import PredictOptions, load_model, predict_studies
 from medseg.inference.studies import outputs
@@ -223,12 +223,6 @@ def test_several_places_may_hold_something_unreadable(threshold_bundle, folder, 
         with pytest.raises(ReadError):
             predict_studies(threshold_bundle(), [lonely], tmp_path / "none")
     assert not (tmp_path / "none").exists()
-
-
-def test_two_cases_of_one_name_are_refused(threshold_bundle, folder, tmp_path):
-    _write(tmp_path / "other" / "ann.nii.gz")
-    with pytest.raises(DatasetError, match="would both become ann"):
-        predict_studies(threshold_bundle(), [folder, tmp_path / "other" / "ann.nii.gz"], tmp_path / "out")
 
 
 def test_options_and_models_are_checked_before_anything_is_done(folder, tmp_path):
