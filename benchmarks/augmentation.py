@@ -5,7 +5,7 @@
 Every contender rotates (each axis within 30 degrees), scales (0.75 to 1.33) and deforms elastically on every sample,
 image linear and labels nearest. Contenders alternate repeat by repeat, so that a noisy machine is noisy for all of
 them; the figure is the median CPU time, which on one thread does not count the time other programs hold the core.
-Packages that are not installed are left out (`pip install -c constraints.txt "medseg[bench]"` brings them).
+Packages that are not installed are left out (`pip install -c constraints.txt ".[bench]"` brings them).
 """
 
 from __future__ import annotations

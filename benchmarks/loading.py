@@ -7,7 +7,7 @@ shifted to 300, encoded in four ways. Contenders alternate repeat by repeat, so 
 them; the figure is the median wall time of folder -> array in memory, without the import of packages. dcm2niix is a
 program of its own: folder -> uncompressed NIfTI on a RAM disk, start of the process included. Extra memory is the peak
 of the resident set during one read in a fresh process, less what was resident before; modules are loaded by then.
-Packages that are not installed are left out (`medseg[bench]`, `pip install dcm2niix`; encoding needs imagecodecs).
+Packages that are not installed are left out (`".[bench]"`, `pip install dcm2niix`; encoding needs imagecodecs).
 """
 
 from __future__ import annotations

@@ -34,12 +34,15 @@ def run_demo(out: Path, say: Callable[[str], object]) -> Path:
     overrides = {"data.root": str(samples / "chest"), "output": str(out / "run")}
     run = train_run(load_config("demo", overrides), resume=True)
 
+    for scores in run.scores.values():
+        say(f"    validation Dice {scores.mean_dice:.3f} on {scores.cases} synthetic case(s)")
+
     say(f"2/3 segmenting the DICOM study {samples / 'study'}")
     with console_progress("predict") as progress:
         result = predict_studies(run.bundle, [samples / "study"], out / "masks", PredictOptions(), progress=progress)
     result.raise_for_failures()
 
-    say("3/3 scoring the mask against the reference")
+    say("3/3 scoring the mask against the reference: synthetic, one case; it says nothing about patients")
     (out / "images").mkdir(parents=True, exist_ok=True)
     write(read(samples / "study"), out / "images" / "study.nii.gz")
     evaluation = evaluate(out / "masks", samples / "study_reference", out=out / "report", images=out / "images")

@@ -26,6 +26,7 @@ from medseg.io.dicom.objects import find_reference, object_kind, read_object
 from medseg.io.formats import READABLE, is_hidden, kind_of, stem_of
 from medseg.io.label_names import read_label_names
 from medseg.io.naming import safe_name
+from medseg.io.output_names import Owner, claim_names, owner_of_file, owner_of_series
 from medseg.io.walk import files_below
 from medseg.labels import LabelScheme
 from medseg.volume import Finding, Metadata, Volume, orientation_of
@@ -102,6 +103,7 @@ class _Pending:
     """A volume still to be read; `load` gives it, and what its integers mean if it is a label map that says so."""
 
     name: str
+    owner: Owner
     load: Callable[[], tuple[Volume, Mapping[str, int] | None]]
 
 
@@ -151,6 +153,7 @@ def convert(
             raise ReadError(
                 f"{place} holds {len(pending)} volumes ({names}), {out} is one file; give a folder, or --series UID"
             )
+        own_names: list[str] = []
         for number, each in enumerate(pending, start=1):
             try:
                 volume, known = each.load()
@@ -158,7 +161,8 @@ def convert(
                 if kind in _ANNOTATIONS:
                     annotated.append(Annotated(volume, known or {}, each.name))
                 else:
-                    path = _path_for(out, each.name, kind, alone=len(pending) == 1)
+                    own_names = own_names or _names_in(out, pending, kind)
+                    path = _path_for(out, own_names[number - 1], kind, alone=len(pending) == 1)
                     findings += _write(volume, path, kind, known, options)
                     written.append(path)
                 findings += volume.findings
@@ -191,8 +195,20 @@ def _kind_of_target(place: Path, out: Path, options: ConvertOptions) -> str:
     return "dicom" if place.is_file() and kind_of(place) in ("nifti", "itk", "raster") else "nifti"
 
 
+def _names_in(out: Path, pending: Sequence[_Pending], kind: str) -> list[str]:
+    """The names of the volumes; in a folder of results no study takes another's."""
+    if _is_whole_target(out, kind, alone=len(pending) == 1):
+        return [each.name for each in pending]
+    return claim_names(out, [(each.name, each.owner) for each in pending], lambda index, name: None)
+
+
+def _is_whole_target(out: Path, kind: str, alone: bool) -> bool:
+    """Whether the target is the result itself, not a folder of results."""
+    return bool(out.suffix) or (kind == "dicom" and alone)
+
+
 def _path_for(out: Path, name: str, kind: str, alone: bool) -> Path:
-    if out.suffix or (kind == "dicom" and alone):
+    if _is_whole_target(out, kind, alone):
         return out
     return out / (name if kind == "dicom" else f"{name}{_SUFFIXES.get(kind, '.dcm')}")
 
@@ -214,20 +230,32 @@ def _pending(
         names = read_label_names(options.labels) if options.labels else None
         found = read_annotations(root, None if names is None else _values(names))
         return [
-            _Pending(name, partial(_annotated, each)) for name, each in zip(case_names(found), found, strict=True)
+            _Pending(name, owner_of_file(place / name), partial(_annotated, each))
+            for name, each in zip(case_names(found), found, strict=True)
         ], ()
     if root.is_file() and object_kind(root):
-        return [_Pending(stem_of(place), partial(read_object, root, options.reference))], ()
+        return [_Pending(stem_of(place), owner_of_file(place), partial(read_object, root, options.reference))], ()
     series, files, damaged = contents(root)
     if options.series is not None and not (options.reference and not series):
         series, files = [s for s in series if options.series in (s.uid, s.key)], []
         if not series:
             raise ReadError(f"{place} holds no series {options.series}; medseg inspect lists what it holds")
     names_ = _unique([_name_below(s.slices[0].path.parent, root, place) for s in series])
-    result = [_Pending(n, partial(_image, s, options)) for n, s in zip(names_, series, strict=True)]
+    result = [
+        _Pending(
+            name, owner_of_series([s], _in_source(s.slices[0].path.parent, root, place)), partial(_image, s, options)
+        )
+        for name, s in zip(names_, series, strict=True)
+    ]
     for name, file in zip(_unique([_name_below(f, root, place) for f in files]), files, strict=True):
-        result.append(_Pending(name, partial(_file, file, kind in _LABEL_KINDS)))
+        owner = owner_of_file(_in_source(file, root, place))
+        result.append(_Pending(name, owner, partial(_file, file, kind in _LABEL_KINDS)))
     return result, damaged
+
+
+def _in_source(path: Path, root: Path, place: Path) -> Path:
+    """A path of the source, which may be an archive that is unpacked at `root`."""
+    return place / path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def _annotated(each: Annotated) -> tuple[Volume, Mapping[str, int]]:

@@ -34,6 +34,7 @@ def bundle_info(
         for name, values in zip(scheme.names, scheme.values, strict=True)
     }
     fingerprint = _training_range(config, preparation, number)
+    split = split_cases(preparation.dataset, config, number)
     content = config.model_dump_json(exclude={"output": True, "data": {"root": True, "csv": True}})
     scores = {
         "dice": trained.scores.dice,
@@ -59,7 +60,11 @@ def bundle_info(
             medseg=__version__,
             torch=torch.__version__,
             config_hash=sha256(content.encode()).hexdigest(),
-            dataset={"cases": len(preparation.dataset.cases), "channels": list(preparation.dataset.channel_names)},
+            dataset={
+                "training_cases": len(split.train),
+                "validation_cases": len(split.validation),
+                "channels": list(preparation.dataset.channel_names),
+            },
             iterations=trained.iterations,
             seconds=round(trained.seconds, 1),
         ),

@@ -14,6 +14,8 @@ from medseg.errors import ConfigError, MedsegError, PartialFailure, ReadError, W
 from medseg.geometry import reorient
 from medseg.io import read, write
 from medseg.io.convert import ConvertOptions, convert
+from medseg.io.dicom.write import write_dicom_series
+from medseg.volume import Volume
 
 
 @pytest.fixture
@@ -161,3 +163,35 @@ def test_wrong_sources_targets_and_formats_are_refused(small_series, tmp_path):
     folder.mkdir()
     with pytest.raises(ReadError, match="holds no image"):
         convert(folder, tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_in_a_folder_of_results_no_study_replaces_another(tmp_path, overwrite, zipped):
+    sources = []
+    for n, name in enumerate(("a", "b"), start=1):
+        volume = Volume(np.full((4, 5, 3), n, np.int16), np.diag([-1.0, -1.0, 2.0, 1.0]))
+        folder = tmp_path / name / "DICOM"
+        folder.parent.mkdir()
+        write_dicom_series(volume, folder)
+        sources.append(folder)
+        if zipped:
+            shutil.make_archive(str(tmp_path / name / "DICOM"), "zip", tmp_path / name, "DICOM")
+            sources[-1] = tmp_path / name / "DICOM.zip"
+    options, out = ConvertOptions(overwrite=overwrite), tmp_path / "out"
+    written = [convert(source, out, options).written[0] for source in sources]
+    assert [np.unique(read(path).array).tolist() for path in written] == [[1], [2]]
+    assert written[0].name == "DICOM.nii.gz" and written[1].name.startswith("DICOM_")
+    if overwrite:
+        assert [convert(source, out, options).written[0] for source in reversed(sources)] == written[::-1]
+    else:
+        with pytest.raises(WriteError, match=r"DICOM\.nii\.gz exists; give another name"):
+            convert(sources[0], out, options)
+    assert sorted(out.glob("*.nii.gz")) == sorted(written)
+
+
+def test_a_conversion_that_fails_leaves_no_folder_behind(tmp_path):
+    (tmp_path / "bad.dcm").write_bytes(b"\0" * 200)
+    with pytest.raises(ReadError):
+        convert(tmp_path / "bad.dcm", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

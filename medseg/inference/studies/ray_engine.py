@@ -44,7 +44,9 @@ class RayEngine:
         try:
             self._ray: Any = import_module("ray")
         except ImportError:
-            raise MissingPartError("--engine ray needs Ray, which is not installed: pip install medseg[ray]") from None
+            raise MissingPartError(
+                "--engine ray needs Ray, which is not installed: pip install -c constraints.txt '.[ray]' in medseg's folder"
+            ) from None
         self._chain = chain
         # Not the chain itself, which holds the networks.
         order = (chain.options, chain.deidentifier, images)

@@ -20,7 +20,7 @@ from medseg.inference import PredictOptions, load_model, predict_studies, save_b
 from medseg.volume import Volume
 
 CASES = 12
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (pip install medseg[ray])")
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (pip install '.[ray]')")
 
 # Labels what is above 0.5, after a while; leaves a file for each worker that is at it.
 SLOW_NET = """
@@ -111,7 +111,7 @@ def test_a_machine_dies_and_all_studies_are_done_once_with_the_masks_of_one_mach
 def test_without_ray_the_error_says_what_to_install(unet_bundle, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     studies = _studies(tmp_path / "in", 1)
-    with pytest.raises(MissingPartError, match=r"pip install medseg\[ray\]"):
+    with pytest.raises(MissingPartError, match=r"pip install -c constraints.txt '\.\[ray\]'"):
         predict_studies(unet_bundle, [studies], tmp_path / "out", PredictOptions(engine="ray"))
 
 
