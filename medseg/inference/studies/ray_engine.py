@@ -45,7 +45,7 @@ class RayEngine:
             self._ray: Any = import_module("ray")
         except ImportError:
             raise MissingPartError(
-                "--engine ray needs Ray, which is not installed: pip install -c constraints.txt '.[ray]' in medseg's folder"
+                "--engine ray needs Ray: in the folder of medseg, pip install -c constraints.txt '.[ray]'"
             ) from None
         self._chain = chain
         # Not the chain itself, which holds the networks.
