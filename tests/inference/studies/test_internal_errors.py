@@ -106,7 +106,7 @@ def test_a_damaged_file_beside_a_mistake_of_ours_does_not_hide_it(unet_bundle, f
 
 RAY_WORKER = """
 import sys
-from medseg.inference import predict_studies
+from medseg.inference import PredictOptions, predict_studies
 result = predict_studies(sys.argv[1], [sys.argv[2]], sys.argv[3], PredictOptions(engine="ray", settle=0))
 sys.exit(result.exit_code)
 """
