@@ -19,6 +19,7 @@ from medseg.errors import ReadError
 from medseg.io.archive import naming_archive, split_zip_path, unpack
 from medseg.io.channel_files import group_by_kind
 from medseg.io.dicom.series import Series, find_series, scan
+from medseg.io.dicom.site_key import keyed_hash
 from medseg.io.formats import READABLE, has_dicom_magic, image_files, is_hidden, kind_of, stem_of
 from medseg.io.naming import CHANNEL_NAME, group_channels, safe_name
 from medseg.io.temporary import temporary_folder
@@ -73,9 +74,9 @@ def find_studies(
     """The cases in a file, a folder of image files, a DICOM study, a folder of studies, or a zip; sorted by name.
 
     Image files of a folder are one case each, nnU-Net channels (`case_0000`, `case_0001`) together one. A DICOM study
-    is named by its path below `source`, '/' written as '_', with a hash of its UID where two would share a name.
-    A study of several series gives one Source with `error` set and the series as `candidates`, unless `series` picks
-    one of them.
+    is named by its path below `source`, '/' written as '_', with a hash of its identifiers under the site's key where
+    two would share a name. A study of several series gives one Source with `error` set and the series as `candidates`,
+    unless `series` picks one of them.
 
     Args:
         source: where to look.
@@ -216,7 +217,7 @@ def _from_series(found: Sequence[Series], root: Path, root_name: str, series: Se
     alike = Counter(name for name, _, _ in named)
     for name, key, members in named:
         if alike[name] > 1:
-            name = f"{name}_{hashlib.sha256('/'.join(key).encode()).hexdigest()[:8]}"
+            name = f"{name}_{keyed_hash(*key)}"
         source = _study_source(name, members, series)
         if source is not None:
             sources.append(source)

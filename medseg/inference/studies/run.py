@@ -235,8 +235,8 @@ def _is_done(chain: CaseChain, ledger: Ledger, source: Source) -> bool:
 
 def _deidentifier(scheme: LabelScheme) -> Deidentifier:
     from medseg.io.dicom.deidentify import Deidentifier
-    from medseg.io.dicom.deidentify_files import site_key
     from medseg.io.dicom.labels import harmless_texts
+    from medseg.io.dicom.site_key import site_key
 
     return Deidentifier.with_key(site_key(), harmless_texts(scheme))
 

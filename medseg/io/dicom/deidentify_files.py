@@ -1,21 +1,19 @@
-"""A folder of DICOM objects, de-identified, and the key that keeps them consistent from run to run."""
+"""A folder of DICOM objects, de-identified."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import secrets
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medseg.errors import ConfigError, ReadError, WriteError
-from medseg.io.atomic import write_error
+from medseg.errors import ReadError, WriteError
 from medseg.io.atomic_folder import atomic_folder
 from medseg.io.dicom.deidentify import Deidentifier
+from medseg.io.dicom.site_key import site_key
 from medseg.io.formats import has_dicom_magic, is_hidden, kind_of
 from medseg.io.walk import files_below
 from medseg.volume import Finding
@@ -79,40 +77,6 @@ def deidentify_files(
         text = f"{left_out} files are no DICOM objects, or a DICOMDIR, and were not copied"
         findings.append(Finding("left_out", text))
     return findings
-
-
-def site_key(path: Path | None = None) -> bytes:
-    """The lasting secret of this user: read from a file, which is made at the first call.
-
-    Args:
-        path: where it lies; `~/.config/medseg/deidentify.key` by default (XDG_CONFIG_HOME is respected). Copy the file
-            to let two machines give the same replacements; whoever has it can link copies to originals.
-
-    Raises:
-        ConfigError: the file holds less than 16 bytes, or cannot be read.
-        WriteError: no permission to make it.
-    """
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    place = path or home / "medseg" / "deidentify.key"
-    try:
-        if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            # Two runs that start together agree on the key of the first: an existing file is never replaced.
-            with contextlib.suppress(FileExistsError):
-                descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(secrets.token_hex(32).encode())
-    except OSError as error:
-        raise write_error(place, error) from error
-    try:
-        key = place.read_bytes().strip()
-    except OSError as error:
-        raise ConfigError(f"{place} cannot be read: {error.strerror or error}") from None
-    if len(key) < 16:
-        raise ConfigError(
-            f"{place} holds {len(key)} bytes; expected a secret of at least 16: remove it to get a new one"
-        )
-    return key
 
 
 def _files(sources: Iterable[Path]) -> Iterator[Path]:

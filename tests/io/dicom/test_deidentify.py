@@ -22,7 +22,7 @@ from medseg.errors import ConfigError, ReadError, WriteError
 from medseg.io import read
 from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.deidentify import Deidentifier, deidentify
-from medseg.io.dicom.deidentify_files import deidentify_files, site_key
+from medseg.io.dicom.deidentify_files import deidentify_files
 from medseg.io.dicom.deidentify_rules import RULES, Action, action_for
 from medseg.io.dicom.grid import grid_of
 from medseg.io.dicom.seg_read import read_dicom_seg
@@ -418,17 +418,6 @@ def test_values_that_cannot_be_parsed_do_not_get_through():
 def test_an_empty_key_is_refused(key):
     with pytest.raises(ConfigError, match="empty"):
         deidentify(image(), key)
-
-
-def test_the_key_of_the_site_is_made_once(tmp_path):
-    place = tmp_path / "config" / "key"
-    assert site_key(place) == site_key(place)
-    assert len(site_key(place)) == 64
-    assert place.stat().st_mode & 0o777 == 0o600
-    assert site_key(tmp_path / "other") != site_key(place)
-    place.write_text("short")
-    with pytest.raises(ConfigError, match="at least 16"):
-        site_key(place)
 
 
 def saved(folder: Path, **datasets: Dataset) -> list[Path]:
