@@ -28,6 +28,7 @@ from medseg.inference.studies.measurements import Measurement, measure
 from medseg.inference.studies.memory import file_bytes
 from medseg.inference.studies.options import PredictOptions
 from medseg.inference.studies.outputs import FORMATS, PREVIEWS, UNCERTAINTY, algorithm_of, format_for, write_mask
+from medseg.inference.studies.private import PrivateCases
 from medseg.inference.studies.selection import channel_names, select_series
 from medseg.io import write
 from medseg.io.atomic import atomic_path
@@ -85,7 +86,7 @@ class CaseChain:
         model: the model.
         folder: the output folder.
         options: see `PredictOptions`.
-        deidentifier: removes the patient from DICOM outputs; None leaves the patient in.
+        deidentifier: removes the patient from outputs and texts; None leaves the patient in.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class CaseChain:
         self.folder = folder
         self.options = options
         self.deidentifier = deidentifier
+        self.private = None if deidentifier is None else PrivateCases(deidentifier)
         self.crf = model.crf_options() if options.crf else None
         # All that changes a mask besides model and input; JSON types, so that they compare equal when read back.
         self.settings: dict[str, Any] = {
@@ -244,6 +246,15 @@ class CaseChain:
             findings=[finding.message for finding in work.findings],
             measurements=[asdict(each) for each in work.measurements],
         )
+        if self.private is not None:
+            work.row = self.private.row(work.row, work.source)
+
+    def fail(self, work: CaseWork, error: MedsegError) -> None:
+        """Leave an error in the work."""
+        work.error = error if self.private is None else self.private.error(error, work.source)
+        # With what the error remembers of its way, the images in the reader's variables would be kept, too.
+        work.error.__traceback__ = work.error.__context__ = work.error.__cause__ = None
+        work.volume = work.mask = work.probabilities = None
 
     def _write(self, work: CaseWork, volume: Volume, mask: Volume) -> tuple[State, str]:
         source, output = work.source, self.output_of(work.source)
@@ -280,8 +291,13 @@ class CaseChain:
 
     def choose(self, source: Source) -> Source:
         """The source with the series of its study chosen that the model needs, or the reason why none can be."""
-        shown = str if self.deidentifier is None else self.deidentifier.uid
-        return select_series(source, self.model.info.plan, shown, asked=self.options.series is not None)
+        source = source if self.private is None else self.private.named(source)
+        return select_series(source, self.model.info.plan, asked=self.options.series is not None)
+
+    def told(self, source: Source) -> str:
+        """Which series or files of a source would be used and why, or why it would be refused."""
+        text = f"would be refused: {source.error}" if source.error else source.reason
+        return text if self.private is None else self.private.reason(text, source)
 
     def _try(self, work: CaseWork, stage: Callable[[], None]) -> None:
         """Run a stage unless one before has failed; a full disk ends the run, any other failure only this case."""
@@ -294,10 +310,7 @@ class CaseChain:
             # A full disk meets every case; a mask that its format cannot hold meets only this one.
             if isinstance(raised, WriteError) and isinstance(raised.__cause__, OSError):
                 raise
-            work.error = _as_medseg(raised, work.source)
-            # With what the error remembers of its way, the images in the reader's variables would be kept, too.
-            work.error.__traceback__ = work.error.__context__ = work.error.__cause__ = None
-            work.volume = work.mask = work.probabilities = None
+            self.fail(work, _as_medseg(raised, work.source))
         finally:
             work.seconds += time.monotonic() - started
 

@@ -28,6 +28,7 @@ from medseg.inference.studies.pipeline import overlapped
 from medseg.inference.studies.results import StudiesResult
 from medseg.inference.studies.selection import channel_names
 from medseg.io.atomic import write_text_atomic
+from medseg.io.dicom.deidentify_texts import CleanText, PrivateTexts
 from medseg.io.sources import Source
 from medseg.labels import LabelScheme
 
@@ -76,6 +77,19 @@ def predict_studies(
         >>> predict_studies("runs/lung/model", ["studies/"], "masks/").raise_for_failures()
     """
     options = options or PredictOptions()
+    if not options.anonymize:
+        return _predict(model, sources, out, options, progress)
+    with PrivateTexts(_deidentifier()).guarded([Path(s) for s in sources]):
+        return _predict(model, sources, out, options, progress)
+
+
+def _predict(
+    model: Model | str | Path,
+    sources: Sequence[str | Path],
+    out: str | Path,
+    options: PredictOptions,
+    progress: Progress | None,
+) -> StudiesResult:
     folder = Path(out)
     loaded = model if isinstance(model, Model) else load_model(model, options.device, fast=options.fast)
     found = find_cases([Path(s) for s in sources], options.series, folder, channel_names(loaded.info.plan))
@@ -91,7 +105,7 @@ def predict_studies(
             (),
             tuple(s.case for s, is_done in zip(found, done, strict=True) if is_done),
             tuple(s.case for s, is_done in zip(found, done, strict=True) if not is_done),
-            reasons={s.case: f"would be refused: {s.error}" if s.error else s.reason for s in found},
+            reasons={s.case: chain.told(s) for s in found},
         )
     with Locks(folder) as locks:
         clear_leftovers(folder, locks)
@@ -202,7 +216,8 @@ class _Run:
         """Write a case into the ledger and give it back."""
         if work.error is not None:
             # A file's name need not be text, and a log written as UTF-8 would stop at it.
-            log.warning("%s failed: %s", work.source.case, str(work.error).encode(errors="backslashreplace").decode())
+            text = str(work.error).encode(errors="backslashreplace").decode()
+            log.warning("%s failed: %s", work.source.case, CleanText(text))
         if work.row is not None:
             self.ledger.append(work.row)
         self.locks.give(work.source.case)
@@ -233,12 +248,12 @@ def _is_done(chain: CaseChain, ledger: Ledger, source: Source) -> bool:
     return chain.finished(work, ledger.latest(source.case))
 
 
-def _deidentifier(scheme: LabelScheme) -> Deidentifier:
+def _deidentifier(scheme: LabelScheme | None = None) -> Deidentifier:
     from medseg.io.dicom.deidentify import Deidentifier
     from medseg.io.dicom.labels import harmless_texts
     from medseg.io.dicom.site_key import site_key
 
-    return Deidentifier.with_key(site_key(), harmless_texts(scheme))
+    return Deidentifier.with_key(site_key(), harmless_texts(scheme) if scheme else ())
 
 
 def _labels_json(scheme: LabelScheme) -> str:
