@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from medseg.errors import ConfigError
 from medseg.io.dicom.damage import damage
 from medseg.io.dicom.deidentify_codes import harmless_meaning, standard_meaning
-from medseg.io.dicom.deidentify_elements import items_of, nested, put, text_of, vr_of
+from medseg.io.dicom.deidentify_elements import items_of, nested, put, says_what_it_should, text_of, vr_of
 from medseg.io.dicom.deidentify_risks import remaining_risks
 from medseg.io.dicom.deidentify_rules import Action, action_for
 from medseg.volume import Finding
@@ -62,6 +62,7 @@ _DUMMIES: dict[str, Any] = {
 }
 _BYTES = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _TEXTS = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
+_CHARACTER_SET = 0x00080005
 _PATIENT_NAME, _PATIENT_ID = 0x00100010, 0x00100020
 # Accession number, patient ID, other patient IDs.
 _IDENTIFIERS = frozenset({0x00080050, _PATIENT_ID, 0x00101000})
@@ -141,6 +142,8 @@ class Deidentifier:
         return hmac.new(self.key, f"{use}\0{text}".encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
 
     def _clean(self, dataset: Dataset, names: re.Pattern[str] | None) -> None:
+        from pydicom.charset import python_encoding
+
         patient = text_of(dataset, _PATIENT_ID) or text_of(dataset, _PATIENT_NAME)
         meaning = standard_meaning(text_of(dataset, _CODE_VALUE), text_of(dataset, _CODE_SCHEME))
         for tag in list(dataset.keys()):
@@ -161,6 +164,11 @@ class Deidentifier:
             elif vr == "SQ":
                 for item in items_of(dataset, tag):
                     self._clean(item, names)
+            elif tag == _CHARACTER_SET:
+                if not set(text_of(dataset, tag).split("\\")) <= python_encoding.keys():
+                    del dataset[tag]
+            elif not says_what_it_should(dataset, tag, vr):
+                put(dataset, tag, vr, None)
             elif tag == _CODE_MEANING:
                 # Beside a local code stands whatever a site calls it, names included.
                 put(dataset, tag, vr, harmless_meaning(text_of(dataset, tag), meaning) or _DUMMIES[vr])

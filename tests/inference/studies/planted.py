@@ -43,7 +43,7 @@ TEXTS = {
     "TextValue": "zqxtextvalue",  # UT
     "PatientBirthDate": "19410729",  # DA
     "StudyDate": "20170529",
-    "PatientBirthTime": "054321",  # TM
+    "PatientBirthTime": "054321.987654",  # TM
     "StudyTime": "161718.293",
     "AcquisitionDateTime": "20170529161803.77",  # DT
     "PatientAge": "077Y",  # AS
