@@ -76,7 +76,7 @@ def deidentify_files(
     lists = sum(is_dicom_directory(path) for path in left_out)
     for count, what in ((lists, "are lists of patients (DICOMDIR)"), (len(left_out) - lists, "are no DICOM objects")):
         if count:
-            findings.append(Finding("left_out", f"{count} files {what} and were not copied"))
+            findings.append(Finding("left_out", f"{count} file(s) {what} and were not copied"))
     return findings
 
 

@@ -34,9 +34,9 @@ _SINGLE = frozenset({"LT", "ST", "UR", "UT"})
 _BYTES = frozenset({"", "AT", "FD", "FL", "OB", "OD", "OF", "OL", "OV", "OW", "SL", "SS", "SV", "UL", "UN", "US", "UV"})
 # What values that the profile keeps look like where they say what they should.
 _HARMLESS = {
-    "CS": re.compile(r"[A-Z0-9 _]{0,16}"),
-    "DS": re.compile(r"[-+0-9.eE ]{0,64}"),
-    "IS": re.compile(r"[-+0-9 ]{0,12}"),
+    "CS": re.compile(r"[A-Z0-9 _\\]*"),
+    "DS": re.compile(r"[-+0-9.eE \\]*"),
+    "IS": re.compile(r"[-+0-9 \\]*"),
     "AS": re.compile(r"\d{3}[DWMY]"),
 }
 # Patient ID, accession number, other patient IDs; study IDs are most often '1'.
@@ -204,8 +204,7 @@ def _note_bytes(content: Any, encodings: tuple[str, ...], values: Values) -> Non
         return
     for run in _RUN.findall(content[:_HEADER_BYTES]):
         for text in _texts(run, "LO", encodings):
-            for part in re.split(r"[\^=]", text):
-                values.add(part, "LO", 0)
+            values.add(text, "PN" if "^" in text else "LO", 0)
             # The group number of the next element may look like a letter.
             values.add(text[:-1], "LO", 0)
             for uid in UID.findall(text):
