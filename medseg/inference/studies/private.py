@@ -11,18 +11,19 @@ from medseg.errors import MedsegError
 from medseg.inference.studies.ledger import LedgerRow
 from medseg.io.archive import split_zip_path
 from medseg.io.dicom.deidentify_texts import PrivateTexts, named_files
-from medseg.io.dicom.deidentify_values import folded
+from medseg.io.dicom.deidentify_values import Values
 from medseg.io.dicom.slice import SliceHeader
 from medseg.io.formats import kind_of
 from medseg.io.sources import Source
 
 if TYPE_CHECKING:
     from medseg.io.dicom.deidentify import Deidentifier
-    from medseg.io.dicom.deidentify_values import Values
 
 __all__ = ["PrivateCases"]
 
 E = TypeVar("E", bound=MedsegError)
+# Bytes of names that `safe_name` may have cut.
+_CUT = 140
 
 
 class PrivateCases:
@@ -40,31 +41,32 @@ class PrivateCases:
 
         The same name gives the same pseudonym under the same key, so that a rerun knows the case again.
         """
-        values = self.texts.values(_dicom(source.paths[:1]), _headers(source))
-        name = folded(source.case)
-        held = any(each in name for each in values.names) or any(uid in source.case for uid in values.uids)
-        if not held and self.texts.clean(source.case) == source.case:
+        values = self._known(source)
+        # Of a name that had to be cut the rest is hashed, and may be found by trying.
+        whole = source.case if len(source.case.encode()) < _CUT else f"{source.case} {source.paths[0]}"
+        if not values.name_in(whole) and self.texts.clean(whole, Values(values.uids)) == whole:
             return source
         return _renamed(source, self.texts.deidentifier.pseudonym(source.case))
 
     def error(self, error: E, source: Source) -> E:
         """The error of a case, its text clean: it may quote any value of any of its files."""
         values = self._all_values(str(error), source)
-        error.args = (self.texts.clean(str(error), values),)
+        error.args = (self.texts.clean(str(error), values, source.paths),)
         error.files = tuple(self.texts.clean(name, values) for name in error.files)
         return error
 
     def reason(self, text: str, source: Source) -> str:
         """Why a case is done in some way, or refused."""
-        return self.texts.clean(text, self._all_values(text, source) if source.error else self._known(source))
+        values = self._all_values(text, source) if source.error else self._known(source)
+        return self.texts.clean(text, values, source.paths)
 
     def row(self, row: LedgerRow, source: Source) -> LedgerRow:
         """A row of the ledger, its reason and findings clean; its error and UID have been before."""
         values = self._known(source)
         return replace(
             row,
-            series_reason=self.texts.clean(row.series_reason, values),
-            findings=[self.texts.clean(text, values) for text in row.findings],
+            series_reason=self.texts.clean(row.series_reason, values, source.paths),
+            findings=[self.texts.clean(text, values, source.paths) for text in row.findings],
         )
 
     def _known(self, source: Source) -> Values:

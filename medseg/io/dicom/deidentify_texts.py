@@ -73,8 +73,18 @@ class PrivateTexts:
                 values_of_file(file, values)
         return values
 
-    def clean(self, text: str, values: Values | None = None) -> str:
-        """The text without unique identifiers and, where they are given, without `values`."""
+    def clean(self, text: str, values: Values | None = None, paths: Iterable[Path] = ()) -> str:
+        """The text without unique identifiers.
+
+        Args:
+            text: a message.
+            values: what else is to go.
+            paths: files that it may name; folders and files on the way that are named like a patient of `values` go.
+        """
+        if values is not None:
+            named = {part for path in paths for part in path.parts if values.name_in(part)}
+            for part in sorted(named, key=lambda part: (-len(part), part)):
+                text = text.replace(part, REMOVED)
         text = UID.sub(lambda match: self.uid(match[0]), text)
         if values is None or not text:
             return text
@@ -103,7 +113,8 @@ class PrivateTexts:
                 yield
             except MedsegError as error:
                 text = str(error)
-                error.args = (self.clean(text, self.values(named_files(text, places))),)
+                files = named_files(text, places)
+                error.args = (self.clean(text, self.values(files), files),)
                 # A traceback shows what led to an error, too.
                 error.__cause__, error.__suppress_context__ = None, True
                 raise

@@ -84,6 +84,11 @@ class Values:
         if vr != "TM" or len(value) >= 6:
             self._add_text(value)
 
+    def name_in(self, text: str) -> bool:
+        """Whether a name of a file, folder or case holds one of `names`."""
+        plain = folded(text)
+        return any(name in plain for name in self.names)
+
     def _add_parts(self, value: str, vr: str, is_name: bool) -> None:
         least = _SHORTEST_NAME if vr == "PN" else _SHORTEST
         for part in re.split(r"[\^=\\,;\s]+", value) if vr == "PN" else [value]:

@@ -227,3 +227,19 @@ def test_texts_are_left_alone_without_anonymize(unet_bundle, tmp_path, run):
     write_series(tmp_path, 1)
     _, stdout, _ = run("predict", unet_bundle, tmp_path / "1", "-o", tmp_path / "out", "--json", "--dry-run")
     assert json.loads(stdout)["reasons"] == {"1": "the only image series of the study (CT, axial, 1.0 mm, 12 slices)"}
+
+
+def test_the_part_of_a_long_name_that_is_only_hashed_counts_too(unet_bundle, tmp_path, run):
+    planted.series(tmp_path / "in" / f"{'long_' * 32}zqxsmith", set(), 1)
+    run("predict", unet_bundle, tmp_path / "in", "-o", tmp_path / "out", "--anonymize")
+    (case,) = ledger(tmp_path / "out")
+    assert case.startswith("ANON-")
+
+
+def test_the_way_to_a_file_of_a_failed_case_names_nobody(unet_bundle, tmp_path, run):
+    place = planted.series(tmp_path / "in" / "CTLeeA 2", set(), 1, PatientName="Lee^Al")
+    sorted(place.iterdir())[4].unlink()
+    _, stdout, stderr = run("predict", unet_bundle, tmp_path / "in", "-o", tmp_path / "out", "--anonymize")
+    (row,) = ledger(tmp_path / "out").values()
+    assert "/in/(removed)/1 has 1 slice(s) missing" in row["error"]
+    assert planted.traces({"LeeA"}, tmp_path / "out", stdout, stderr) == []
