@@ -166,7 +166,10 @@ def predict(
     ] = False,
     anonymize: Annotated[
         bool,
-        typer.Option("--anonymize", help="Remove the patient from DICOM outputs (PS3.15 Basic Profile); see README."),
+        typer.Option(
+            "--anonymize",
+            help="Remove the patient from DICOM outputs (PS3.15 Basic Profile), messages and the ledger; see README.",
+        ),
     ] = False,
     fast: Annotated[bool, typer.Option("--fast", help="bfloat16 where the CPU has it; a few voxels differ.")] = False,
     estimate_quality: Annotated[

@@ -27,12 +27,13 @@ def is_fault_of_a_file(error: BaseException) -> bool:
     return bool(ours) and _is_library(frames[-1]) and _is_below(ours[-1], _READERS_AND_WRITERS)
 
 
-def internal_error(error: BaseException) -> InternalError:
-    """The error as one line that names the place and asks for a report."""
+def internal_error(error: BaseException, with_text: bool = True) -> InternalError:
+    """The error as one line that names the place and asks for a report; its own text may quote a header."""
     frames = traceback.extract_tb(error.__traceback__)
     last = next((f for f in reversed(frames) if _is_below(f.filename, _PACKAGE)), frames[-1] if frames else None)
     where = f" in {_shown(last.filename)}, line {last.lineno}" if last else ""
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:200]
+    text = str(error) if with_text else ""
+    reason = next((line.strip() for line in text.splitlines() if line.strip()), "")[:200]
     kind = type(error).__name__
     return InternalError(
         f"internal error{where} ({kind}{': ' if reason else ''}{reason}); this is a fault of medseg, please report it "

@@ -13,12 +13,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The site's key of this run, not that of whoever runs it."""
-    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
-
-
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real studies; tests that need it are skipped, saying so, where it is absent."""

@@ -342,8 +342,12 @@ def _refuse_existing(path: Path, options: ConvertOptions) -> None:
 
 
 def _anonymized(place: Path, out: Path, options: ConvertOptions) -> Conversion:
-    from medseg.io.dicom.deidentify_files import deidentify_files, site_key
+    from medseg.io.dicom.deidentify import Deidentifier
+    from medseg.io.dicom.deidentify_files import deidentify_files
+    from medseg.io.dicom.deidentify_texts import PrivateTexts
+    from medseg.io.dicom.site_key import site_key
 
-    with unpacked(place) as root:
-        findings = deidentify_files([root], out, site_key(), overwrite=options.overwrite)
+    key = site_key()
+    with PrivateTexts(Deidentifier.with_key(key)).guarded([place]), unpacked(place) as root:
+        findings = deidentify_files([root], out, key, overwrite=options.overwrite)
     return Conversion((out,), {}, tuple(findings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ __all__ = [
     "has_dicom_magic",
     "header_file_of",
     "image_files",
+    "is_dicom_directory",
     "is_hidden",
     "is_there",
     "kind_of",
@@ -46,6 +48,9 @@ _KINDS: dict[str, Kind] = {
 }
 # Suffixes of voxels whose header lies in a file of its own; DICOM files are called .img, too.
 _VOXELS = {".img": (".hdr",), ".img.gz": (".hdr.gz", ".hdr")}
+# Discs may add a version (';1'), Siemens calls it DIRFILE.
+_DIRECTORY_NAME = re.compile(r"(?:dicomdir|dirfile)(?:[.;].*)?", re.IGNORECASE)
+_DIRECTORY_CLASS = re.compile(rb"1\.2\.840\.10008\.1\.3\.10(?![.\d])")
 READABLE = (
     "NIfTI (.nii, .nii.gz), Analyze (.hdr with .img), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), PNG, JPEG, TIFF, "
     "DICOM or a zip"
@@ -94,8 +99,8 @@ def is_hidden(path: Path) -> bool:
     return path.name.startswith(".") or "__MACOSX" in path.parts
 
 
-def has_dicom_magic(path: Path) -> bool:
-    """Whether the file is DICOM: 'DICM' after the preamble, or, in old files, a data set from the first byte.
+def has_dicom_magic(path: Path, strictly: bool = False) -> bool:
+    """Whether the file is DICOM: 'DICM' after the preamble, or, unless `strictly`, a data set from the first byte.
 
     Raises:
         ReadError: if the file cannot be opened.
@@ -107,8 +112,26 @@ def has_dicom_magic(path: Path) -> bool:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
     if start[128:132] == b"DICM":
         return True
-    # Without a preamble the first element is (0002,00xx) or (0008,00xx), little endian.
+    if strictly:
+        return False
+    # Without a preamble, as in old files, the first element is (0002,00xx) or (0008,00xx), little endian.
     return len(start) > 8 and start[0] in (2, 8) and start[1] == 0 and start[3] == 0 and start[2] < 0x20
+
+
+def is_dicom_directory(path: Path) -> bool:
+    """Whether a file is the table of contents of a CD or the like (DICOMDIR, PS3.10 section 8), a damaged one too.
+
+    By its name, by its class in the file's meta information, or, where both are lacking, by its first element.
+    """
+    if _DIRECTORY_NAME.fullmatch(path.name):
+        return True
+    try:
+        with path.open("rb") as file:
+            start = file.read(1024)
+    except OSError:
+        return False
+    # Group 0004 stands in nothing else.
+    return _DIRECTORY_CLASS.search(start) is not None or (start[:2] == b"\4\0" and start[3:4] in (b"\x11", b"\x12"))
 
 
 def is_there(path: Path) -> bool:

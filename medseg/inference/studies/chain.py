@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,23 +17,24 @@ from numpy.typing import NDArray
 
 import medseg
 from medseg.errors import InternalError, MedsegError, ReadError, WriteError
-from medseg.faults import internal_error, is_fault_of_a_file, traceback_of
 from medseg.inference.predictor import Model
 from medseg.inference.probabilities import disk_array
 from medseg.inference.quality import check_case, needs_review
 from medseg.inference.quality.estimate import QualityEstimate, check_calibrated, estimate_quality
 from medseg.inference.quality.members import passes_of
 from medseg.inference.studies.channels import CHANNEL_KINDS, read_case
+from medseg.inference.studies.failures import as_medseg, refuse_change, told_without_values
 from medseg.inference.studies.ledger import Ledger, LedgerRow, State, hash_file
 from medseg.inference.studies.measurements import Measurement, measure
 from medseg.inference.studies.memory import file_bytes
 from medseg.inference.studies.options import PredictOptions
 from medseg.inference.studies.outputs import FORMATS, PREVIEWS, UNCERTAINTY, algorithm_of, format_for, write_mask
+from medseg.inference.studies.private import PrivateCases
 from medseg.inference.studies.selection import channel_names, select_series
 from medseg.io import write
 from medseg.io.atomic import atomic_path
 from medseg.io.snapshot import CaseSnapshot
-from medseg.io.sources import Source, images_of_study, input_hash
+from medseg.io.sources import Source, input_hash
 from medseg.io.voxel_files.streams import free_memory
 from medseg.reports.preview import preview_png
 from medseg.volume import Finding, Metadata, Volume
@@ -86,7 +86,7 @@ class CaseChain:
         model: the model.
         folder: the output folder.
         options: see `PredictOptions`.
-        deidentifier: removes the patient from DICOM outputs; None leaves the patient in.
+        deidentifier: removes the patient from outputs and texts; None leaves the patient in.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class CaseChain:
         self.folder = folder
         self.options = options
         self.deidentifier = deidentifier
+        self.private = None if deidentifier is None else PrivateCases(deidentifier)
         self.crf = model.crf_options() if options.crf else None
         # All that changes a mask besides model and input; JSON types, so that they compare equal when read back.
         self.settings: dict[str, Any] = {
@@ -171,7 +172,7 @@ class CaseChain:
             work.volume = read_case(
                 work.source, channel_names(plan), plan.reference_channel, register=self.options.register
             )
-            _refuse_change(work)
+            refuse_change(work.source, work.snapshot)
             work.findings += work.volume.findings
 
         self._try(work, take)
@@ -249,6 +250,16 @@ class CaseChain:
             findings=[finding.message for finding in work.findings],
             measurements=[asdict(each) for each in work.measurements],
         )
+        if self.private is not None:
+            work.row = self.private.row(work.row, work.source)
+
+    def fail(self, work: CaseWork, error: MedsegError) -> None:
+        """Leave an error in the work."""
+        work.error = error if self.private is None else self.private.error(error, work.source)
+        # With what the error remembers of its way, the images in the reader's variables would be kept, too.
+        work.error.__traceback__ = work.error.__context__ = work.error.__cause__ = None
+        work.volume = work.mask = work.probabilities = None
+        work.measurements = ()
 
     def _refuse_fewer_images(self, work: CaseWork) -> None:
         """A study that had more images before is most likely not whole any more."""
@@ -269,7 +280,7 @@ class CaseChain:
             work.measurements = tuple(replace(each, predicted_dice=dice) for each, dice in graded)
         preview = preview_png(volume, mask, self.model.scheme) if self.options.preview else None
         # Last of all that can be refused; what follows are files, the mask as the first.
-        _refuse_change(work)
+        refuse_change(work.source, work.snapshot)
         kind = format_for(source, self.options.format)
         made_by = algorithm_of(self.model.scheme, medseg.__version__, self.model.model_hash, self.settings)
         algorithm = replace(made_by, review=_asks_for_review(work.findings))
@@ -297,8 +308,13 @@ class CaseChain:
 
     def choose(self, source: Source) -> Source:
         """The source with the series of its study chosen that the model needs, or the reason why none can be."""
-        shown = str if self.deidentifier is None else self.deidentifier.uid
-        return select_series(source, self.model.info.plan, shown, asked=self.options.series is not None)
+        source = source if self.private is None else self.private.named(source)
+        return select_series(source, self.model.info.plan, asked=self.options.series is not None)
+
+    def told(self, source: Source) -> str:
+        """Which series or files of a source would be used and why, or why it would be refused."""
+        text = f"would be refused: {source.error}" if source.error else source.reason
+        return text if self.private is None else self.private.reason(text, source)
 
     def _try(self, work: CaseWork, stage: Callable[[], None]) -> None:
         """Run a stage unless one before has failed; a full disk ends the run, any other failure only this case."""
@@ -311,13 +327,10 @@ class CaseChain:
             # A full disk meets every case; a mask that its format cannot hold meets only this one.
             if isinstance(raised, WriteError) and isinstance(raised.__cause__, OSError):
                 raise
-            work.error = _as_medseg(raised, work)
-            if isinstance(work.error, InternalError):
-                work.traceback = traceback_of(raised)
-            # With what the error remembers of its way, the images in the reader's variables would be kept, too.
-            work.error.__traceback__ = work.error.__context__ = work.error.__cause__ = None
-            work.volume = work.mask = work.probabilities = None
-            work.measurements = ()
+            error = as_medseg(raised, work.source, work.snapshot)
+            if isinstance(error, InternalError):
+                error, work.traceback = told_without_values(error, raised, work.source)
+            self.fail(work, error)
         finally:
             work.seconds += time.monotonic() - started
 
@@ -346,39 +359,6 @@ def _refuse_too_large(source: Source) -> None:
             f"{source.paths[0]} has {size / 1e9:.1f} GB, {free / 1e9:.1f} GB of memory are free; crop the image or use "
             "a larger machine"
         )
-
-
-def _as_medseg(error: Exception, work: CaseWork) -> MedsegError:
-    place = work.source.paths[0]
-    reason = (str(error).strip() or type(error).__name__).split("\n")[0][:200]
-    if isinstance(error, MemoryError) or "out of memory" in reason:
-        return MedsegError(f"{place}: not enough memory for this case ({reason}); close other programs")
-    if not isinstance(error, MedsegError | OSError) and not is_fault_of_a_file(error):
-        return internal_error(error)
-    # Half of a file looks damaged.
-    if change := _change_of(work):
-        return _still_written(work, change)
-    return error if isinstance(error, MedsegError) else ReadError(f"{place}: {type(error).__name__}: {reason}")
-
-
-def _refuse_change(work: CaseWork) -> None:
-    """A part of a study that is still arriving looks like a study."""
-    if change := _change_of(work):
-        raise _still_written(work, change)
-
-
-def _change_of(work: CaseWork) -> str:
-    return work.snapshot.change(partial(images_of_study, work.source))
-
-
-def _still_written(work: CaseWork, change: str) -> ReadError:
-    first = work.source.paths[0]
-    place = first.parent if work.source.series is not None or work.source.candidates else first
-    return ReadError(
-        f"{place} is still being written: {change}; run the same command again when it is whole, or wait for that with "
-        "--settle SECONDS",
-        kind="still_being_written",
-    )
 
 
 def _images_of(source: Source) -> int:

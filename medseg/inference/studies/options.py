@@ -35,7 +35,8 @@ class PredictOptions:
         estimate_quality: also predict the Dice of each label and write `uncertainty/<case>.nii.gz`, 0 (certain) to 100;
             for models trained with `prediction.quality=calibrate`.
         preview: also write `previews/<case>.png`, the mask outlined on the slice where it covers most.
-        anonymize: remove the patient from DICOM outputs (PS3.15 Basic Profile) and replace UIDs in the ledger.
+        anonymize: remove the patient from DICOM outputs (PS3.15 Basic Profile), the ledger, logs and errors; cases
+            whose names hold the patient's name, a number or a UID get a pseudonym.
         engine: 'local' (this process) or 'ray' (workers on the machines of a Ray cluster, see `RayEngine`).
         ray_address: HOST:PORT of the cluster's head; None: this machine's cores and GPUs, for this run alone.
 

@@ -129,10 +129,11 @@ class RayCrew:
             if self._mourn(worker, work.source.case, error) < ATTEMPTS:
                 waiting.appendleft(work)
                 return None
-            work.error = MedsegError(
+            text = (
                 f"{work.source.paths[0]}: {ATTEMPTS} workers died over this case, most often because memory ran out; "
                 "predict it alone on a larger machine"
             )
+            self.chain.fail(work, MedsegError(text))
             self.chain.finish(work)
             return work
         self.cases[worker] -= self._share_of(work)

@@ -29,6 +29,7 @@ from medseg.inference.studies.pipeline import overlapped
 from medseg.inference.studies.results import StudiesResult
 from medseg.inference.studies.selection import channel_names
 from medseg.io.atomic import write_text_atomic
+from medseg.io.dicom.deidentify_texts import CleanText, PrivateTexts
 from medseg.io.output_names import folded
 from medseg.io.snapshot import CaseSnapshot, Snapshot, take_snapshot
 from medseg.io.sources import Source, with_voxels
@@ -83,6 +84,19 @@ def predict_studies(
         >>> predict_studies("runs/lung/model", ["studies/"], "masks/").raise_for_failures()
     """
     options = options or PredictOptions()
+    if not options.anonymize:
+        return _predict(model, sources, out, options, progress)
+    with PrivateTexts(_deidentifier()).guarded([Path(s) for s in sources]):
+        return _predict(model, sources, out, options, progress)
+
+
+def _predict(
+    model: Model | str | Path,
+    sources: Sequence[str | Path],
+    out: str | Path,
+    options: PredictOptions,
+    progress: Progress | None,
+) -> StudiesResult:
     folder = Path(out)
     places = [Path(source) for source in sources]
     loaded = model if isinstance(model, Model) else load_model(model, options.device, fast=options.fast)
@@ -156,7 +170,7 @@ def _planned(works: Sequence[CaseWork], chain: CaseChain, ledger: Ledger) -> Stu
         (),
         tuple(work.source.case for work in works if work.skipped),
         tuple(work.source.case for work in works if not work.skipped),
-        reasons={s.case: f"would be refused: {s.error}" if s.error else s.reason for s in sources},
+        reasons={source.case: chain.told(source) for source in sources},
     )
 
 
@@ -196,7 +210,7 @@ class _Run:
             self.chain.folder,
             tuple(work.row for work in works if work.row is not None),
             tuple(work.source.case for work in works if work.skipped),
-            errors=tuple(work.error for work in works if work.error is not None),
+            errors=tuple(work.error for work in works if work.error is not None and work.row is not None),
             locked=tuple(work.source.case for work in works if work.locked),
         )
 
@@ -258,7 +272,8 @@ class _Run:
             log.debug("%s", work.traceback)
         if work.error is not None:
             # A file's name need not be text, and a log written as UTF-8 would stop at it.
-            log.warning("%s failed: %s", work.source.case, str(work.error).encode(errors="backslashreplace").decode())
+            text = str(work.error).encode(errors="backslashreplace").decode()
+            log.warning("%s failed: %s", work.source.case, CleanText(text))
         if work.row is not None:
             self.ledger.append(work.row)
         self.locks.give(work.source.case)
@@ -283,12 +298,12 @@ def _ray_engine(model: Model | str | Path, chain: CaseChain, images: int) -> Ray
     return RayEngine(Path(model), chain, images)
 
 
-def _deidentifier(scheme: LabelScheme) -> Deidentifier:
+def _deidentifier(scheme: LabelScheme | None = None) -> Deidentifier:
     from medseg.io.dicom.deidentify import Deidentifier
     from medseg.io.dicom.labels import harmless_texts
     from medseg.io.dicom.site_key import site_key
 
-    return Deidentifier.with_key(site_key(), harmless_texts(scheme))
+    return Deidentifier.with_key(site_key(), harmless_texts(scheme) if scheme else ())
 
 
 def _labels_json(scheme: LabelScheme) -> str:

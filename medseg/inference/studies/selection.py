@@ -19,7 +19,6 @@ FEWEST_SLICES = 8
 # A series that covers less than this part of what the longest one covers is a detail of it.
 SHORTEST_PART = 1 / 3
 THICKNESS_STEP_MM = 0.05
-Shown = Callable[[str], str]
 
 
 def channel_names(plan: Plan) -> tuple[str, ...]:
@@ -28,7 +27,7 @@ def channel_names(plan: Plan) -> tuple[str, ...]:
     return names if all(names) else ()
 
 
-def select_series(source: Source, plan: Plan, shown_uid: Shown = str, asked: bool = False) -> Source:
+def select_series(source: Source, plan: Plan, asked: bool = False) -> Source:
     """The source with its series chosen: `series`, `reason` and, for several channels, `channels` are set.
 
     The rules of `plan.select` bind; among the series that keep them, localizers, projections (MIP), series of less than
@@ -39,7 +38,6 @@ def select_series(source: Source, plan: Plan, shown_uid: Shown = str, asked: boo
     Args:
         source: of `find_studies`.
         plan: of the model.
-        shown_uid: how a UID is written into reasons and errors (replaced where outputs are anonymised).
         asked: whether the user named the series by its UID; a lone series is then taken as it is.
 
     Returns:
@@ -53,11 +51,11 @@ def select_series(source: Source, plan: Plan, shown_uid: Shown = str, asked: boo
     rules = plan.select or (SelectRule(),) * plan.in_channels
     try:
         if len(found) == 1 and (asked or len(rules) == 1 or found[0].series.slices[0].is_colour):
-            return replace(source, reason=_alone(found[0], rules[0], shown_uid, asked))
+            return replace(source, reason=_alone(found[0], rules[0], asked))
         if len(rules) == 1:
-            best, reason = _choose(found, rules[0], plan, shown_uid)
+            best, reason = _choose(found, rules[0], plan)
             return _narrowed(source, (best,), 0, reason)
-        chosen = _channels(found, rules, plan, shown_uid)
+        chosen = _channels(found, rules, plan)
     except MedsegError as error:
         return replace(source, error=str(error))
     reason = "; ".join(text for _, text in chosen)
@@ -78,25 +76,23 @@ def _narrowed(source: Source, chosen: Sequence[Candidate], reference: int, reaso
     )
 
 
-def _alone(found: Candidate, rule: SelectRule, shown_uid: Shown, asked: bool) -> str:
+def _alone(found: Candidate, rule: SelectRule, asked: bool) -> str:
     if asked:
         return "asked for by its UID"
     # Of a single series only what someone wrote down is held against it: a vague description is no reason.
     why = misfit(found, rule.model_copy(update={"name": "" if rule.description is None else rule.name}))
     if why:
         raise ReadError(
-            f"the only image series, {_named(found, shown_uid)}, does not fit the model: {why}; see select in the "
+            f"the only image series, {_named(found)}, does not fit the model: {why}; see select in the "
             "model's plan, or name the series with --series UID"
         )
     return f"the only image series of the study ({found.looks})"
 
 
-def _channels(
-    found: Sequence[Candidate], rules: Sequence[SelectRule], plan: Plan, shown_uid: Shown
-) -> list[tuple[Candidate, str]]:
+def _channels(found: Sequence[Candidate], rules: Sequence[SelectRule], plan: Plan) -> list[tuple[Candidate, str]]:
     told = [rule for rule in rules if kind_of_name(rule.name) or rule.description or rule.contrast is not None]
     if len(told) < len(rules) or len(found) < 2:
-        what = "; ".join(_named(each, shown_uid) for each in found)
+        what = "; ".join(_named(each) for each in found)
         names = ", ".join(rule.name or "?" for rule in rules)
         need = "its plan does not say which series they are: add select" if len(told) < len(rules) else "give them all"
         raise ReadError(f"the model needs {len(rules)} channels ({names}), found {what}; {need}")
@@ -104,25 +100,25 @@ def _channels(
     for number, rule in enumerate(rules):
         name = rule.name or f"channel {number}"
         try:
-            best, reason = _choose(found, rule, plan, shown_uid)
+            best, reason = _choose(found, rule, plan)
         except ReadError as error:
             raise ReadError(f"channel {name}: {error}") from None
         twin = next((n for n, (other, _) in enumerate(chosen) if other.series.key == best.series.key), None)
         if twin is not None:
             raise ReadError(
-                f"channels {rules[twin].name or twin} and {name} would both be series {_uid(best, shown_uid)}; "
+                f"channels {rules[twin].name or twin} and {name} would both be series {_uid(best)}; "
                 "make their rules in select differ"
             )
-        chosen.append((best, f"{name}: {_uid(best, shown_uid)}, {reason}"))
+        chosen.append((best, f"{name}: {_uid(best)}, {reason}"))
     return chosen
 
 
-def _choose(found: Sequence[Candidate], rule: SelectRule, plan: Plan, shown_uid: Shown) -> tuple[Candidate, str]:
+def _choose(found: Sequence[Candidate], rule: SelectRule, plan: Plan) -> tuple[Candidate, str]:
     """The best series for a channel and why; ReadError where none fits or several fit equally."""
     out = {id(each): misfit(each, rule) or _unusable(each, rule, plan) for each in found}
     left = [each for each in found if not out[id(each)]]
     if not left:
-        listed = "; ".join(f"{_named(each, shown_uid)}: {out[id(each)]}" for each in found)
+        listed = "; ".join(f"{_named(each)}: {out[id(each)]}" for each in found)
         raise ReadError(f"none of {len(found)} series fits the model: {listed}; choose one with --series UID")
     longest = max(each.extent_mm for each in left)
     for each in left:
@@ -133,7 +129,7 @@ def _choose(found: Sequence[Candidate], rule: SelectRule, plan: Plan, shown_uid:
     best = min(order(each) for each in left)
     equal = [each for each in left if order(each) == best]
     if len(equal) > 1:
-        listed = "; ".join(_named(each, shown_uid) for each in equal)
+        listed = "; ".join(_named(each) for each in equal)
         raise ReadError(
             f"{len(equal)} of {len(found)} series fit the model equally well: {listed}; choose one with --series UID, "
             "or tell them apart by select in the model's plan"
@@ -142,7 +138,7 @@ def _choose(found: Sequence[Candidate], rule: SelectRule, plan: Plan, shown_uid:
     for each in left:
         if each is not winner:
             out[id(each)] = _behind(order(each), best)
-    return winner, _reason(winner, left, found, out, shown_uid)
+    return winner, _reason(winner, left, found, out)
 
 
 def _unusable(found: Candidate, rule: SelectRule, plan: Plan) -> str:
@@ -174,19 +170,16 @@ def _behind(order: tuple[float, ...], best: tuple[float, ...]) -> str:
     return ("derived or secondary", "not axial", "thicker", "fewer slices")[first]
 
 
-def _reason(
-    winner: Candidate, left: Sequence[Candidate], found: Sequence[Candidate], out: dict[int, str], shown_uid: Shown
-) -> str:
+def _reason(winner: Candidate, left: Sequence[Candidate], found: Sequence[Candidate], out: dict[int, str]) -> str:
     others = [each for each in found if each is not winner]
     best = f"the best of {len(left)} that fit" if len(left) > 1 else "the only one that fits"
-    listed = "; ".join(f"{_named(each, shown_uid)} because {out[id(each)]}" for each in others)
+    listed = "; ".join(f"{_named(each)} because {out[id(each)]}" for each in others)
     return f"of {len(found)} series {best} ({winner.looks}); left out: {listed}"
 
 
-def _named(found: Candidate, shown_uid: Shown) -> str:
-    return f"{_uid(found, shown_uid)} ({found.looks})"
+def _named(found: Candidate) -> str:
+    return f"{_uid(found)} ({found.looks})"
 
 
-def _uid(found: Candidate, shown_uid: Shown) -> str:
-    uid, mark, number = found.series.key.partition("#")
-    return shown_uid(uid) + mark + number if uid else "(no SeriesInstanceUID)"
+def _uid(found: Candidate) -> str:
+    return found.series.key if found.series.uid else "(no SeriesInstanceUID)"

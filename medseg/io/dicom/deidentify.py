@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from medseg.errors import ConfigError
 from medseg.io.dicom.damage import damage
-from medseg.io.dicom.deidentify_elements import items_of, nested, put, text_of, vr_of
+from medseg.io.dicom.deidentify_codes import harmless_meaning, standard_meaning
+from medseg.io.dicom.deidentify_elements import items_of, nested, put, says_what_it_should, text_of, vr_of
 from medseg.io.dicom.deidentify_risks import remaining_risks
 from medseg.io.dicom.deidentify_rules import Action, action_for
 from medseg.volume import Finding
@@ -61,11 +62,13 @@ _DUMMIES: dict[str, Any] = {
 }
 _BYTES = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _TEXTS = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
+_CHARACTER_SET = 0x00080005
 _PATIENT_NAME, _PATIENT_ID = 0x00100010, 0x00100020
 # Accession number, patient ID, other patient IDs.
 _IDENTIFIERS = frozenset({0x00080050, _PATIENT_ID, 0x00101000})
-# Code value, scheme and meaning (PS3.3 section 8): standard terms, in which a name is a coincidence.
-_CODES = frozenset({0x00080100, 0x00080102, 0x00080104, 0x00080119})
+# Code value, scheme and meaning (PS3.3 section 8): in standard terms a name is a coincidence.
+_CODE_VALUE, _CODE_SCHEME, _CODE_MEANING = 0x00080100, 0x00080102, 0x00080104
+_CODES = frozenset({_CODE_VALUE, _CODE_SCHEME, _CODE_MEANING, 0x00080119})
 
 
 def deidentify(dataset: Dataset, key: bytes | str, known_texts: Collection[str] = ()) -> list[Finding]:
@@ -139,7 +142,10 @@ class Deidentifier:
         return hmac.new(self.key, f"{use}\0{text}".encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
 
     def _clean(self, dataset: Dataset, names: re.Pattern[str] | None) -> None:
+        from pydicom.charset import python_encoding
+
         patient = text_of(dataset, _PATIENT_ID) or text_of(dataset, _PATIENT_NAME)
+        meaning = standard_meaning(text_of(dataset, _CODE_VALUE), text_of(dataset, _CODE_SCHEME))
         for tag in list(dataset.keys()):
             action = _SAFE_CHOICE.get(action_for(tag), action_for(tag))
             vr = vr_of(dataset, tag)
@@ -158,7 +164,17 @@ class Deidentifier:
             elif vr == "SQ":
                 for item in items_of(dataset, tag):
                     self._clean(item, names)
-            elif names and (vr in _TEXTS or vr == "IS") and _repeats(names, vr, tag, text_of(dataset, tag)):
+            elif tag == _CHARACTER_SET:
+                if not set(text_of(dataset, tag).split("\\")) <= python_encoding.keys():
+                    del dataset[tag]
+            elif not says_what_it_should(dataset, tag, vr):
+                put(dataset, tag, vr, None)
+            elif tag == _CODE_MEANING:
+                # Beside a local code stands whatever a site calls it, names included.
+                put(dataset, tag, vr, harmless_meaning(text_of(dataset, tag), meaning) or _DUMMIES[vr])
+            elif meaning and tag in _CODES:
+                continue
+            elif names and (vr in _TEXTS or vr == "IS") and _repeats(names, vr, text_of(dataset, tag)):
                 put(dataset, tag, vr, _DUMMIES[vr])
 
     def _uids(self, dataset: Dataset, tag: int) -> str | list[str]:
@@ -201,20 +217,27 @@ def _names_in(dataset: Dataset) -> re.Pattern[str] | None:
     for each in nested(dataset):
         for tag in list(each.keys()):
             if vr_of(each, tag) == "PN":
-                words |= {w for w in re.split(r"[\^=\\,;\s]+", text_of(each, tag)) if len(w) >= 3}
+                # Two signs are a whole name in Chinese and Japanese.
+                parts = re.split(r"[\^=\\,;\s]+", text_of(each, tag))
+                words |= {w for w in parts if len(w) >= (3 if w.isascii() else 2)}
             elif tag in _IDENTIFIERS:
                 words |= {w.strip() for w in text_of(each, tag).split("\\") if len(w.strip()) >= 4}
     if not words:
         return None
-    alternatives = "|".join(re.escape(w) for w in sorted(words, key=lambda w: (-len(w), w)))
-    return re.compile(rf"(?<![^\W_])(?:{alternatives})(?![^\W_])", re.IGNORECASE)
+    alternatives = "|".join(_alone(w) for w in sorted(words, key=lambda w: (-len(w), w)))
+    return re.compile(alternatives, re.IGNORECASE)
 
 
-def _repeats(names: re.Pattern[str], vr: str, tag: int, text: str) -> bool:
+def _alone(word: str) -> str:
+    # Nor do they have spaces around them.
+    return re.escape(word) if len(word) < 3 else rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
+
+
+def _repeats(names: re.Pattern[str], vr: str, text: str) -> bool:
     """Whether a value that the table keeps tells what it hides: a name in a text, a patient ID as SeriesNumber."""
     if vr == "IS":
         return names.fullmatch(text) is not None
-    return tag not in _CODES and names.search(text) is not None
+    return names.search(text) is not None
 
 
 def _declare(dataset: Dataset) -> None:

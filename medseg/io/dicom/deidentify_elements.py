@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["items_of", "nested", "put", "text_of", "vr_of"]
+__all__ = ["items_of", "nested", "put", "says_what_it_should", "text_of", "vr_of"]
+
+# What other programs read as a number or code; names that stand there by mistake are neither.
+_FORMS = {
+    "DS": re.compile(rb"[-+0-9.eE\\ ]*"),
+    "IS": re.compile(rb"[-+0-9.eE\\ ]*"),
+    "CS": re.compile(rb"[A-Za-z0-9_\-+./\\ ]*"),
+    "UI": re.compile(rb"[0-9.\\ ]*"),
+}
+_SIZES = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "AT": 4}
+
+
+def says_what_it_should(dataset: Dataset, tag: int, vr: str) -> bool:
+    """Whether a number, code or identifier can be one: no letters in numbers, no more numbers than the tag holds."""
+    from pydicom.datadict import dictionary_VM
+
+    content = getattr(dataset.get_item(tag), "value", None)
+    if not isinstance(content, bytes):
+        return True  # parsed already, so it could be
+    if vr in _FORMS:
+        return _FORMS[vr].fullmatch(content.strip(b" \0")) is not None
+    if vr not in _SIZES:
+        return True
+    try:
+        most = dictionary_VM(tag)
+    except KeyError:
+        return True
+    return not most.isdigit() or len(content) == int(most) * _SIZES[vr] or not content
 
 
 def vr_of(dataset: Dataset, tag: int) -> str:

@@ -14,7 +14,7 @@ from medseg.errors import ReadError, WriteError
 from medseg.io.atomic_folder import atomic_folder
 from medseg.io.dicom.deidentify import Deidentifier
 from medseg.io.dicom.site_key import site_key
-from medseg.io.formats import has_dicom_magic, is_hidden, kind_of
+from medseg.io.formats import has_dicom_magic, is_dicom_directory, is_hidden, kind_of
 from medseg.io.walk import files_below
 from medseg.volume import Finding
 
@@ -47,7 +47,7 @@ def deidentify_files(
 
     Returns:
         Findings as of `deidentify`, each with the new names of all files it concerns, and one of kind 'left_out' where
-        files are no DICOM objects or a DICOMDIR, which were not copied.
+        files were not copied: a DICOMDIR, which lists the patients, and what is no DICOM object.
 
     Raises:
         ReadError: nothing to copy, or a damaged object.
@@ -73,9 +73,10 @@ def deidentify_files(
             for finding in _copy(path, folder / name, deidentifier):
                 found.setdefault((finding.kind, finding.message), (finding, []))[1].append(name)
     findings = [Finding(f.kind, f.message, tuple(names)) for f, names in found.values()]
-    if left_out:
-        text = f"{left_out} files are no DICOM objects, or a DICOMDIR, and were not copied"
-        findings.append(Finding("left_out", text))
+    lists = sum(is_dicom_directory(path) for path in left_out)
+    for count, what in ((lists, "are lists of patients (DICOMDIR)"), (len(left_out) - lists, "are no DICOM objects")):
+        if count:
+            findings.append(Finding("left_out", f"{count} file(s) {what} and were not copied"))
     return findings
 
 
@@ -99,7 +100,7 @@ def _quiet_pydicom() -> Iterator[None]:
         yield
 
 
-def _names(files: Sequence[Path], deidentifier: Deidentifier) -> tuple[dict[Path, str], int]:
+def _names(files: Sequence[Path], deidentifier: Deidentifier) -> tuple[dict[Path, str], list[Path]]:
     places: list[tuple[str, str, int, str, Path]] = []
     for path in files:
         place = _place(path, deidentifier)
@@ -115,11 +116,21 @@ def _names(files: Sequence[Path], deidentifier: Deidentifier) -> tuple[dict[Path
         numbers = studies.setdefault(study, len(studies) + 1), series.setdefault((study, uid), len(series)) - first + 1
         images[study, uid] += 1
         names[path] = "study_{}/series_{}/{:05d}.dcm".format(*numbers, images[study, uid])
-    return names, len(files) - len(names)
+    return names, [path for path in files if path not in names]
 
 
 def _place(path: Path, deidentifier: Deidentifier) -> tuple[str, str, int, str] | None:
     """New study and series identifiers, instance number, new instance identifier; None for what is not copied."""
+    try:
+        return _place_of_object(path, deidentifier)
+    except ReadError:
+        # Viewers on a disc bring files of every kind, of which some begin like DICOM of old.
+        if is_dicom_directory(path) or not (has_dicom_magic(path, strictly=True) or kind_of(path) == "dicom"):
+            return None
+        raise
+
+
+def _place_of_object(path: Path, deidentifier: Deidentifier) -> tuple[str, str, int, str] | None:
     if not has_dicom_magic(path):
         if kind_of(path) == "dicom":
             raise ReadError(f"{path} is named like DICOM but is empty or damaged; export it again or remove it")
@@ -127,7 +138,7 @@ def _place(path: Path, deidentifier: Deidentifier) -> tuple[str, str, int, str] 
     wanted = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
     with _damage_named(path):
         data = _read(path, [*wanted, "SOPClassUID", "InstanceNumber"])
-        if data.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
+        if _DICOMDIR in (data.file_meta.get("MediaStorageSOPClassUID"), data.SOPClassUID):
             return None
         study, series, instance = (deidentifier.uid(str(data.get(name) or "")) for name in wanted)
         number = str(data.get("InstanceNumber") or "")

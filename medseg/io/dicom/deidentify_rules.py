@@ -132,6 +132,8 @@ _UIDS_OF_KINDS = frozenset(
 )
 # Not in the table because the de-identifier itself is to write them; from another one they hold what it hid.
 _LEFT_BY_OTHERS = frozenset({0x04000500, 0x4FFE0001})
+# Free text of which the object cannot do without, or whose meaning is set: coding schemes, segments, film formats.
+_KEPT_TEXTS = frozenset({0x0008010E, 0x00080114, 0x00080115, 0x00080116, 0x00620006, 0x00660032, 0x20100010})
 
 
 def action_for(tag: int) -> Action:
@@ -139,8 +141,8 @@ def action_for(tag: int) -> Action:
 
     The table's row where there is one. Private attributes, curves (50xx) and overlays (60xx) are removed; of overlays
     the table names data and comments, and a plane without data is no valid overlay. Beyond the table, on the safe side:
-    attributes that are neither private nor in pydicom's dictionary are removed, person names, dates and times of any
-    other attribute are replaced by dummies, and so are unique identifiers of instances.
+    attributes that are neither private nor in pydicom's dictionary are removed; person names, dates, times, free texts
+    and addresses of any other attribute are replaced by dummies, and so are unique identifiers of instances.
 
     Args:
         tag: group and element as one number, e.g. 0x00100010.
@@ -161,7 +163,7 @@ def action_for(tag: int) -> Action:
         vr, _, _, _, keyword = get_entry(tag)
     except KeyError:
         return Action.REMOVE
-    if vr in ("PN", "DA", "DT", "TM"):
+    if vr in ("PN", "DA", "DT", "TM") or (vr in ("LT", "ST", "UT", "UR") and tag not in _KEPT_TEXTS):
         return Action.DUMMY
     if vr == "UI" and keyword not in _UIDS_OF_KINDS:
         return Action.UID

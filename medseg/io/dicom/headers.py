@@ -17,7 +17,7 @@ from medseg.io.dicom.damage import damage, reason_of
 from medseg.io.dicom.elements import DEFLATED, KEYWORDS, DatasetElements, Elements, RawElements, walk
 from medseg.io.dicom.multiframe import functional_frames, plain_frames
 from medseg.io.dicom.slice import SliceHeader
-from medseg.io.formats import has_dicom_magic, is_hidden, kind_of
+from medseg.io.formats import has_dicom_magic, is_dicom_directory, is_hidden, kind_of
 from medseg.io.walk import files_below
 
 __all__ = ["Headers", "SliceHeader", "read_headers", "scan_headers"]
@@ -271,6 +271,9 @@ def _headers_or_errors(paths: Sequence[Path]) -> list[tuple[SliceHeader, ...] | 
         try:
             results.append(read_headers(path))
         except ReadError as error:
+            if is_dicom_directory(path):
+                results.append(())  # it holds no image that would be missed
+                continue
             # Of 100,000 damaged files only the texts are kept, not the way that each error came.
             error.__traceback__ = error.__context__ = None
             results.append(error)

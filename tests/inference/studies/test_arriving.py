@@ -34,7 +34,7 @@ MOMENTS = [
     (run, "with_own_names"),
     (chain, "input_hash"),
     (chain, "read_case"),
-    (chain, "_refuse_change"),
+    (chain, "refuse_change"),
     (chain.Model, "predict"),
     (chain, "check_case"),
     (chain, "preview_png"),

@@ -8,7 +8,6 @@ import os
 import resource
 import stat
 import struct
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,7 +20,6 @@ import pydicom
 import pytest
 
 import medseg
-from medseg.cli import main
 from medseg.io import archive
 from medseg.phantoms import samples_folder
 from medseg.volume import Volume
@@ -29,23 +27,6 @@ from medseg.volume import Volume
 HUGE = (3000, 3000, 3333)  # 60 GB of 16 bits
 MOST_BYTES = 300 << 20  # more than this on top of what is in memory already, and a case was not refused by its header
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys) -> Run:
-    """`run('predict', ...)` -> exit code, standard output and error of `medseg predict ...`."""
-
-    def medseg_(*arguments: Any) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["medseg", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return medseg_
 
 
 @pytest.fixture
