@@ -6,6 +6,7 @@ DICOM is judged by its headers, as reading every pixel of a PACS export would ta
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -207,8 +208,11 @@ def _placed(
     if not spacing_known:
         return item
     dims = len(shape)
-    spacing = tuple(round(float(s), 6) for s in np.linalg.norm(affine[:3, :3], axis=0)[:dims])
-    rows = tuple(tuple(round(float(v), 6) for v in row) for row in affine)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    # Six decimals, more for microscopes.
+    decimals = 6 + max(0, -math.floor(math.log10(float(lengths[:dims].min()))))
+    spacing = tuple(round(float(s), decimals) for s in lengths[:dims])
+    rows = tuple(tuple(round(float(v), decimals) for v in row) for row in affine)
     return replace(item, spacing_mm=spacing, orientation=orientation_of(affine)[:dims], affine=rows)
 
 
