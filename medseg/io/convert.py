@@ -19,11 +19,12 @@ from medseg.geometry import reorient
 from medseg.io import contents, read_file, unpacked, write
 from medseg.io.annotations import Annotated, case_names, read_annotations, write_annotations
 from medseg.io.annotations import Format as AnnotationFormat
+from medseg.io.atomic import write_error
 from medseg.io.cases import LabelSource, read_label_map
 from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.grid import Irregular, grid_of
 from medseg.io.dicom.objects import find_reference, object_kind, read_object
-from medseg.io.formats import READABLE, is_hidden, kind_of, stem_of
+from medseg.io.formats import READABLE, check_source, is_hidden, kind_of, stem_of
 from medseg.io.label_names import read_label_names
 from medseg.io.naming import safe_name
 from medseg.io.walk import files_below
@@ -132,8 +133,7 @@ def convert(
     """
     options = options or ConvertOptions()
     place, out = Path(source), Path(target)
-    if not place.exists():
-        raise ReadError(f"{place} does not exist")
+    check_source(place)
     if options.anonymize:
         return _anonymized(place, out, options)
     kind = _kind_of_target(place, out, options)
@@ -309,7 +309,11 @@ def _write(
 
 
 def _refuse_existing(path: Path, options: ConvertOptions) -> None:
-    if path.exists() and not options.overwrite and not (path.is_dir() and not any(path.iterdir())):
+    try:
+        is_taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    except OSError as error:
+        raise write_error(path, error) from error
+    if is_taken and not options.overwrite:
         raise WriteError(f"{path} exists; give another name, or --overwrite to replace it")
 
 

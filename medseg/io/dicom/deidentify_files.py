@@ -16,7 +16,7 @@ from medseg.errors import ConfigError, ReadError, WriteError
 from medseg.io.atomic import write_error
 from medseg.io.atomic_folder import atomic_folder
 from medseg.io.dicom.deidentify import Deidentifier
-from medseg.io.formats import has_dicom_magic, is_hidden, kind_of
+from medseg.io.formats import check_source, has_dicom_magic, is_hidden, kind_of
 from medseg.io.walk import files_below
 from medseg.volume import Finding
 
@@ -100,8 +100,13 @@ def site_key(path: Path | None = None) -> bytes:
             # Two runs that start together agree on the key of the first: an existing file is never replaced.
             with contextlib.suppress(FileExistsError):
                 descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(secrets.token_hex(32).encode())
+                try:
+                    with os.fdopen(descriptor, "wb") as file:
+                        file.write(secrets.token_hex(32).encode())
+                except OSError:
+                    # Half a key would stand in the way of the next run.
+                    place.unlink()
+                    raise
     except OSError as error:
         raise write_error(place, error) from error
     try:
@@ -117,8 +122,7 @@ def site_key(path: Path | None = None) -> bytes:
 
 def _files(sources: Iterable[Path]) -> Iterator[Path]:
     for source in sources:
-        if not source.exists():
-            raise ReadError(f"{source} does not exist")
+        check_source(source)
         inner, missed = ([source], []) if source.is_file() else files_below(source)
         if missed:
             raise missed[0][1]
