@@ -159,7 +159,7 @@ def convert(
                     annotated.append(Annotated(volume, known or {}, each.name))
                 else:
                     path = _path_for(out, each.name, kind, alone=len(pending) == 1)
-                    findings += _write(volume, path, kind, known, options)
+                    findings += _write(volume, path, kind, known, options, place)
                     written.append(path)
                 findings += volume.findings
                 classes |= known or {}
@@ -170,7 +170,7 @@ def convert(
     if failures and not (written or annotated):
         raise failures[0]
     if annotated:
-        _refuse_existing(out, options)
+        _refuse_existing(out, (), options)
         write_annotations(annotated, out, cast(AnnotationFormat, kind))
         written.append(out)
     return Conversion(tuple(written), classes, tuple(findings), tuple(failures))
@@ -275,9 +275,9 @@ def _names_of(volume: Volume, known: Mapping[str, int] | None, options: ConvertO
 
 
 def _write(
-    volume: Volume, path: Path, kind: str, classes: Mapping[str, int] | None, options: ConvertOptions
+    volume: Volume, path: Path, kind: str, classes: Mapping[str, int] | None, options: ConvertOptions, place: Path
 ) -> Sequence[Finding]:
-    _refuse_existing(path, options)
+    _refuse_existing(path, (place, options.reference), options)
     if kind in _SUFFIXES:
         # Identifiers stay out of files that do not need them.
         write(replace(volume, metadata=Metadata()), path)
@@ -308,11 +308,15 @@ def _write(
     return ()
 
 
-def _refuse_existing(path: Path, options: ConvertOptions) -> None:
+def _refuse_existing(path: Path, sources: Sequence[Path | None], options: ConvertOptions) -> None:
+    """Refuse to replace what is there without being asked to, and a folder that holds a source in any case."""
     try:
         is_taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+        held = next((s for s in sources if s and path.is_dir() and s.resolve().is_relative_to(path.resolve())), None)
     except OSError as error:
         raise write_error(path, error) from error
+    if held is not None:
+        raise WriteError(f"cannot write {path}: it holds {held}, which is read; give another name")
     if is_taken and not options.overwrite:
         raise WriteError(f"{path} exists; give another name, or --overwrite to replace it")
 

@@ -117,7 +117,7 @@ def is_there(path: Path) -> bool:
     """Whether a file or folder of that name exists; no for names that no disk can hold, as damaged lists name them."""
     try:
         return path.exists()
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

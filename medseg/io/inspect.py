@@ -78,6 +78,17 @@ class Inspection:
         }
         return json.dumps(content, indent=2, ensure_ascii=False)
 
+    def raise_for_refusals(self) -> None:
+        """Raise what the command line ends with where nothing can be read, not one of the volumes.
+
+        Raises:
+            ReadError: with the first reason.
+        """
+        if any(not item.refused for item in self.items):
+            return
+        more = f" ({len(self.items)} volumes are refused)" if len(self.items) > 1 else ""
+        raise ReadError(f"{self.source} holds nothing that can be read{more}: {self.items[0].refused}")
+
     def text(self, width: int = 120) -> str:
         """A table, and below it every finding in full; of more than 1000 volumes the first, and how many there are."""
         from io import StringIO

@@ -70,7 +70,10 @@ def deidentify_files(
     with _quiet_pydicom(), atomic_folder(out, overwrite) as folder:
         names, left_out = _names(files, deidentifier)
         if not names:
-            raise ReadError(f"none of the {len(files)} files is a DICOM object; expected a DICOM file or study")
+            where = ", ".join(map(str, sources[:3]))
+            raise ReadError(
+                f"{where}: none of the {len(files)} files is a DICOM object; expected a DICOM file or study"
+            )
         for path, name in names.items():
             for finding in _copy(path, folder / name, deidentifier):
                 found.setdefault((finding.kind, finding.message), (finding, []))[1].append(name)
