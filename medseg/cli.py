@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from medseg import __version__
 from medseg.cli_exit import ended_by_errors
 from medseg.errors import ConfigError
 
@@ -34,15 +35,17 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; no progress bar.")]
 Irregular = Annotated[
     Literal["error", "resample", "allow"],
-    typer.Option(
-        "--irregular",
-        help="Missing or unevenly spaced DICOM slices: error (refuse), resample (interpolate) or allow (as if even).",
-    ),
+    typer.Option("--irregular", help="Missing or uneven slices: error (refuse), resample (interpolate) or allow."),
 ]
 Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a preset such as hippocampus.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings on top, e.g. data.root=/data/chest")
-]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, e.g. data.root=/data")]
+
+
+@app.callback(invoke_without_command=True)
+def options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"medseg {__version__}")
+        raise typer.Exit
 
 
 @app.command(epilog="Example: medseg demo --out demo_out")
@@ -58,7 +61,7 @@ def demo(
 
 @app.command(epilog="Example: medseg inspect study/ --json")
 def inspect(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="A file, DICOM folder, folder of studies or zip.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", readable=False, help="A file, DICOM folder, studies, zip.")],
     irregular: Irregular = "error",
     as_json: AsJson = False,
     debug: Debug = False,
@@ -70,6 +73,7 @@ def inspect(
     with console_progress("inspect", enabled=not as_json) as progress:
         found = run_inspection(source, irregular, progress)
     typer.echo(found.to_json() if as_json else found.text(shutil.get_terminal_size((120, 40)).columns))
+    found.raise_for_refusals()
 
 
 @app.command(
@@ -77,7 +81,9 @@ def inspect(
     "--labels labels.yaml   medseg convert task.xml masks/   medseg convert study/ shared/ --anonymize"
 )
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Image, DICOM study, SEG, RTSTRUCT, annotation, zip.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", readable=False, help="Image, study, SEG, RTSTRUCT, annotation, zip.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="DST", help="A file for one volume, a folder for any number.")],
     output_format: Annotated[
         str | None,
@@ -260,9 +266,7 @@ def evaluate(
     metrics: Annotated[
         str | None, typer.Option("--metrics", help="Names with commas, e.g. dice,hd95,cldice; a wrong one lists all.")
     ] = None,
-    tolerance_mm: Annotated[
-        float | None, typer.Option("--tolerance-mm", help="Of NSD; default: 2, or the task's.")
-    ] = None,
+    tolerance_mm: Annotated[float | None, typer.Option("--tolerance-mm", help="Of NSD; 2, or the task's.")] = None,
     surface: Annotated[
         Literal["voxel", "area"], typer.Option("--surface", help="Weight of surface elements: each 1, or their area.")
     ] = "voxel",

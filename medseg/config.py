@@ -6,6 +6,7 @@ A YAML file holds only what differs from the defaults; dotted overrides (`traini
 from __future__ import annotations
 
 import difflib
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ from medseg.config_models import (
 from medseg.errors import ConfigError
 
 __all__ = [
+    "MOST_LIST_BYTES",
     "AugmentationConfig",
     "DataConfig",
     "LossConfig",
@@ -45,10 +47,46 @@ __all__ = [
     "packaged",
     "packaged_configs",
     "parse_overrides",
+    "parse_yaml",
+    "read_text",
     "validate_model",
 ]
 
 Model = TypeVar("Model", bound=BaseModel)
+# What a person writes is kilobytes long, and YAML is parsed at a megabyte in ten seconds; lists of cases are longer.
+_MOST_BYTES, MOST_LIST_BYTES = 1 << 20, 1 << 28
+
+
+def read_text(path: Path, most_bytes: int = _MOST_BYTES) -> str:
+    """The UTF-8 text of a regular file, with or without a byte order mark.
+
+    Raises:
+        OSError: cannot be opened, longer than `most_bytes`, or no file: a pipe would be waited for without end.
+        UnicodeDecodeError: other bytes.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is a folder, pipe or device; expected a text file")
+    if status.st_size > most_bytes:
+        raise OSError(
+            f"it has {status.st_size / 1e6:.0f} MB; expected a text file of at most {most_bytes / 1e6:.0f} MB"
+        )
+    return path.read_text(encoding="utf-8-sig")
+
+
+def parse_yaml(text: str) -> Any:
+    """The values in a YAML (or JSON) text.
+
+    Raises:
+        yaml.YAMLError: whatever is wrong with it.
+    """
+    try:
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise yaml.YAMLError("its lists or keys are nested too deeply") from None
+    except (ValueError, OverflowError) as error:
+        # Dates and numbers that look right and are none, such as 2026-13-01.
+        raise yaml.YAMLError(str(error)) from None
 
 
 def validate_model(model: type[Model], values: Any, source: str) -> Model:
@@ -126,7 +164,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"{each!r} is not an override; write key=value, e.g. training.max_minutes=10")
         try:
-            result[key.strip()] = yaml.safe_load(value)
+            result[key.strip()] = parse_yaml(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"override {each!r}: value is not valid YAML ({error.__class__.__name__})") from None
     return result
@@ -166,7 +204,7 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
         10.0
     """
     path = Path(source)
-    if not path.is_file():
+    if not _is_file(path):
         presets = packaged_configs()
         if str(source) not in presets:
             near = difflib.get_close_matches(str(source), presets, n=1)
@@ -174,7 +212,7 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
             raise ConfigError(f"no config file {path}; {hint}presets are: {', '.join(presets) or 'none'}")
         path = presets[str(source)]
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
@@ -190,6 +228,14 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     if config.output is None:
         config = config.model_copy(update={"output": Path("runs") / path.stem})
     return config
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.exists() and not path.is_dir()
+    except (OSError, ValueError):
+        # A name that no disk can hold is no file.
+        return False
 
 
 def _set_dotted(values: dict[str, Any], key: str, value: Any) -> None:

@@ -44,13 +44,14 @@ def _bar(title: str) -> Iterator[ProgressCallback]:
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
+        # Names of files may look like markup.
+        TextColumn("{task.fields[text]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None, text="")
 
         def show(done: float, total: float, text: str) -> None:
-            bar.update(task, completed=done, total=total, text=text)
+            bar.update(task, completed=done, total=total, text=" ".join(text.split()))
 
         yield show
 
@@ -68,6 +69,8 @@ def _lines(title: str) -> ProgressCallback:
         spent = now - started
         left = f", about {spent * (total - done) / done:.0f} s left" if 0 < done < total else ""
         percent = 100 * done / total if total else 100.0
-        sys.stderr.write(f"{title}: {percent:.0f}% in {spent:.0f} s{left}{'  ' + text if text else ''}\n")
+        # Names of files may hold line ends.
+        name = " ".join(text.split())
+        sys.stderr.write(f"{title}: {percent:.0f}% in {spent:.0f} s{left}{'  ' + name if name else ''}\n")
 
     return show

@@ -45,6 +45,11 @@ def test_help_loads_neither_torch_nor_monai(name: str) -> None:
     assert not loaded & {"torch", "monai", "scipy", "matplotlib"}
 
 
+def test_the_version_is_told_without_loading_anything_heavy() -> None:
+    loaded = modules_after(command("--version"))
+    assert not loaded & {"torch", "monai", "numpy", "scipy", "nibabel", "pydicom", "matplotlib", "yaml"}
+
+
 def test_reading_and_windowing_load_neither_torch_nor_monai() -> None:
     study = str(samples_folder() / "study")
     loaded = modules_after(f"import medseg; medseg.window(medseg.read({study!r}), 'lung')")

@@ -50,6 +50,10 @@ def test_an_affine_that_cannot_be_inverted_is_refused(affine: np.ndarray) -> Non
         Volume(np.zeros((2, 2, 2)), affine)
 
 
+def test_voxels_of_nanometres_span_a_volume() -> None:
+    assert Volume(np.zeros((2, 2, 2)), grid(1e-6, 1e-6, 1e-5)).spacing_mm == pytest.approx((1e-6, 1e-6, 1e-5))
+
+
 def test_numbers_cannot_be_changed_through_the_volume() -> None:
     array, affine = np.zeros((2, 2, 2)), np.eye(4)
     volume = Volume(array, affine)

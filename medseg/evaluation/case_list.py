@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medseg.config import MOST_LIST_BYTES, read_text
 from medseg.errors import DatasetError
 
 __all__ = ["CaseList", "listed", "read_case_list"]
@@ -32,8 +34,8 @@ def read_case_list(path: Path) -> CaseList:
         DatasetError: no CSV, no column `case`, or a case that is named twice.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.DictReader(file, restval="") if row.get("case")]
+        file = io.StringIO(read_text(path, MOST_LIST_BYTES), newline="")
+        rows = [row for row in csv.DictReader(file, restval="") if row.get("case")]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path}: cannot be read as a CSV of cases ({error})") from None
     if not rows:

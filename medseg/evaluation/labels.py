@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medseg.errors import ConfigError, DatasetError
 from medseg.evaluation.scoring import CaseScores, LabelScores
+from medseg.io.formats import is_there
 from medseg.io.label_names import read_label_names
 from medseg.labels import LabelScheme
 from medseg.metrics.definitions import METRIC_INFO
@@ -44,8 +45,9 @@ def resolve_labels(labels: Labels, pred: Path, task: Task | None = None) -> Labe
         return LabelScheme.from_mapping(labels)
     if labels is not None:
         return read_label_names(Path(labels))
-    beside = (pred if pred.is_dir() else pred.parent) / LABELS_FILE
-    if beside.is_file():
+    # What is no place at all is refused with the masks that it should hold.
+    beside = (pred if is_there(pred) and pred.is_dir() else pred.parent) / LABELS_FILE
+    if is_there(beside) and beside.is_file():
         return read_label_names(beside)
     if task is not None and task.labels is None:
         raise ConfigError(

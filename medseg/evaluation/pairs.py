@@ -11,7 +11,7 @@ from typing import Literal
 
 from medseg.errors import ConfigError, DatasetError
 from medseg.evaluation.case_list import CaseList, listed, read_case_list
-from medseg.io.formats import is_hidden, kind_of, stem_of
+from medseg.io.formats import is_hidden, is_there, kind_of, stem_of
 from medseg.volume import Finding
 
 __all__ = ["PARTIAL", "Missing", "Pair", "Sources", "find_pairs"]
@@ -81,7 +81,7 @@ def find_pairs(
         raise ConfigError(f"missing={missing!r}: expected 'refuse' or 'empty'")
     beside = beside or Sources()
     findings: list[Finding] = []
-    if pred.is_file() and ref.is_file():
+    if is_there(pred) and pred.is_file() and is_there(ref) and ref.is_file():
         case = stem_of(ref)
         preds, refs = {case: pred}, {case: ref}
     else:
@@ -190,9 +190,9 @@ def _failed(pred: Path, absent: list[str]) -> str:
 
 
 def _label_files(source: Path, what: str) -> dict[str, Path]:
-    if source.is_file():
+    if is_there(source) and source.is_file():
         return {stem_of(source): source}
-    if not source.is_dir():
+    if not (is_there(source) and source.is_dir()):
         raise DatasetError(f"{source}: no such file or folder; give the {what} masks")
     found: dict[str, Path] = {}
     for path in (p for p in _files(source) if p.suffix != ".npz"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.config import MOST_LIST_BYTES, read_text
 from medseg.errors import ConfigError, DatasetError
 from medseg.evaluation.result import FORMAT_VERSION
+from medseg.io.formats import is_there
 
 __all__ = ["StoredEvaluation", "read_evaluations"]
 
@@ -68,7 +71,7 @@ def read_evaluations(folders: Sequence[Path]) -> tuple[StoredEvaluation, ...]:
 
 
 def _evaluation_in(folder: Path) -> Path:
-    if not folder.is_dir():
+    if not (is_there(folder) and folder.is_dir()):
         raise DatasetError(f"{folder}: no such folder; give what medseg evaluate -o wrote")
     if (folder / "summary.json").is_file():
         return folder
@@ -98,15 +101,16 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _read(name: str, folder: Path) -> StoredEvaluation:
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        with (folder / "cases.csv").open(newline="", encoding="utf-8") as file:
-            rows = [(r["case"], r["label"], r["metric"], float(r["value"])) for r in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        summary = json.loads(read_text(folder / "summary.json", MOST_LIST_BYTES))
+        file = io.StringIO(read_text(folder / "cases.csv", MOST_LIST_BYTES), newline="")
+        rows = [(r["case"], r["label"], r["metric"], float(r["value"])) for r in csv.DictReader(file)]
+        missing = [k for k in ("labels", "groups", "reference_hashes", "options") if k not in summary]
+        version = summary.get("format_version")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise DatasetError(
             f"{folder}: its cases.csv and summary.json cannot be read ({error}); evaluate again"
         ) from None
-    missing = [k for k in ("labels", "groups", "reference_hashes", "options") if k not in summary]
-    if summary.get("format_version") != FORMAT_VERSION or missing:
+    if version != FORMAT_VERSION or missing:
         raise DatasetError(f"{folder / 'summary.json'} is of another version of medseg evaluate; evaluate again")
     values: dict[tuple[str, str], dict[str, float]] = {}
     diagonals: dict[str, float] = {}

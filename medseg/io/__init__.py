@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.errors import MedsegError, ReadError, WriteError
-from medseg.io.formats import READABLE, has_dicom_magic, image_files, kind_of
+from medseg.io.formats import READABLE, check_source, has_dicom_magic, image_files, kind_of
 from medseg.io.library_errors import naming_file
 from medseg.io.temporary import remove_dead_folders, temporary_folder
 from medseg.volume import Finding, Volume
@@ -210,10 +210,7 @@ def _nothing(source: Path) -> str:
 @contextlib.contextmanager
 def unpacked(source: Path) -> Iterator[Path]:
     """The source itself, or for a zip a temporary folder with its contents."""
-    if not source.exists():
-        raise ReadError(f"{source} does not exist")
-    if not (source.is_file() or source.is_dir()):
-        raise ReadError(f"{source} is a device or pipe; expected a file or folder")
+    check_source(source)
     _remove_dead_folders_once()
     if not (source.is_file() and kind_of(source) == "zip"):
         yield source

@@ -7,6 +7,7 @@ entries that share their bytes, and sizes that no study has are refused.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import lzma
 import shutil
@@ -17,9 +18,10 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from medseg.errors import MedsegError, ReadError
+from medseg.errors import MedsegError, ReadError, WriteError
+from medseg.io.atomic import write_error
 
-__all__ = ["naming_archive", "split_zip_path", "unpack"]
+__all__ = ["NoRoomError", "naming_archive", "split_zip_path", "unpack"]
 
 # Label maps of one value shrink a thousandfold, so a high ratio alone proves nothing; but no study holds so many bytes
 # of them.
@@ -28,8 +30,14 @@ _BOMB_RATIO = 200
 # A study has thousands of files; its directory a hundred bytes for each.
 _MOST_MEMBERS = 100_000
 _LARGEST_DIRECTORY = 32 << 20
+# What only writing can end in.
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 # Left free on the disk, for the outputs and for everybody else.
 _SPARE_BYTES = 256 << 20
+
+
+class NoRoomError(WriteError, ReadError):
+    """What must be unpacked to be read finds no room on the disk; ends the command line like any full disk."""
 
 
 def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) -> None:
@@ -41,8 +49,9 @@ def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) ->
         members: names as in the archive; all without it.
 
     Raises:
-        ReadError: a damaged, encrypted or hostile archive (names that lead outside, links, sizes that no study has),
-            a missing member, or no room for the contents.
+        ReadError: a damaged, encrypted or hostile archive (names that lead outside, links, sizes that no study has), or
+            a missing member.
+        NoRoomError: no room for the contents.
     """
     try:
         with _Opened(archive) as file, zipfile.ZipFile(file) as opened:
@@ -54,13 +63,15 @@ def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) ->
             _check_sizes(entries, archive, folder)
             for entry in entries:
                 opened.extract(entry, folder)
-    except ReadError:
+    except MedsegError:
         raise
     except zipfile.BadZipFile as error:
         raise ReadError(f"{archive} is no zip or is damaged ({error}); download it again") from None
     except KeyError as error:
         raise ReadError(f"{archive} has changed: {error}") from None
     except OSError as error:
+        if error.errno in _OF_THE_DISK:
+            raise NoRoomError(f"{archive} cannot be unpacked: {write_error(folder, error)}") from error
         raise ReadError(f"{archive} cannot be unpacked: {error.strerror or error}") from None
     except (RuntimeError, EOFError, zlib.error, lzma.LZMAError, struct.error, ValueError, ArithmeticError) as error:
         raise ReadError(f"{archive} cannot be unpacked ({error}); unpack it yourself and give the folder") from None
@@ -113,7 +124,7 @@ def _check_sizes(entries: list[zipfile.ZipInfo], archive: Path, folder: Path) ->
         )
     free = shutil.disk_usage(folder).free - _SPARE_BYTES
     if unpacked > free:
-        raise ReadError(
+        raise NoRoomError(
             f"{archive} needs {unpacked / 1e9:.1f} GB unpacked, {max(free, 0) / 1e9:.1f} GB are free for temporary "
             "files; free some space, or unpack it yourself and give the folder"
         )

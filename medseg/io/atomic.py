@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import secrets
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from medseg.errors import MedsegError, WriteError
 
-__all__ = ["atomic_path", "write_error", "write_text_atomic"]
+__all__ = ["atomic_path", "parents_made", "write_error", "write_text_atomic"]
 
 _MENDS = {
     errno.ENOSPC: "the disk is full; free some space or write somewhere else",
@@ -24,15 +25,24 @@ _MENDS = {
     errno.EISDIR: "a folder of that name exists; choose another name",
     errno.EFBIG: "the file is too large for that disk; write somewhere else",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EIO: "the disk reports an error; check it, or write somewhere else",
 }
 
 
 def write_error(path: Path, error: OSError) -> WriteError:
-    """The `WriteError` for an `OSError` met while writing `path`, with the mend."""
+    """The `WriteError` for an `OSError` met while writing `path`, in one line with the mend."""
+    found = _first_error(error)
     # numpy reports a full disk as "8000 requested and 7136 written", without an errno.
-    number = errno.ENOSPC if error.errno is None and "requested and" in str(error) else error.errno
-    reason = _MENDS.get(number or 0, error.strerror or str(error) or type(error).__name__)
-    return WriteError(f"cannot write {path}: {reason}")
+    number = errno.ENOSPC if found.errno is None and "requested and" in str(found) else found.errno
+    text = found.strerror or str(found).strip().partition("\n")[0] or type(found).__name__
+    return WriteError(f"cannot write {path}: {_MENDS.get(number or 0, text)}")
+
+
+def _first_error(error: OSError) -> OSError:
+    """The error that the system gave: pydicom raises others from it, with tracebacks as their text."""
+    while error.errno is None and isinstance(error.__cause__, OSError):
+        error = error.__cause__
+    return error
 
 
 @contextlib.contextmanager
@@ -53,22 +63,41 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        # Without this a crash of the machine can leave a renamed but empty file.
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.replace(target)
+        with parents_made(target):
+            try:
+                yield temporary
+                # Without this a crash of the machine can leave a renamed but empty file.
+                descriptor = os.open(temporary, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                temporary.replace(target)
+            finally:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
     except MedsegError:
         raise
     except OSError as error:
         raise write_error(target, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def parents_made(target: Path) -> Iterator[None]:
+    """Make the folders above `target`; those that are new go again if the block ends in an error and left them empty.
+
+    Raises:
+        OSError: no permission, or a part of the path is a file.
+    """
+    missing = list(itertools.takewhile(lambda folder: not folder.exists(), target.parents))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medseg.errors import MedsegError, WriteError
-from medseg.io.atomic import write_error
+from medseg.io.atomic import parents_made, write_error
 
 __all__ = ["atomic_folder"]
 
@@ -33,33 +33,38 @@ def atomic_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         ...     (folder / "slice.dcm").write_bytes(content)
     """
     target = Path(path)
+    mark = secrets.token_hex(4)
+    fresh, old = target.with_name(f".{mark}-{target.name}"), target.with_name(f".{mark}-old-{target.name}")
+    try:
+        _check_free(target, overwrite)
+        with parents_made(target):
+            try:
+                fresh.mkdir()
+                yield fresh
+                for file in fresh.rglob("*"):
+                    if file.is_file():
+                        _to_disk(file)
+                if target.is_dir():
+                    target.rename(old)
+                fresh.rename(target)
+            finally:
+                if old.exists() and not target.exists():
+                    old.rename(target)
+                shutil.rmtree(fresh, ignore_errors=True)
+                shutil.rmtree(old, ignore_errors=True)
+    except MedsegError:
+        raise
+    except OSError as error:
+        raise write_error(target, error) from error
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
     if target.exists() and not target.is_dir():
         raise WriteError(
             f"cannot write {target}: a file of that name exists, expected a new folder; choose another name"
         )
     if not overwrite and target.is_dir() and any(target.iterdir()):
         raise WriteError(f"cannot write {target}: the folder is not empty; choose another one, or ask for overwriting")
-    mark = secrets.token_hex(4)
-    fresh, old = target.with_name(f".{mark}-{target.name}"), target.with_name(f".{mark}-old-{target.name}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fresh.mkdir()
-        yield fresh
-        for file in fresh.rglob("*"):
-            if file.is_file():
-                _to_disk(file)
-        if target.is_dir():
-            target.rename(old)
-        fresh.rename(target)
-    except MedsegError:
-        raise
-    except OSError as error:
-        raise write_error(target, error) from error
-    finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _to_disk(file: Path) -> None:

@@ -19,11 +19,12 @@ from medseg.geometry import reorient
 from medseg.io import contents, read_file, unpacked, write
 from medseg.io.annotations import Annotated, case_names, read_annotations, write_annotations
 from medseg.io.annotations import Format as AnnotationFormat
+from medseg.io.atomic import write_error
 from medseg.io.cases import LabelSource, read_label_map
 from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.grid import Irregular, grid_of
 from medseg.io.dicom.objects import find_reference, object_kind, read_object
-from medseg.io.formats import READABLE, is_hidden, kind_of, stem_of
+from medseg.io.formats import READABLE, check_source, is_hidden, kind_of, stem_of
 from medseg.io.label_names import read_label_names
 from medseg.io.naming import safe_name
 from medseg.io.output_names import Owner, claim_names, owner_of_file, owner_of_series
@@ -134,8 +135,7 @@ def convert(
     """
     options = options or ConvertOptions()
     place, out = Path(source), Path(target)
-    if not place.exists():
-        raise ReadError(f"{place} does not exist")
+    check_source(place)
     if options.anonymize:
         return _anonymized(place, out, options)
     kind = _kind_of_target(place, out, options)
@@ -163,7 +163,7 @@ def convert(
                 else:
                     own_names = own_names or _names_in(out, pending, kind)
                     path = _path_for(out, own_names[number - 1], kind, alone=len(pending) == 1)
-                    findings += _write(volume, path, kind, known, options)
+                    findings += _write(volume, path, kind, known, options, place)
                     written.append(path)
                 findings += volume.findings
                 classes |= known or {}
@@ -174,7 +174,7 @@ def convert(
     if failures and not (written or annotated):
         raise failures[0]
     if annotated:
-        _refuse_existing(out, options)
+        _refuse_existing(out, (), options)
         write_annotations(annotated, out, cast(AnnotationFormat, kind))
         written.append(out)
     return Conversion(tuple(written), classes, tuple(findings), tuple(failures))
@@ -303,9 +303,9 @@ def _names_of(volume: Volume, known: Mapping[str, int] | None, options: ConvertO
 
 
 def _write(
-    volume: Volume, path: Path, kind: str, classes: Mapping[str, int] | None, options: ConvertOptions
+    volume: Volume, path: Path, kind: str, classes: Mapping[str, int] | None, options: ConvertOptions, place: Path
 ) -> Sequence[Finding]:
-    _refuse_existing(path, options)
+    _refuse_existing(path, (place, options.reference), options)
     if kind in _SUFFIXES:
         # Identifiers stay out of files that do not need them.
         write(replace(volume, metadata=Metadata()), path)
@@ -336,8 +336,16 @@ def _write(
     return ()
 
 
-def _refuse_existing(path: Path, options: ConvertOptions) -> None:
-    if path.exists() and not options.overwrite and not (path.is_dir() and not any(path.iterdir())):
+def _refuse_existing(path: Path, sources: Sequence[Path | None], options: ConvertOptions) -> None:
+    """Refuse to replace what is there without being asked to, and a folder that holds a source in any case."""
+    try:
+        is_taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+        held = next((s for s in sources if s and path.is_dir() and s.resolve().is_relative_to(path.resolve())), None)
+    except OSError as error:
+        raise write_error(path, error) from error
+    if held is not None:
+        raise WriteError(f"cannot write {path}: it holds {held}, which is read; give another name")
+    if is_taken and not options.overwrite:
         raise WriteError(f"{path} exists; give another name, or --overwrite to replace it")
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
-from medseg.config import DataConfig
+from medseg.config import MOST_LIST_BYTES, DataConfig, read_text
 from medseg.errors import DatasetError
 from medseg.io.formats import is_there
 from medseg.io.records import Case, LabelSource, Layout
@@ -35,12 +36,10 @@ def csv_layout(data: DataConfig) -> Layout:
     """
     path = _csv_path(data)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, restval="")
-            columns = [c.strip() for c in reader.fieldnames or [] if c]
-            rows = [
-                {(k or "").strip(): (v or "").strip() for k, v in row.items() if isinstance(v, str)} for row in reader
-            ]
+        file = io.StringIO(read_text(path, MOST_LIST_BYTES), newline="")
+        reader = csv.DictReader(file, skipinitialspace=True, restval="")
+        columns = [c.strip() for c in reader.fieldnames or [] if c]
+        rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items() if isinstance(v, str)} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} cannot be read as CSV ({error}); save it as UTF-8 with commas") from None
     images = [c for c in columns if c == "image" or c.startswith("image_")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from medseg.io.walk import files_below
 __all__ = [
     "READABLE",
     "Kind",
+    "check_source",
     "has_dicom_magic",
     "header_file_of",
     "image_files",
@@ -138,8 +140,26 @@ def is_there(path: Path) -> bool:
     """Whether a file or folder of that name exists; no for names that no disk can hold, as damaged lists name them."""
     try:
         return path.exists()
-    except OSError:
+    except (OSError, ValueError):
         return False
+
+
+def check_source(source: Path) -> None:
+    """Refuse what is neither a file nor a folder before anything opens it: a pipe would be waited for without end.
+
+    Raises:
+        ReadError: missing, a broken link or one that goes round in circles, a pipe or device, or not to be looked at.
+    """
+    try:
+        mode = source.stat().st_mode
+    except FileNotFoundError:
+        what = "is a link to something that does not exist" if source.is_symlink() else "does not exist"
+        raise ReadError(f"{source} {what}; check the path") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ReadError(f"{source} cannot be looked at: {reason}; check the path") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ReadError(f"{source} is a device or pipe; expected a file or folder")
 
 
 def image_files(folder: Path, recursive: bool = False) -> list[Path]:

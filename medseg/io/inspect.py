@@ -6,6 +6,7 @@ DICOM is judged by its headers, as reading every pixel of a PACS export would ta
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -76,6 +77,17 @@ class Inspection:
             "volumes": [_as_json(item) for item in self.items],
         }
         return json.dumps(content, indent=2, ensure_ascii=False)
+
+    def raise_for_refusals(self) -> None:
+        """Raise what the command line ends with where nothing can be read, not one of the volumes.
+
+        Raises:
+            ReadError: with the first reason.
+        """
+        if any(not item.refused for item in self.items):
+            return
+        more = f" ({len(self.items)} volumes are refused)" if len(self.items) > 1 else ""
+        raise ReadError(f"{self.source} holds nothing that can be read{more}: {self.items[0].refused}")
 
     def text(self, width: int = 120) -> str:
         """A table, and below it every finding in full; of more than 1000 volumes the first, and how many there are."""
@@ -207,8 +219,11 @@ def _placed(
     if not spacing_known:
         return item
     dims = len(shape)
-    spacing = tuple(round(float(s), 6) for s in np.linalg.norm(affine[:3, :3], axis=0)[:dims])
-    rows = tuple(tuple(round(float(v), 6) for v in row) for row in affine)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    # Six decimals, more for microscopes.
+    decimals = 6 + max(0, -math.floor(math.log10(float(lengths[:dims].min()))))
+    spacing = tuple(round(float(s), decimals) for s in lengths[:dims])
+    rows = tuple(tuple(round(float(v), decimals) for v in row) for row in affine)
     return replace(item, spacing_mm=spacing, orientation=orientation_of(affine)[:dims], affine=rows)
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from medseg.config import parse_yaml, read_text
 from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
 
 __all__ = ["read_label_names"]
+
+_MOST_YAML, _MOST_JSON = 1 << 20, 1 << 24
+# More values than 16 bits hold are no region.
+_MOST_VALUES = 1 << 16
 
 
 def read_label_names(path: Path) -> LabelScheme:
@@ -23,7 +30,7 @@ def read_label_names(path: Path) -> LabelScheme:
         ConfigError: for a file that cannot be read or holds no labels.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _parsed(read_text(path, _MOST_JSON))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: labels cannot be read ({error})") from None
     except yaml.YAMLError as error:
@@ -40,6 +47,15 @@ def read_label_names(path: Path) -> LabelScheme:
     return LabelScheme.from_mapping({str(k): v for k, v in part.items()}, ignore)
 
 
+def _parsed(text: str) -> Any:
+    # A data set's JSON lists its cases, too, which YAML would take minutes for.
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text)
+    if len(text) > _MOST_YAML:
+        raise yaml.YAMLError(f"{len(text) / 1e6:.0f} MB of it; expected the names of some labels")
+    return parse_yaml(text)
+
+
 def _is_value(value: Any) -> bool:
     each = value if isinstance(value, list) else [value]
-    return bool(each) and all(isinstance(v, int) and not isinstance(v, bool) for v in each)
+    return 0 < len(each) <= _MOST_VALUES and all(isinstance(v, int) and not isinstance(v, bool) for v in each)

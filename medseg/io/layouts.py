@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.config import DataConfig
+from medseg.config import MOST_LIST_BYTES, DataConfig, read_text
 from medseg.errors import DatasetError
 from medseg.io.csv_layout import csv_layout
 from medseg.io.formats import image_files, is_hidden, is_there, kind_of, stem_of
@@ -24,7 +24,7 @@ def find_layout(data: DataConfig) -> Layout:
         DatasetError: nothing recognised, a missing file, a damaged `dataset.json`.
     """
     root = data.root
-    if not root.is_dir():
+    if not (is_there(root) and root.is_dir()):
         raise DatasetError(f"data.root: {root} is not a folder; give the folder that holds the dataset")
     kind: str = data.layout
     if kind == "auto":
@@ -187,6 +187,6 @@ def _folds(root: Path) -> tuple[tuple[str, ...], ...]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(read_text(path, MOST_LIST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not readable JSON ({str(error)[:200]})") from None

@@ -20,7 +20,7 @@ from medseg.io.archive import naming_archive, split_zip_path, unpack
 from medseg.io.channel_files import group_by_kind
 from medseg.io.dicom.series import Series, find_series, scan
 from medseg.io.dicom.site_key import keyed_hash
-from medseg.io.formats import READABLE, has_dicom_magic, image_files, is_hidden, kind_of, stem_of
+from medseg.io.formats import READABLE, check_source, has_dicom_magic, image_files, is_hidden, kind_of, stem_of
 from medseg.io.naming import CHANNEL_NAME, group_channels, safe_name
 from medseg.io.temporary import temporary_folder
 from medseg.io.walk import files_below
@@ -91,10 +91,7 @@ def find_studies(
     """
     place = Path(source)
     asked = (series,) if isinstance(series, str) else tuple(series or ())
-    if not place.exists():
-        raise ReadError(f"{place} does not exist")
-    if not (place.is_file() or place.is_dir()):
-        raise ReadError(f"{place} is a device or pipe; expected a file or folder")
+    check_source(place)
     if place.is_file() and kind_of(place) == "zip":
         with temporary_folder() as folder:
             unpack(place, folder)

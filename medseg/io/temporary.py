@@ -40,11 +40,13 @@ def temporary_folder() -> Iterator[Path]:
         >>> with temporary_folder() as folder:
         ...     unpack(archive, folder)
     """
-    root = Path(tempfile.gettempdir())
+    root = Path("temporary files")
     try:
         root = Path(tempfile.mkdtemp(prefix=_PREFIX))
         descriptor = os.open(root / _OWNER, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            root.rmdir()
         raise write_error(root, error) from error
     try:
         try:

@@ -5,6 +5,8 @@ A sheared grid (gantry tilt) becomes an orthogonal one in the same sampling step
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from medseg.geometry import (
     resample_like,
     resampled_shape,
 )
+from medseg.io.voxel_files.streams import free_memory
 from medseg.preparation.straight import empty_volume, is_orthogonal, sample, straight_grid
 from medseg.volume import Volume
 
@@ -29,6 +32,11 @@ if TYPE_CHECKING:
 __all__ = ["GridMap", "holds_whole_numbers", "labels_to_network_grid", "map_to_network_grid", "to_network_grid"]
 
 INT16 = np.iinfo(np.int16)
+# More than any case takes, where nobody knows how much memory there is.
+_MOST_BYTES = 1 << 40
+# Metres or micrometres taken for millimetres are a factor of 1000; no image is 100 times finer or coarser along all its
+# axes than those that its network was made for.
+_MOST_SCALED = 100.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +109,8 @@ def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
 
     Raises:
         GeometryError: for a 2D image where the plan is for volumes or the reverse, an unknown spacing where the plan
-            resamples, or an absurdly sheared grid.
+            resamples, an absurdly sheared grid, or a spacing so far from the plan's that no memory holds the resampled
+            image or nothing of it is left.
     """
     what = volume.metadata.source or "image"
     spatial_dims = 2 if plan.orientation is None else 3
@@ -131,9 +140,31 @@ def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
     target = list(plan.spacing_mm)
     # A 2D net sees slices as they were taken: interpolating between thick slices would blur image and labels.
     target[plan.dims :] = spacing[plan.dims :]
+    _check_network_grid(what, shape, spacing, target, plan)
     network = resampled_shape(shape, spacing, target)
     real = tuple(n * s / m for n, s, m in zip(shape, spacing, network, strict=True))
     return GridMap(move, volume.shape, shape, network, real, _straightening(volume, seen, move, network))
+
+
+def _check_network_grid(
+    what: str, shape: Sequence[int], spacing: Sequence[float], target: Sequence[float], plan: Plan
+) -> None:
+    """Refuse to resample between spacings that cannot be of one kind of image."""
+    scales = [s / t for s, t in zip(spacing, target, strict=True)]
+    grown = [max(1.0, n * scale) for n, scale in zip(shape, scales, strict=True)]
+    # Each voxel is at least an int16.
+    needed = 2 * plan.in_channels * math.prod(grown)
+    free = min(free_memory() or _MOST_BYTES, _MOST_BYTES)
+    usual = math.prod(scales[: plan.dims]) ** (1 / plan.dims)
+    if needed <= free and 1 / _MOST_SCALED <= usual <= _MOST_SCALED:
+        return
+    voxels, aims = (" x ".join(f"{s:.4g}" for s in each) for each in (spacing, target))
+    size = " x ".join(f"{n:.0f}" for n in grown)
+    memory = f" ({needed / 1e9:.1f} GB, {free / 1e9:.1f} GB of memory are free)" if needed > free else ""
+    raise GeometryError(
+        f"{what} has voxels of {voxels} mm, the plan {aims} mm: its {' x '.join(map(str, shape))} voxels would become "
+        f"{size}{memory}; is its spacing in another unit, such as metres or micrometres? correct its header, or crop it"
+    )
 
 
 def _straightening(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from medseg.config import validate_model
+from medseg.config import parse_yaml, read_text, validate_model
 from medseg.config_models import SelectRule
 from medseg.errors import ConfigError
 from medseg.io.atomic import write_text_atomic
@@ -188,7 +188,7 @@ def load_plan(path: Path) -> Plan:
     """
     mend = "mend it, or delete it to plan anew"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); {mend}") from None
     except yaml.YAMLError as error:

@@ -19,6 +19,7 @@ from medseg.inference.bundle import save_bundle
 from medseg.inference.device import device_memory, resolve_device
 from medseg.inference.postprocess import check_postprocess
 from medseg.io.atomic import write_text_atomic
+from medseg.io.formats import is_there
 from medseg.losses import build_loss
 from medseg.preparation.prepare import Preparation, prepare
 from medseg.preparation.split import fold_numbers, split_cases
@@ -176,7 +177,7 @@ def _fold_folder(output: Path, number: int) -> Path:
 
 
 def _refuse_overwriting(folder: Path, resume: bool) -> None:
-    if not resume and (folder / "last.pt").exists():
+    if not resume and is_there(folder / "last.pt"):
         raise ConfigError(f"{folder} already holds a training; add --resume to go on, or give another output=FOLDER")
 
 

@@ -121,3 +121,43 @@ def test_images_that_do_not_fit_the_plan_are_refused() -> None:
     with pytest.raises(GeometryError, match="is not on the grid"):
         to_network_grid(picture, flat)[1].to_native(np.zeros((5, 4)))
     assert to_network_grid(picture, flat)[1].to_native(np.ones((4, 4), np.uint8)).shape == (4, 4)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3, 1e-6])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_spacing_in_another_unit_is_refused_by_what_it_would_become(unit: float, dims: int) -> None:
+    spacing = np.array([0.7, 0.7, 2.5]) * unit
+    volume = Volume(np.zeros((1, 64, 60, 30), np.int16), np.diag([*spacing, 1.0]), channels=1)
+    plan = plan_for(dims=dims, patch_size=(16, 16, 8)[:dims], strides=((1,) * dims, (2,) * dims))
+    with pytest.raises(GeometryError, match="another unit") as caught:
+        to_network_grid(volume, plan)
+    text = str(caught.value)
+    assert f"{spacing[0]:.4g} x {spacing[1]:.4g} x {spacing[2]:.4g} mm" in text
+    assert "plan 1 x 1 x" in text
+    assert "64 x 60 x 30 voxels" in text
+
+
+@pytest.mark.parametrize("spacing", [1e-300, 1e300])
+def test_a_plan_of_an_impossible_spacing_is_refused(spacing: float) -> None:
+    image, _ = head()
+    with pytest.raises(GeometryError, match="voxels would become"):
+        to_network_grid(image, plan_for(spacing_mm=(spacing, spacing, spacing)))
+
+
+def test_more_network_voxels_than_memory_is_free_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import medseg.preparation.grid as grid
+
+    image, _ = head()
+    monkeypatch.setattr(grid, "free_memory", lambda: 2 * 9 * 8 * 7 - 1)
+    with pytest.raises(GeometryError, match="GB of memory are free"):
+        to_network_grid(image, plan_for())
+    # Where nobody knows how much there is, the largest machines are the limit.
+    monkeypatch.setattr(grid, "free_memory", lambda: None)
+    assert to_network_grid(image, plan_for())[0].shape == (1, 9, 8, 7)
+    with pytest.raises(GeometryError, match="GB of memory are free"):
+        to_network_grid(image, plan_for(spacing_mm=(1e-4, 1e-4, 1e-4)))
+
+
+def test_thin_pixels_and_thick_slices_are_resampled() -> None:
+    volume = Volume(np.zeros((1, 64, 60, 3), np.int16), np.diag([0.05, 0.05, 20.0, 1.0]), channels=1)
+    assert to_network_grid(volume, plan_for())[1].network_shape == (3, 3, 30)

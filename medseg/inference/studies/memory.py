@@ -13,6 +13,7 @@ from medseg.errors import MedsegError
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.rolling import open_rows
 from medseg.io.formats import kind_of
+from medseg.io.plausible import spacing_fault
 from medseg.io.sources import Source
 from medseg.io.voxel_files.nifti_header import parse_nifti
 from medseg.io.voxel_files.streams import free_memory, is_gzip, read_start
@@ -114,7 +115,7 @@ def _size(source: Source) -> tuple[int, tuple[float, ...] | None]:
 def _growth(spacing_mm: tuple[float, ...] | None, plan: Plan) -> float:
     """Voxels of the network's grid per voxel of the image."""
     target = plan.spacing_mm
-    if spacing_mm is None or target is None or min(spacing_mm) <= 0:
+    if spacing_mm is None or target is None or spacing_fault(spacing_mm):
         return 1.0
     # The axes need not be in order: the product is the same. A 2D net leaves the slices as they are.
     return math.prod(spacing_mm[: len(target)]) / math.prod(target)

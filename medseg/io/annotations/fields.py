@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import AnnotationError, ReadError
+from medseg.io.formats import check_source
 
 __all__ = ["Json", "Xml", "load_document"]
 
@@ -182,6 +183,7 @@ def load_document(path: Path) -> Json | Xml:
         AnnotationError: if it is too large, neither JSON nor XML, damaged, nested too deeply, or declares a DOCTYPE.
     """
     try:
+        check_source(path)
         size = path.stat().st_size
         if size > _MAX_JSON_BYTES:
             raise AnnotationError(

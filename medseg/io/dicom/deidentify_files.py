@@ -14,7 +14,7 @@ from medseg.errors import ReadError, WriteError
 from medseg.io.atomic_folder import atomic_folder
 from medseg.io.dicom.deidentify import Deidentifier
 from medseg.io.dicom.site_key import site_key
-from medseg.io.formats import has_dicom_magic, is_dicom_directory, is_hidden, kind_of
+from medseg.io.formats import check_source, has_dicom_magic, is_dicom_directory, is_hidden, kind_of
 from medseg.io.walk import files_below
 from medseg.volume import Finding
 
@@ -68,7 +68,10 @@ def deidentify_files(
     with _quiet_pydicom(), atomic_folder(out, overwrite) as folder:
         names, left_out = _names(files, deidentifier)
         if not names:
-            raise ReadError(f"none of the {len(files)} files is a DICOM object; expected a DICOM file or study")
+            where = ", ".join(map(str, sources[:3]))
+            raise ReadError(
+                f"{where}: none of the {len(files)} files is a DICOM object; expected a DICOM file or study"
+            )
         for path, name in names.items():
             for finding in _copy(path, folder / name, deidentifier):
                 found.setdefault((finding.kind, finding.message), (finding, []))[1].append(name)
@@ -82,8 +85,7 @@ def deidentify_files(
 
 def _files(sources: Iterable[Path]) -> Iterator[Path]:
     for source in sources:
-        if not source.exists():
-            raise ReadError(f"{source} does not exist")
+        check_source(source)
         inner, missed = ([source], []) if source.is_file() else files_below(source)
         if missed:
             raise missed[0][1]

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["DEFLATED", "KEYWORDS", "DatasetElements", "Elements", "RawElements", "walk"]
+from medseg.io.dicom.tags import impossible
+
+__all__ = ["DEFLATED", "KEYWORDS", "DatasetElements", "Elements", "RawElements", "to_numbers", "walk"]
 
 # Tag -> keyword of everything a header is asked for.
 _TAGS = {
@@ -163,7 +166,7 @@ class RawElements:
         if keyword == "DiffusionBValue":
             raw = self.values.get(keyword, b"")
             return struct.unpack(f"<{len(raw) // 8}d", raw[: len(raw) // 8 * 8])
-        return tuple(float(part) for part in self.texts(keyword))
+        return to_numbers(keyword, self.texts(keyword))
 
     def has(self, keyword: str) -> bool:
         """Whether the element is there and not empty."""
@@ -204,7 +207,7 @@ class DatasetElements:
             return ()
         if isinstance(value, bytes):
             return struct.unpack(f"<{len(value) // 2}H", value[: len(value) // 2 * 2])
-        return tuple(float(v) for v in value) if _is_list(value) else (float(value),)
+        return to_numbers(keyword, value if _is_list(value) else [value])
 
     def has(self, keyword: str) -> bool:
         """Whether the element is there and not empty."""
@@ -219,6 +222,19 @@ class DatasetElements:
         value = self._value(keyword)
         values = value if _is_list(value) else [value]
         return max((len(getattr(v, "original_string", "")) for v in values), default=0)
+
+
+def to_numbers(keyword: str, values: Iterable[Any]) -> tuple[float, ...]:
+    """The numbers that the values of an element are, or are the text of.
+
+    Raises:
+        ValueError: naming the element and its value.
+    """
+    values = list(values)
+    try:
+        return tuple(float(v) for v in values)
+    except ValueError:
+        raise ValueError(impossible(keyword, "\\".join(map(str, values)), "numbers")) from None
 
 
 def _is_list(value: Any) -> bool:

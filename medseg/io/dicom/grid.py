@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from medseg.errors import ConfigError, GeometryError, ReadError
 from medseg.geometry import flip_lps_ras
 from medseg.io.dicom.findings import findings_of
+from medseg.io.dicom.frame_checks import check_frames
 from medseg.io.dicom.series import Series
 from medseg.io.dicom.slice import SliceHeader, shown
+from medseg.io.dicom.tags import impossible, tagged
+from medseg.io.plausible import MOST_PLANES, affine_fault
 from medseg.volume import Finding
 
 __all__ = ["Irregular", "SeriesGrid", "check_irregular", "grid_of"]
@@ -76,7 +79,7 @@ def grid_of(series: Series, irregular: Irregular = "error") -> SeriesGrid:
             grid through the positions, 'allow' takes the slices as if they were evenly spaced; both with a finding.
 
     Raises:
-        ReadError: missing position tags, Siemens mosaics.
+        ReadError: missing position tags, Siemens mosaics, values that cannot be (see `frame_checks`).
         GeometryError: two patients, studies or frames of reference; slices of unequal size, spacing or orientation;
             repeated positions; missing or unevenly spaced slices; slices that do not lie on one line.
     """
@@ -138,26 +141,35 @@ def _check_identity(series: Series) -> None:
 def _single(series: Series) -> SeriesGrid:
     (header,) = series.slices
     affine = np.eye(4)
+    check_frames(series.slices)
     spacing = header.pixel_spacing or header.detector_spacing
-    if spacing and min(spacing) <= 0:
-        raise ReadError(f"{header.path} has a pixel spacing of {spacing} mm; expected positive numbers")
     if spacing:
         affine = np.diag([spacing[1], spacing[0], header.thickness if header.thickness > 0 else 1.0, 1.0])
     if header.position and header.orientation:
         row, column, normal = _directions(header)
         affine[:3, :3] = np.stack([row, column, normal], axis=1) * np.diag(affine)[:3]
         affine[:3, 3] = header.position
+    _check_affine(affine, (header.columns, header.rows), series)
     findings = (*series.findings, *findings_of(series.slices))
     return SeriesGrid((header,), flip_lps_ras(affine), bool(spacing), findings, (), 1)
+
+
+def _check_affine(affine: Vector, shape: tuple[int, ...], series: Series) -> None:
+    if fault := affine_fault(affine, shape):
+        tags = " and ".join(tagged(keyword) for keyword in ("PixelSpacing", "ImagePositionPatient"))
+        raise GeometryError(
+            f"{_place(series)} has, by {tags} of {shown(series.slices)}, {fault}: export it again",
+            kind="impossible_value",
+            files=_names(series.slices),
+        )
 
 
 def _directions(header: SliceHeader) -> tuple[Vector, Vector, Vector]:
     row, column = np.array(header.orientation[:3]), np.array(header.orientation[3:])
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if not (np.allclose(lengths, 1.0, atol=1e-2) and abs(float(row @ column)) < 1e-2):
-        raise ReadError(
-            f"{header.path} has ImageOrientationPatient {header.orientation}; expected two unit vectors at right angles"
-        )
+        fault = impossible("ImageOrientationPatient", header.orientation, "two unit vectors at right angles")
+        raise ReadError(f"{header.path} has {fault}: export it again", kind="impossible_value", files=(header.name,))
     row = row / lengths[0]
     column = column - row * (row @ column)
     column = column / np.linalg.norm(column)
@@ -174,6 +186,7 @@ def _stack(series: Series, irregular: Irregular) -> SeriesGrid:
             kind="no_position",
             files=_names(lost),
         )
+    check_frames(series.slices)
     first = series.slices[0]
     _check_alike(series, where)
     row, column, normal = _directions(first)
@@ -187,6 +200,14 @@ def _stack(series: Series, irregular: Irregular) -> SeriesGrid:
     places: tuple[float, ...] = ()
     if irregular == "resample" and any(f.kind in ("missing_slices", "uneven_spacing") for f in uneven):
         planes = round(float(along[-1] - along[0]) / usual) + 1
+        if planes > MOST_PLANES:
+            raise GeometryError(
+                f"{where} reaches from {along[0]:.3f} to {along[-1]:.3f} mm along the normal, which takes {planes} "
+                f"slices {usual:.3f} mm apart; expected at most {MOST_PLANES}: remove stray slices, such as "
+                f"{slices[0].name} or {slices[-1].name} ({tagged('ImagePositionPatient')})",
+                kind="impossible_value",
+                files=_names((slices[0], slices[-1])),
+            )
         places = tuple(float(p) for p in (along - along[0]) / (along[-1] - along[0]) * (planes - 1))
     positions = np.array([s.position for s in slices])
     step, tilt = _step(slices, positions, along, normal, where)
@@ -195,6 +216,7 @@ def _stack(series: Series, irregular: Irregular) -> SeriesGrid:
     affine[:3, 1] = column * first.pixel_spacing[0]
     affine[:3, 2] = step / (planes - 1)
     affine[:3, 3] = positions[0]
+    _check_affine(affine, (first.columns, first.rows, planes), series)
     findings = (*series.findings, *uneven, *tilt, *findings_of(slices))
     return SeriesGrid(slices, flip_lps_ras(affine), True, findings, places, planes)
 
@@ -219,12 +241,6 @@ def _check_alike(series: Series, where: str) -> None:
                 kind="mixed_slices",
                 files=_names(strays),
             )
-    if min(first.pixel_spacing) <= 0:
-        raise ReadError(
-            f"{where}: {first.name} has a pixel spacing of {first.pixel_spacing} mm; expected positive numbers",
-            kind="no_position",
-            files=_names(series.slices),
-        )
 
 
 def _check_repeated(slices: Sequence[SliceHeader], along: Vector, where: str) -> None:

@@ -17,6 +17,7 @@ from medseg.io.dicom.damage import damage, reason_of
 from medseg.io.dicom.elements import DEFLATED, KEYWORDS, DatasetElements, Elements, RawElements, walk
 from medseg.io.dicom.multiframe import functional_frames, plain_frames
 from medseg.io.dicom.slice import SliceHeader
+from medseg.io.dicom.tags import impossible
 from medseg.io.formats import has_dicom_magic, is_dicom_directory, is_hidden, kind_of
 from medseg.io.walk import files_below
 
@@ -98,8 +99,8 @@ def _dataset(path: Path) -> Any:
         # Real headers break small rules of the standard (an over-long text, a malformed UID) that do not concern us.
         with pydicom.config.disable_value_validation():
             dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(KEYWORDS))
-            # Elements are parsed when asked for, so damage would show only later.
-            dataset.walk(lambda *_: None)
+            # Elements are parsed when asked for, so damage would show only later, and without its place.
+            _parse(dataset)
             return dataset
     except (InvalidDicomError, EOFError):
         return None
@@ -107,6 +108,26 @@ def _dataset(path: Path) -> Any:
         raise ReadError(f"{path} cannot be read: {reason_of(error)}") from None
     except damage() as error:
         raise ReadError(f"{path} has a damaged DICOM header ({reason_of(error)}); export it again") from None
+
+
+def _parse(dataset: Any) -> None:
+    """Parse all elements, with those in sequences.
+
+    Raises:
+        ValueError: naming the element that cannot be parsed.
+    """
+    for tag in list(dataset.keys()):
+        try:
+            element = dataset[tag]
+        except damage() as error:
+            from pydicom.datadict import keyword_for_tag
+
+            value = dataset.get_item(tag).value
+            text = value.decode("latin-1").strip(" \0") if isinstance(value, bytes) else reason_of(error)
+            raise ValueError(impossible(keyword_for_tag(tag) or str(tag), text, "a value of its kind")) from None
+        if element.VR == "SQ":
+            for item in element.value:
+                _parse(item)
 
 
 def _check_inflated(path: Path) -> None:
@@ -156,13 +177,13 @@ def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHea
     def several(keyword: str, count: int) -> tuple[float, ...]:
         values = elements.numbers(keyword)
         if not all(map(math.isfinite, values)):
-            raise ValueError(f"{keyword} is {values}")
+            raise ValueError(impossible(keyword, values, "finite numbers"))
         return values if len(values) == count else ()
 
     def one(keyword: str, otherwise: float) -> float:
         values = elements.numbers(keyword)
         if values and not math.isfinite(values[0]):
-            raise ValueError(f"{keyword} is {values[0]}")
+            raise ValueError(impossible(keyword, values[0], "a finite number"))
         return values[0] if values else otherwise
 
     signed = one("PixelRepresentation", 0) == 1
@@ -170,16 +191,14 @@ def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHea
     syntax = elements.text("TransferSyntaxUID")
     lossy = elements.text("LossyImageCompression")
     slope = one("RescaleSlope", one("DoseGridScaling", 1.0))
-    if slope == 0:
-        raise ValueError("RescaleSlope is 0, so every pixel would get the same value")
-    frames = int(one("NumberOfFrames", 1))
-    if frames < 1:
-        raise ValueError(f"NumberOfFrames is {frames}")
+    frames = one("NumberOfFrames", 1.0)
+    if frames < 1 or not frames.is_integer():
+        raise ValueError(impossible("NumberOfFrames", frames, "a whole number of 1 or more"))
     number = elements.texts("InstanceNumber")
     return SliceHeader(
         path=path,
         frame=0,
-        frames=frames,
+        frames=int(frames),
         sop_class_uid=elements.text("SOPClassUID"),
         sop_instance_uid=elements.text("SOPInstanceUID"),
         series_instance_uid=elements.text("SeriesInstanceUID"),

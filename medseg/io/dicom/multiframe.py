@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from medseg.errors import ReadError
-from medseg.io.dicom.elements import Elements
+from medseg.io.dicom.elements import Elements, to_numbers
 from medseg.io.dicom.slice import SliceHeader
+from medseg.io.dicom.tags import impossible, tagged
+from medseg.io.plausible import FARTHEST_MM
 
 __all__ = ["functional_frames", "plain_frames"]
 
@@ -31,16 +34,17 @@ def functional_frames(dataset: Any, base: SliceHeader) -> tuple[SliceHeader, ...
     shared = dataset.get("SharedFunctionalGroupsSequence") or [None]
     if len(per_frame) != base.frames:
         raise ReadError(
-            f"{base.path} says it has {base.frames} frames, but describes {len(per_frame)}; export it again"
+            f"{base.path} says it has {base.frames} frames ({tagged('NumberOfFrames')}), but describes "
+            f"{len(per_frame)}; export it again"
         )
-    return tuple(_frame(base, n, _Groups(own, shared[0])) for n, own in enumerate(per_frame))
+    return tuple(_frame(base, n, _Groups(own, shared[0], n + 1)) for n, own in enumerate(per_frame))
 
 
 class _Groups:
     """A frame's functional groups."""
 
-    def __init__(self, own: Any, shared: Any) -> None:
-        self._own, self._shared = own, shared
+    def __init__(self, own: Any, shared: Any, frame: int) -> None:
+        self._own, self._shared, self._frame = own, shared, frame
 
     def value(self, sequence: str, keyword: str) -> Any:
         """The value of an attribute of a group, None if absent."""
@@ -53,7 +57,9 @@ class _Groups:
 
     def numbers(self, sequence: str, keyword: str, count: int) -> tuple[float, ...]:
         value = self.value(sequence, keyword)
-        return tuple(float(v) for v in value) if value is not None and len(value) == count else ()
+        if value is None or len(value) != count:
+            return ()
+        return self._finite(keyword, value)
 
     def text(self, sequence: str, keyword: str) -> str:
         value = self.value(sequence, keyword)
@@ -61,7 +67,13 @@ class _Groups:
 
     def number(self, sequence: str, keyword: str, otherwise: float) -> float:
         value = self.value(sequence, keyword)
-        return otherwise if value is None else float(value)
+        return otherwise if value is None else self._finite(keyword, [value])[0]
+
+    def _finite(self, keyword: str, values: Iterable[Any]) -> tuple[float, ...]:
+        numbers = to_numbers(keyword, values)
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"frame {self._frame}: {impossible(keyword, numbers, 'finite numbers')}")
+        return numbers
 
 
 def _frame(base: SliceHeader, number: int, groups: _Groups) -> SliceHeader:
@@ -80,8 +92,6 @@ def _frame(base: SliceHeader, number: int, groups: _Groups) -> SliceHeader:
     spacing = groups.numbers("PixelMeasuresSequence", "PixelSpacing", 2)
     slope = groups.number("PixelValueTransformationSequence", "RescaleSlope", base.slope)
     intercept = groups.number("PixelValueTransformationSequence", "RescaleIntercept", base.intercept)
-    if slope == 0 or not np.isfinite([*position, *orientation, *spacing, slope, intercept]).all():
-        raise ValueError(f"frame {number + 1} has a slope of 0, or a place or rescaling that is no number")
     index = groups.value(content, "InStackPositionNumber")
     return replace(
         base,
@@ -117,9 +127,21 @@ def plain_frames(elements: Elements, base: SliceHeader) -> tuple[SliceHeader, ..
         ReadError: for more frames than any object has.
     """
     if base.frames > _MOST_FRAMES:
-        raise ReadError(f"{base.path} says it has {base.frames} frames, more than the {_MOST_FRAMES} that are read")
+        raise ReadError(
+            f"{base.path} says it has {base.frames} frames ({tagged('NumberOfFrames')}), more than the {_MOST_FRAMES} "
+            "that are read; export it again"
+        )
     offsets = elements.numbers("GridFrameOffsetVector")
-    if len(offsets) == base.frames and len(base.position) == 3 and len(base.orientation) == 6:
+    stray = next((offset for offset in offsets if not abs(offset) <= FARTHEST_MM), None)
+    if stray is not None:
+        fault = impossible("GridFrameOffsetVector", stray, f"offsets within {FARTHEST_MM:g} mm")
+        raise ReadError(f"{base.path} has {fault}: export it again", kind="impossible_value")
+    if offsets and len(offsets) != base.frames:
+        raise ReadError(
+            f"{base.path} says it has {base.frames} frames ({tagged('NumberOfFrames')}), but gives {len(offsets)} "
+            f"offsets ({tagged('GridFrameOffsetVector')}); export it again"
+        )
+    if offsets and len(base.position) == 3 and len(base.orientation) == 6:
         normal = np.cross(base.orientation[:3], base.orientation[3:])
         # The first offset is 0, or the position itself in very old files: then they are positions already.
         places = [np.array(base.position) + normal * (offset - offsets[0]) for offset in offsets]

@@ -12,6 +12,7 @@ from medseg.errors import ReadError
 from medseg.io.dicom.elements import walk
 from medseg.io.dicom.grid import SeriesGrid, grid_of
 from medseg.io.dicom.series import Series, scan
+from medseg.io.formats import check_source
 from medseg.volume import Metadata, Volume
 
 __all__ = ["ObjectKind", "find_reference", "object_kind", "read_object"]
@@ -39,13 +40,14 @@ def find_reference(study: Path, series_uids: Sequence[str] = ()) -> Series:
     Raises:
         ReadError: if the study holds several series and not just one of them is referred to.
     """
+    check_source(study)
     found = scan([study] if study.is_file() else study).series
     fitting = [s for s in found if s.uid in series_uids] or list(found)
     if len(fitting) != 1:
         titles = "; ".join(s.title for s in found[:12]) or "none"
         raise ReadError(
             f"{study} holds {len(found)} image series, of which the one to refer to is not known "
-            f"({', '.join(series_uids) or 'no UID given'}): {titles}; give the folder of that series"
+            f"({', '.join(filter(None, series_uids)) or 'no UID given'}): {titles}; give the folder of that series"
         )
     return fitting[0]
 

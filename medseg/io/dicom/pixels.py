@@ -18,8 +18,18 @@ from numpy.typing import NDArray
 from medseg.errors import ReadError
 from medseg.io.dicom.damage import damage, reason_of
 from medseg.io.dicom.slice import SliceHeader
+from medseg.io.dicom.tags import tagged
 
-__all__ = ["LITTLE_ENDIAN", "apply_modality_lut", "is_plain", "read_bytes", "stored_pixels", "to_stored_values"]
+__all__ = [
+    "LITTLE_ENDIAN",
+    "apply_modality_lut",
+    "check_bits",
+    "check_size",
+    "is_plain",
+    "read_bytes",
+    "stored_pixels",
+    "to_stored_values",
+]
 
 Array = NDArray[Any]
 LITTLE_ENDIAN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
@@ -39,7 +49,7 @@ _DECODERS = {
     "1.2.840.10008.1.2.4.202": "jpeg2k",
     "1.2.840.10008.1.2.4.203": "jpeg2k",
 }
-# No compressed frame of a scanner expands to this size from nearly nothing; damaged headers promise it.
+# No compressed frames of a scanner expand to this size from nearly nothing; damaged headers promise it.
 _LARGE, _RATIO = 2**27, 2000
 
 
@@ -84,6 +94,24 @@ def read_bytes(header: SliceHeader, out: Array) -> None:
         raise ReadError(f"{header.path} cannot be read: {reason_of(error)}") from None
 
 
+def check_bits(header: SliceHeader, width: int) -> None:
+    """Refuse a bit layout that cannot be.
+
+    Args:
+        header: its `bits_stored` and `high_bit` are looked at.
+        width: bits of a word.
+
+    Raises:
+        ReadError: naming tags and values.
+    """
+    stored, high = header.bits_stored, header.high_bit
+    if not (0 < stored <= high + 1 <= width):
+        raise ReadError(
+            f"{header.path} says it stores {stored} bits up to bit {high} in {width}-bit words, which cannot be "
+            f"({tagged('BitsStored')}, {tagged('HighBit')}, {tagged('BitsAllocated')}); export it again"
+        )
+
+
 def to_stored_values(pixels: Array, header: SliceHeader) -> Array:
     """Pixels with the bits that do not belong to them removed and the sign put in place (PS3.5 section 8.1.1).
 
@@ -98,12 +126,8 @@ def to_stored_values(pixels: Array, header: SliceHeader) -> Array:
         ReadError: for a bit layout that cannot be.
     """
     width = pixels.dtype.itemsize * 8
+    check_bits(header, width)
     stored, high = header.bits_stored, header.high_bit
-    if not (0 < stored <= high + 1 <= width):
-        raise ReadError(
-            f"{header.path} says it stores {stored} bits up to bit {high} in {width}-bit words, which cannot be; "
-            "export it again"
-        )
     if header.signed:
         signed = pixels.view(np.dtype(f"i{pixels.dtype.itemsize}"))
         if stored == width:
@@ -122,7 +146,7 @@ def stored_pixels(header: SliceHeader) -> Array:
         ReadError: for pixels that no installed decoder reads, or that do not fill the frame.
     """
     shape = (header.rows, header.columns)
-    _check_size(header)
+    check_size(header)
     if is_plain(header):
         plain = np.empty(shape, _UNSIGNED[header.bits_allocated])
         read_bytes(header, plain)
@@ -137,15 +161,24 @@ def stored_pixels(header: SliceHeader) -> Array:
     return pixels
 
 
-def _check_size(header: SliceHeader) -> None:
-    size = header.rows * header.columns * header.samples * max(1, header.bits_allocated // 8)
+def check_size(header: SliceHeader) -> None:
+    """Refuse a header that promises more pixels than its file can hold, before memory is taken for them.
+
+    Raises:
+        ReadError: naming tags and values; a file that cannot be looked at.
+    """
+    size = header.frames * header.rows * header.columns * header.samples * max(1, header.bits_allocated // 8)
+    if size <= _LARGE:
+        return
     try:
         room = header.path.stat().st_size
     except OSError as error:
         raise ReadError(f"{header.path} cannot be read: {reason_of(error)}") from None
-    if size > _LARGE and size > _RATIO * room:
+    if size > _RATIO * room:
+        frames = f"{header.frames} frames ({tagged('NumberOfFrames')})" if header.frames > 1 else "a frame"
         raise ReadError(
-            f"{header.path} promises a frame of {header.rows} x {header.columns} pixels, but is only {room} bytes long"
+            f"{header.path} promises {frames} of {header.rows} x {header.columns} pixels ({tagged('Rows')}, "
+            f"{tagged('Columns')}), but is only {room} bytes long"
         )
 
 

@@ -6,6 +6,7 @@ Axes are ITK's: i = column index, j = row index, k along the normal (row x colum
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from medseg.io.dicom.pixels import apply_modality_lut, is_plain, read_bytes, sto
 from medseg.io.dicom.series import Series
 from medseg.io.dicom.slice import SliceHeader
 from medseg.io.library_errors import naming_file
+from medseg.io.voxel_files.streams import free_memory
 from medseg.volume import Finding, Metadata, Volume
 
 __all__ = ["read_series"]
@@ -95,7 +97,15 @@ def _load(grid: SeriesGrid) -> tuple[Array, list[Finding]]:
 def _fill(grid: SeriesGrid, dtype: np.dtype[Any]) -> tuple[Array, list[Finding]]:
     first = grid.slices[0]
     colours = (3,) if first.is_colour else ()
-    stack = np.empty((len(grid.slices), first.rows, first.columns, *colours), dtype)
+    shape = (len(grid.slices), first.rows, first.columns, *colours)
+    needed, free = math.prod(shape) * dtype.itemsize, free_memory()
+    if free is not None and needed > free:
+        # Memory is promised by the system, and taken back by ending the process when it is used.
+        raise ReadError(
+            f"{first.path.parent}: {needed / 1e9:.1f} GB of voxels ({len(grid.slices)} slices of {first.rows} x "
+            f"{first.columns}), {free / 1e9:.1f} GB of memory are free; crop the series or use a larger machine"
+        )
+    stack = np.empty(shape, dtype)
 
     def fill(n: int) -> int:
         header, out = grid.slices[n], stack[n]

@@ -20,6 +20,8 @@ from medseg.io.dicom.grid import SeriesGrid
 from medseg.io.dicom.labels import MANUFACTURER
 from medseg.io.dicom.loading import load_object, metadata_of, refusing_damage
 from medseg.io.dicom.slice_planes import SlicePlanes, planes_of_grid, planes_of_volume
+from medseg.io.dicom.tags import tagged
+from medseg.io.plausible import FARTHEST_MM
 from medseg.volume import Finding, Metadata, Volume
 
 __all__ = ["read_rtstruct", "referenced_series"]
@@ -145,20 +147,33 @@ def _points(contour: Any, name: str, path: Path) -> Points:
         return np.empty((0, 3))
     element = contour.get_item("ContourData")
     value = element.value
-    if isinstance(element, RawDataElement):
-        value = bytes(value or b"").rstrip(b"\0 ")
-        numbers = list(map(float, value.split(b"\\"))) if value else []
-    else:
-        numbers = [float(v) for v in np.atleast_1d(value)] if value is not None else []
-    said = contour.get("NumberOfContourPoints")
-    if len(numbers) % 3 or (said not in (None, "") and int(said) * 3 != len(numbers)):
+    try:
+        if isinstance(element, RawDataElement):
+            value = bytes(value or b"").rstrip(b"\0 ")
+            numbers = list(map(float, value.split(b"\\"))) if value else []
+        else:
+            numbers = [float(v) for v in np.atleast_1d(value)] if value is not None else []
+        said = contour.get("NumberOfContourPoints")
+        count = len(numbers) if said in (None, "") else 3 * int(said)
+    except ValueError as error:
+        tags = f"{tagged('ContourData')} or {tagged('NumberOfContourPoints')}"
+        raise ValueError(f"{tags} of a contour of {name!r}: {error}") from None
+    if len(numbers) % 3 or count != len(numbers):
         raise ReadError(
-            f"{path}: a contour of {name!r} holds {len(numbers)} coordinates, but says it has {said} points of 3; "
-            "export it again"
+            f"{path}: a contour of {name!r} holds {len(numbers)} coordinates, but says it has {said} points of 3 "
+            f"({tagged('NumberOfContourPoints')}); export it again"
         )
     points = np.array(numbers, dtype=np.float64).reshape(-1, 3)
     if not np.isfinite(points).all():
-        raise ReadError(f"{path}: a contour of {name!r} holds coordinates that are no numbers; export it again")
+        raise ReadError(
+            f"{path}: a contour of {name!r} holds coordinates that are no numbers ({tagged('ContourData')}); export "
+            "it again"
+        )
+    if points.size and np.abs(points).max() > FARTHEST_MM:
+        raise ReadError(
+            f"{path}: a contour of {name!r} reaches {np.abs(points).max():g} mm from the origin "
+            f"({tagged('ContourData')}); expected coordinates within {FARTHEST_MM:g} mm: export it again"
+        )
     return points
 
 

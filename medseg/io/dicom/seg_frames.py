@@ -5,6 +5,7 @@ Writers leave out frames in which a segment does not occur, so the frames say le
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,28 @@ from numpy.typing import NDArray
 
 from medseg.errors import GeometryError, ReadError
 from medseg.geometry import flip_lps_ras
+from medseg.io.dicom.elements import to_numbers
+from medseg.io.dicom.tags import impossible, tagged
+from medseg.io.plausible import MOST_PLANES, affine_fault, place_fault, spacing_fault
 from medseg.volume import Volume
 
 __all__ = ["Frames", "frames_of", "own_axes", "own_grid", "slices_in"]
 
 # How far a frame may lie from its slice: fractions of the slice spacing and of a pixel; rounding of decimal strings.
 _ALONG, _ACROSS, _FLOOR_MM = 0.1, 0.1, 0.01
-# A file that names two far apart positions must not fill the memory with slices between them.
-_MOST_SLICES = 10_000
 
 Floats = NDArray[np.float64]
+
+
+def _cosine_fault(numbers: Sequence[float]) -> str:
+    return "" if max(map(abs, numbers)) < 1.01 else "two unit vectors at right angles"
+
+
+_FAULTS = {
+    "ImagePositionPatient": place_fault,
+    "ImageOrientationPatient": _cosine_fault,
+    "PixelSpacing": spacing_fault,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +83,14 @@ def frames_of(dataset: Any, path: Path) -> Frames:
         ReadError: missing or contradictory functional groups, a segmentation of a whole slide image.
         GeometryError: frames of several orientations or spacings.
     """
+    _check_pixel_module(dataset, path)
     per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence") or ())
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
     count = int(dataset.get("NumberOfFrames", 1) or 1)
     if not per_frame or len(per_frame) != count:
         raise ReadError(
-            f"{path} holds {count} frames and describes {len(per_frame)}; expected each frame to be described"
+            f"{path} holds {count} frames ({tagged('NumberOfFrames')}) and describes {len(per_frame)}; expected each "
+            "frame to be described"
         )
 
     def group(name: str) -> list[Any]:
@@ -108,26 +123,46 @@ def frames_of(dataset: Any, path: Path) -> Frames:
         positions=positions,
         orientation=orientation,
         pixel_spacing=() if spacing is None else (float(spacing[0]), float(spacing[1])),
-        step=_length(measures, "SpacingBetweenSlices"),
-        thickness=_length(measures, "SliceThickness"),
+        step=_length(measures, "SpacingBetweenSlices", path),
+        thickness=_length(measures, "SliceThickness", path),
         rows=int(dataset.Rows),
         columns=int(dataset.Columns),
     )
 
 
+def _check_pixel_module(dataset: Any, path: Path) -> None:
+    """Refuse sizes and depths that no segmentation has (PS3.3 C.8.20.2)."""
+    for keyword, values, expected in (
+        ("Rows", range(1, 1 << 16), "at least 1"),
+        ("Columns", range(1, 1 << 16), "at least 1"),
+        ("BitsAllocated", (1, 8, 16), "1, 8 or 16"),
+        ("SamplesPerPixel", (1,), "1"),
+        ("MaximumFractionalValue", range(1, 256), "1 to 255"),
+    ):
+        value = dataset.get(keyword)
+        is_needed = keyword not in ("SamplesPerPixel", "MaximumFractionalValue")
+        if int(value or 0) not in values and (is_needed or value is not None):
+            raise ReadError(f"{path} has {impossible(keyword, int(value or 0), expected)}: export it again")
+
+
 def _numbers(item: Any, name: str, count: int, path: Path) -> Floats:
     value = item.get(name)
-    numbers = np.array([float(v) for v in value] if value not in (None, "") else [])
-    if len(numbers) != count or not np.isfinite(numbers).all():
-        raise ReadError(f"{path} has {name} {numbers.tolist()}; expected {count} numbers")
+    numbers = np.array(to_numbers(name, value) if value not in (None, "") else ())
+    fault = f"{count} finite numbers"
+    if len(numbers) == count and np.isfinite(numbers).all():
+        fault = _FAULTS[name](numbers.tolist())
+    if fault:
+        raise ReadError(f"{path} has {impossible(name, numbers.tolist(), fault)}: export it again")
     return numbers
 
 
-def _length(items: list[Any], name: str) -> float:
-    """A length that helps but is not needed: 0 where it is absent or makes no sense."""
+def _length(items: list[Any], name: str, path: Path) -> float:
+    """A length that helps but is not needed: 0 where it is absent."""
     value = items[0].get(name) if items else None
-    length = abs(float(value)) if value not in (None, "") else 0.0
-    return length if np.isfinite(length) else 0.0
+    length = abs(to_numbers(name, [value])[0]) if value not in (None, "") else 0.0
+    if length != 0 and (fault := spacing_fault([length])):
+        raise ReadError(f"{path} has {impossible(name, length, f'0, or {fault}')}: export it again")
+    return length
 
 
 def _common(items: list[Any], name: str, count: int, path: Path) -> Floats:
@@ -135,18 +170,15 @@ def _common(items: list[Any], name: str, count: int, path: Path) -> Floats:
     numbers = [_numbers(item, name, count, path) for item in ({id(i): i for i in items}).values()]
     if np.ptp(numbers, axis=0).max() > 1e-3:
         raise GeometryError(f"{path} holds frames that differ in {name}; expected one grid for all of them")
-    if name == "PixelSpacing" and min(numbers[0]) <= 0:
-        raise ReadError(f"{path} has a pixel spacing of {numbers[0].tolist()} mm; expected positive numbers")
     return numbers[0]
 
 
 def _unit(orientation: Floats, path: Path) -> Floats:
     lengths = np.linalg.norm(orientation, axis=1)
     if np.abs(lengths - 1).max() > 1e-2 or abs(float(orientation[0] @ orientation[1])) > 1e-2:
-        raise ReadError(
-            f"{path} has ImageOrientationPatient {orientation.ravel().tolist()}; expected two unit vectors "
-            "at right angles"
-        )
+        values = orientation.ravel().tolist()
+        fault = impossible("ImageOrientationPatient", values, "two unit vectors at right angles")
+        raise ReadError(f"{path} has {fault}: export it again")
     row = orientation[0] / lengths[0]
     column = orientation[1] - row * (row @ orientation[1])
     return np.stack([row, column / np.linalg.norm(column)])
@@ -168,8 +200,17 @@ def own_grid(frames: Frames) -> tuple[Floats, NDArray[np.intp], int]:
     frame are not known to the object.
 
     Raises:
-        GeometryError: if the positions are no multiples of one spacing, or not on one line.
+        GeometryError: if the positions are no multiples of one spacing, not on one line, or so far apart that no image
+            can lie there.
     """
+    affine, slices, count = _own_grid(frames)
+    if fault := affine_fault(affine, (frames.columns, frames.rows, count)):
+        tags = " and ".join(tagged(keyword) for keyword in ("PixelSpacing", "ImagePositionPatient"))
+        raise GeometryError(f"{frames.path} has, by {tags}, {fault}: export it again")
+    return affine, slices, count
+
+
+def _own_grid(frames: Frames) -> tuple[Floats, NDArray[np.intp], int]:
     affine = flip_lps_ras(own_axes(frames))
     if frames.positions is None:
         if len(set(frames.segments)) < len(frames.segments):
@@ -189,7 +230,7 @@ def own_grid(frames: Frames) -> tuple[Floats, NDArray[np.intp], int]:
             continue
         slices = np.rint(distances / step)
         last = int(slices.max())
-        if last == 0 or last >= _MOST_SLICES:
+        if last == 0 or last >= MOST_PLANES:
             continue
         end = int(np.argmax(slices))
         vector = (frames.positions[end] - frames.positions[first]) / last

@@ -15,6 +15,8 @@ from medseg.geometry import Reorientation, orientation_of
 from medseg.io.dicom.loading import load_object, metadata_of, refusing_damage
 from medseg.io.dicom.seg_frames import Frames, frames_of, own_axes, own_grid, slices_in
 from medseg.io.dicom.seg_segments import Segment, segments_of
+from medseg.io.dicom.tags import tagged
+from medseg.io.voxel_files.streams import free_memory
 from medseg.labels import LabelScheme
 from medseg.volume import Finding, Volume
 
@@ -113,6 +115,7 @@ def _read(dataset: Any, path: Path, like: Volume | None) -> SegmentationObject:
     else:
         affine, slices, count = own_grid(frames)
     largest = max(s.value for s in segments)
+    _check_size(dataset, frames, count * (1 if largest < 256 else 2))
     stack = np.zeros((count, frames.rows, frames.columns), np.uint8 if largest < 256 else np.uint16)
     findings = _paint(dataset, frames, segments, slices, stack)
     flat = like is not None and like.dims == 2
@@ -129,6 +132,24 @@ def _read(dataset: Any, path: Path, like: Volume | None) -> SegmentationObject:
         str(series[0].get("SeriesInstanceUID", "")) if len(series) == 1 else "",
         str(dataset.get("ContentDescription", "") or ""),
     )
+
+
+def _check_size(dataset: Any, frames: Frames, bytes_of_pixel: int) -> None:
+    """Refuse a header that promises more pixels than the file holds or the memory takes."""
+    size = frames.rows * frames.columns
+    of_what = f"{tagged('Rows')} {frames.rows}, {tagged('Columns')} {frames.columns}"
+    promised = -(-size * len(frames.segments) * int(dataset.BitsAllocated) // 8)
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated and len(dataset.PixelData) < promised:
+        raise ReadError(
+            f"{frames.path} holds {len(dataset.PixelData)} bytes of pixels, {promised} are expected ({of_what}, "
+            f"{tagged('NumberOfFrames')} {len(frames.segments)}); it was cut short: copy or export it again"
+        )
+    free = free_memory()
+    if free is not None and size * bytes_of_pixel > free:
+        raise ReadError(
+            f"{frames.path} takes {size * bytes_of_pixel / 1e9:.1f} GB ({of_what}), {free / 1e9:.1f} GB of memory are "
+            "free; export it again, or use a larger machine"
+        )
 
 
 def _placed(frames: Frames, like: Volume) -> tuple[NDArray[np.intp], int, Reorientation | None]:
@@ -224,11 +245,6 @@ def _pixels(dataset: Any, frames: Frames, order: list[int]) -> Iterator[NDArray[
         return
     # Bits are packed across the ends of frames, the lowest bit first (PS3.5 8.1.1 and annex D).
     packed = np.frombuffer(dataset.PixelData, np.uint8)
-    if packed.size * 8 < size * len(frames.segments):
-        raise ReadError(
-            f"{frames.path} holds {packed.size} bytes of pixels, {-(-size * len(frames.segments) // 8)} are expected; "
-            "it was cut short: copy or export it again"
-        )
     for f in order:
         start, offset = divmod(f * size, 8)
         bits = np.unpackbits(packed[start : start + -(-(offset + size) // 8)], bitorder="little")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.errors import ReadError
+from medseg.io.dicom.frame_checks import is_out_of_space
 from medseg.io.dicom.headers import scan_headers
 from medseg.io.dicom.moments import SMALLEST_STACK, moments
 from medseg.io.dicom.slice import SliceHeader, shown
@@ -115,11 +116,14 @@ def _by_folder_of_copies(frames: list[SliceHeader]) -> list[list[SliceHeader]]:
 
 
 def _volumes(series: Series) -> list[Series]:
-    """The volumes of one series; a series of several patients or studies is left whole, to be refused."""
+    """The volumes of one series; one of several patients or studies, or of impossible places, is left to be refused."""
     if len({(s.patient_id, s.study_instance_uid) for s in series.slices}) > 1:
         return [series]
+    series = _without_localizers(series)
+    if any(is_out_of_space(s) for s in series.slices):
+        return [series]
     parts = []
-    for stack in _stacks(_without_localizers(series)):
+    for stack in _stacks(series):
         for part, slices, findings in moments(stack.slices):
             words = ", ".join(w for w in (stack.part, part) if w)
             parts.append(replace(stack, slices=slices, part=words, findings=(*stack.findings, *findings)))

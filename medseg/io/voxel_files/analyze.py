@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.errors import ReadError
+from medseg.io.plausible import affine_fault, rescale_fault
 from medseg.io.voxel_files.nifti_header import StoredImage, checked_shape
 from medseg.volume import Finding
 
@@ -49,14 +50,16 @@ def parse_analyze(raw: bytes, path: Path) -> StoredImage:
     # Zero stands for 'not said' in files of many programs.
     known = any(s > 0 for s in used)
     spacing = [s or 1.0 for s in spacing[: len(used)]] + [1.0] * (3 - len(used))
-    if not all(1e-4 < s < 1e6 for s in spacing):
-        raise ReadError(f"{path} has a spacing of {tuple(spacing)} mm, which cannot be worked with; correct its header")
+    affine = np.diag([*spacing, 1.0])
+    if fault := affine_fault(affine, shape[:3]):
+        raise ReadError(f"{path} has, by its pixdim, {fault}; correct its header")
     text = f"{path} is an Analyze file, which does not say how it lies in the patient; its axes are taken as right, "
     findings = [Finding("no_orientation", f"{text}anterior, superior", (str(path),))]
-    slope = float(scale) if math.isfinite(scale) and scale != 0 else 1.0
+    slope = 1.0 if scale == 0 or math.isnan(scale) else float(scale)
+    if fault := rescale_fault(slope, 0.0):
+        raise ReadError(f"{path} has a scale factor (funused1) of {slope:g}; expected {fault}: correct its header")
     if slope != 1.0:
         text = f"{path} carries a scale factor of {slope:g} as SPM writes it, which is applied"
         findings.append(Finding("scaled", text, (str(path),)))
     dtype = np.dtype(order + _DTYPES[code])
-    affine = np.diag([*spacing, 1.0])
     return StoredImage(shape, dtype, int(offset), slope, 0.0, affine, known, tuple(findings), in_second_file=True)

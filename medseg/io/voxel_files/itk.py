@@ -1,7 +1,7 @@
 """NRRD and MetaImage: LPS on disk, RAS+ from here on.
 
-Reading is our own (`nrrd`, `metaimage`), as ITK crashes on some damaged headers and hands out half-read voxels after
-others; writing is SimpleITK's.
+Reading and writing are our own: ITK crashes on some damaged headers, hands out half-read voxels after others, and calls
+a NRRD file written whose last bytes did not fit onto the disk.
 """
 
 from __future__ import annotations
@@ -18,6 +18,21 @@ from medseg.io.atomic import atomic_path
 from medseg.volume import Volume
 
 __all__ = ["read_itk", "write_itk"]
+
+# numpy's kinds and sizes -> NRRD's names, MetaImage's names.
+_NAMES = {
+    "i1": ("int8", "MET_CHAR"),
+    "u1": ("uint8", "MET_UCHAR"),
+    "i2": ("int16", "MET_SHORT"),
+    "u2": ("uint16", "MET_USHORT"),
+    "i4": ("int32", "MET_INT"),
+    "u4": ("uint32", "MET_UINT"),
+    "i8": ("int64", "MET_LONG_LONG"),
+    "u8": ("uint64", "MET_ULONG_LONG"),
+    "f4": ("float", "MET_FLOAT"),
+    "f8": ("double", "MET_DOUBLE"),
+}
+_LEVEL = 2
 
 
 def read_itk(path: Path) -> Volume:
@@ -37,43 +52,92 @@ def read_itk(path: Path) -> Volume:
     return read_metaimage(path)
 
 
-def _reason(error: RuntimeError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("ERROR: ") if lines else "no reason given"
-
-
 def write_itk(volume: Volume, path: Path) -> None:
-    """Write `.nrrd` or `.mha`, compressed; channels become vector components.
+    """Write `.nrrd` or `.mha`, compressed; channels become the components of a voxel. Equal volumes give equal bytes.
 
     Raises:
-        WriteError: disk full, no permission, sheared grid, or a suffix that needs two files.
+        WriteError: disk full, no permission, sheared grid, no real numbers, or a suffix that needs two files.
     """
-    import SimpleITK as sitk
-
-    if path.suffix.lower() in (".mhd", ".nhdr"):
-        whole = {".mhd": ".mha", ".nhdr": ".nrrd"}[path.suffix.lower()]
-        raise WriteError(
-            f"cannot write {path}: {path.suffix} needs a second file for the voxels; write {whole} instead"
-        )
+    suffix = path.suffix.lower()
+    if suffix in (".mhd", ".nhdr"):
+        whole = {".mhd": ".mha", ".nhdr": ".nrrd"}[suffix]
+        raise WriteError(f"cannot write {path}: {suffix} needs a second file for the voxels; write {whole} instead")
     array: NDArray[Any] = volume.array
     if array.dtype == bool or array.dtype == np.float16:
         array = array.astype(np.uint8 if array.dtype == bool else np.float32)
+    kind = f"{array.dtype.kind}{array.dtype.itemsize}"
+    if kind not in _NAMES or array.size == 0:
+        raise WriteError(
+            f"cannot write {path}: {array.dtype} voxels of shape {volume.shape} cannot be held by {suffix}"
+        )
     lps = flip_lps_ras(volume.affine)
-    matrix = lps[: volume.dims, : volume.dims]
     spacing = np.array(volume.spacing_mm)
-    direction = matrix / spacing
+    direction = lps[: volume.dims, : volume.dims] / spacing
     if not np.allclose(direction.T @ direction, np.eye(volume.dims), atol=1e-3):
         raise WriteError(
             f"cannot write {path}: its axes are not at right angles in {path.suffix}; write .nii.gz instead"
         )
+    # Components of a voxel first in the file, then i, j, k.
     lead = int(bool(volume.channels))
     order = [*range(array.ndim - 1, lead - 1, -1), *range(lead)]
-    image: Any = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(order)), isVector=bool(lead))
-    image.SetSpacing([float(s) for s in spacing])
-    image.SetOrigin([float(o) for o in lps[: volume.dims, 3]])
-    image.SetDirection([float(d) for d in direction.ravel()])
-    with atomic_path(path) as temporary:
-        try:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
-        except RuntimeError as error:
-            raise WriteError(f"cannot write {path}: {_reason(error)}; is the disk full or read-only?") from None
+    voxels = np.ascontiguousarray(array.transpose(order), array.dtype.newbyteorder("<"))
+    header, content = _nrrd(volume, kind, lps, voxels) if suffix == ".nrrd" else _meta(volume, kind, lps, voxels)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(header.encode("ascii"))
+        file.write(content)
+
+
+def _nrrd(volume: Volume, kind: str, lps: NDArray[np.float64], voxels: NDArray[Any]) -> tuple[str, bytes]:
+    from isal import igzip
+
+    dims = volume.dims
+    vectors = [_vector(column[:dims]) for column in lps[:dims, :dims].T]
+    several = [volume.channels] if volume.channels else []
+    lines = [
+        "NRRD0004",
+        f"type: {_NAMES[kind][0]}",
+        f"dimension: {dims + len(several)}",
+        "space: left-posterior-superior" if dims == 3 else "space dimension: 2",
+        f"sizes: {' '.join(map(str, [*several, *volume.shape]))}",
+        f"space directions: {' '.join(['none'] * len(several) + vectors)}",
+        f"kinds: {' '.join(['vector'] * len(several) + ['domain'] * dims)}",
+        "endian: little",
+        "encoding: gzip",
+        f"space origin: {_vector(lps[:dims, 3])}",
+    ]
+    return "\n".join([*lines, "", ""]), igzip.compress(voxels.reshape(-1).view(np.uint8), _LEVEL, mtime=0)
+
+
+def _meta(volume: Volume, kind: str, lps: NDArray[np.float64], voxels: NDArray[Any]) -> tuple[str, bytes]:
+    from isal import isal_zlib
+
+    dims = volume.dims
+    spacing = np.array(volume.spacing_mm)
+    # A row of the matrix is the direction of an axis.
+    matrix = (lps[:dims, :dims] / spacing).T
+    content = isal_zlib.compress(voxels.reshape(-1).view(np.uint8), _LEVEL)
+    fields = {
+        "ObjectType": "Image",
+        "NDims": str(dims),
+        "BinaryData": "True",
+        "BinaryDataByteOrderMSB": "False",
+        "CompressedData": "True",
+        "CompressedDataSize": str(len(content)),
+        "TransformMatrix": _words(matrix.ravel()),
+        "Offset": _words(lps[:dims, 3]),
+        "ElementSpacing": _words(spacing),
+        "DimSize": " ".join(map(str, volume.shape)),
+        **({"ElementNumberOfChannels": str(volume.channels)} if volume.channels else {}),
+        "ElementType": _NAMES[kind][1],
+        "ElementDataFile": "LOCAL",
+    }
+    return "".join(f"{name} = {value}\n" for name, value in fields.items()), content
+
+
+def _words(numbers: NDArray[np.float64]) -> str:
+    # As short as it can be without a loss; a negative zero is a zero.
+    return " ".join(repr(float(number) + 0.0) for number in numbers)
+
+
+def _vector(numbers: NDArray[np.float64]) -> str:
+    return f"({_words(numbers).replace(' ', ',')})"

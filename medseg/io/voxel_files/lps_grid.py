@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import GeometryError, ReadError
 from medseg.geometry import flip_lps_ras
+from medseg.io.plausible import affine_fault
 from medseg.io.voxel_files.streams import Encoding, VoxelBlock, read_block
 from medseg.volume import Finding, Metadata, Volume
 
@@ -27,6 +28,7 @@ class LpsImage:
         sizes: of all stored axes, fastest first.
         channel_axis: which of them is channels, None for none.
         affine: `(4, 4)`, index along the other axes to mm, LPS+.
+        fields: the header's fields that the affine comes from, for messages.
         encoding, offset, skip: as in `VoxelBlock`.
         spacing_known: False where the header gives no spacing at all.
         findings: irregularities of the header.
@@ -37,6 +39,7 @@ class LpsImage:
     sizes: tuple[int, ...]
     channel_axis: int | None
     affine: NDArray[np.float64]
+    fields: str
     encoding: Encoding = "raw"
     offset: int = 0
     skip: int = 0
@@ -51,10 +54,11 @@ def volume_of(image: LpsImage, path: Path) -> Volume:
         ReadError: cut short or damaged voxels, or an affine that cannot be worked with.
     """
     affine = flip_lps_ras(image.affine)
-    # Numbers of this size are no millimetres, and products of them overflow.
-    if not (np.abs(affine) < 1e9).all() or not abs(float(np.linalg.det(affine[:3, :3]))) > 1e-12:
-        axes = ", ".join(str(tuple(float(f"{n:.4g}") for n in column)) for column in affine[:3, :3].T)
-        raise ReadError(f"{path} has axes that span no volume ({axes}); correct its header")
+    spatial = [n for axis, n in enumerate(image.sizes) if axis != image.channel_axis]
+    if fault := affine_fault(affine, spatial):
+        raise ReadError(
+            f"{path} has axes that span no volume of an image, by {image.fields}: {fault}; correct its header"
+        )
     count = math.prod(image.sizes)
     flat, surplus = read_block(VoxelBlock(image.voxels, image.dtype, count, image.encoding, image.offset, image.skip))
     findings = list(image.findings)

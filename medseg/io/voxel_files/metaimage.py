@@ -65,6 +65,7 @@ def read_metaimage(path: Path) -> Volume:
             checked_sizes((values, *sizes) if channel_axis == 0 else sizes, path),
             channel_axis,
             affine,
+            "ElementSpacing, TransformMatrix and Offset",
             encoding,
             offset,
             spacing_known=known,

@@ -153,7 +153,8 @@ def write_nifti(volume: Volume, path: Path) -> None:
     start = head.getvalue().ljust(
         int(header.get_data_offset()) or (540 if kind is nib.Nifti2Header else 348) + 4, b"\0"
     )
-    with atomic_path(path) as temporary, temporary.open("wb", buffering=0) as file:
+    # Buffered: an unbuffered file may take less than it is given, which the compressor does not look at.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         if not path.name.lower().endswith(".gz"):
             _write_all(file, start, array, dtype)
             return
@@ -168,10 +169,9 @@ def write_nifti(volume: Volume, path: Path) -> None:
 
 
 def _write_all(file: Any, start: bytes, array: Array, dtype: np.dtype[Any]) -> None:
-    for piece in (memoryview(start), *_voxel_pieces(array, dtype)):
-        done = 0
-        while done < len(piece):
-            done += file.write(piece[done:])
+    file.write(start)
+    for piece in _voxel_pieces(array, dtype):
+        file.write(piece)
 
 
 def _voxel_pieces(array: Array, dtype: np.dtype[Any]) -> Iterator[memoryview]:

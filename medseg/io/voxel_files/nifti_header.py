@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ReadError
+from medseg.io.plausible import affine_fault, rescale_fault
 from medseg.volume import Finding
 
 __all__ = ["StoredImage", "checked_shape", "parse_nifti"]
 
 _UNITS_IN_MM = {1: ("meter", 1e3), 3: ("micron", 1e-3)}
+_FIELDS = {"sform": "srow_x, srow_y, srow_z", "qform": "pixdim, quatern_b, qoffset_x"}
 _TIME_UNITS = (8, 16, 24)
 # Intents whose last axes are parts of one value: vectors, matrices, colours (nifti1.h).
 _VECTOR_INTENTS = frozenset({1004, 1005, 1006, 1007, 1008, 1009, 1010, 2003, 2004, 2005})
@@ -60,14 +62,14 @@ def parse_nifti(raw: bytes, path: Path) -> StoredImage:
     """
     from nibabel.spatialimages import HeaderDataError
 
-    header = _header_of(raw, path)
+    header, pixdim = _header_of(raw, path)
     try:
         # Coordinates and scaling are looked at as numbers below, so numpy's warnings about them say nothing new.
         with np.errstate(all="ignore"):
             dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
-            slope, inter = header.get_slope_inter()
+            slope, inter = _rescale_of(header, path)
             shape = checked_shape(header.get_data_shape(), path)
-            affine, known, findings = _affine_of(header, path)
+            affine, known, findings = _affine_of(header, pixdim, shape, path)
     except ReadError:
         raise
     except (HeaderDataError, ValueError, KeyError, ArithmeticError) as error:
@@ -81,8 +83,8 @@ def parse_nifti(raw: bytes, path: Path) -> StoredImage:
         shape,
         dtype,
         offset,
-        1.0 if slope is None else float(slope),
-        0.0 if inter is None else float(inter),
+        slope,
+        inter,
         affine,
         known,
         findings + _time_points(header, shape, path),
@@ -107,7 +109,8 @@ def _damaged(error: Exception, path: Path) -> ReadError:
     return ReadError(f"{path} has a damaged NIfTI header ({reason}); convert or download it again")
 
 
-def _header_of(raw: bytes, path: Path) -> Any:
+def _header_of(raw: bytes, path: Path) -> tuple[Any, NDArray[np.float64]]:
+    """The header, small faults mended, and its three spacings as they stood there."""
     import nibabel as nib
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
@@ -127,9 +130,10 @@ def _header_of(raw: bytes, path: Path) -> Any:
         with np.errstate(all="ignore"):
             # Only the header proper, as extensions say nothing about voxels and may be damaged on their own.
             header = kinds[second, pair](raw[: 540 if second else 348], check=False)
+            pixdim = np.array(header["pixdim"][1:4], np.float64)
             # Small faults are mended without the lines that nibabel prints about them.
             header.check_fix(logger=_quiet_logger())
-            return header
+            return header, pixdim
     except (HeaderDataError, WrapStructError, ValueError, KeyError, OSError, OverflowError) as error:
         raise _damaged(error, path) from None
 
@@ -151,50 +155,66 @@ def _time_points(header: Any, shape: tuple[int, ...], path: Path) -> tuple[Findi
     return (Finding("time_points", text, (str(path),)),)
 
 
-def _affine_of(header: Any, path: Path) -> tuple[NDArray[np.float64], bool, tuple[Finding, ...]]:
+def _rescale_of(header: Any, path: Path) -> tuple[float, float]:
+    """Slope and intercept; a slope of 0 or NaN says that there is none (nifti1.h, and what nibabel writes)."""
+    slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or math.isnan(slope):
+        return 1.0, 0.0
+    if fault := rescale_fault(slope, inter):
+        raise ReadError(f"{path} has scl_slope = {slope:g} and scl_inter = {inter:g}; expected {fault}: correct them")
+    return slope, inter
+
+
+def _affine_of(
+    header: Any, pixdim: NDArray[np.float64], shape: tuple[int, ...], path: Path
+) -> tuple[NDArray[np.float64], bool, tuple[Finding, ...]]:
     from nibabel.spatialimages import HeaderDataError
 
     findings = []
+    unit, factor = _UNITS_IN_MM.get(int(header["xyzt_units"]) & 7, ("", 1.0))
+    in_mm = np.diag([factor, factor, factor, 1.0])
+    # A spacing of 0 is none, which nibabel takes for 1 mm; an axis of one voxel needs none.
+    absent = [axis < len(shape) and shape[axis] > 1 and pixdim[axis] == 0 for axis in range(3)]
     candidates: dict[str, NDArray[np.float64]] = {}
     try:
         if int(header["sform_code"]) > 0:
-            candidates["sform"] = np.asarray(header.get_sform(), np.float64)
+            candidates["sform"] = in_mm @ np.asarray(header.get_sform(), np.float64)
         if int(header["qform_code"]) > 0:
-            candidates["qform"] = np.asarray(header.get_qform(), np.float64)
+            scale = np.diag([*(0.0 if gone else 1.0 for gone in absent), 1.0])
+            candidates["qform"] = in_mm @ np.asarray(header.get_qform(), np.float64) @ scale
     except (HeaderDataError, ValueError, ArithmeticError) as error:
         findings.append(Finding("damaged_qform", f"the qform of {path} cannot be used: {error}", (str(path),)))
-    usable = {name: affine for name, affine in candidates.items() if _is_usable(affine)}
+    faults = {name: affine_fault(affine, shape[:3]) for name, affine in candidates.items()}
+    usable = {name: affine for name, affine in candidates.items() if not faults[name]}
     known = True
     if usable:
         name, affine = next(iter(usable.items()))
         if name != "sform" and "sform" in candidates:
-            findings.append(
-                Finding("damaged_sform", f"the sform of {path} is singular; its qform is used", (str(path),))
-            )
+            text = f"the sform of {path} is singular or impossible ({faults['sform']}); its qform is used"
+            findings.append(Finding("damaged_sform", text, (str(path),)))
         if len(usable) == 2:
             findings.extend(_differences(usable["sform"], usable["qform"], header.get_data_shape(), path))
     elif candidates:
-        raise ReadError(f"{path} has a singular {' and '.join(candidates)}: no position in the patient can be found")
+        name, fault = next(iter(faults.items()))
+        raise ReadError(f"{path} has a singular or impossible {name} ({_FIELDS[name]}): {fault}; correct its header")
     else:
         zooms = np.array([*map(float, header.get_zooms()), 1.0, 1.0])[:3]
-        if not (np.isfinite(zooms).all() and (zooms > 0).all()):
-            raise ReadError(f"{path} has no orientation and a spacing of {tuple(zooms)}; expected positive numbers")
-        affine = np.diag([*zooms, 1.0])
-        known = bool((zooms != 1).any()) or int(header["xyzt_units"]) & 7 != 0
+        # All of them absent is how programs say that they do not know; some alone are damage.
+        unsaid = absent[: len(shape)] == [n > 1 for n in shape[:3]]
+        affine = in_mm @ np.diag(
+            [*(0.0 if gone and not unsaid else z for z, gone in zip(zooms, absent, strict=True)), 1.0]
+        )
+        if fault := affine_fault(affine, shape[:3]):
+            raise ReadError(f"{path} has no orientation, and by its pixdim {fault}; correct its header")
+        known = not unsaid and (bool((zooms != 1).any()) or int(header["xyzt_units"]) & 7 != 0)
         text = (
             f"{path} does not say how it lies in the patient (sform_code and qform_code are 0); its axes are taken "
             "as right, anterior, superior"
         )
         if known:
             findings.append(Finding("no_orientation", text, (str(path),)))
-    code = int(header["xyzt_units"]) & 7
-    if code in _UNITS_IN_MM:
-        unit, factor = _UNITS_IN_MM[code]
-        affine = np.diag([factor, factor, factor, 1.0]) @ affine
+    if unit:
         findings.append(Finding("unit", f"{path} is in {unit}s; converted to mm", (str(path),)))
-    if not _is_usable(affine):
-        spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0))
-        raise ReadError(f"{path} has a spacing of {spacing} mm, which cannot be worked with; correct its header")
     return affine, known, tuple(findings)
 
 
@@ -211,8 +231,3 @@ def _differences(
     place = tuple(int(n) for n in corners[worst])
     text = f"sform and qform of {path} differ by up to {apart[worst]:.2f} mm, at voxel {place}; the sform is used"
     return [Finding("sform_qform_differ", text, (str(path),))]
-
-
-def _is_usable(affine: NDArray[np.float64]) -> bool:
-    # Beyond this the numbers are no millimetres, and products of them overflow.
-    return bool((np.abs(affine) < 1e9).all()) and abs(float(np.linalg.det(affine[:3, :3]))) > 1e-12

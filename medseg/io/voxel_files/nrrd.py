@@ -94,6 +94,7 @@ def read_nrrd(path: Path) -> Volume:
             tuple(sizes[a] for a in kept),
             kept.index(others[0]) if others else None,
             affine,
+            "'spacings' and 'axis mins'" if vectors is None else "'space directions' and 'space origin'",
             encoding,
             offset,
             skip,

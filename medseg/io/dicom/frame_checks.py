@@ -1,0 +1,89 @@
+"""What no frame's header can say: refused by the tag's name before a pixel is read.
+
+Bounds are those of `medseg.io.plausible`. Values that are no numbers at all are refused when a header is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from medseg.errors import ReadError
+from medseg.io.dicom.pixels import LITTLE_ENDIAN, check_bits, check_size
+from medseg.io.dicom.slice import SliceHeader
+from medseg.io.dicom.tags import impossible, tagged
+from medseg.io.plausible import LARGEST_MM, SMALLEST_MM, place_fault, rescale_fault, spacing_fault
+
+__all__ = ["check_frames", "is_out_of_space"]
+
+# Cosines written with few digits.
+_LARGEST_COSINE = 1.01
+
+
+def check_frames(slices: Sequence[SliceHeader]) -> None:
+    """Refuse frames whose header says what cannot be.
+
+    Raises:
+        ReadError: naming the first such file, the tag, its value and what was expected.
+    """
+    for header in slices:
+        fault = next(_faults(header), "")
+        if fault:
+            where = f" in frame {header.frame + 1}" if header.frames > 1 else ""
+            text = f"{header.path} has{where} {fault}: export it again"
+            raise ReadError(text, kind="impossible_value", files=(header.name,))
+        check_size(header)
+        # Compressed streams know their depth.
+        if _is_native(header) and not header.is_colour:
+            check_bits(header, header.bits_allocated)
+
+
+def is_out_of_space(header: SliceHeader) -> bool:
+    """Whether a frame lies where nothing can: comparing it with others would overflow."""
+    return bool(place_fault(header.position)) or any(abs(v) > _LARGEST_COSINE for v in header.orientation)
+
+
+def _faults(header: SliceHeader) -> Iterator[str]:
+    for keyword, number in (("Rows", header.rows), ("Columns", header.columns)):
+        if number < 1:
+            yield impossible(keyword, number, "at least 1")
+    bits = header.bits_allocated
+    # PS3.5 section 8.1.1.
+    if bits != 1 and not (bits % 8 == 0 and 8 <= bits <= 64):
+        yield impossible("BitsAllocated", bits, "1, or a multiple of 8 up to 64")
+    if header.samples not in (1, 3):
+        yield impossible("SamplesPerPixel", header.samples, "1 or 3")
+    if fault := _short_of_pixels(header):
+        yield fault
+    is_rescaled = not (header.has_modality_lut or header.is_colour)
+    if is_rescaled and (fault := rescale_fault(header.slope, header.intercept)):
+        slope = "DoseGridScaling" if header.modality == "RTDOSE" else "RescaleSlope"
+        wrong = rescale_fault(header.slope, 0.0)
+        yield impossible(*((slope, header.slope) if wrong else ("RescaleIntercept", header.intercept)), fault)
+    if fault := place_fault(header.position):
+        yield impossible("ImagePositionPatient", header.position, fault)
+    if any(abs(v) > _LARGEST_COSINE for v in header.orientation):
+        yield impossible("ImageOrientationPatient", header.orientation, "two unit vectors at right angles")
+    spacing = header.pixel_spacing or header.detector_spacing
+    if fault := spacing_fault(spacing):
+        yield impossible("PixelSpacing" if header.pixel_spacing else "ImagerPixelSpacing", spacing, fault)
+    # 0 and less say that it is not known.
+    if header.thickness > 0 and spacing_fault([header.thickness]):
+        yield impossible("SliceThickness", header.thickness, f"0, or {SMALLEST_MM:g} to {LARGEST_MM:g} mm")
+
+
+def _short_of_pixels(header: SliceHeader) -> str:
+    """For uncompressed pixels whose number the file can be asked for; the samples of colours may share theirs."""
+    if not _is_native(header):
+        return ""
+    promised = -(-header.frames * header.rows * header.columns * header.bits_allocated // 8)
+    if promised <= header.pixel_length:
+        return ""
+    frames = f"{tagged('NumberOfFrames')} {header.frames}, " if header.frames > 1 else ""
+    return (
+        f"{header.pixel_length} bytes of pixels, its header promises {promised} or more ({frames}{tagged('Rows')} "
+        f"{header.rows}, {tagged('Columns')} {header.columns}, {tagged('BitsAllocated')} {header.bits_allocated})"
+    )
+
+
+def _is_native(header: SliceHeader) -> bool:
+    return header.pixel_length >= 0 and header.transfer_syntax in LITTLE_ENDIAN

@@ -1,0 +1,96 @@
+"""Bounds on the numbers of a header, wider than any image that is taken of something alive, and the reasons for them.
+
+A number beyond them is damage or a unit mistaken for another. It is refused from the header, by the name of its field:
+worked with, it ends in a grid that fills the memory, in infinite voxels, or in a mask that lies somewhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "FARTHEST_MM",
+    "LARGEST_MM",
+    "MOST_PLANES",
+    "SMALLEST_MM",
+    "affine_fault",
+    "place_fault",
+    "rescale_fault",
+    "spacing_fault",
+]
+
+# From 0.1 nm, an atom, below every pixel of an electron microscope, to 10 m, above every scanner's field of view.
+SMALLEST_MM, LARGEST_MM = 1e-7, 1e4
+# Serial sections may have pixels of 0.25 um and lie 5 mm apart, which is a ratio of 20,000.
+_MOST_UNEQUAL = 1e5
+# 10 km: patients lie within metres of the origin, and microscopes count nanometres along a brain of a centimetre,
+# which some files call millimetres.
+FARTHEST_MM = 1e7
+# Tiny numbers stored as 64-bit integers have slopes of 1e-25 and less, counts and becquerels of 1e10 and more; beyond
+# these ends the values leave single precision.
+_SMALLEST_SLOPE, _LARGEST_SLOPE, _LARGEST_INTERCEPT = 1e-30, 1e20, 1e20
+# Axes this close to one plane span no volume.
+_FLATTEST = 1e-6
+# A whole body in slices of 0.2 mm; gaps are not filled beyond it.
+MOST_PLANES = 10_000
+
+
+def spacing_fault(spacing_mm: Sequence[float]) -> str:
+    """What was expected of a spacing, '' if it can be one.
+
+    Args:
+        spacing_mm: distance of neighbouring voxels along some axes, in mm.
+    """
+    # Comparisons with NaN are false.
+    if all(SMALLEST_MM <= s <= LARGEST_MM for s in spacing_mm):
+        return ""
+    return f"{SMALLEST_MM:g} to {LARGEST_MM:g} mm, the smallest and largest voxels of any image"
+
+
+def place_fault(position_mm: Sequence[float]) -> str:
+    """What was expected of a position in mm, '' if something can lie there."""
+    if all(abs(p) <= FARTHEST_MM for p in position_mm):
+        return ""
+    return f"numbers within {FARTHEST_MM:g} mm of the origin"
+
+
+def rescale_fault(slope: float, intercept: float) -> str:
+    """What was expected of `value = slope * stored + intercept`, '' if these can be scale factors."""
+    if not _SMALLEST_SLOPE <= abs(slope) <= _LARGEST_SLOPE:
+        return f"a scale factor of {_SMALLEST_SLOPE:g} to {_LARGEST_SLOPE:g}"
+    if not abs(intercept) <= _LARGEST_INTERCEPT:
+        return f"an offset within {_LARGEST_INTERCEPT:g} of zero"
+    return ""
+
+
+def affine_fault(affine: NDArray[np.float64], shape: Sequence[int]) -> str:
+    """What is wrong with a grid, e.g. 'voxels of 1 x 1 x 1e+30 mm; expected ...'; '' if an image can lie on it.
+
+    Args:
+        affine: (4, 4), voxel index to mm.
+        shape: of the grid, 2 or 3 axes; where an axis has one voxel its spacing is often made up, and only bounded.
+    """
+    place = affine[:3, 3]
+    if fault := place_fault(place.tolist()):
+        return f"its first voxel at {_numbers(place)} mm; expected {fault}"
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        units = affine[:3, :3] / lengths
+    voxels = f"voxels of {' x '.join(f'{s:g}' for s in lengths[: len(shape)])} mm"
+    if fault := spacing_fault(lengths.tolist()):
+        return f"{voxels}; expected {fault}"
+    if not abs(float(np.linalg.det(units))) > _FLATTEST:
+        axes = ", ".join(_numbers(column) for column in affine[:3, :3].T)
+        return f"axes that span no volume ({axes}); expected three different directions"
+    used = [s for s, n in zip(lengths.tolist(), shape, strict=False) if n > 1]
+    if used and max(used) > _MOST_UNEQUAL * min(used):
+        return f"{voxels}; expected sides that differ by a factor of at most {_MOST_UNEQUAL:g}"
+    return ""
+
+
+def _numbers(values: NDArray[np.float64]) -> str:
+    return f"({', '.join(f'{v:.4g}' if math.isfinite(v) else str(v) for v in values.tolist())})"
