@@ -9,7 +9,7 @@ from pathlib import Path
 from medseg.errors import MedsegError, ReadError
 from medseg.faults import is_fault_of_a_file
 
-__all__ = ["naming_file"]
+__all__ = ["naming_file", "refuse_own_fault"]
 
 
 @contextlib.contextmanager
@@ -35,3 +35,15 @@ def naming_file(path: Path) -> Iterator[None]:
         raise ReadError(
             f"{path} cannot be read ({kind}{': ' if reason else ''}{reason}); it is damaged or unusual: export it again"
         ) from error
+
+
+def refuse_own_fault(error: Exception) -> None:
+    """Let a mistake in medseg's own lines through, which is no damage of the file that is read.
+
+    Of the errors that damage can raise, these two are what mistakes raise as well.
+
+    Raises:
+        TypeError, AttributeError: `error`, where it is such a mistake.
+    """
+    if isinstance(error, TypeError | AttributeError) and not is_fault_of_a_file(error):
+        raise error

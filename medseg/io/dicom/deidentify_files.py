@@ -15,6 +15,7 @@ from medseg.io.atomic_folder import atomic_folder
 from medseg.io.dicom.deidentify import Deidentifier
 from medseg.io.dicom.site_key import site_key
 from medseg.io.formats import check_source, has_dicom_magic, is_dicom_directory, is_hidden, kind_of
+from medseg.io.library_errors import refuse_own_fault
 from medseg.io.walk import files_below
 from medseg.volume import Finding
 
@@ -155,6 +156,7 @@ def _damage_named(path: Path) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
+        refuse_own_fault(error)
         raise ReadError(f"{path} is damaged ({type(error).__name__}); export it again or remove it") from None
 
 

@@ -19,6 +19,7 @@ from medseg.io.dicom.multiframe import functional_frames, plain_frames
 from medseg.io.dicom.slice import SliceHeader
 from medseg.io.dicom.tags import impossible
 from medseg.io.formats import has_dicom_magic, is_dicom_directory, is_hidden, kind_of
+from medseg.io.library_errors import refuse_own_fault
 from medseg.io.walk import files_below
 
 __all__ = ["Headers", "SliceHeader", "read_headers", "scan_headers"]
@@ -81,6 +82,7 @@ def read_headers(path: Path) -> tuple[SliceHeader, ...]:
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {reason_of(error)}") from None
     except damage() as error:
+        refuse_own_fault(error)
         raise ReadError(f"{path} has a damaged DICOM header ({reason_of(error)}); export it again") from None
 
 
@@ -107,6 +109,7 @@ def _dataset(path: Path) -> Any:
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {reason_of(error)}") from None
     except damage() as error:
+        refuse_own_fault(error)
         raise ReadError(f"{path} has a damaged DICOM header ({reason_of(error)}); export it again") from None
 
 
@@ -120,6 +123,7 @@ def _parse(dataset: Any) -> None:
         try:
             element = dataset[tag]
         except damage() as error:
+            refuse_own_fault(error)
             from pydicom.datadict import keyword_for_tag
 
             value = dataset.get_item(tag).value

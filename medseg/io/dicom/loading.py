@@ -10,6 +10,7 @@ from typing import Any
 
 from medseg.errors import MedsegError, ReadError
 from medseg.io.dicom.damage import damage, reason_of
+from medseg.io.library_errors import refuse_own_fault
 from medseg.volume import Metadata
 
 __all__ = ["load_object", "metadata_of", "refusing_damage"]
@@ -37,6 +38,7 @@ def refusing_damage(path: Path, what: str) -> Iterator[None]:
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {reason_of(error)}") from None
     except damage() as error:
+        refuse_own_fault(error)
         raise ReadError(f"{path} is damaged ({reason_of(error)}); expected {what}: export it again") from None
 
 

@@ -19,6 +19,7 @@ from medseg.errors import ReadError
 from medseg.io.dicom.damage import damage, reason_of
 from medseg.io.dicom.slice import SliceHeader
 from medseg.io.dicom.tags import tagged
+from medseg.io.library_errors import refuse_own_fault
 
 __all__ = [
     "LITTLE_ENDIAN",
@@ -200,7 +201,8 @@ def _decoded(header: SliceHeader) -> Array | None:
         raise
     except OSError as error:
         raise ReadError(f"{header.path} cannot be read: {reason_of(error)}") from None
-    except damage():
+    except damage() as error:
+        refuse_own_fault(error)
         return None
     if pixels.ndim != 2 or pixels.dtype.kind not in "iu":
         return None
@@ -261,6 +263,7 @@ def _by_pydicom(header: SliceHeader) -> Array:
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {reason_of(error)}") from None
     except damage() as error:
+        refuse_own_fault(error)
         raise ReadError(
             f"the pixels of {path} cannot be decoded ({reason_of(error)}); export it again, uncompressed"
         ) from None
@@ -283,4 +286,5 @@ def apply_modality_lut(pixels: Array, header: SliceHeader) -> Array:
     except OSError as error:
         raise ReadError(f"{header.path} cannot be read: {reason_of(error)}") from None
     except damage() as error:
+        refuse_own_fault(error)
         raise ReadError(f"the Modality LUT of {header.path} cannot be applied ({reason_of(error)})") from None

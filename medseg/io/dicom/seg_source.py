@@ -19,6 +19,7 @@ from medseg.errors import ReadError, WriteError
 from medseg.geometry import flip_lps_ras
 from medseg.io.dicom.grid import SeriesGrid
 from medseg.io.dicom.headers import SliceHeader
+from medseg.io.library_errors import refuse_own_fault
 
 __all__ = ["copy_patient_and_study", "planes_of", "read_source_header", "refer_to", "with_references"]
 
@@ -80,6 +81,7 @@ def read_source_header(grid: SeriesGrid) -> Any:
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception as error:
+        refuse_own_fault(error)
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ReadError(f"{path} has a damaged DICOM header ({reason}); export it again") from None
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ReadError
+from medseg.io.library_errors import refuse_own_fault
 from medseg.io.voxel_files.streams import check_promise
 from medseg.volume import Finding
 
@@ -61,6 +62,7 @@ def read_pillow(path: Path) -> Decoded:
     except ReadError:
         raise
     except Exception as error:
+        refuse_own_fault(error)
         # Pillow lets through whatever its parsers trip over: struct.error, TypeError, ZeroDivisionError, ...
         raise damaged_picture(path, error) from None
     if len({page.shape for page in pages}) > 1:

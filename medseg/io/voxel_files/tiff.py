@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from medseg.errors import ReadError
+from medseg.io.library_errors import refuse_own_fault
 from medseg.io.voxel_files.pictures import Decoded, check_decoded_size, damaged_picture, read_pillow
 
 __all__ = ["read_tiff"]
@@ -58,6 +59,7 @@ def read_tiff(path: Path) -> Decoded:
     except tifffile.TiffFileError as error:
         raise damaged_picture(path, error) from None
     except Exception as error:
+        refuse_own_fault(error)
         # tifffile lets through whatever its parser trips over: struct.error, AssertionError, ZeroDivisionError, ...
         raise damaged_picture(path, error) from None
     if pixels.dtype == bool:
