@@ -45,10 +45,65 @@ __all__ = [
     "packaged",
     "packaged_configs",
     "parse_overrides",
+    "parse_yaml",
     "validate_model",
 ]
 
 Model = TypeVar("Model", bound=BaseModel)
+# A configuration has a few kilobytes; one that lists the cases of a large split, some hundred.
+LARGEST_YAML = 2 << 20
+MOST_VALUES = 200_000
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only, and no more of them than a file can hold: aliases of aliases would fill the memory."""
+
+    composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.composed += 1
+        if self.composed > MOST_VALUES:
+            raise yaml.YAMLError(f"more than {MOST_VALUES} values")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _values_of(node, {}) > MOST_VALUES:
+            raise yaml.YAMLError(f"aliases make more than {MOST_VALUES} values of it")
+        return node
+
+
+def _values_of(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node stands for where each alias is written out; infinite for one that holds itself."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        inner = node.value if isinstance(node, yaml.SequenceNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            inner = [each for pair in node.value for each in pair]
+        known[id(node)] = 1 + sum(_values_of(each, known) for each in inner)
+    return known[id(node)]
+
+
+def parse_yaml(text: str) -> Any:
+    """The values in a YAML text: plain ones, without running anything.
+
+    Raises:
+        yaml.YAMLError: for what is not YAML, more than 2 MB, nested without end, or made of too many aliases.
+
+    Example:
+        >>> parse_yaml("{lung: 1, tumour: [2, 3]}")
+        {'lung': 1, 'tumour': [2, 3]}
+    """
+    if len(text) > LARGEST_YAML:
+        raise yaml.YAMLError(f"{len(text) / 1e6:.0f} MB are more than such a file has")
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, TypeError, OverflowError) as error:
+        # Of numbers and dates that there are not, and keys that cannot be any.
+        raise yaml.YAMLError(str(error)) from None
 
 
 def validate_model(model: type[Model], values: Any, source: str) -> Model:
@@ -126,7 +181,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"{each!r} is not an override; write key=value, e.g. training.max_minutes=10")
         try:
-            result[key.strip()] = yaml.safe_load(value)
+            result[key.strip()] = parse_yaml(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"override {each!r}: value is not valid YAML ({error.__class__.__name__})") from None
     return result
@@ -174,7 +229,7 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
             raise ConfigError(f"no config file {path}; {hint}presets are: {', '.join(presets) or 'none'}")
         path = presets[str(source)]
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:

@@ -101,10 +101,12 @@ def _read(name: str, folder: Path) -> StoredEvaluation:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         with (folder / "cases.csv").open(newline="", encoding="utf-8") as file:
             rows = [(r["case"], r["label"], r["metric"], float(r["value"])) for r in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(
             f"{folder}: its cases.csv and summary.json cannot be read ({error}); evaluate again"
         ) from None
+    if not isinstance(summary, dict) or not isinstance(summary.get("reference_hashes", {}), dict):
+        raise DatasetError(f"{folder / 'summary.json'} is not what medseg evaluate writes; evaluate again")
     missing = [k for k in ("labels", "groups", "reference_hashes", "options") if k not in summary]
     if summary.get("format_version") != FORMAT_VERSION or missing:
         raise DatasetError(f"{folder / 'summary.json'} is of another version of medseg evaluate; evaluate again")

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from medseg.config import parse_yaml
 from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
 
@@ -23,7 +24,7 @@ def read_label_names(path: Path) -> LabelScheme:
         ConfigError: for a file that cannot be read or holds no labels.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: labels cannot be read ({error})") from None
     except yaml.YAMLError as error:

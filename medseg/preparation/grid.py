@@ -5,6 +5,7 @@ A sheared grid (gantry tilt) becomes an orthogonal one in the same sampling step
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from medseg.geometry import (
     resample_like,
     resampled_shape,
 )
+from medseg.io.voxel_files.streams import free_memory
 from medseg.preparation.straight import empty_volume, is_orthogonal, sample, straight_grid
 from medseg.volume import Volume
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["GridMap", "holds_whole_numbers", "labels_to_network_grid", "map_to_network_grid", "to_network_grid"]
 
 INT16 = np.iinfo(np.int16)
+# Voxels of the network's grid for which nobody need ask how much memory is free.
+ALWAYS_FITS = 2**26
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +105,7 @@ def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
 
     Raises:
         GeometryError: for a 2D image where the plan is for volumes or the reverse, an unknown spacing where the plan
-            resamples, or an absurdly sheared grid.
+            resamples, an absurdly sheared grid, or a grid that does not fit into the memory.
     """
     what = volume.metadata.source or "image"
     spatial_dims = 2 if plan.orientation is None else 3
@@ -132,8 +136,21 @@ def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
     # A 2D net sees slices as they were taken: interpolating between thick slices would blur image and labels.
     target[plan.dims :] = spacing[plan.dims :]
     network = resampled_shape(shape, spacing, target)
+    _refuse_what_no_memory_holds(network, shape, plan, what)
     real = tuple(n * s / m for n, s, m in zip(shape, spacing, network, strict=True))
     return GridMap(move, volume.shape, shape, network, real, _straightening(volume, seen, move, network))
+
+
+def _refuse_what_no_memory_holds(network: tuple[int, ...], shape: tuple[int, ...], plan: Plan, what: str) -> None:
+    voxels = math.prod(network)
+    if voxels <= max(math.prod(shape), ALWAYS_FITS):
+        return
+    free, needed = free_memory(), 4 * voxels * plan.in_channels
+    if free is not None and needed > free:
+        raise GeometryError(
+            f"{what} of {shape} voxels has {network} at the plan's {plan.spacing_mm} mm: {needed / 1e9:.1f} GB, "
+            f"{free / 1e9:.1f} GB of memory are free; is it an image for this model, and its spacing right?"
+        )
 
 
 def _straightening(

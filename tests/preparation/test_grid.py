@@ -121,3 +121,9 @@ def test_images_that_do_not_fit_the_plan_are_refused() -> None:
     with pytest.raises(GeometryError, match="is not on the grid"):
         to_network_grid(picture, flat)[1].to_native(np.zeros((5, 4)))
     assert to_network_grid(picture, flat)[1].to_native(np.ones((4, 4), np.uint8)).shape == (4, 4)
+
+
+def test_a_spacing_that_no_memory_holds_is_refused_before_memory_is_asked_for() -> None:
+    image, _ = head()
+    with pytest.raises(GeometryError, match=r"at the plan's .* of memory are free"):
+        to_network_grid(image, plan_for(spacing_mm=(1e-3, 1e-3, 1e-3)))
