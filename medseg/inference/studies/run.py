@@ -57,7 +57,8 @@ def predict_studies(
     large case. A case that another run works on is left to it.
 
     Args:
-        model: a bundle's path, or a loaded model (`options.device` and `fast` are then not looked at).
+        model: a bundle's path, or a loaded model (`options.device`, `fast` and `allow_code` are then not
+            looked at).
         sources: files, DICOM folders, folders of studies, zips.
         out: folder for `<case>.nii.gz` (or .png), `ledger.jsonl`, `measurements.csv` and `labels.json`.
         options: see `PredictOptions`.
@@ -77,7 +78,11 @@ def predict_studies(
     """
     options = options or PredictOptions()
     folder = Path(out)
-    loaded = model if isinstance(model, Model) else load_model(model, options.device, fast=options.fast)
+    loaded = (
+        model
+        if isinstance(model, Model)
+        else load_model(model, options.device, fast=options.fast, allow_code=options.allow_code)
+    )
     found = find_cases([Path(s) for s in sources], options.series, folder, channel_names(loaded.info.plan))
     loaded = replace(loaded, engine=loaded.engine.for_images(len(found)))
     chain = CaseChain(loaded, folder, options, _deidentifier(loaded.scheme) if options.anonymize else None)
