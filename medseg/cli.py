@@ -167,9 +167,7 @@ def predict(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     save_probabilities: Annotated[bool, typer.Option("--save-probabilities", help="Also write float16 .npz.")] = False,
     crf: Annotated[bool, typer.Option("--crf", help="Sharpen masks by a dense CRF (3D: where fitted).")] = False,
-    register: Annotated[
-        bool, typer.Option("--register", help="Register the channels of a case rigidly; flags it for review.")
-    ] = False,
+    register: Annotated[bool, typer.Option("--register", help="Register channels rigidly; flags for review.")] = False,
     anonymize: Annotated[
         bool,
         typer.Option(
@@ -202,6 +200,10 @@ def predict(
     ray_address: Annotated[
         str | None, typer.Option("--ray-address", help="HOST:PORT of the cluster's head; default: this machine.")
     ] = None,
+    allow_code: Annotated[
+        list[str] | None,
+        typer.Option("--allow-code", metavar="MODULE", help="Module that may run as the model's net; repeatable."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be done.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also redo what is done.")] = False,
     as_json: AsJson = False,
@@ -228,6 +230,7 @@ def predict(
         overwrite=overwrite,
         engine=engine,
         ray_address=ray_address,
+        allow_code=tuple(allow_code or ()),
     )
     with console_progress("predict", enabled=not as_json) as progress:
         result = predict_studies(model, sources, out, options, progress=progress)

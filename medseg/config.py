@@ -55,6 +55,7 @@ __all__ = [
 Model = TypeVar("Model", bound=BaseModel)
 # What a person writes is kilobytes long, and YAML is parsed at a megabyte in ten seconds; lists of cases are longer.
 _MOST_BYTES, MOST_LIST_BYTES = 1 << 20, 1 << 28
+MOST_VALUES = 200_000
 
 
 def read_text(path: Path, most_bytes: int = _MOST_BYTES) -> str:
@@ -74,18 +75,54 @@ def read_text(path: Path, most_bytes: int = _MOST_BYTES) -> str:
     return path.read_text(encoding="utf-8-sig")
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain values only, and no more of them than a file can hold: aliases of aliases would fill the memory."""
+
+    composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.composed += 1
+        if self.composed > MOST_VALUES:
+            raise yaml.YAMLError(f"more than {MOST_VALUES} values")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _values_of(node, {}) > MOST_VALUES:
+            raise yaml.YAMLError(f"aliases make more than {MOST_VALUES} values of it")
+        return node
+
+
+def _values_of(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node stands for where each alias is written out; infinite for one that holds itself."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        inner = node.value if isinstance(node, yaml.SequenceNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            inner = [each for pair in node.value for each in pair]
+        known[id(node)] = 1 + sum(_values_of(each, known) for each in inner)
+    return known[id(node)]
+
+
 def parse_yaml(text: str) -> Any:
-    """The values in a YAML (or JSON) text.
+    """The values in a YAML text: plain ones, without running anything.
 
     Raises:
-        yaml.YAMLError: whatever is wrong with it.
+        yaml.YAMLError: for what is not YAML, more than 1 MB, nested without end, or made of too many aliases.
+
+    Example:
+        >>> parse_yaml("{lung: 1, tumour: [2, 3]}")
+        {'lung': 1, 'tumour': [2, 3]}
     """
+    if len(text) > _MOST_BYTES:
+        raise yaml.YAMLError(f"{len(text) / 1e6:.0f} MB are more than such a file has")
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_Loader)
     except RecursionError:
-        raise yaml.YAMLError("its lists or keys are nested too deeply") from None
-    except (ValueError, OverflowError) as error:
-        # Dates and numbers that look right and are none, such as 2026-13-01.
+        raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, TypeError, OverflowError) as error:
+        # Of numbers and dates that there are not, and keys that cannot be any.
         raise yaml.YAMLError(str(error)) from None
 
 

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from re import _parser  # type: ignore[attr-defined]  # the patterns as the engine sees them; nothing public shows that
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from medseg.labels import LabelScheme
+from medseg.labels import LabelScheme, check_label_bounds
 from medseg.windowing import PRESETS
 
 __all__ = [
+    "LONGEST_TEXT",
+    "MOST_OVERLAP",
+    "MOST_VOXELS",
     "AugmentationConfig",
     "DataConfig",
+    "Labels",
     "LossConfig",
     "NetConfig",
+    "NetOptions",
+    "Overlap",
+    "PatchSize",
     "PlanConfig",
     "PostprocessConfig",
     "PredictionConfig",
     "RunConfig",
     "SelectRule",
+    "Spacing",
     "SplitConfig",
     "TrainingConfig",
     "WindowConfig",
@@ -29,6 +40,17 @@ __all__ = [
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+# What a plan, a configuration or a bundle may ask for; far beyond every use, and far below what exhausts a machine.
+# A patch of 400 x 400 x 400, or 8192 x 8192.
+MOST_VOXELS = 2**26
+# Windows that overlap by more are so many that an image takes days.
+MOST_OVERLAP = 0.95
+MOST_RULES = 1024
+# Characters of the texts that patterns are matched with: DICOM's LO has 64. Four `.*` in a row are taken: 0.1 s.
+LONGEST_TEXT = 64
+MOST_STEPS = 2e9
+Spacing = Annotated[float, Field(ge=1e-5, le=1e4)]
+"""Millimetres between voxel centres: from 10 nm to 10 m."""
 
 
 def _ascending(values: tuple[float, float]) -> tuple[float, float]:
@@ -38,6 +60,44 @@ def _ascending(values: tuple[float, float]) -> tuple[float, float]:
 
 
 Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+
+
+def _few_voxels(value: tuple[int, ...]) -> tuple[int, ...]:
+    if math.prod(value) > MOST_VOXELS:
+        raise ValueError(f"a patch of more than {MOST_VOXELS} voxels fits into no memory")
+    return value
+
+
+def _below_one(value: float) -> float:
+    if value > MOST_OVERLAP:
+        raise ValueError(f"windows overlap by {MOST_OVERLAP} at most")
+    return value
+
+
+def _bounded(value: dict[str, Any]) -> dict[str, Any]:
+    check_label_bounds(value)
+    return value
+
+
+def _own_options(value: dict[str, Any]) -> dict[str, Any]:
+    for key in value:
+        if len(key) > 64 or not key.isprintable():
+            raise ValueError(f"{key[:64]!r} is no name of an option")
+        if key in ("name", "dims", "in_channels", "out_channels", "backbone", "width"):
+            raise ValueError(f"{key!r} stands beside the options, not among them")
+    return value
+
+
+PatchSize = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=MOST_VOXELS)], ...], Field(max_length=3), AfterValidator(_few_voxels)
+]
+"""Voxels per axis, at most 2^26 together."""
+Overlap = Annotated[float, Field(ge=0, lt=1), AfterValidator(_below_one)]
+"""Least overlap of windows, from 0 to 0.95."""
+NetOptions = Annotated[dict[str, Any], Field(max_length=64), AfterValidator(_own_options)]
+"""What the builder of a network takes beside name, sizes, backbone and width."""
+Labels = Annotated[dict[str, int | tuple[int, ...]], AfterValidator(_bounded)]
+"""Name -> value or values, within the bounds of `medseg.labels.check_label_bounds`."""
 
 
 class _Part(BaseModel):
@@ -77,25 +137,66 @@ class WindowConfig(_Part):
 def _pattern(value: str) -> str:
     try:
         re.compile(value)
-    except re.error as error:
+        steps = _steps(_parser.parse(value), LONGEST_TEXT)[1] * LONGEST_TEXT
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{value!r} is no regular expression ({error})") from None
+    if steps > MOST_STEPS:
+        raise ValueError(f"{value!r} may take for ever to match; use fewer repeats (*, +, {{}}), and none of a repeat")
     return value
+
+
+def _steps(pattern: Iterable[tuple[Any, Any]], longest: int) -> tuple[float, float]:
+    """In how many ways a parsed pattern may match at one place, and a bound of the steps to try them all.
+
+    Python's engine goes back over every way in which the repeats before a place can share the text among them.
+    """
+    ways, steps = 1.0, 0.0
+    for kind, value in pattern:
+        inner, tried = 1.0, 1.0
+        if kind in (_parser.MAX_REPEAT, _parser.MIN_REPEAT):
+            least, most, part = value
+            most = min(int(most), longest)
+            inner, tried = _steps(part, longest)
+            # Of one way: as many ways as there are counts. Of several: as many for each time anew.
+            if inner <= 1:
+                inner = max(1.0, most - least + 1.0)
+            else:
+                inner = math.inf if most * math.log(inner) > 60 else inner**most + 1
+            tried *= max(1.0, inner)
+        elif kind is _parser.BRANCH:
+            parts = [_steps(each, longest) for each in value[1]]
+            inner, tried = sum(way for way, _ in parts), sum(step for _, step in parts)
+        elif kind is _parser.SUBPATTERN:
+            inner, tried = _steps(value[-1], longest)
+        elif kind in (_parser.ASSERT, _parser.ASSERT_NOT):
+            tried = _steps(value[1], longest)[1]
+        elif kind not in (_parser.LITERAL, _parser.NOT_LITERAL, _parser.ANY, _parser.IN, _parser.AT):
+            raise re.error("back references, conditions and atomic groups are not taken")
+        steps += ways * tried
+        ways *= inner
+        if steps > MOST_STEPS:
+            break
+    return ways, steps
+
+
+Short = Annotated[str, Field(max_length=200)]
 
 
 class SelectRule(_Part):
     """Which series of a DICOM study is a channel of the model's input; what is not given does not matter.
 
     `name`: of the channel; 'FLAIR', 'T1c', 'CT' and the like also say which series. `modality`: of DICOM (CT, MR, PT).
-    `body_part`, `description`: regular expressions for BodyPartExamined and SeriesDescription, in any case.
+    `body_part`, `description`: regular expressions for the first 64 characters of BodyPartExamined and
+    SeriesDescription, in any case; one that could take for ever to match is refused.
     `thickness_mm`: lowest and highest. `contrast`: whether a contrast agent was given. `derived`: whether derived and
     secondary images are taken like originals. `reference`: the other channels are brought to this one's grid.
     """
 
-    name: str = ""
-    modality: str | None = None
-    body_part: Annotated[str, AfterValidator(_pattern)] | None = None
-    description: Annotated[str, AfterValidator(_pattern)] | None = None
-    min_slices: Count | None = None
+    name: Short = ""
+    modality: Short | None = None
+    body_part: Annotated[Short, AfterValidator(_pattern)] | None = None
+    description: Annotated[Short, AfterValidator(_pattern)] | None = None
+    min_slices: Annotated[int, Field(ge=1, le=10**6)] | None = None
     thickness_mm: Range | None = None
     orientation: Literal["axial", "coronal", "sagittal"] | None = None
     contrast: bool | None = None
@@ -109,7 +210,7 @@ class DataConfig(_Part):
     root: Path
     layout: Literal["auto", "msd", "nnunet", "folders", "csv"] = "auto"
     csv: Path | None = None
-    labels: dict[str, int | tuple[int, ...]] | None = None
+    labels: Labels | None = None
     ignore: int | None = None
     label_threshold: float | None = None
     modality: str | tuple[str, ...] | None = None
@@ -129,8 +230,8 @@ class DataConfig(_Part):
 class PlanConfig(_Part):
     """Fixed points for planning; what is not given is derived from the data and the memory at hand."""
 
-    spacing_mm: tuple[Positive, ...] | None = None
-    patch_size: tuple[Count, ...] | None = None
+    spacing_mm: tuple[Spacing, ...] | None = None
+    patch_size: PatchSize | None = None
     memory_gb: Positive | None = None
 
 
@@ -149,7 +250,7 @@ class NetConfig(_Part):
     norm: Literal["instance", "batch", "group", "none"] | None = None
     residual: bool = False
     deep_supervision: bool = False
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: NetOptions = Field(default_factory=dict)
 
 
 class LossConfig(_Part):
@@ -195,7 +296,7 @@ class TrainingConfig(_Part):
     init: Path | None = None
     max_minutes: Positive | None = None
     max_iterations: Count | None = None
-    batch_size: Count | None = None
+    batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
     learning_rate: Positive | None = None
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] | None = None
@@ -220,13 +321,17 @@ class PostprocessConfig(_Part):
 
     `inside`: label -> the label it lies in or beside; components that touch that one nowhere are removed.
     `minimum_volume_ml`: smaller components are removed. `keep_components`: how many of the largest stay.
-    `fill_holes`: labels whose enclosed background joins them.
+    `fill_holes`: labels whose enclosed background joins them. Volumes go up to 1000 litres, counts to a million.
     """
 
-    inside: dict[str, str] = Field(default_factory=dict)
-    minimum_volume_ml: dict[str, Positive] = Field(default_factory=dict)
-    keep_components: dict[str, Count] = Field(default_factory=dict)
-    fill_holes: tuple[str, ...] = ()
+    inside: dict[str, str] = Field(default_factory=dict, max_length=MOST_RULES)
+    minimum_volume_ml: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
+        default_factory=dict, max_length=MOST_RULES
+    )
+    keep_components: dict[str, Annotated[int, Field(ge=1, le=10**6)]] = Field(
+        default_factory=dict, max_length=MOST_RULES
+    )
+    fill_holes: tuple[str, ...] = Field(default=(), max_length=MOST_RULES)
 
 
 class PredictionConfig(_Part):
@@ -237,7 +342,7 @@ class PredictionConfig(_Part):
     `quality`: 'calibrate' makes `predict --estimate-quality` possible, from damaged copies of the validation cases.
     """
 
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    overlap: Overlap = 0.5
     mirror: bool = True
     postprocess: Literal["choose", "off"] | PostprocessConfig = "choose"
     crf: Literal["off", "fit"] = "off"

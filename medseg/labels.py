@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 
 from medseg.errors import ConfigError, DatasetError
 
-__all__ = ["LabelScheme"]
+__all__ = ["LabelScheme", "check_label_bounds"]
+
+MOST_LABELS = 1024
+LARGEST_VALUE = 65535
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,12 @@ class LabelScheme:
         if ignore is not None and (ignore in flat or ignore < 0):
             raise ConfigError(f"data.ignore is {ignore}, which is negative or already a label")
         return cls(tuple(names), tuple(values), is_regions, ignore)
+
+    @property
+    def mapping(self) -> dict[str, int | tuple[int, ...]]:
+        """Name -> value, or values of a region: what `from_mapping` takes."""
+        pairs = zip(self.names, self.values, strict=True)
+        return {name: values if self.is_regions else values[0] for name, values in pairs}
 
     @property
     def out_channels(self) -> int:
@@ -165,3 +175,34 @@ class LabelScheme:
         """Smallest of uint8 and uint16 that holds every value; uint32 beyond."""
         largest = max(self.known_values)
         return np.uint8 if largest < 256 else np.uint16 if largest < 65536 else np.uint32
+
+
+def check_label_bounds(labels: Mapping[str, int | Sequence[int]]) -> None:
+    """Refuse labels that no model is made for: at most 1024 of them, values up to 65535, names of up to 200 characters.
+
+    A name is text on one line, and no path: it is written into reports and DICOM objects.
+
+    Raises:
+        ConfigError: naming the label.
+
+    Example:
+        >>> check_label_bounds({"prostate/uterus": 15, "whole tumour": [1, 2, 3]})
+    """
+    if len(labels) > MOST_LABELS:
+        raise ConfigError(f"{len(labels)} labels are given; a model has {MOST_LABELS} at most")
+    for name, value in labels.items():
+        shown = repr(name[:LONGEST_NAME])
+        if not name or len(name) > LONGEST_NAME or not name.isprintable():
+            raise ConfigError(
+                f"label {shown}: expected a name of 1 to {LONGEST_NAME} characters without line breaks and other "
+                "control characters"
+            )
+        if name[0] in "/~" or "\\" in name or ".." in name.split("/"):
+            raise ConfigError(
+                f"label {shown}: a name must not be a path; leave out '..', a leading '/' or '~', and '\\'"
+            )
+        values = [value] if isinstance(value, int) else value
+        if len(values) > MOST_LABELS or any(not 0 <= v <= LARGEST_VALUE for v in values):
+            raise ConfigError(
+                f"label {shown}: expected values from 0 to {LARGEST_VALUE}, {MOST_LABELS} of them at most"
+            )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg.errors import ConfigError, DatasetError
-from medseg.labels import LabelScheme
+from medseg.labels import LabelScheme, check_label_bounds
 
 BRATS_2013 = {"WT": [1, 2, 3, 4], "TC": [1, 3, 4], "ET": [4]}
 BRATS_2023 = {"WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}
@@ -142,3 +142,27 @@ def test_a_mask_of_0_and_255_gets_the_hint_to_threshold_it() -> None:
 )
 def test_label_maps_are_as_small_as_their_values_allow(value: int, dtype: type) -> None:
     assert LabelScheme.from_mapping({"a": value}).dtype is dtype
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"a\nb": 1},
+        {"": 1},
+        {"a" * 201: 1},
+        {"../a": 1},
+        {"/a": 1},
+        {"a\\b": 1},
+        {"a": 65536},
+        {"a": -1},
+        {"a": [1, 2**31]},
+        {f"l{n}": n for n in range(1025)},
+    ],
+)
+def test_labels_that_no_model_is_made_for_are_refused(labels):
+    with pytest.raises(ConfigError):
+        check_label_bounds(labels)
+
+
+def test_labels_of_public_data_sets_are_within_the_bounds():
+    check_label_bounds({"prostate/uterus": 15, "whole tumour": (1, 2, 3), "Nervus opticus (links)": 65535, "左肺": 2})

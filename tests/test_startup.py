@@ -73,6 +73,15 @@ def test_a_net_of_our_own_predicts_without_monai() -> None:
     assert "monai" not in modules_after(code)
 
 
+def test_a_net_of_our_own_is_compared_with_its_weights_without_torchs_compiler() -> None:
+    code = (
+        "from medseg.nets import NETS\nfrom medseg.nets.profile import build_on_meta\n"
+        "for name in NETS:\n    if not name.startswith('monai'):\n"
+        "        for dims in (2, 3):\n            build_on_meta(name, dims=dims)"
+    )
+    assert not modules_after(code) & {"sympy", "monai"}
+
+
 def test_help_names_the_commands_and_shows_no_others() -> None:
     done = subprocess.run([sys.executable, "-m", "medseg", "--help"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

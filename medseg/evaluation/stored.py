@@ -104,13 +104,14 @@ def _read(name: str, folder: Path) -> StoredEvaluation:
         summary = json.loads(read_text(folder / "summary.json", MOST_LIST_BYTES))
         file = io.StringIO(read_text(folder / "cases.csv", MOST_LIST_BYTES), newline="")
         rows = [(r["case"], r["label"], r["metric"], float(r["value"])) for r in csv.DictReader(file)]
-        missing = [k for k in ("labels", "groups", "reference_hashes", "options") if k not in summary]
-        version = summary.get("format_version")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         raise DatasetError(
             f"{folder}: its cases.csv and summary.json cannot be read ({error}); evaluate again"
         ) from None
-    if version != FORMAT_VERSION or missing:
+    if not isinstance(summary, dict) or not isinstance(summary.get("reference_hashes", {}), dict):
+        raise DatasetError(f"{folder / 'summary.json'} is not what medseg evaluate writes; evaluate again")
+    missing = [k for k in ("labels", "groups", "reference_hashes", "options") if k not in summary]
+    if summary.get("format_version") != FORMAT_VERSION or missing:
         raise DatasetError(f"{folder / 'summary.json'} is of another version of medseg evaluate; evaluate again")
     values: dict[tuple[str, str], dict[str, float]] = {}
     diagonals: dict[str, float] = {}

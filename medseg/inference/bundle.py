@@ -8,32 +8,38 @@ README.md                   model card
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 import shutil
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
-from pydantic import ValidationError
+import torch
 from torch import Tensor
 
-from medseg.errors import CheckpointError, ConfigError, WriteError
+from medseg.errors import CheckpointError, WriteError
+from medseg.inference.bundle_files import (
+    INFO,
+    MEND,
+    MOST_FOLDS,
+    WEIGHTS,
+    BundleFiles,
+    bundle_files,
+    open_regular,
+    replaced,
+)
 from medseg.inference.bundle_info import BundleInfo
+from medseg.inference.bundle_json import read_info
+from medseg.inference.bundle_nets import catalogue_weights, refuse_misfit
+from medseg.inference.device import device_memory
 from medseg.inference.model_card import model_card
 from medseg.io.atomic import write_error
+from medseg.nets.weights_file import StoredTensor, read_header, read_tensors
 
-__all__ = ["Bundle", "load_bundle", "save_bundle"]
+__all__ = ["Bundle", "load_bundle", "read_bundle", "save_bundle"]
 
-FORMAT_VERSION = 1
-INFO = "model.json"
-WEIGHTS = re.compile(r"weights_fold(\d+)\.safetensors")
-MEND = "restore it from a backup or train again"
+Expected = Callable[[BundleFiles, BundleInfo], Mapping[str, Tensor] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,8 @@ def save_bundle(folder: str | Path, info: BundleInfo, weights: Mapping[int, Mapp
         raise WriteError(f"{target} exists and is not a model bundle; choose another folder or move it away")
     kept: list[Path] = []
     if (target / INFO).is_file():
-        present = _parse((target / INFO).read_bytes(), target)
+        with open_regular(target / INFO) as file:
+            present, _ = read_info(file, target)
         if present.same_model(info):
             kept = [f for f in sorted(target.iterdir()) if WEIGHTS.fullmatch(f.name) and f.name not in files]
             joined = info.prediction.joined(present.prediction) if kept else info.prediction
@@ -85,8 +92,9 @@ def save_bundle(folder: str | Path, info: BundleInfo, weights: Mapping[int, Mapp
         temporary.chmod(0o755)
         for name, content in files.items():
             (temporary / name).write_bytes(content)
-        for file in kept:
-            shutil.copyfile(file, temporary / file.name)
+        for each in kept:
+            with open_regular(each) as source, (temporary / each.name).open("wb") as copy:
+                shutil.copyfileobj(source, copy)
         (temporary / INFO).write_text(info.to_json(), encoding="utf-8")
         (temporary / "README.md").write_text(model_card(info, [*files, *(f.name for f in kept)]), encoding="utf-8")
         _swap(temporary, target)
@@ -101,32 +109,78 @@ def save_bundle(folder: str | Path, info: BundleInfo, weights: Mapping[int, Mapp
 def load_bundle(path: str | Path) -> Bundle:
     """Read a bundle: its folder, a zip of it, or a run folder that holds it as `model/`.
 
+    No code is run. Weights are read after their header was compared with the network that `model.json` names, built
+    without memory; with that of a network that is no part of medseg, only `load_model` compares them.
+
     Raises:
-        CheckpointError: missing, damaged, or written by a newer medseg.
+        CheckpointError: missing, damaged, hostile, or written by a newer medseg.
 
     Example:
         >>> load_bundle("runs/lung/model").info.scheme.names
         ('lung', 'tumour')
     """
-    place = Path(path)
-    files = _read_zip(place) if place.is_file() else _read_folder(place)
-    if INFO not in files:
-        raise CheckpointError(f"{place} is not a model bundle: it holds no {INFO}")
-    info = _parse(files[INFO], place)
-    found = {int(m[1]): name for name in files if (m := WEIGHTS.fullmatch(name))}
-    if not found:
-        raise CheckpointError(f"{place}: no weights_fold0.safetensors or other fold beside {INFO}; {MEND}")
-    digest = hashlib.sha256(files[INFO])
-    weights = {}
-    for fold, name in sorted(found.items()):
-        digest.update(name.encode())
-        digest.update(files[name])
-        try:
-            weights[fold] = safetensors.torch.load(files[name])
-        except (safetensors.SafetensorError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{place}: {name} is damaged ({error}); {MEND}") from None
-    _refuse_code(place, info.net.name)
+    return read_bundle(Path(path), lambda files, info: catalogue_weights(path, info))
+
+
+def read_bundle(place: Path, expected: Expected) -> Bundle:
+    """`load_bundle`, asking what the weights are to be before they are read.
+
+    Args:
+        place: the bundle.
+        expected: called with the open bundle and its `model.json`: names, shapes and types of the weights; None where
+            nobody knows.
+
+    Raises:
+        CheckpointError: as `load_bundle`; what `expected` raises.
+    """
+    with bundle_files(place) as files:
+        if INFO not in files.names:
+            raise CheckpointError(f"{place} is not a model bundle: it holds no {INFO}")
+        with files.open(INFO) as (file, _):
+            info, content = read_info(file, place)
+        found = {int(m[1]): name for name in files.names if (m := WEIGHTS.fullmatch(name))}
+        if not found:
+            raise CheckpointError(f"{place}: no weights_fold0.safetensors or other fold beside {INFO}; {MEND}")
+        if len(found) > MOST_FOLDS:
+            raise CheckpointError(f"{place} holds weights of {len(found)} folds; expected {MOST_FOLDS} at most")
+        size = sum(_size(files, name) for name in found.values())
+        if size > (memory := device_memory(torch.device("cpu"))):
+            raise CheckpointError(
+                f"{place} holds {size / 1e9:.1f} GB of weights, this machine has {memory / 1e9:.1f} GB of memory"
+            )
+        wanted = expected(files, info)
+        digest = hashlib.sha256(content)
+        weights = {}
+        for fold, name in sorted(found.items()):
+            digest.update(name.encode())
+            weights[fold] = _read_weights(files, name, f"{place}: {name}", info, wanted, digest.update)
     return Bundle(place, info, weights, digest.hexdigest())
+
+
+def _size(files: BundleFiles, name: str) -> int:
+    with files.open(name) as (_, size):
+        return size
+
+
+def _read_weights(
+    files: BundleFiles,
+    name: str,
+    where: str,
+    info: BundleInfo,
+    wanted: Mapping[str, Tensor] | None,
+    seen: Callable[[bytes | memoryview], None],
+) -> dict[str, Tensor]:
+    with files.open(name) as (file, size):
+        try:
+            header: dict[str, StoredTensor] = read_header(file, size, seen)
+        except ValueError as error:
+            raise CheckpointError(f"{where} is damaged ({error}); {MEND}") from None
+        if wanted is not None:
+            refuse_misfit(header, wanted, where, info.net.name)
+        try:
+            return read_tensors(file, header, seen)
+        except ValueError as error:
+            raise CheckpointError(f"{where} cannot be used: {error}; {MEND}") from None
 
 
 def _encode(state: Mapping[str, Tensor]) -> bytes:
@@ -139,75 +193,8 @@ def _swap(new: Path, target: Path) -> None:
     if not target.exists():
         new.rename(target)
         return
-    old = _replaced(target)
+    old = replaced(target)
     shutil.rmtree(old, ignore_errors=True)
     target.rename(old)
     new.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _replaced(target: Path) -> Path:
-    return target.with_name(f".{target.name}.replaced")
-
-
-def _read_folder(place: Path) -> dict[str, bytes]:
-    # A kill between the two renames of a swap leaves the former bundle under its other name.
-    candidates = (place, place / "model", _replaced(place))
-    folder = next((c for c in candidates if (c / INFO).is_file()), place)
-    if not folder.is_dir():
-        raise CheckpointError(f"no model bundle {place}; give the folder or zip that medseg train wrote")
-    try:
-        return {f.name: f.read_bytes() for f in folder.iterdir() if f.name == INFO or WEIGHTS.fullmatch(f.name)}
-    except OSError as error:
-        raise CheckpointError(f"{place}: the model cannot be read ({error.strerror})") from None
-
-
-def _read_zip(place: Path) -> dict[str, bytes]:
-    try:
-        with zipfile.ZipFile(place) as archive:
-            names = [n for n in archive.namelist() if n.rpartition("/")[2] == INFO]
-            prefix = min(names, key=len, default=INFO).removesuffix(INFO)
-            inside = {n.removeprefix(prefix): n for n in archive.namelist() if n.startswith(prefix)}
-            return {n: archive.read(m) for n, m in inside.items() if n == INFO or WEIGHTS.fullmatch(n)}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{place} is neither a bundle folder nor an intact zip of one ({error}); {MEND}"
-        ) from None
-
-
-def _parse(content: bytes, place: Path) -> BundleInfo:
-    try:
-        values = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{place}: {INFO} is damaged ({error}); {MEND}") from None
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{place}: {INFO} has format_version {version}, this medseg reads {FORMAT_VERSION}; update medseg"
-        )
-    try:
-        info = BundleInfo.model_validate(values)
-        channels = info.scheme.out_channels
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"{place}: {INFO}: {key}: {first['msg']}; {MEND}") from None
-    except ConfigError as error:
-        raise CheckpointError(f"{place}: {INFO}: {error}") from None
-    if (info.net.out_channels, info.net.in_channels, info.net.dims) != (
-        channels,
-        info.plan.in_channels,
-        info.plan.dims,
-    ):
-        raise CheckpointError(f"{place}: {INFO}: net does not fit labels and plan (channels or dims differ); {MEND}")
-    return info
-
-
-def _refuse_code(place: Path, net_name: str) -> None:
-    """A plug-in net comes from what is installed, never from files that came with the bundle."""
-    module, colon, _ = net_name.partition(":")
-    top = module.partition(".")[0]
-    if colon and place.is_dir() and ((place / f"{top}.py").exists() or (place / top).is_dir()):
-        raise CheckpointError(
-            f"{place} carries the code of its own net ({top}); medseg runs no code from a bundle: install {top} first"
-        )

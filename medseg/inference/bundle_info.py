@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import nn
 
-from medseg.config_models import PostprocessConfig
+from medseg.config_models import Labels, NetOptions, Overlap, PostprocessConfig
 from medseg.inference.calibration import Calibration
 from medseg.labels import LabelScheme
 from medseg.nets import build_net
@@ -20,22 +20,35 @@ __all__ = ["BundleInfo", "NetInfo", "PredictionInfo", "Provenance"]
 
 
 V = TypeVar("V")
+Count = Annotated[int, Field(ge=0)]
+
+
+def _on_one_line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("expected text without line breaks and other control characters")
+    return value
+
+
+Line = Annotated[str, Field(max_length=200), AfterValidator(_on_one_line)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class NetInfo(_Part):
-    """What `medseg.nets.build_net` is called with; lists among `options` become tuples, which JSON does not know."""
+    """What `medseg.nets.build_net` is called with; lists among `options` become tuples, which JSON does not know.
 
-    name: str
+    What the options of medseg's own networks may be, `medseg.nets.limits` says, before anything is built of them.
+    """
+
+    name: Line
     dims: Literal[2, 3]
-    in_channels: Annotated[int, Field(ge=1)]
-    out_channels: Annotated[int, Field(ge=1)]
-    backbone: str | None = None
-    width: Annotated[float, Field(gt=0)] = 1.0
-    options: dict[str, Any] = Field(default_factory=dict)
+    in_channels: Annotated[int, Field(ge=1, le=1024)]
+    out_channels: Annotated[int, Field(ge=1, le=1025)]
+    backbone: Line | None = None
+    width: Annotated[float, Field(gt=0, le=64)] = 1.0
+    options: NetOptions = Field(default_factory=dict)
 
     @field_validator("options")
     @classmethod
@@ -55,19 +68,25 @@ class NetInfo(_Part):
         """What `build_net` is called with."""
         return {**{key: value for key, value in self if key != "options"}, **self.options}
 
+    @property
+    def builder_arguments(self) -> dict[str, Any]:
+        """What a builder that is no part of medseg is called with: `arguments`, but for the name and bare defaults."""
+        left_out = {"name", *(["backbone"] if self.backbone is None else []), *(["width"] if self.width == 1 else [])}
+        return {key: value for key, value in self.arguments.items() if key not in left_out}
+
 
 class PredictionInfo(_Part):
     """Defaults of prediction.
 
     Args:
-        overlap: least overlap of windows.
+        overlap: least overlap of windows, up to 0.95.
         mirror_axes: the spatial axes along which mirroring is allowed.
         crf: options of the dense CRF that were fitted on validation cases (`medseg.nets.crf_fit`), None without.
         postprocess: what is mended in every mask.
     """
 
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
+    overlap: Overlap = 0.5
+    mirror_axes: Annotated[tuple[Annotated[int, Field(ge=0, le=2)], ...], Field(max_length=3)] = ()
     crf: CrfOptions | None = None
     postprocess: PostprocessConfig = PostprocessConfig()
 
@@ -86,12 +105,12 @@ class PredictionInfo(_Part):
 class Provenance(_Part):
     """Where the weights come from. `dataset` holds counts and fingerprint figures, no names of patients."""
 
-    medseg: str = ""
-    torch: str = ""
-    config_hash: str = ""
+    medseg: Line = ""
+    torch: Line = ""
+    config_hash: Line = ""
     dataset: dict[str, Any] = Field(default_factory=dict)
-    iterations: int = 0
-    seconds: float = 0.0
+    iterations: Count = 0
+    seconds: Annotated[float, Field(ge=0)] = 0.0
 
 
 class BundleInfo(_Part):
@@ -111,8 +130,8 @@ class BundleInfo(_Part):
     """
 
     format_version: Literal[1] = 1
-    labels: dict[str, int | tuple[int, ...]]
-    ignore: int | None = None
+    labels: Labels
+    ignore: Annotated[int, Field(ge=0, le=65535)] | None = None
     plan: Plan
     net: NetInfo
     prediction: PredictionInfo = PredictionInfo()
@@ -120,8 +139,15 @@ class BundleInfo(_Part):
     scores: dict[str, Any] = Field(default_factory=dict)
     fingerprint: TrainingRange | None = None
     calibration: Calibration | None = None
-    data_license: str = "unknown"
-    weight_license: str = "unknown"
+    data_license: Line = "unknown"
+    weight_license: Line = "unknown"
+
+    @model_validator(mode="after")
+    def _fits(self) -> BundleInfo:
+        known = self.fingerprint
+        if known is not None and self.calibration is not None and len(known.always_present) != len(self.scheme.names):
+            raise ValueError("fingerprint.always_present does not fit the labels")
+        return self
 
     @property
     def scheme(self) -> LabelScheme:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["VERSION", "Calibration", "fit_calibration", "signs_of"]
 
 # Of the signs and of what is made of them.
 VERSION = 3
+SIGNS = 8
+Weight = Annotated[float, Field(ge=-1e9, le=1e9)]
 FEWEST_ROWS = 20
 # Of the rows, for signs that are standardised first.
 RIDGE = 0.03
@@ -30,20 +33,26 @@ class Calibration(BaseModel):
 
     Args:
         version: of the signs; a bundle without one holds weights of other signs.
-        intercept, weights: of the regression, see `signs_of`.
+        intercept, weights: of the regression, see `signs_of`; of today's version there are 8 weights.
         cases: validation cases it was fitted on.
         rows: labels of these cases and of their damaged copies.
         error: root mean square error on cases left out (with all their copies).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     version: int = 1
-    intercept: float
-    weights: tuple[float, ...]
-    cases: int
-    rows: int
-    error: float
+    intercept: Weight
+    weights: Annotated[tuple[Weight, ...], Field(max_length=64)]
+    cases: Annotated[int, Field(ge=0)]
+    rows: Annotated[int, Field(ge=0)]
+    error: Annotated[float, Field(ge=0, le=1e3)]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Calibration:
+        if self.version == VERSION and len(self.weights) != SIGNS:
+            raise ValueError(f"expected {SIGNS} weights, one for each sign; found {len(self.weights)}")
+        return self
 
     def predict(self, signs: Sequence[float]) -> float:
         """Predicted Dice, 0 to 1."""

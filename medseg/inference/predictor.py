@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from medseg.errors import CheckpointError, ConfigError, GeometryError, MissingPartError, ReadError
-from medseg.inference.bundle import Bundle, load_bundle
-from medseg.inference.bundle_info import BundleInfo, NetInfo
+from medseg.errors import CheckpointError, ConfigError, GeometryError, ReadError
+from medseg.inference.bundle import read_bundle
+from medseg.inference.bundle_files import BundleFiles
+from medseg.inference.bundle_info import BundleInfo
+from medseg.inference.bundle_nets import unfilled_net, with_weights
 from medseg.inference.device import resolve_device
 from medseg.inference.engine import NetworkEngine
 from medseg.inference.layer_memory import layer_memory_kept
-from medseg.inference.postprocess import postprocess
+from medseg.inference.postprocess import check_postprocess, postprocess
 from medseg.inference.probabilities import NativeProbabilities
 from medseg.inference.restore import Restorer, to_label_map
 from medseg.inference.rolling import open_rows
@@ -32,12 +34,13 @@ from medseg.inference.window_batch import SMALLEST_BATCH, windows_at_a_time
 from medseg.inference.window_grid import stream_axis, window_starts
 from medseg.labels import LabelScheme
 from medseg.nets.crf import CrfOptions, dense_crf
+from medseg.plugins import permitted_modules
 from medseg.preparation.body import body_box
 from medseg.preparation.grid import GridMap, to_network_grid
 from medseg.preparation.normalize import normalize, scales_for
 from medseg.volume import Volume
 
-__all__ = ["Model", "load_model"]
+__all__ = ["Model", "load_model", "load_permitted"]
 
 # Voxels of a window that a network need not be measured on as a whole.
 LARGE_WINDOW = 2**18
@@ -286,8 +289,14 @@ class Model:
         return self.device if needed < free / 2 else torch.device("cpu")
 
 
-def load_model(path: str | Path, device: str = "auto", engine: str | None = None, fast: bool = False) -> Model:
-    """A model from a bundle (folder, zip, or a run folder that holds one).
+def load_model(
+    path: str | Path,
+    device: str = "auto",
+    engine: str | None = None,
+    fast: bool = False,
+    allow_code: Sequence[str] = (),
+) -> Model:
+    """A model from a bundle (folder, zip, or a run folder that holds one); no code of a bundle is run.
 
     Args:
         path: the bundle.
@@ -297,47 +306,41 @@ def load_model(path: str | Path, device: str = "auto", engine: str | None = None
             None: as they are, unless `fast` is given; `predict_studies` measures what is faster where that pays.
         fast: permit bfloat16 where the CPU has it and it is faster: half the time, and up to 1 in 400 voxels of a mask
             got another label. Measured at the first image, on which it must change at most 2 % of the labelled voxels.
+        allow_code: modules, by their exact names, from which the bundle may take a network that is no part of medseg,
+            e.g. `("my_package.nets",)`; the environment variable `MEDSEG_ALLOW_CODE` permits further ones. Permit what
+            you wrote or trust: the bundle chooses what is called in it, and with which options.
 
     Raises:
-        CheckpointError: missing or damaged bundle, unknown format, weights that do not fit the net.
+        CheckpointError: missing, damaged or hostile bundle, unknown format, weights that do not fit the net, a net that
+            is neither medseg's nor permitted.
         ConfigError: unknown device, or an engine that it does not have.
-        MissingPartError: if the net is a plug-in that is not installed here.
+        MissingPartError: if the net was permitted but is not installed here.
     """
+    return load_permitted(path, device, engine, fast, permitted_modules(allow_code))
+
+
+def load_permitted(path: str | Path, device: str, engine: str | None, fast: bool, permitted: Sequence[str]) -> Model:
+    """`load_model` with the permitted modules and no others, whatever the environment says."""
     place = resolve_device(device)
     chosen = NetworkEngine(place, engine, fast=fast)
-    bundle = load_bundle(path)
-    nets = tuple(_build(bundle, fold, state).to(place).eval() for fold, state in bundle.weights.items())
-    for net in nets:
-        net.requires_grad_(False)
-    return Model(bundle.info, nets, place, bundle.model_hash, chosen)
+    first: list[nn.Module] = []
+    folders: list[Path] = []
 
+    def expected(files: BundleFiles, info: BundleInfo) -> Mapping[str, Tensor]:
+        folders.extend(files.folders)
+        try:
+            check_postprocess(info.prediction.postprocess, info.scheme)
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+        first.append(unfilled_net(Path(path), folders, info, permitted))
+        return first[0].state_dict()
 
-def _build(bundle: Bundle, fold: int, state: dict[str, Tensor]) -> nn.Module:
-    info: NetInfo = bundle.info.net
-    where = f"{bundle.path}: weights_fold{fold}.safetensors"
-    try:
-        net = info.build()
-    except ConfigError as error:
-        if ":" in info.name:
-            raise MissingPartError(
-                f"{bundle.path} needs the net {info.name}, which is not part of medseg: {error}"
-            ) from None
-        raise CheckpointError(f"{bundle.path}: {error}") from None
-    own = net.state_dict()
-    wrong = [f"{k} is missing" for k in own if k not in state]
-    wrong += [f"{k} is not in the net" for k in state if k not in own]
-    wrong += [
-        f"{k} has shape {tuple(state[k].shape)}, the net {tuple(v.shape)}"
-        for k, v in own.items()
-        if k in state and state[k].shape != v.shape
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise CheckpointError(f"{where} does not fit the net {info.name}: {wrong[0]}{more}")
-    if any(not torch.isfinite(value).all() for value in state.values() if value.is_floating_point()):
-        raise CheckpointError(f"{where} holds NaN or infinite weights; train again")
-    net.load_state_dict(state)
-    return net
+    bundle = read_bundle(Path(path), expected)
+    nets = []
+    for weights in bundle.weights.values():
+        net = first.pop() if first else unfilled_net(bundle.path, folders, bundle.info, permitted)
+        nets.append(with_weights(net, weights).to(place).eval().requires_grad_(False))
+    return Model(bundle.info, tuple(nets), place, bundle.model_hash, chosen)
 
 
 def _as_volume(image: Volume | NDArray[Any], affine: NDArray[np.float64] | None, channels: int) -> Volume:

@@ -7,13 +7,14 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from medseg.inference.bundle_info import NetInfo
 from medseg.inference.device import device_memory
 from medseg.nets.profile import build_on_meta, forward_bytes
 from medseg.plugins import is_plugin
 
-__all__ = ["SMALLEST_BATCH", "windows_at_a_time"]
+__all__ = ["SMALLEST_BATCH", "window_bytes", "windows_at_a_time"]
 
 log = logging.getLogger(__name__)
 
@@ -50,3 +51,17 @@ def windows_at_a_time(net: NetInfo, patch: Sequence[int], device: torch.device) 
     if each > room:
         log.warning("one window of the network takes about %.1f GB of %.1f GB", each / 1e9, room / SHARE / 1e9)
     return max(1, min(wanted, int(room / each)))
+
+
+def window_bytes(net: nn.Module, channels: int, patch: Sequence[int], memory: int) -> int:
+    """About how many bytes of maps one window takes; 0 where `memory` holds far more than any network needs.
+
+    Args:
+        net: on the meta device.
+        channels: of the image.
+        patch: voxels of a window.
+        memory: bytes of the machine.
+    """
+    if MAPS * 4 * math.prod(patch) < SHARE * memory:
+        return 0
+    return forward_bytes(net, (1, channels, *patch))

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from medseg.errors import MedsegError, ReadError, WriteError
 from medseg.io.atomic import write_error
 
-__all__ = ["NoRoomError", "naming_archive", "split_zip_path", "unpack"]
+__all__ = ["NoRoomError", "check_members", "naming_archive", "opened_zip", "split_zip_path", "unpack"]
 
 # Label maps of one value shrink a thousandfold, so a high ratio alone proves nothing; but no study holds so many bytes
 # of them.
@@ -53,28 +53,59 @@ def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) ->
             a missing member.
         NoRoomError: no room for the contents.
     """
-    try:
-        with _Opened(archive) as file, zipfile.ZipFile(file) as opened:
-            entries = opened.infolist() if members is None else [opened.getinfo(name) for name in members]
-            if len(opened.filelist) > _MOST_MEMBERS:
-                raise ReadError(_too_many(archive))
-            for entry in entries:
-                _check_entry(entry, archive)
-            _check_sizes(entries, archive, folder)
+    with opened_zip(archive) as opened:
+        entries = opened.infolist() if members is None else [_entry(opened, name, archive) for name in members]
+        for entry in entries:
+            _check_entry(entry, archive)
+        _check_sizes(entries, archive, folder)
+        try:
             for entry in entries:
                 opened.extract(entry, folder)
+        except OSError as error:
+            if error.errno not in _OF_THE_DISK:
+                raise
+            raise NoRoomError(f"{archive} cannot be unpacked: {write_error(folder, error)}") from error
+
+
+@contextlib.contextmanager
+def opened_zip(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip to read from; its directory is not larger than that of a study.
+
+    Raises:
+        ReadError: for what is no zip, and for what fails while its members are read.
+    """
+    try:
+        with _Opened(archive) as file, zipfile.ZipFile(file) as opened:
+            if len(opened.filelist) > _MOST_MEMBERS:
+                raise ReadError(_too_many(archive))
+            yield opened
     except MedsegError:
         raise
     except zipfile.BadZipFile as error:
         raise ReadError(f"{archive} is no zip or is damaged ({error}); download it again") from None
-    except KeyError as error:
-        raise ReadError(f"{archive} has changed: {error}") from None
     except OSError as error:
-        if error.errno in _OF_THE_DISK:
-            raise NoRoomError(f"{archive} cannot be unpacked: {write_error(folder, error)}") from error
         raise ReadError(f"{archive} cannot be unpacked: {error.strerror or error}") from None
     except (RuntimeError, EOFError, zlib.error, lzma.LZMAError, struct.error, ValueError, ArithmeticError) as error:
         raise ReadError(f"{archive} cannot be unpacked ({error}); unpack it yourself and give the folder") from None
+
+
+def check_members(opened: zipfile.ZipFile, archive: Path) -> None:
+    """Refuse an archive in which anything is hostile, whatever of it is wanted.
+
+    Raises:
+        ReadError: names that lead outside, links, encryption, files of one name or that share their bytes.
+    """
+    entries = opened.infolist()
+    for entry in entries:
+        _check_entry(entry, archive)
+    _check_places([entry for entry in entries if not entry.is_dir()], archive)
+
+
+def _entry(opened: zipfile.ZipFile, name: str, archive: Path) -> zipfile.ZipInfo:
+    try:
+        return opened.getinfo(name)
+    except KeyError as error:
+        raise ReadError(f"{archive} has changed: {error}") from None
 
 
 class _Opened(io.FileIO):
@@ -108,14 +139,18 @@ def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:
         raise ReadError(f"{archive} is encrypted; unpack it yourself and give the folder")
 
 
-def _check_sizes(entries: list[zipfile.ZipInfo], archive: Path, folder: Path) -> None:
-    files = [entry for entry in entries if not entry.is_dir()]
+def _check_places(files: list[zipfile.ZipInfo], archive: Path) -> None:
     if len({entry.filename for entry in files}) < len(files):
         raise ReadError(f"{archive} holds two files of one name; unpack it yourself and give the folder")
-    packed, unpacked = sum(e.compress_size for e in files), sum(e.file_size for e in files)
-    dense = [e for e in files if e.file_size > _BOMB_RATIO * e.compress_size]
-    if packed > archive.stat().st_size:
+    if sum(entry.compress_size for entry in files) > archive.stat().st_size:
         raise ReadError(f"{archive} holds entries that share their bytes, as in a zip bomb; it is not unpacked")
+
+
+def _check_sizes(entries: list[zipfile.ZipInfo], archive: Path, folder: Path) -> None:
+    files = [entry for entry in entries if not entry.is_dir()]
+    _check_places(files, archive)
+    unpacked = sum(e.file_size for e in files)
+    dense = [e for e in files if e.file_size > _BOMB_RATIO * e.compress_size]
     if sum(e.file_size for e in dense) > _BOMB_BYTES:
         grown, small = sum(e.file_size for e in dense) / 1e9, sum(e.compress_size for e in dense) / 1e6
         raise ReadError(

@@ -7,7 +7,7 @@ a net with auxiliary heads gives the tuple `(main, *auxiliary)`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -23,12 +23,23 @@ from medseg.nets.enet import ENet
 from medseg.nets.fcn import fcn8s, fcn16s, fcn32s
 from medseg.nets.fcn_resnet import DilatedFCN
 from medseg.nets.icnet import ICNet
+from medseg.nets.limits import check_options
 from medseg.nets.monai_nets import monai_attentionunet, monai_dynunet, monai_segresnet, monai_swinunetr
 from medseg.nets.pretrained import PretrainedReport, load_pretrained
 from medseg.nets.unet import UNet
 from medseg.nets.unet_residual import ResidualUNet
+from medseg.plugins import resolve
 
-__all__ = ["BACKBONES", "NETS", "PretrainedReport", "UNet", "build_backbone", "build_net", "load_pretrained"]
+__all__ = [
+    "BACKBONES",
+    "NETS",
+    "PretrainedReport",
+    "UNet",
+    "build_backbone",
+    "build_net",
+    "call_builder",
+    "load_pretrained",
+]
 
 NETS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
@@ -63,7 +74,7 @@ def build_net(
     width: float = 1.0,
     **options: Any,
 ) -> nn.Module:
-    """The network called `name`, or one of your own by `"package.module:builder"`.
+    """The network called `name`, or one of your own by `"package.module:builder"`, which imports that module.
 
     Args:
         name: a key of `NETS`, or where to import a builder from. A builder of your own is called with `dims`,
@@ -76,7 +87,8 @@ def build_net(
         **options: what the net itself takes, e.g. `channels`, `norm`.
 
     Raises:
-        ConfigError: for an unknown name or option, or a builder that does not give an `nn.Module`.
+        ConfigError: for an unknown name or option, options beyond the bounds of `medseg.nets.limits`, or a builder
+            that does not give an `nn.Module`.
 
     Example:
         >>> build_net("unet", dims=2, in_channels=1, out_channels=2, channels=(8, 16))(torch.zeros(1, 1, 9, 9)).shape
@@ -90,7 +102,7 @@ def build_net(
     if width != 1.0:
         options["width"] = width
     if ":" in name:
-        return _build_plugin(name, fixed, options)
+        return call_builder(resolve(name, "net"), name, {**fixed, **options})
     if name not in NETS:
         near = get_close_matches(name, NETS, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -107,14 +119,21 @@ def build_net(
         near = get_close_matches(unknown[0], known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"{name} has no option {unknown[0]!r}; it takes {', '.join(known)}{hint}")
+    check_options(name, {**fixed, **options})
     return builder(**fixed, **options)
 
 
-def _build_plugin(name: str, fixed: dict[str, Any], options: dict[str, Any]) -> nn.Module:
-    from medseg.plugins import resolve
+def call_builder(builder: Callable[..., Any], name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The network that a builder of somebody's own gives.
 
-    builder = resolve(name, "net")
-    arguments = {**fixed, **options}
+    Args:
+        builder: what `name` means, see `medseg.plugins`.
+        name: for the message.
+        arguments: what it is called with.
+
+    Raises:
+        ConfigError: where it cannot be called so, or does not give an `nn.Module`.
+    """
     try:
         inspect.signature(builder).bind(**arguments)
     except TypeError as error:

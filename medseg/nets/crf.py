@@ -27,6 +27,14 @@ __all__ = ["CrfOptions", "dense_crf"]
 Kernel = Callable[[Tensor], Tensor]
 # Without `window_mm`, an image of several channels is cut off here: 86 % (3D: 74 %) of a Gaussian's mass lie inside.
 WINDOW_SIGMAS = 2.0
+# Of each option; beyond them the sums take hours or their numbers overflow.
+WEIGHTS, LENGTHS = (0.0, 1e4), (1e-6, 1e6)
+BOUNDS = {
+    "iterations": (0, 100),
+    "smooth_weight": WEIGHTS,
+    "appearance_weight": WEIGHTS,
+    "appearance_intensity": (0.01, 1e3),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,8 @@ class CrfOptions:
             exact and usually faster; at two `appearance_mm` for an image of several channels.
 
     Raises:
-        ConfigError: for a number that is not finite, negative, or zero where it is a length.
+        ConfigError: for a number that is not finite, negative, or zero where it is a length; for more than 100
+            iterations, weights above 10^4, lengths above 10^6 mm, or an intensity outside 0.01 to 1000.
     """
 
     iterations: int = 5
@@ -67,6 +76,9 @@ class CrfOptions:
             if not number or not math.isfinite(value) or value < 0 or (value == 0 and not may_be_zero):
                 kind = "a whole number" if whole else "a finite number"
                 raise ConfigError(f"crf.{field.name} is {value!r}; expected {kind} {'>=' if may_be_zero else '>'} 0")
+            least, most = BOUNDS.get(field.name, LENGTHS)
+            if not least <= value <= most:
+                raise ConfigError(f"crf.{field.name} is {value!r}; expected {least:g} to {most:g}")
 
 
 @torch.no_grad()

@@ -26,6 +26,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from medseg.errors import ConfigError
+
 __all__ = ["Appearance", "Smoothness", "WindowedAppearance"]
 
 # Distance of nodes and reach of nodes beyond the ends, in sigmas: each is worth a relative error of 5e-7 or less.
@@ -33,6 +35,8 @@ STEP = 0.57
 MARGIN = 2.5
 REACH = 5.0  # exp(-x^2) is 1e-11 there
 SMALLEST = -70.0  # below it exp gives denormal numbers, which processors handle a hundred times slower
+# Voxels of a window that are looked at, each one a pass over the image.
+MOST_OFFSETS = 2**18
 # Voxels worked on at a time: their intermediate results stay in the cache, and memory does not grow with the image.
 SLAB_VOXELS = 2**17
 OFFSETS = 64  # offsets of a window that are added up before they join the rest
@@ -146,6 +150,9 @@ class WindowedAppearance:
         spacing_mm: per voxel axis.
         sigma_mm: standard deviation of the distance.
         window_mm: radius; as large as the image it gives the sums of `Appearance`.
+
+    Raises:
+        ConfigError: for a window of more than 2^18 voxels.
     """
 
     def __init__(self, image: Tensor, spacing_mm: Sequence[float], sigma_mm: float, window_mm: float) -> None:
@@ -154,6 +161,11 @@ class WindowedAppearance:
         self.rows = max(1, SLAB_VOXELS // max(1, math.prod(sizes[1:])))
         self.offsets: list[tuple[tuple[int, ...], float]] = []
         reach = [min(n - 1, int(window_mm / s + 1e-6)) for n, s in zip(sizes, spacing_mm, strict=True)]
+        if math.prod(2 * r + 1 for r in reach) > MOST_OFFSETS:
+            raise ConfigError(
+                f"the window of the CRF reaches {max(reach)} voxels far, {math.prod(2 * r + 1 for r in reach)} in all; "
+                f"at most {MOST_OFFSETS} are summed in a reasonable time: give a smaller crf.window_mm"
+            )
         zero = (0,) * len(sizes)
         for offset in itertools.product(*(range(-r, r + 1) for r in reach)):
             square = sum((o * s) ** 2 for o, s in zip(offset, spacing_mm, strict=True))

@@ -152,10 +152,11 @@ def _up(dims: int, channels: int, stride: Sequence[int], padded: bool) -> nn.Mod
     padding = tuple(s // 2 if padded else 0 for s in stride)  # with it, the output is stride times the input
     kind = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
     up = kind(channels, channels, kernel, tuple(stride), padding, bias=False)  # type: ignore[arg-type]
-    weights = torch.ones(())
-    for k, s in zip(kernel, stride, strict=True):
-        tent = 1 - (torch.arange(k) - (k - 1) / 2).abs() / s
-        weights = weights[..., None] * tent
+    with torch.device("cpu"):  # on the meta device torch would import its compiler to count
+        weights = torch.ones(())
+        for k, s in zip(kernel, stride, strict=True):
+            tent = 1 - (torch.arange(k) - (k - 1) / 2).abs() / s
+            weights = weights[..., None] * tent
     with torch.no_grad():
         up.weight.zero_()
         for c in range(channels):

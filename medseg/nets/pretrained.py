@@ -7,7 +7,6 @@ FCN-8s (`conv1_1`), DeepLab v2 (`layer2.block1.reduce.conv`) and v3+ (`aspp.aspp
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from medseg.errors import CheckpointError, ConfigError
 from medseg.nets.pretrained_keys import candidates
+from medseg.nets.weights_file import load_safetensors, load_torch_file
 
 __all__ = ["PretrainedReport", "load_pretrained"]
 
@@ -70,7 +70,8 @@ def load_pretrained(
         (RGB to one channel: the sum, as if the grey image stood in all three).
 
     Raises:
-        CheckpointError: for a file that is absent, damaged or holds no weights, and where nothing fits.
+        CheckpointError: for a file that is absent, damaged or holds no weights, for NaN or infinite ones, and where
+            nothing fits.
         ConfigError: for another `inflate`.
 
     Example:
@@ -109,9 +110,12 @@ def load_pretrained(
             report.dropped.append(key)
     if not taken:
         raise CheckpointError(
-            f"{name}: no weight fits this {type(net).__name__}; it holds {', '.join(islice(source, 3))} ..., "
-            f"the net has {', '.join(islice(own, 3))} ..."
+            f"{name}: no weight fits this {type(net).__name__}; it holds {_named(source)} ..., "
+            f"the net has {_named(own)} ..."
         )
+    wrong = next((key for key, value in taken.items() if not torch.isfinite(value).all()), None)
+    if wrong is not None:
+        raise CheckpointError(f"{name}: holds NaN or infinite weights ({wrong})")
     # A count of batches is no weight; files written by old versions of torch have none.
     report.missing.extend(key for key in own if key not in seen and not key.endswith("num_batches_tracked"))
     net.load_state_dict(taken, strict=False)
@@ -171,6 +175,11 @@ class _Fit:
         return value.shape[1] == shape[1] or (value.shape[0] == value.shape[1] and shape[0] == shape[1])
 
 
+def _named(keys: Mapping[str, Any]) -> str:
+    """The first names, fit for a message whatever a file calls its weights."""
+    return ", ".join("".join(c if c.isprintable() else "?" for c in key[:80]) for key in islice(keys, 3))
+
+
 def _inflated(kernel: Tensor, depth: int, how: str) -> Tensor:
     """`(O, I, i, j)` to `(O, I, i, j, depth)`."""
     if how == "mean":
@@ -194,7 +203,7 @@ def _read(source: Mapping[str, Any] | str | PathLike[str]) -> tuple[dict[str, Te
     for _ in WRAPPERS:  # one may lie in another
         if isinstance(content, Mapping):
             content = next((content[w] for w in WRAPPERS if isinstance(content.get(w), Mapping)), content)
-    tensors = dict(_tensors(content)) if isinstance(content, Mapping) else {}
+    tensors = dict(_tensors(content, name)) if isinstance(content, Mapping) else {}
     if not tensors:
         raise CheckpointError(f"{name}: holds no weights; expected names and tensors, as net.state_dict() gives them")
     return tensors, name
@@ -202,28 +211,15 @@ def _read(source: Mapping[str, Any] | str | PathLike[str]) -> tuple[dict[str, Te
 
 def _read_file(path: Path) -> Any:
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: not a readable .safetensors file ({_first_line(error)})") from None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: damaged, or more than weights ({_first_line(error)}); expected what torch.save(net.state_dict()) "
-            "writes"
-        ) from None
+        return load_safetensors(path)
+    return load_torch_file(path, "expected what torch.save(net.state_dict()) writes")
 
 
-def _tensors(content: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
+def _tensors(content: Mapping[Any, Any], name: str) -> Iterator[tuple[str, Tensor]]:
     for key, value in content.items():
         if isinstance(key, str) and isinstance(value, Tensor):
+            if value.layout != torch.strided or value.is_meta or value.nbytes > value.untyped_storage().nbytes():
+                # A hostile file may name a tensor of any size without holding its numbers.
+                raise CheckpointError(f"{name}: {key[:80]!r} is larger than what the file holds of it")
             # Prefixes of DistributedDataParallel and torch.compile.
             yield key.removeprefix("module.").removeprefix("_orig_mod."), value.detach()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

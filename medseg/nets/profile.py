@@ -136,7 +136,7 @@ def profile_nets(
 
 
 def build_on_meta(name: str, *, dims: int, in_channels: int = 1, out_channels: int = 2, **options: Any) -> nn.Module:
-    """`build_net` without memory for weights; a builder that needs numbers is run in memory and moved.
+    """`build_net` without memory for weights; a plug-in that needs numbers is run in memory and moved.
 
     Raises:
         ConfigError: as `build_net`.
@@ -146,6 +146,8 @@ def build_on_meta(name: str, *, dims: int, in_channels: int = 1, out_channels: i
         with torch.device("meta"), _NoNumbers():
             return build_net(name, **options)
     except RuntimeError:
+        if name in NETS:
+            raise
         return build_net(name, **options).to("meta")
 
 
@@ -212,11 +214,20 @@ def _stride(size: Sequence[int], found: Sequence[int]) -> int:
 
 
 class _NoNumbers(TorchFunctionMode):
-    """Weights on the meta device are not drawn: torch would import its compiler to draw nothing."""
+    """Weights on the meta device are not drawn: torch would import its compiler to draw nothing.
+
+    Short lists of numbers that a builder takes apart at once (MONAI's rates of dropped paths) stay in memory.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (Tensor.normal_, Tensor.uniform_) and args[0].is_meta:
             return args[0]
+        if func is nn.init.normal_:  # which calls the above where no mode sees it any more
+            given = args[0] if args else (kwargs or {})["tensor"]
+            if given.is_meta:
+                return given
+        if func is torch.linspace:
+            return func(*args, **{**(kwargs or {}), "device": "cpu"})
         return func(*args, **(kwargs or {}))
 
 

@@ -143,13 +143,15 @@ class Fingerprint:
 
 def load_fingerprint(path: Path) -> Fingerprint | None:
     """A saved fingerprint; None where there is none or it is from another version or damaged: it is only a cache."""
+    if not path.is_file():
+        return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format_version"] != FORMAT_VERSION:
             return None
         cases = tuple(_case_from_json(case) for case in content["cases"])
         return Fingerprint(cases, tuple(content["channel_names"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from medseg.config import parse_yaml, read_text, validate_model
-from medseg.config_models import SelectRule
+from medseg.config_models import PatchSize, SelectRule, Spacing
 from medseg.errors import ConfigError
 from medseg.io.atomic import write_text_atomic
 from medseg.preparation.patch import total_stride
@@ -28,13 +28,15 @@ HEADER = """\
 #                  thickness_mm, orientation, contrast, derived, reference; see docs); [] leaves it to the defaults
 #   channels       features per stage of the net; strides: how much each stage shrinks each axis
 """
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+# Grey levels and their spread, as single precision holds them.
+Level = Annotated[float, Field(ge=-1e30, le=1e30)]
+Spread = Annotated[float, Field(ge=1e-30, le=1e30)]
+Channels = Annotated[int, Field(ge=1, le=1024)]
+MOST_STAGES = 16
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class ChannelPlan(_Part):
@@ -44,10 +46,10 @@ class ChannelPlan(_Part):
     """
 
     kind: Literal["zscore", "clip", "window"]
-    low: Finite | None = None
-    high: Finite | None = None
-    mean: Finite | None = None
-    std: Positive | None = None
+    low: Level | None = None
+    high: Level | None = None
+    mean: Level | None = None
+    std: Spread | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> ChannelPlan:
@@ -68,13 +70,13 @@ class Plan(_Part):
     Args:
         dims: spatial axes of the net. 2 with an orientation: a net that sees slices of volumes along their last axis.
         orientation: axes of a prepared case, None for 2D images.
-        spacing_mm: per axis of a prepared case, None where pixels are used as they are.
-        patch_size: voxels per axis of the net.
-        batch_size: samples per training step.
-        in_channels: of the images.
+        spacing_mm: per axis of a prepared case, 1e-5 to 1e4; None where pixels are used as they are.
+        patch_size: voxels per axis of the net, at most 2^26 together.
+        batch_size: samples per training step, at most 65536.
+        in_channels: of the images, at most 1024.
         normalization: per channel.
-        channels: features per stage.
-        strides: per stage and axis of the net; the first stage's are 1.
+        channels: features per stage, at most 16384 each, in 16 stages at most.
+        strides: per stage and axis of the net, at most 64; the first stage's are 1.
         select: per channel, which series of a study it is; () where nothing is known of the channels.
 
     Raises:
@@ -84,14 +86,16 @@ class Plan(_Part):
     format_version: Literal[1] = 1
     dims: Literal[2, 3]
     orientation: str | None
-    spacing_mm: tuple[Positive, ...] | None
-    patch_size: tuple[Count, ...]
-    batch_size: Count
-    in_channels: Count
-    normalization: tuple[ChannelPlan, ...]
-    channels: tuple[Count, ...] = Field(min_length=1)
-    strides: tuple[tuple[Count, ...], ...] = Field(min_length=1)
-    select: tuple[SelectRule, ...] = ()
+    spacing_mm: Annotated[tuple[Spacing, ...], Field(max_length=3)] | None
+    patch_size: PatchSize
+    batch_size: Annotated[int, Field(ge=1, le=65536)]
+    in_channels: Channels
+    normalization: Annotated[tuple[ChannelPlan, ...], Field(max_length=1024)]
+    channels: tuple[Annotated[int, Field(ge=1, le=16384)], ...] = Field(min_length=1, max_length=MOST_STAGES)
+    strides: tuple[Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(max_length=3)], ...] = Field(
+        min_length=1, max_length=MOST_STAGES
+    )
+    select: Annotated[tuple[SelectRule, ...], Field(max_length=1024)] = ()
 
     @property
     def spatial_dims(self) -> int:

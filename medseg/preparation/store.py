@@ -98,7 +98,10 @@ def open_case(folder: Path) -> PreparedCase:
             foreground=foreground,
             label_voxels={int(k): v for k, v in content["label_voxels"].items()},
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        *(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError),
+        *(EOFError, RecursionError, zipfile.BadZipFile),
+    ) as error:
         raise DatasetError(
             f"{folder}: not a prepared case of this version ({type(error).__name__}: {error}); delete the folder and "
             "prepare again"
@@ -111,7 +114,7 @@ def is_current(folder: Path, stamp: str) -> bool:
         content = json.loads((folder / "case.json").read_text(encoding="utf-8"))
         sizes = {name: (folder / name).stat().st_size for name in content["sizes"]}
         return bool(content["stamp"] == stamp and sizes == content["sizes"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from medseg.preparation.case_figures import CaseFigures, Figure
 
@@ -26,6 +26,8 @@ LEAVE_ONE_OUT_SHARE = 0.02
 FEWEST_FOR_PRESENCE = 5
 FEWEST_FOR_ODD = 10
 LARGEST_WIDENING = 2.0
+# Figures beyond it say nothing; their differences would overflow.
+LARGEST = 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +76,37 @@ KINDS: Mapping[str, Kind] = {
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+Value = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Number = Annotated[int, Field(ge=-1, le=1024)]
 
 
 class Span(_Part):
     """One figure over the training cases: lowest and highest value, in how many it was measured, and its mean slack."""
 
     kind: str
-    what: str
-    channel: int = -1
-    label: int = -1
-    low: float
-    high: float
-    cases: int
-    slack: float = 0.0
+    what: Annotated[str, Field(max_length=200)]
+    channel: Number = -1
+    label: Number = -1
+    low: Value
+    high: Value
+    cases: Annotated[int, Field(ge=0)]
+    slack: Annotated[float, Field(ge=0, le=LARGEST)] = 0.0
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in KINDS:
+            raise ValueError(f"expected one of {', '.join(KINDS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Span:
+        if self.low > self.high:
+            raise ValueError("low is above high")
+        return self
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -126,14 +145,14 @@ class TrainingRange(_Part):
             need be looked for outside; False where it was not measured.
     """
 
-    cases: int
-    modalities: tuple[str, ...] = ()
+    cases: Annotated[int, Field(ge=0)]
+    modalities: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=1024)] = ()
     spacing_known: bool = True
     spans: tuple[Span, ...]
-    widening: float = 1.0
-    pictures: tuple[tuple[float, ...], ...] = ()
-    always_present: tuple[bool, ...] = ()
-    swap_gain: float = 0.0
+    widening: Annotated[float, Field(ge=0, le=1e3)] = 1.0
+    pictures: Annotated[tuple[Annotated[tuple[Value, ...], Field(max_length=4096)], ...], Field(max_length=1024)] = ()
+    always_present: Annotated[tuple[bool, ...], Field(max_length=1024)] = ()
+    swap_gain: Annotated[float, Field(ge=0, le=1e3)] = 0.0
     inside_body: bool = False
 
     def compare(self, case: CaseFigures) -> tuple[Strayed, ...]:
@@ -165,6 +184,7 @@ def learn_range(
         spacing_known: whether all have a physical scale.
         inside_body: whether all their labels lie in the body's box.
     """
+    cases = [_finite(case) for case in cases]
     pictures = np.array([case.pictures for case in cases])
     others = [np.delete(pictures, n, axis=0).mean(axis=0) for n in range(len(cases))] if len(cases) > 1 else []
     measured = [
@@ -185,6 +205,13 @@ def learn_range(
         swap_gain=_swap_gain(cases, table, widening),
         inside_body=inside_body,
     )
+
+
+def _finite(case: CaseFigures) -> CaseFigures:
+    """The case without figures that grey levels near the largest float make infinite or no number."""
+    figures = tuple(f for f in case.figures if abs(f.value) <= LARGEST and 0 <= f.slack <= LARGEST)
+    pictures = tuple(tuple(v if math.isfinite(v) else 0.0 for v in picture) for picture in case.pictures)
+    return replace(case, figures=figures, pictures=pictures)
 
 
 def agreement(

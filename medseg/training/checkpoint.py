@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from medseg.errors import CheckpointError
 from medseg.io.atomic import atomic_path
+from medseg.nets.weights_file import load_torch_file
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -62,11 +62,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: damaged, incomplete or written by a newer medseg.
     """
     mend = "delete it to train from the start, or restore it from a backup"
-    try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).split("\n")[0][:120]
-        raise CheckpointError(f"{path}: checkpoint is damaged ({reason}); {mend}") from None
+    values = load_torch_file(path, mend)
     if (
         not isinstance(values, dict)
         or values.pop("format_version", None) != FORMAT_VERSION

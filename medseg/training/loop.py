@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from medseg.config import PostprocessConfig, RunConfig
 from medseg.errors import CheckpointError, MedsegError
 from medseg.io.atomic import atomic_path, write_text_atomic
 from medseg.labels import LabelScheme
+from medseg.nets.weights_file import first_line, load_torch_file
 from medseg.preparation.plan import Plan
 from medseg.preparation.store import PreparedCase
 from medseg.progress import ProgressCallback
@@ -142,15 +143,23 @@ class _Trainer:
                 f"{self.last} belongs to a training with another plan, data set, labels, loss, augmentation or seed; "
                 "give the same configuration, or choose another output folder"
             )
-        self.net.load_state_dict(state.net)
-        self.average.net.load_state_dict(state.average)
-        self.optimizer.load_state_dict(state.optimizer)
-        self.scaler.load_state_dict(state.scaler)
-        torch.set_rng_state(state.random_state)
-        self.iteration, self.elapsed, self.best_score = state.iteration, state.elapsed_seconds, state.best_score
-        if self.log.exists():
-            lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}")]
-            self.entries = [entry for entry in lines if entry["iteration"] <= self.iteration]
+
+        def take() -> None:
+            self.net.load_state_dict(state.net)
+            self.average.net.load_state_dict(state.average)
+            self.optimizer.load_state_dict(state.optimizer)
+            self.scaler.load_state_dict(state.scaler)
+            torch.set_rng_state(state.random_state)
+            self.iteration, self.elapsed = int(state.iteration), float(state.elapsed_seconds)
+            self.best_score = float(state.best_score)
+
+        _restored(self.last, take)
+        if self.log.is_file():
+            _restored(self.log, self._restore_log)
+
+    def _restore_log(self) -> None:
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}")]
+        self.entries = [entry for entry in lines if entry["iteration"] <= self.iteration]
 
     def save(self) -> None:
         """Write `last.pt`, the log and the curve."""
@@ -249,7 +258,8 @@ class _Trainer:
     ) -> tuple[dict[str, torch.Tensor], Scores]:
         """The weights to ship, scored on all validation cases."""
         if self.training.checkpoint == "best" and self.best.exists():
-            self.average.net.load_state_dict(torch.load(self.best, map_location=self.device, weights_only=True))
+            best = load_torch_file(self.best, "delete it, or train from the start")
+            _restored(self.best, lambda: self.average.net.load_state_dict(best))
         scores = validate(self.average.net, cases, self.plan, self.scheme, self.device, choice.add)
         self._note(validation_dice=scores.mean_dice, dice=scores.dice, final=True)
         write_text_atomic(self.log, "".join(json.dumps(entry) + "\n" for entry in self.entries))
@@ -273,6 +283,16 @@ class _Trainer:
                 f"the loss is {loss} at iteration {self.iteration}; lower training.learning_rate or check the "
                 f"intensities of the data; the last good state is in {self.last}"
             )
+
+
+def _restored(path: Path, take: Callable[[], Any]) -> None:
+    try:
+        take()
+    except Exception as error:  # A file that somebody altered may hold anything, and each state fails in its own way.
+        raise CheckpointError(
+            f"{path}: does not fit this training ({first_line(error)}); delete it to train from the start, or restore "
+            "it from a backup"
+        ) from None
 
 
 def _optimizer(net: nn.Module, config: RunConfig) -> torch.optim.Optimizer:

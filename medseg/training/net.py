@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from medseg.config import RunConfig
+from medseg.config import RunConfig, validate_model
 from medseg.errors import ConfigError
 from medseg.inference.bundle_info import NetInfo
 from medseg.labels import LabelScheme
@@ -55,15 +55,16 @@ def net_info_for(config: RunConfig, plan: Plan, scheme: LabelScheme, on_gpu: boo
             strides = axis_strides(needs, spacing)
             if len(set(strides)) > 1:
                 options["axis_strides"] = strides
-    return NetInfo(
-        name=net.name,
-        dims=plan.dims,
-        in_channels=plan.in_channels,
-        out_channels=scheme.out_channels,
-        backbone=net.backbone,
-        width=default_width(net, plan.dims, on_gpu),
-        options=options,
-    )
+    values = {
+        "name": net.name,
+        "dims": plan.dims,
+        "in_channels": plan.in_channels,
+        "out_channels": scheme.out_channels,
+        "backbone": net.backbone,
+        "width": default_width(net, plan.dims, on_gpu),
+        "options": options,
+    }
+    return validate_model(NetInfo, values, "net")
 
 
 def describe_net(info: NetInfo) -> str:

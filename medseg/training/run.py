@@ -20,6 +20,7 @@ from medseg.inference.device import device_memory, resolve_device
 from medseg.inference.postprocess import check_postprocess
 from medseg.io.atomic import write_text_atomic
 from medseg.io.formats import is_there
+from medseg.labels import check_label_bounds
 from medseg.losses import build_loss
 from medseg.preparation.prepare import Preparation, prepare
 from medseg.preparation.split import fold_numbers, split_cases
@@ -104,6 +105,7 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     preparation = prepare_run(config)
     for finding in preparation.findings:
         _log.info("%s: %s", finding.kind, finding.message)
+    check_label_bounds(preparation.dataset.labels.mapping)
     rules = config.prediction.postprocess
     if isinstance(rules, PostprocessConfig):
         check_postprocess(rules, preparation.dataset.labels)

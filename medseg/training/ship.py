@@ -29,10 +29,6 @@ def bundle_info(
 ) -> BundleInfo:
     """`model.json` of one trained fold; `crf` None: none was tried."""
     plan, scheme = preparation.plan, preparation.dataset.labels
-    plain = {
-        name: values if scheme.is_regions else values[0]
-        for name, values in zip(scheme.names, scheme.values, strict=True)
-    }
     fingerprint = _training_range(config, preparation, number)
     split = split_cases(preparation.dataset, config, number)
     content = config.model_dump_json(exclude={"output": True, "data": {"root": True, "csv": True}})
@@ -45,7 +41,7 @@ def bundle_info(
     if crf is not None:
         scores |= {"crf_gain": round(crf.gain, 4), "crf_cases": crf.cases}
     return BundleInfo(
-        labels=plain,
+        labels=scheme.mapping,
         ignore=scheme.ignore,
         plan=plan,
         net=net_info,

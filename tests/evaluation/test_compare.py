@@ -131,3 +131,10 @@ def test_what_is_no_evaluation_is_named(two: tuple[Path, Path], tmp_path: Path) 
     (poor / "summary.json").write_text("{}")
     with pytest.raises(DatasetError, match="another version"):
         compare(two)
+
+
+@pytest.mark.parametrize("content", ["[]", '"text"', "[" * 100_000, '{"format_version": 1, "reference_hashes": 3}'])
+def test_a_summary_that_evaluate_never_wrote_is_refused(content: str, two: tuple[Path, Path]) -> None:
+    (two[0] / "summary.json").write_text(content)
+    with pytest.raises(DatasetError, match="evaluate again"):
+        compare(two)

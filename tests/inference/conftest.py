@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from inference_bundles import make_info, make_plan, threshold_weights, unet_weights
 from inference_nets import Sides
 
+import medseg
 from medseg.inference import save_bundle
 from medseg.inference.studies import run
+from medseg.volume import Volume
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +31,15 @@ def one_thread() -> Iterator[None]:
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that a test has just written are whole."""
     monkeypatch.setattr(run, "SETTLE_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def own_nets_permitted() -> Iterator[None]:
+    """The networks of these tests, as a researcher's own: the bundles here may take them."""
+    # Not by the test's own monkeypatch, which the test may undo.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDSEG_ALLOW_CODE", "inference_nets,slow_net")
+        yield
 
 
 @pytest.fixture
@@ -53,3 +65,11 @@ def sides_bundle(tmp_path: Path) -> Path:
     plan = make_plan(patch_size=(32, 32, 32))
     info = make_info(plan, "inference_nets:build_sides", {"left_lung": 1, "right_lung": 2})
     return save_bundle(tmp_path / "sides", info, {0: Sides().state_dict()})
+
+
+@pytest.fixture
+def empty_image(tmp_path: Path) -> Path:
+    """A file of a volume in which nothing is."""
+    (tmp_path / "in").mkdir()
+    medseg.write(Volume(np.zeros((12, 12, 12), np.float32), np.eye(4)), tmp_path / "in" / "case.nii.gz")
+    return tmp_path / "in" / "case.nii.gz"

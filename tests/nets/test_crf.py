@@ -391,3 +391,18 @@ def test_fitting_needs_candidates_labels_and_one_grid():
         fit_crf([empty], [CrfOptions()])
     with pytest.raises(GeometryError, match="do not fit logits"):
         CrfCase(case.logits, case.image, torch.zeros(95, 96), (1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "option", [{"iterations": 10**9}, {"smooth_mm": 1e19}, {"appearance_weight": 1e300}, {"appearance_intensity": 1e-9}]
+)
+def test_options_that_would_take_for_ever_are_refused(option):
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        CrfOptions(**option)
+
+
+def test_a_window_of_more_voxels_than_can_be_summed_is_refused_where_the_image_is_so_large():
+    image = torch.zeros(2, 400, 400)
+    options = CrfOptions(iterations=1, smooth_weight=0.0, window_mm=1e6)
+    with pytest.raises(ConfigError, match=r"smaller crf\.window_mm"):
+        dense_crf(torch.zeros(2, 400, 400), image, (1.0, 1.0), options)

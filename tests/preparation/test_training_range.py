@@ -141,3 +141,16 @@ def test_a_figure_that_training_never_met_is_left_out() -> None:
     known = learn_range(figures(ball(np.random.default_rng(n)) for n in range(4)))
     stranger = CaseFigures((Figure("level", "something else", 1e9),), (), (True,))
     assert known.compare(stranger) == ()
+
+
+def test_figures_that_grey_levels_near_the_largest_float_make_infinite_are_left_out() -> None:
+    usual = figures(ball(np.random.default_rng(n)) for n in range(5))
+    odd = [
+        CaseFigures(
+            (*case.figures, Figure("level", "odd", float("nan")), Figure("grain", "odder", float("inf"))), *rest
+        )
+        for case, rest in ((case, (case.pictures, case.present)) for case in usual)
+    ]
+    assert learn_range(odd) == learn_range(usual)
+    with pytest.raises(ValueError, match="finite"):
+        TrainingRange.model_validate({**learn_range(usual).model_dump(), "swap_gain": float("nan")})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medseg.config_models import SelectRule
+from medseg.config_models import LONGEST_TEXT, SelectRule
 from medseg.io.channel_names import kind_of_name, modality_of_kind
 from medseg.io.dicom.series import Series
 from medseg.io.dicom.slice import SliceHeader
@@ -117,7 +117,7 @@ def misfit(found: Candidate, rule: SelectRule) -> str:
         ("body part", rule.body_part, found.body_part),
         ("description", rule.description, found.description),
     ):
-        if pattern is not None and re.search(pattern, text, re.IGNORECASE) is None:
+        if pattern is not None and re.search(pattern, text[:LONGEST_TEXT], re.IGNORECASE) is None:
             return f"its {name} does not match {pattern!r}"
     if not kind or kind in _KNOWN_MODALITY_ONLY:
         return ""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import medseg
 from medseg.errors import ConfigError, MedsegError
-from medseg.inference.predictor import load_model
+from medseg.inference.predictor import load_permitted
 from medseg.inference.studies.chain import CaseChain, CaseWork
 from medseg.inference.studies.options import PredictOptions
 
@@ -176,7 +176,8 @@ class RayWorker:
         # Studies may be given relative to where the command was called.
         with contextlib.suppress(OSError):
             os.chdir(here)
-        loaded = load_model(model, options.device.partition(":")[0], fast=options.fast)
+        # What the caller permitted, whatever this machine's environment says.
+        loaded = load_permitted(model, options.device.partition(":")[0], None, options.fast, options.allow_code)
         loaded = replace(loaded, engine=loaded.engine.for_images(images))
         self.chain = CaseChain(loaded, folder, options, deidentifier)
         self.network = threading.Lock()

@@ -65,7 +65,8 @@ def predict_studies(
     large case. A case that another run works on is left to it.
 
     Args:
-        model: a bundle's path, or a loaded model (`options.device` and `fast` are then not looked at).
+        model: a bundle's path, or a loaded model (`options.device`, `fast` and `allow_code` are then not
+            looked at).
         sources: files, DICOM folders, folders of studies, zips.
         out: folder for `<case>.nii.gz` (or .png), `ledger.jsonl`, `measurements.csv` and `labels.json`.
         options: see `PredictOptions`.
@@ -99,7 +100,11 @@ def _predict(
 ) -> StudiesResult:
     folder = Path(out)
     places = [Path(source) for source in sources]
-    loaded = model if isinstance(model, Model) else load_model(model, options.device, fast=options.fast)
+    loaded = (
+        model
+        if isinstance(model, Model)
+        else load_model(model, options.device, fast=options.fast, allow_code=options.allow_code)
+    )
     snapshot = take_snapshot(places, folder, SETTLE_SECONDS if options.settle is None else options.settle)
     found = find_cases(places, options.series, folder, channel_names(loaded.info.plan))
     loaded = replace(loaded, engine=loaded.engine.for_images(len(found)))

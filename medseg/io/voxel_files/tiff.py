@@ -45,7 +45,8 @@ def read_tiff(path: Path) -> Decoded:
                 sizes = ", ".join(str(s.shape) for s in tiff.series[:4])
                 raise ReadError(f"{path} holds {len(tiff.series)} pictures of different kinds ({sizes}); split it")
             first: Any = tiff.pages[0]
-            if first.tags.get("Orientation", None) is not None and int(first.tags["Orientation"].value) != 1:
+            turned = first.tags.get("Orientation", None)
+            if turned is not None and turned.value != 1:
                 return read_pillow(path)
             if int(first.compression) not in _OWN_COMPRESSIONS:
                 return _by_libtiff(path, first)
@@ -126,7 +127,10 @@ def _check_page(path: Path, page: Any) -> None:
     """A page's size, and the number of its strips or tiles, before anything is made of them."""
     if not hasattr(page, "chunks"):
         return
-    shape, chunks = [int(n) for n in page.shape], [int(n) for n in page.chunks]
+    sizes, parts = (tuple(page.shape), tuple(page.chunks))
+    if not all(isinstance(n, int | np.integer) for n in (*sizes, *parts)):
+        raise ReadError(f"{path} is damaged: a page of shape {sizes} in parts of {parts}")
+    shape, chunks = [int(n) for n in sizes], [int(n) for n in parts]
     if min(shape, default=0) < 1 or min(chunks, default=0) < 1:
         raise ReadError(f"{path} is damaged: a page of shape {tuple(shape)} in parts of {tuple(chunks)}")
     check_decoded_size(path, math.prod(shape) * np.dtype(page.dtype).itemsize)

@@ -1,0 +1,129 @@
+"""The files of a bundle, in a folder or a zip, opened so that nothing but plain files of the bundle is ever read.
+
+Links, pipes and devices are refused, so are zips in which anything is hostile and members that unpack to far more than
+they are: a bundle may come from anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Protocol
+
+from medseg.errors import CheckpointError, ReadError
+from medseg.io.archive import check_members, opened_zip
+
+__all__ = ["INFO", "MEND", "WEIGHTS", "BundleFiles", "bundle_files", "open_regular", "replaced"]
+
+INFO = "model.json"
+WEIGHTS = re.compile(r"weights_fold(0|[1-9][0-9]{0,3})\.safetensors")
+MEND = "restore it from a backup or train again"
+MOST_FOLDS = 100
+# Weights are noise and shrink by a tenth; what shrinks more, and is large, was made to grow.
+BOMB_BYTES, BOMB_RATIO = 64 << 20, 20
+
+
+class BundleFiles(Protocol):
+    """An open bundle.
+
+    Attributes:
+        folders: where its files came from: the folder, and the one it was found in; or the zip.
+        names: of its files.
+    """
+
+    folders: tuple[Path, ...]
+    names: tuple[str, ...]
+
+    def open(self, name: str) -> contextlib.AbstractContextManager[tuple[IO[bytes], int]]:
+        """One of the files, at its beginning, and its size in bytes."""
+        ...
+
+
+@contextlib.contextmanager
+def bundle_files(place: Path) -> Iterator[BundleFiles]:
+    """A bundle's files: its folder, a zip of it, or a run folder that holds it as `model/`.
+
+    Raises:
+        CheckpointError: for what is no bundle, or holds links, devices or hostile zip entries.
+    """
+    if not place.is_file():
+        yield _Folder(place)
+        return
+    try:
+        with opened_zip(place) as opened:
+            check_members(opened, place)
+            yield _Zip(place, opened)
+    except ReadError as error:
+        raise CheckpointError(
+            f"{place} is neither a bundle folder nor an intact zip of one ({error}); {MEND}"
+        ) from None
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """A plain file, opened for reading; never through a link, and without waiting for a pipe.
+
+    Raises:
+        CheckpointError: for a link, pipe, device or folder.
+        OSError: as `open`.
+    """
+    # Looked at first, as to open a device may already do something; and again, as it may have changed since.
+    if stat.S_ISREG(path.lstat().st_mode):
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+    raise CheckpointError(f"{path} is a link, pipe, device or folder; a bundle holds plain files: put the file itself")
+
+
+def replaced(target: Path) -> Path:
+    """Where a bundle lies that is being replaced: a kill between two renames leaves it there."""
+    return target.with_name(f".{target.name}.replaced")
+
+
+class _Folder:
+    def __init__(self, place: Path) -> None:
+        # A kill between the two renames of a swap leaves the former bundle under its other name.
+        candidates = (place, place / "model", replaced(place))
+        self.folder = next((c for c in candidates if os.path.lexists(c / INFO)), place)
+        self.folders: tuple[Path, ...] = (place, self.folder)
+        if not self.folder.is_dir():
+            raise CheckpointError(f"no model bundle {place}; give the folder or zip that medseg train wrote")
+        try:
+            self.names = tuple(sorted(file.name for file in self.folder.iterdir()))
+        except OSError as error:
+            raise CheckpointError(f"{place}: the model cannot be read ({error.strerror})") from None
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[tuple[IO[bytes], int]]:
+        try:
+            with open_regular(self.folder / name) as file:
+                yield file, os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise CheckpointError(f"{self.folder / name}: the model cannot be read ({error.strerror})") from None
+
+
+class _Zip:
+    def __init__(self, place: Path, opened: zipfile.ZipFile) -> None:
+        self.place, self.opened = place, opened
+        self.folders: tuple[Path, ...] = (place,)
+        found = [n for n in opened.namelist() if n.rpartition("/")[2] == INFO]
+        self.prefix = min(found, key=len, default=INFO).removesuffix(INFO)
+        self.names = tuple(n.removeprefix(self.prefix) for n in opened.namelist() if n.startswith(self.prefix))
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[tuple[IO[bytes], int]]:
+        entry = self.opened.getinfo(self.prefix + name)
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise CheckpointError(f"{self.place}: {name} is packed in an unusual way; zip the folder again (deflate)")
+        if entry.file_size > max(BOMB_BYTES, BOMB_RATIO * entry.compress_size):
+            raise CheckpointError(
+                f"{self.place}: {name} would grow from {entry.compress_size / 1e6:.1f} MB to "
+                f"{entry.file_size / 1e9:.1f} GB, as in a zip bomb; if it is none, unpack it and give the folder"
+            )
+        with self.opened.open(entry) as file:
+            yield file, entry.file_size

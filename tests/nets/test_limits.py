@@ -1,0 +1,46 @@
+"""Options that no network has are refused before anything is built of them."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from medseg.errors import ConfigError
+from medseg.nets import NETS, build_net
+from medseg.nets.profile import build_on_meta
+
+FIXED = {"dims": 3, "in_channels": 1, "out_channels": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("unet", {"channels": [8] * 17}),
+        ("unet", {"channels": [16385, 8]}),
+        ("unet", {"channels": [float("nan"), 8]}),
+        ("unet", {"norm": {"name": "instance"}}),
+        ("unet", {"strides": [[[[1]]]]}),
+        ("unet", {"width": 65.0}),
+        ("unet", {"width": float("inf")}),
+        ("unet_residual", {"blocks": [200, 200]}),
+        ("deeplabv2", {"scales": [3.0]}),
+        ("deeplabv3", {"rates": list(range(1, 18))}),
+        ("monai_swinunetr", {"window": 17}),
+        ("monai_segresnet", {"channels": 10**30}),
+        ("enet", {"in_channels": 10**6}),
+        ("fcn8s", {"out_channels": 10**6}),
+    ],
+)
+def test_an_option_beyond_every_use_is_named(name, options):
+    started = time.process_time()
+    with pytest.raises(ConfigError, match=f"{name}: option '{next(iter(options))}'"):
+        build_net(name, **{**FIXED, **options})
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_net_is_built_without_memory(name):
+    for dims in (2, 3):
+        net = build_on_meta(name, dims=dims)
+        assert all(value.is_meta for value in net.state_dict().values())
