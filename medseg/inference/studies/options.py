@@ -45,8 +45,8 @@ class PredictOptions:
         ray_address: HOST:PORT of the cluster's head; None: this machine's cores and GPUs, for this run alone.
 
     Raises:
-        ConfigError: for an unknown format or engine, an impossible overlap, time limit or time to settle, or a permission
-            that names no module.
+        ConfigError: for an unknown format or engine, an impossible overlap, time limit or time to settle, or what names
+            no module.
     """
 
     format: str | None = None
