@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medseg.labels import LabelScheme
-from medseg.preparation.normalize import background_value, body_statistics
+from medseg.preparation.normalize import BACKGROUND_SHARE, background_value, body_statistics
 from medseg.volume import Volume
 
 __all__ = ["CaseFigures", "Figure", "GreyLevels", "measure_case"]
@@ -54,6 +54,7 @@ class Figure:
         value: in the kind's unit.
         channel, label: index among channels and labels, -1 where it concerns none.
         slack: a difference that says nothing, in the unit of `value`; 0 where the kind knows it.
+        least: values below it are alike; None where all differ.
     """
 
     kind: str
@@ -62,6 +63,7 @@ class Figure:
     channel: int = -1
     label: int = -1
     slack: float = 0.0
+    least: float | None = None
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -167,6 +169,9 @@ def _normalized(figure: Figure, channel: GreyLevels) -> Figure:
     if figure.kind in LEVELS:
         value = (figure.value - channel.mean) / channel.std
         return replace(figure, what=f"normalised {figure.what}", value=value, slack=SLACK * channel.width)
+    if figure.kind == "empty":
+        # Below this share there is no background to z-score: 0 and not 0.19 is what was measured.
+        return replace(figure, least=BACKGROUND_SHARE)
     return replace(figure, value=figure.value * channel.stretch) if figure.kind in IN_WIDTHS else figure
 
 

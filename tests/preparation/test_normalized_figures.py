@@ -141,6 +141,20 @@ def test_a_figure_between_two_ct_channels_stays_beside_a_zscored_one() -> None:
     assert between and all("channel 3 less channel 1" in what for what in between)
 
 
+@pytest.mark.parametrize("training", [0.0, 0.24])
+def test_a_background_of_just_over_or_just_under_a_fifth_is_alike(training) -> None:
+    """Background counts from a share of 20% on: what lies below is measured as 0, and 0 and 19% look the same."""
+
+    def framed(seed: int, share: float) -> CaseFigures:
+        image, mask = ball(seed)
+        image.reshape(-1)[: int(share * image.size)] = 0
+        return measured(image, mask)
+
+    known = learn_range([framed(seed, training) for seed in range(8)])
+    assert "empty" not in strayed(known, framed(20, 0.19)) | strayed(known, framed(21, 0.21))
+    assert "empty" in strayed(known, framed(22, 0.6))
+
+
 def petct(seed: int, hu: float = 0.0, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """A clipped CT beside a z-scored MR or PET."""
     ct, mask = ball(seed)
