@@ -1,13 +1,15 @@
 """What a case looks like in some dozens of figures, measured alike on training cases and on what is predicted.
 
-The image is read on every n-th voxel per axis, so that the largest CT takes a fraction of a second.
+The image is read on every n-th voxel per axis, so that the largest CT takes a fraction of a second. Grey levels are
+measured as stored, since the plan is made after the training cases are measured; `CaseFigures.normalized` then gives
+those of z-scored channels as the network sees them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medseg.labels import LabelScheme
-from medseg.preparation.normalize import background_value
+from medseg.preparation.normalize import BACKGROUND_SHARE, background_value, body_statistics
 from medseg.volume import Volume
 
-__all__ = ["CaseFigures", "Figure", "measure_case"]
+__all__ = ["CaseFigures", "Figure", "GreyLevels", "measure_case"]
 
 # Voxels that are looked at along one axis.
 SAMPLES = 128
@@ -37,6 +39,9 @@ TISSUES = {
 AIR = -500.0
 # Air in a CT is near -1000; what never goes below this is not in Hounsfield units, or shows no air.
 LOWEST_OF_HU = -200.0
+# Kinds in the unit of the grey levels, and kinds in widths of the grey levels.
+LEVELS = frozenset({"level", "label_level"})
+IN_WIDTHS = frozenset({"shape", "tails", "grain", "contrast"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class Figure:
         value: in the kind's unit.
         channel, label: index among channels and labels, -1 where it concerns none.
         slack: a difference that says nothing, in the unit of `value`; 0 where the kind knows it.
+        least: values below it are alike; None where all differ.
     """
 
     kind: str
@@ -57,11 +63,28 @@ class Figure:
     channel: int = -1
     label: int = -1
     slack: float = 0.0
+    least: float | None = None
 
     @property
     def key(self) -> tuple[str, int, int]:
         """Which figure it is."""
         return self.what, self.channel, self.label
+
+
+@dataclass(frozen=True, slots=True)
+class GreyLevels:
+    """What z-score makes of one channel of a case.
+
+    Args:
+        mean, std: of what is not background, see `medseg.preparation.normalize.body_statistics`.
+        width: between the grey levels at 10% and 90%, in standard deviations.
+        stretch: factor on figures in widths; 1 but for grey levels that hardly differ, where the width is a convention.
+    """
+
+    mean: float
+    std: float
+    width: float
+    stretch: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +95,37 @@ class CaseFigures:
         figures: in a fixed order; those that cannot be told (the size of an absent label) are left out.
         pictures: per channel 8^n block means along the patient's axes, with mean 0 and standard deviation 1.
         present: which labels the label map holds.
+        levels: per channel, for `normalized`.
     """
 
     figures: tuple[Figure, ...]
     pictures: tuple[tuple[float, ...], ...]
     present: tuple[bool, ...]
+    levels: tuple[GreyLevels, ...] = ()
+
+    def normalized(self, zscored: Sequence[bool]) -> CaseFigures:
+        """The figures after the normalisation of z-scored channels, of which the network knows neither scale nor unit.
+
+        Grey levels are then in standard deviations from the mean, under names of their own, so that they are never
+        held against grey levels as stored; there are no Hounsfield units. Other channels are left as they are.
+
+        Args:
+            zscored: per channel of the plan.
+
+        Example:
+            >>> image = Volume(np.arange(27.0).reshape(3, 3, 3), np.eye(4))
+            >>> case = measure_case(image, image.with_array(image.array > 20), LabelScheme.from_mapping({"a": 1}))
+            >>> [(f.what, f.value) for f in case.normalized([True]).figures if f.what.endswith("at 50%")]
+            [('normalised grey level at 50%', 0.0)]
+        """
+        kept = []
+        for figure in self.figures:
+            if figure.channel < 0 or not zscored[figure.channel]:
+                kept.append(figure)
+            elif figure.kind != "tissue":
+                kept.append(_normalized(figure, self.levels[figure.channel]))
+        told = {figure.key for figure in _tissue_between(kept, len(zscored))}
+        return replace(self, figures=tuple(f for f in kept if f.kind != "between" or f.key in told))
 
 
 def measure_case(image: Volume, labels: Volume, scheme: LabelScheme) -> CaseFigures:
@@ -112,7 +161,18 @@ def measure_case(image: Volume, labels: Volume, scheme: LabelScheme) -> CaseFigu
         present.append(voxels > 0 or any(bool((native == v).any()) for v in scheme.values[number]))
         if voxels:
             figures += _of_label(number, mask, voxels, _faces(native, scheme, name), channels, grid, steps)
-    return CaseFigures(tuple(figures), tuple(grid.picture(channel.sample) for channel in channels), tuple(present))
+    pictures = tuple(grid.picture(channel.sample) for channel in channels)
+    return CaseFigures(tuple(figures), pictures, tuple(present), tuple(channel.grey_levels() for channel in channels))
+
+
+def _normalized(figure: Figure, channel: GreyLevels) -> Figure:
+    if figure.kind in LEVELS:
+        value = (figure.value - channel.mean) / channel.std
+        return replace(figure, what=f"normalised {figure.what}", value=value, slack=SLACK * channel.width)
+    if figure.kind == "empty":
+        # Below this share there is no background to z-score: 0 and not 0.19 is what was measured.
+        return replace(figure, least=BACKGROUND_SHARE)
+    return replace(figure, value=figure.value * channel.stretch) if figure.kind in IN_WIDTHS else figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +238,12 @@ class _Channel:
     @property
     def width(self) -> float:
         """Between the grey levels at 10% and 90%."""
-        return max(self.levels[3] - self.levels[1], 1e-6 * max(1.0, abs(self.levels[2])))
+        return _width(self.levels)
+
+    def grey_levels(self) -> GreyLevels:
+        mean, std = body_statistics(self.sample)
+        width = _width([(level - mean) / std for level in self.levels])
+        return GreyLevels(mean, std, width, self.width / (std * width))
 
     def figures(self, number: int, grid: _Grid, steps: tuple[int, ...]) -> Iterator[Figure]:
         low, below, middle, above, high = self.levels
@@ -213,6 +278,10 @@ class _Channel:
         return float(np.median(pooled)) / self.width if pooled.size else 0.0
 
 
+def _width(levels: Sequence[float]) -> float:
+    return max(levels[3] - levels[1], 1e-6 * max(1.0, abs(levels[2])))
+
+
 def _between(channels: list[_Channel]) -> Iterator[Figure]:
     for first in range(len(channels)):
         for second in range(first + 1, len(channels)):
@@ -222,7 +291,7 @@ def _between(channels: list[_Channel]) -> Iterator[Figure]:
             yield Figure("correlation", f"correlation of channels {first + 1} and {second + 1}", together)
 
 
-def _tissue_between(figures: list[Figure], channels: int) -> Iterator[Figure]:
+def _tissue_between(figures: Sequence[Figure], channels: int) -> Iterator[Figure]:
     """How much more of a tissue one CT shows than another of the same patient: phases differ by less than patients."""
     shares = {(f.channel, f.what): f.value for f in figures if f.kind == "tissue"}
     for first in range(channels):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medseg.io.atomic import write_text_atomic
 from medseg.labels import LabelScheme
 from medseg.preparation.body import labels_inside
-from medseg.preparation.case_figures import CaseFigures, Figure, measure_case
+from medseg.preparation.case_figures import CaseFigures, Figure, GreyLevels, measure_case
 from medseg.preparation.grid import holds_whole_numbers
 from medseg.preparation.straight import empty_volume, is_orthogonal, straight_grid
 from medseg.volume import Finding, Volume
@@ -28,7 +28,7 @@ __all__ = [
     "load_fingerprint",
 ]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 QUANTILES = 200
 SAMPLES = 1_000_000
 BLOCK = 1 << 22
@@ -253,6 +253,7 @@ def _case_from_json(case: dict[str, Any]) -> CaseFingerprint:
             figures=tuple(Figure(**figure) for figure in case["figures"]["figures"]),
             pictures=tuple(tuple(picture) for picture in case["figures"]["pictures"]),
             present=tuple(case["figures"]["present"]),
+            levels=tuple(GreyLevels(**levels) for levels in case["figures"]["levels"]),
         ),
         inside_body=case["inside_body"],
         findings=tuple(Finding(f["kind"], f["message"], tuple(f["files"])) for f in case["findings"]),

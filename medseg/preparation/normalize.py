@@ -15,7 +15,7 @@ from medseg.errors import GeometryError
 if TYPE_CHECKING:
     from medseg.preparation.plan import ChannelPlan, Plan
 
-__all__ = ["Scale", "background_value", "body_statistics", "normalize", "scales_for"]
+__all__ = ["BACKGROUND_SHARE", "Scale", "background_value", "body_statistics", "normalize", "scales_for"]
 
 # A grey level that fills this share of an image is background (air, a black frame, a stripped skull).
 BACKGROUND_SHARE = 0.2

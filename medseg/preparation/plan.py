@@ -108,6 +108,11 @@ class Plan(_Part):
         return None if self.spacing_mm is None else self.spacing_mm[: self.dims]
 
     @property
+    def zscored(self) -> tuple[bool, ...]:
+        """Per channel, whether each case is normalised by its own mean and std, so that its scale is not seen."""
+        return tuple(channel.kind == "zscore" for channel in self.normalization)
+
+    @property
     def reference_channel(self) -> int:
         """The channel whose grid the others are brought to."""
         return next((n for n, rule in enumerate(self.select) if rule.reference), 0)

@@ -55,7 +55,7 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "spacing": Kind(" mm", "log", 0.2, 1, "slices or pixels of another size, or a wrong spacing in the file"),
     "extent": Kind(" mm", "log", 0.25, 1, "a cut or larger field of view, another body part, or a wrong spacing"),
-    "level": Kind("", "linear", 0.0, 3, "another scanner, contrast phase or unit (a CT not in HU)"),
+    "level": Kind("", "linear", 0.0, 3, "another scanner, sequence or contrast phase, or a CT not in HU"),
     "shape": Kind("", "linear", 0.1, 3, "another sequence, contrast phase or unit"),
     "tails": Kind("", "log", 0.2, 3, "another sequence, window or unit, or artefacts"),
     "grain": Kind("", "log", 0.3, 3, "more noise, blur, or a resampled image"),
@@ -70,7 +70,7 @@ KINDS: Mapping[str, Kind] = {
     "place": Kind("", "linear", 0.05, 3, "another position or section, or a wrong mask"),
     "length": Kind(" mm", "log", 0.25, 3, "a cut organ, or a wrong mask"),
     "largest": Kind("", "logit", 1.5, 3, "a mask in pieces", "low"),
-    "label_level": Kind("", "linear", 0.0, 3, "another contrast phase or unit, or a wrong mask"),
+    "label_level": Kind("", "linear", 0.0, 3, "another sequence or contrast phase, a CT not in HU, or a wrong mask"),
     "contrast": Kind("", "linear", 0.15, 3, "another contrast phase or sequence, swapped channels, or a wrong mask"),
 }
 
@@ -159,7 +159,7 @@ class TrainingRange(_Part):
         """Every figure of a case beside its span; figures that training never met are left out."""
         spans = {span.key: span for span in self.spans}
         return tuple(
-            Strayed(figure, span, _distance(figure.value, span, self.widening))
+            Strayed(figure, span, _distance(figure, span, self.widening))
             for figure in (*case.figures, *agreement(case.pictures, self.pictures))
             if (span := spans.get(figure.key)) is not None and span.cases >= KINDS[span.kind].fewest
         )
@@ -271,7 +271,7 @@ def _widening(table: _Table) -> float:
     for number, case in enumerate(table.cases):
         spans = {span.key: span for span in table.spans(without=number)}
         distances = [
-            _distance(f.value, span, 1.0)
+            _distance(f, span, 1.0)
             for f in case
             if (span := spans.get(f.key)) is not None and span.cases >= KINDS[f.kind].fewest
         ]
@@ -282,15 +282,22 @@ def _widening(table: _Table) -> float:
     return round(min(max(1.0, needed), LARGEST_WIDENING), 3)
 
 
-def _distance(value: float, span: Span, widening: float) -> float:
+def _distance(figure: Figure, span: Span, widening: float) -> float:
     kind = KINDS[span.kind]
-    scale = _SCALES[kind.scale]
-    here, low, high = scale(value), scale(span.low), scale(span.high)
+    here, low, high = _on_scale(figure, span)
     below = low - here if kind.sides != "high" else 0.0
     above = here - high if kind.sides != "low" else 0.0
     outside = max(below, above, 0.0)
     allowed = _share(span.cases) * widening * (high - low) + kind.floor + span.slack + 1e-9
     return outside / allowed
+
+
+def _on_scale(figure: Figure, span: Span) -> tuple[float, float, float]:
+    """The figure and the ends of its span on the scale of their kind."""
+    scale = _SCALES[KINDS[span.kind].scale]
+    least = -math.inf if figure.least is None else figure.least
+    here, low, high = (scale(max(value, least)) for value in (figure.value, span.low, span.high))
+    return here, low, high
 
 
 def _share(cases: int) -> float:
@@ -335,15 +342,14 @@ def _channel_costs(case: CaseFigures, spans: Sequence[Span], widening: float) ->
     for i in range(count):
         for j in range(count):
             known = [(f, by_channel[j].get((f.what, f.label))) for f in figures[i]]
-            each = [_deviation(f.value, span) for f, span in known if span is not None]
+            each = [_deviation(f, span) for f, span in known if span is not None]
             costs[i, j] = float(np.mean(each)) if each else 0.0
     return costs
 
 
-def _deviation(value: float, span: Span) -> float:
+def _deviation(figure: Figure, span: Span) -> float:
     """Distance from the middle of the span in half spans, at most 4, so that no single figure decides."""
-    scale = _SCALES[KINDS[span.kind].scale]
-    here, low, high = scale(value), scale(span.low), scale(span.high)
+    here, low, high = _on_scale(figure, span)
     half = (high - low) / 2 + KINDS[span.kind].floor + span.slack + 1e-9
     return min(abs(here - (low + high) / 2) / half, 4.0)
 

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy import ndimage
 from scipy.linalg import polar
 
@@ -139,9 +140,8 @@ def test_a_spacing_in_another_unit_is_refused_by_what_it_would_become(unit: floa
 
 @pytest.mark.parametrize("spacing", [1e-300, 1e300])
 def test_a_plan_of_an_impossible_spacing_is_refused(spacing: float) -> None:
-    image, _ = head()
-    with pytest.raises(GeometryError, match="voxels would become"):
-        to_network_grid(image, plan_for(spacing_mm=(spacing, spacing, spacing)))
+    with pytest.raises(ValidationError, match="spacing_mm"):
+        plan_for(spacing_mm=(spacing, spacing, spacing))
 
 
 def test_more_network_voxels_than_memory_is_free_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,3 +53,24 @@ def test_two_validation_cases_are_too_few(tiny_dataset: Path, caplog: pytest.Log
         run = medseg.train(tiny_dataset / "config.yaml", overrides=overrides)
     assert description(run.bundle)["calibration"] is None
     assert "2 validation cases are too few to calibrate the estimate of quality" in caplog.text
+
+
+def test_resuming_learns_the_training_range_anew_where_a_run_of_an_older_version_measured_it(
+    tiny_dataset: Path,
+) -> None:
+    """Of a z-scored MR the range holds normalised grey levels, none as stored."""
+    config = tiny_dataset / "config.yaml"
+    overrides = {"training.max_iterations": 2, "prediction.mirror": False}
+    run = medseg.train(config, overrides=overrides)
+    range_of_today = description(run.bundle)["fingerprint"]
+    levels = {span["what"] for span in range_of_today["spans"] if span["kind"] in {"level", "label_level"}}
+    assert len(levels) == 6 and all(what.startswith("normalised ") for what in levels)
+
+    # As it was written before: without what z-score makes of a channel.
+    cache = run.folder / "prepared" / "fingerprint.json"
+    content = json.loads(cache.read_text())
+    for case in content["cases"]:
+        del case["figures"]["levels"]
+    cache.write_text(json.dumps(content | {"format_version": 3}))
+    again = medseg.train(config, overrides=overrides, resume=True)
+    assert description(again.bundle)["fingerprint"] == range_of_today

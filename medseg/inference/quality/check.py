@@ -35,7 +35,8 @@ def check_case(image: Volume, mask: Volume, info: BundleInfo) -> tuple[Finding, 
     """
     if info.fingerprint is None:
         return ()
-    return findings_of(measure_case(image, mask, info.scheme), info.fingerprint, info.scheme, image)
+    case = measure_case(image, mask, info.scheme).normalized(info.plan.zscored)
+    return findings_of(case, info.fingerprint, info.scheme, image)
 
 
 def needs_review(findings: Sequence[Finding]) -> bool:

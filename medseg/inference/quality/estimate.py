@@ -110,7 +110,7 @@ def signs_of_case(
         said: of the members on this image.
     """
     assert info.fingerprint is not None
-    case = measure_case(image, mask, info.scheme)
+    case = measure_case(image, mask, info.scheme).normalized(info.plan.zscored)
     # Of the image (-1) and of each label, per kind of figure the largest distance.
     far: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for strayed in info.fingerprint.compare(case):

@@ -10,7 +10,6 @@ from typing import Any
 
 from medseg.errors import MedsegError, ReadError
 from medseg.io.dicom.damage import damage, reason_of
-from medseg.io.library_errors import refuse_own_fault
 from medseg.volume import Metadata
 
 __all__ = ["load_object", "metadata_of", "refusing_damage"]
@@ -38,8 +37,9 @@ def refusing_damage(path: Path, what: str) -> Iterator[None]:
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {reason_of(error)}") from None
     except damage() as error:
-        refuse_own_fault(error)
-        raise ReadError(f"{path} is damaged ({reason_of(error)}); expected {what}: export it again") from None
+        # Values of any kind may stand anywhere in a damaged object, so that our own lines trip over them, too; the
+        # cause stays for whoever looks for a mistake of ours.
+        raise ReadError(f"{path} is damaged ({reason_of(error)}); expected {what}: export it again") from error
 
 
 def load_object(path: Path, classes: Collection[str], what: str) -> Any:

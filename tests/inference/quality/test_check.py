@@ -13,6 +13,7 @@ from medseg.inference.quality import check_case, needs_review
 from medseg.inference.quality.check import findings_of
 from medseg.labels import LabelScheme
 from medseg.preparation.case_figures import CaseFigures, Figure, measure_case
+from medseg.preparation.plan import ChannelPlan
 from medseg.preparation.training_range import KINDS, learn_range
 from medseg.volume import Finding, Metadata, Volume
 
@@ -166,6 +167,44 @@ def test_a_case_and_its_mask_are_measured_and_held_against_the_bundle() -> None:
     assert "review_level" in kinds(check_case(image.with_array(image.array + 500), mask, info))
     # Bundles of older versions hold no fingerprint: nothing can be said.
     assert check_case(*box(1), make_info(make_plan(), labels={"box": 1})) == ()
+
+
+def bright_box(seed: int, factor: float = 1.0, offset: float = 0.0) -> tuple[Volume, Volume]:
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((16, 16, 16), np.uint8)
+    mask[5:10, 5:10, 5:10] = 1
+    image = Volume(factor * (mask * 100.0 + rng.normal(200, 20, mask.shape)) + offset, np.eye(4))
+    return image, image.with_array(mask)
+
+
+OTHER_UNITS = [(400.0, 0.0), (0.01, 0.0), (1.0, 900.0), (1.0, -1024.0)]
+
+
+@pytest.mark.parametrize(("factor", "offset"), OTHER_UNITS)
+@pytest.mark.parametrize("as_stored", [True, False], ids=["range of an older version", "range of today"])
+def test_where_each_case_is_zscored_other_units_are_no_reason_to_look(factor, offset, as_stored) -> None:
+    """The network sees neither scale nor offset. Ranges of older versions hold grey levels as stored: left out."""
+    info = make_info(make_plan(normalization=(ChannelPlan(kind="zscore"),)), labels={"box": 1})
+    cases = [measure_case(*bright_box(seed), info.scheme) for seed in range(6)]
+    known = learn_range(cases if as_stored else [case.normalized(info.plan.zscored) for case in cases])
+    info = info.model_copy(update={"fingerprint": known})
+    assert check_case(*bright_box(10, factor, offset), info) == ()
+    # What the network does see is still looked at.
+    image, mask = bright_box(10, factor, offset)
+    inverted = image.with_array(image.array.max() - image.array)
+    assert "review_contrast" in kinds(check_case(inverted, mask, info))
+
+
+@pytest.mark.parametrize("kind", ["clip", "window"])
+@pytest.mark.parametrize(("factor", "offset"), OTHER_UNITS)
+def test_where_all_cases_share_one_scale_other_units_are(kind, factor, offset) -> None:
+    info = make_info(
+        make_plan(normalization=(ChannelPlan(kind=kind, low=-500, high=500, mean=0, std=100),)), labels={"box": 1}
+    )
+    known = learn_range([measure_case(*bright_box(seed), info.scheme) for seed in range(6)])
+    info = info.model_copy(update={"fingerprint": known})
+    assert check_case(*bright_box(10), info) == ()
+    assert {"review_level", "review_label_level"} <= set(kinds(check_case(*bright_box(10, factor, offset), info)))
 
 
 def test_only_findings_of_quality_ask_for_review() -> None:

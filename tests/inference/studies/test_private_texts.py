@@ -74,7 +74,7 @@ def test_nothing_that_a_run_leaves_tells_the_patient(studies, unet_bundle, tmp_p
     failed = {case for case, row in rows.items() if row["state"] == "failed"}
     assert len(failed) >= 17 and len(rows) - len(failed) >= len(studies[2])
     assert search(out, stdout, stderr) == []
-    assert "damaged DICOM header (could not convert string to float: '(removed)')" in rows["wrong0_1"]["error"]
+    assert "SliceThickness is '(removed)'; expected numbers" in rows["wrong0_1"]["error"]
     assert "1 slice(s) missing" in rows["gap_1"]["error"]
 
 
