@@ -221,7 +221,7 @@ def _placed(
     dims = len(shape)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     # Six decimals, more for microscopes.
-    decimals = 6 + max(0, -math.floor(math.log10(float(lengths[:dims].min()))))
+    decimals = max(6, 4 - math.floor(math.log10(float(lengths[:dims].min()))))
     spacing = tuple(round(float(s), decimals) for s in lengths[:dims])
     rows = tuple(tuple(round(float(v), decimals) for v in row) for row in affine)
     return replace(item, spacing_mm=spacing, orientation=orientation_of(affine)[:dims], affine=rows)
