@@ -152,9 +152,9 @@ def train(
     "-o masks/ --engine ray --ray-address head:6379"
 )
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model bundle: folder or zip.")],
+    model: Annotated[Path, typer.Argument(readable=False, help="A model bundle: folder or zip.")],
     sources: Annotated[
-        list[Path], typer.Argument(metavar="SRC...", help="Files, DICOM folders, folders of studies, zips.")
+        list[Path], typer.Argument(metavar="SRC...", readable=False, help="Files, DICOM folders, studies, zips.")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the masks and ledger.jsonl.")],
     output_format: Annotated[
@@ -243,8 +243,10 @@ def predict(
     "references/ -o report/ --task vessel --probabilities masks/ --fov fov/ --cases patients.csv"
 )
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(metavar="PRED", help="Folder of predicted masks, or one file.")],
-    references: Annotated[Path, typer.Argument(metavar="REF", help="Folder of reference masks, or one file.")],
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PRED", readable=False, help="Predicted masks: folder or file.")
+    ],
+    references: Annotated[Path, typer.Argument(metavar="REF", readable=False, help="Reference masks: folder or file.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for cases.csv, summary.json and report.html.")],
     task: Annotated[
         str | None, typer.Option("--task", help="vessel, lung or tumor: its scores, measures, tables and baseline.")
