@@ -184,11 +184,7 @@ def predict(
     ] = None,
     settle: Annotated[
         float | None,
-        typer.Option(
-            "--settle",
-            help="Seconds without writing below SRC to wait for, so that studies arrive whole; default: 1. What is "
-            "still being written then fails by name and is taken by the next call.",
-        ),
+        typer.Option("--settle", help="Wait until SRC was not written to for so many seconds; default: 1."),
     ] = None,
     preview: Annotated[
         bool, typer.Option("--preview/--no-preview", help="A small picture of every mask in previews/.")
