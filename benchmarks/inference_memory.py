@@ -20,8 +20,8 @@ STUDIES = {"300 slices": (512, 300, 1), "1,200 slices": (512, 1200, 1), "20 stud
 
 def chest(size: int, slices: int) -> NDArray[np.int16]:
     """A phantom's chest in HU, enlarged, mirrored upwards as often as needed, with a scanner's noise."""
-    from medseg.geometry import resample_array
     from medseg.phantoms import make_phantom
+    from medseg.resampling import resample_array
 
     image, _ = make_phantom(0)
     once = resample_array(image.array[None], (size, size, 300), order=1)[0]
@@ -86,7 +86,7 @@ def memory(model: Path, names: list[str], image: Path | None) -> None:
 def enlarged(image: Path, size: int, slices: int) -> NDArray[np.int16]:
     """A real CT on another grid, mirrored upwards every 300 slices."""
     import medseg
-    from medseg.geometry import resample_array
+    from medseg.resampling import resample_array
 
     once = resample_array(medseg.read(image).array[None].astype(np.float32), (size, size, 300), order=1)[0]
     turned = [once if n % 2 == 0 else once[:, :, ::-1] for n in range(-(-slices // 300))]

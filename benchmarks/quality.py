@@ -8,7 +8,8 @@ A second call with the same `--work` trains no longer, but learns the training r
 The folder holds `images/` and `labels/`. Sorted cases 4, 9, 14 ... are held back (others by `--held`); of the others
 every fourth validates and calibrates, the rest trains (`medseg train hippocampus prediction.quality=calibrate`), unless
 a bundle of such a training is given. Each held-back case is then predicted as it is and with every damage of
-`medseg.inference.quality.damage`, drawn anew: noise, blur, wrong spacing, cropped field of view, bent grey levels.
+`medseg.inference.quality.perturbations`, drawn anew: noise, blur, wrong spacing, cropped field of view, bent grey
+levels.
 
 Printed: Spearman's correlation of predicted and true Dice per label, on undamaged cases, on damaged ones and on all;
 how many of those with a true Dice below 0.7 are flagged, and of the others. Then how many undamaged cases with a good
@@ -28,8 +29,8 @@ from scipy.stats import spearmanr
 import medseg
 from medseg.inference.predictor import load_model
 from medseg.inference.quality import check_case
-from medseg.inference.quality.damage import DAMAGES
 from medseg.inference.quality.estimate import LEAST_DICE, estimate_quality
+from medseg.inference.quality.perturbations import DAMAGES
 from medseg.volume import Volume
 
 GOOD_DICE = 0.8

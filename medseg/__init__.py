@@ -6,7 +6,6 @@ Everything here is loaded on first use, so `import medseg` costs nothing.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,17 +14,14 @@ if TYPE_CHECKING:
     from medseg.inference import load_model
     from medseg.io import read, read_all, write
     from medseg.training import train
+    from medseg.version import __version__
     from medseg.volume import Volume
     from medseg.windowing import window
-
-try:
-    __version__ = version("medseg")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0.0.0"
 
 _HOME = {
     "MedsegError": "medseg.errors",
     "Volume": "medseg.volume",
+    "__version__": "medseg.version",
     "evaluate": "medseg.evaluation",
     "load_model": "medseg.inference",
     "read": "medseg.io",

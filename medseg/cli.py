@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from medseg import __version__
 from medseg.cli_exit import ended_by_errors
 from medseg.errors import ConfigError
+from medseg.version import __version__
 
 __all__ = ["app", "main"]
 
@@ -54,7 +54,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Train on small synthetic chest CTs, segment a DICOM study, score it and write a report (about 3 minutes)."""
-    from medseg.demo import run_demo
+    from medseg.commands.demo import run_demo
 
     run_demo(out, typer.echo)
 
@@ -67,7 +67,7 @@ def inspect(
     debug: Debug = False,
 ) -> None:
     """List every study, series and image file with its geometry, and what is wrong with it."""
-    from medseg.io.inspect import inspect as run_inspection
+    from medseg.commands.inspect import inspect as run_inspection
     from medseg.progress import console_progress
 
     with console_progress("inspect", enabled=not as_json) as progress:
@@ -108,8 +108,8 @@ def convert(
     debug: Debug = False,
 ) -> None:
     """DICOM to NIfTI and back, label maps to SEG and RTSTRUCT and back, annotations to label maps and back."""
-    from medseg.io.convert import ConvertOptions
-    from medseg.io.convert import convert as run_conversion
+    from medseg.commands.convert import ConvertOptions
+    from medseg.commands.convert import convert as run_conversion
     from medseg.progress import console_progress
 
     options = ConvertOptions(output_format, series, irregular, reference, labels, anonymize, overwrite)
@@ -206,8 +206,8 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Segment files or studies; every mask lies on the patient's own grid, every failure is named in the ledger."""
-    from medseg.inference import PredictOptions, predict_studies
     from medseg.progress import console_progress
+    from medseg.studies import PredictOptions, predict_studies
 
     options = PredictOptions(
         format=output_format,

@@ -17,18 +17,18 @@ from typer.testing import CliRunner
 
 import medseg
 from medseg.cli import app
+from medseg.commands.convert import ConvertOptions, convert
+from medseg.commands.inspect import inspect
 from medseg.config import load_config, parse_overrides
+from medseg.datasets.cases import find_cases
 from medseg.errors import ConfigError, DatasetError, MedsegError, ReadError, WriteError
 from medseg.evaluation import compare, evaluate
 from medseg.evaluation.case_list import read_case_list
 from medseg.io import read, read_all
-from medseg.io.cases import find_cases
-from medseg.io.convert import ConvertOptions, convert
-from medseg.io.dicom.deidentify_files import deidentify_files
+from medseg.io.dicom.deidentify.files import deidentify_files
 from medseg.io.dicom.objects import read_object
-from medseg.io.inspect import inspect
 from medseg.io.label_names import read_label_names
-from medseg.io.sources import find_studies
+from medseg.studies.sources import find_studies
 
 
 def _pipe(path: Path) -> None:

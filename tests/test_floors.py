@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
 
 import medseg
+import medseg.geometry
+import medseg.inference
+import medseg.resampling
+import medseg.studies
 
 PACKAGE = Path(medseg.__file__).parent
 
 FLOORS = [
-    {"errors", "faults", "volume", "geometry", "labels", "windowing", "config", "config_models", "plugins", "progress"},
-    {"io", "preparation", "metrics", "tasks", "phantoms"},
-    {"nets", "losses", "augmentation"},
-    {"training", "inference", "evaluation", "reports"},
-    {"cli", "cli_exit", "demo", "__main__"},
+    {
+        *("config", "disk", "errors", "faults", "geometry", "labels", "machine", "plugins", "progress", "resampling"),
+        *("version", "volume", "windowing"),
+    },
+    {"datasets", "io", "metrics", "phantoms", "preparation", "tasks"},
+    {"augmentation", "losses", "nets"},
+    {"evaluation", "inference", "reports", "studies", "training"},
+    {"__main__", "cli", "cli_exit", "commands"},
 ]
 SIDEWAYS = {
+    ("datasets", "io"),
     ("preparation", "io"),
+    ("preparation", "datasets"),
     ("tasks", "metrics"),
     ("nets", "losses"),
     ("training", "inference"),
-    ("inference", "reports"),
+    ("studies", "inference"),
+    ("studies", "reports"),
     ("evaluation", "reports"),
     ("cli", "cli_exit"),
-    ("cli", "demo"),
+    ("cli", "commands"),
     ("__main__", "cli"),
 }
 # Tensors in, tensors out: networks, losses and augmentation know no data set and no Volume.
-CLOSED_TO_FLOOR_2 = {"volume", "geometry", "io", "preparation", "metrics", "tasks", "phantoms"}
+CLOSED_TO_FLOOR_2 = {
+    *("datasets", "disk", "geometry", "io", "metrics", "phantoms", "preparation", "resampling", "tasks", "volume"),
+}
 FLOOR_OF = {part: n for n, parts in enumerate(FLOORS) for part in parts}
 
 
@@ -119,6 +132,37 @@ def test_imports_are_found_wherever_they_stand(tmp_path: Path, monkeypatch: pyte
         "from . import blocks\nimport numpy\ndef f():\n    from medseg.tasks import TASKS\n"
     )
     assert imported_parts(source) == {"io", "volume", "training", "nets", "tasks"}
+
+
+def folders_imported(path: Path) -> set[str]:
+    """Folders of medseg, such as `io/dicom`, that a file imports from, without its own and those it lies in."""
+    own = path.parent.relative_to(PACKAGE)
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("medseg."):
+            place = PACKAGE.joinpath(*(node.module or "").split(".")[1:])
+            folder = place if place.is_dir() else place.parent
+            found.add(folder.relative_to(PACKAGE))
+    return {f.as_posix() for f in found if f != own and f != Path() and not own.is_relative_to(f)}
+
+
+def test_no_folder_imports_itself_by_way_of_others() -> None:
+    """But for backbones, which share the blocks of the networks that are built on them."""
+    arrows: dict[str, set[str]] = {}
+    for path in FILES:
+        own = path.parent.relative_to(PACKAGE).as_posix()
+        arrows.setdefault(own, set()).update(folders_imported(path))
+    for own in ("nets/backbones", "."):
+        arrows.pop(own, None)
+    order = graphlib.TopologicalSorter({k: {v for v in vs if not v.startswith(f"{k}/")} for k, vs in arrows.items()})
+    order.prepare()  # raises CycleError, which names the circle
+
+
+def test_names_of_the_last_release_still_work_and_warn() -> None:
+    with pytest.warns(DeprecationWarning, match=r"has moved to medseg\.studies"):
+        assert medseg.inference.predict_studies is medseg.studies.predict_studies
+    with pytest.warns(DeprecationWarning, match=r"has moved to medseg\.resampling"):
+        assert medseg.geometry.resample_like is medseg.resampling.resample_like
 
 
 def test_no_file_grows_past_400_lines() -> None:

@@ -15,20 +15,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
 from medseg.errors import GeometryError
-from medseg.geometry import (
-    Reorientation,
-    check_same_geometry,
-    crop,
-    flip_lps_ras,
-    orientation_of,
-    pad,
-    reorient,
-    resample,
-    resample_affine,
-    resample_array,
-    resample_like,
-    resampled_shape,
-)
+from medseg.geometry import Reorientation, check_same_geometry, crop, flip_lps_ras, orientation_of, pad, reorient
+from medseg.resampling import resample, resample_affine, resample_array, resample_like, resampled_shape
 from medseg.volume import Volume
 
 ORIENTATIONS = [

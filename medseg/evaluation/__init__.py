@@ -1,7 +1,7 @@
 """Evaluation of a data set: scores per case, statistics with intervals, files and a report. Needs no torch."""
 
 from medseg.evaluation.compare import compare
+from medseg.evaluation.comparison_result import ComparisonResult
 from medseg.evaluation.evaluate import Evaluation, evaluate
-from medseg.evaluation.records import ComparisonResult
 
 __all__ = ["ComparisonResult", "Evaluation", "compare", "evaluate"]

@@ -16,13 +16,13 @@ from medseg.errors import ConfigError, DatasetError
 from medseg.evaluation.case_list import listed
 from medseg.evaluation.columns import badness, better_of
 from medseg.evaluation.compare_files import write_comparison
-from medseg.evaluation.definitions import versions
+from medseg.evaluation.comparison_result import ComparisonResult, PairedRow, RankingRow
+from medseg.evaluation.method_text import versions
 from medseg.evaluation.paired import PERMUTATIONS, Comparison, compare_paired, holm
 from medseg.evaluation.ranking import Ranking, rank_models
-from medseg.evaluation.records import ComparisonResult, PairedRow, RankingRow
 from medseg.evaluation.result import FORMAT_VERSION
 from medseg.evaluation.statistics import MIN_PATIENTS
-from medseg.evaluation.stored import StoredEvaluation, read_evaluations
+from medseg.evaluation.stored_evaluation import StoredEvaluation, read_evaluations
 from medseg.metrics.empty import bounded
 
 __all__ = ["compare"]

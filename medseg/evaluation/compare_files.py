@@ -7,9 +7,9 @@ import io
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+from medseg.disk.atomic import write_text_atomic
 from medseg.evaluation.columns import TITLES, limits_of
-from medseg.evaluation.records import ComparisonResult, PairedRow
-from medseg.io.atomic import write_text_atomic
+from medseg.evaluation.comparison_result import ComparisonResult, PairedRow
 from medseg.reports.figures import distribution_png
 from medseg.reports.html import Cell, Picture, Report, Table, write_report
 

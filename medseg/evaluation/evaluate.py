@@ -12,9 +12,9 @@ import numpy as np
 from medseg.errors import ConfigError
 from medseg.evaluation.case_list import listed
 from medseg.evaluation.confusion import confusion_summary
-from medseg.evaluation.definitions import INTERVAL_METHOD, definitions, method_text, versions
 from medseg.evaluation.further import froc_summary, others_summary, subgroup_summary
 from medseg.evaluation.labels import check_values, fill_labels, resolve_labels
+from medseg.evaluation.method_text import INTERVAL_METHOD, definitions, method_text, versions
 from medseg.evaluation.pairs import PARTIAL, Missing, Pair, Sources, find_pairs
 from medseg.evaluation.report import write_evaluation_report
 from medseg.evaluation.result import FORMAT_VERSION, Evaluation, write_files

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from medseg.disk.directory_walk import is_hidden
 from medseg.errors import ConfigError, DatasetError
 from medseg.evaluation.case_list import CaseList, listed, read_case_list
-from medseg.io.formats import is_hidden, is_there, kind_of, stem_of
+from medseg.io.formats import is_there, kind_of, stem_of
 from medseg.volume import Finding
 
 __all__ = ["PARTIAL", "Missing", "Pair", "Sources", "find_pairs"]

@@ -14,7 +14,7 @@ from medseg.errors import MedsegError
 from medseg.evaluation.pairs import Pair
 from medseg.evaluation.scoring import CaseScores, read_pair
 from medseg.evaluation.summary import case_dice
-from medseg.io.cases import read_image
+from medseg.io.images import read_image
 from medseg.labels import LabelScheme
 from medseg.reports.agreement import agreement_of, agreement_png, size_png
 from medseg.reports.curves import froc_png

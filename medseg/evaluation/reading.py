@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from medseg.errors import GeometryError, MedsegError, ReadError
 from medseg.evaluation.pairs import Pair
-from medseg.geometry import describe, resample_like
+from medseg.geometry import describe
 from medseg.io import read
-from medseg.io.cases import LabelSource, read_image, read_label_map
+from medseg.io.images import read_image
+from medseg.io.label_maps import LabelSource, read_label_map
 from medseg.labels import LabelScheme
-from medseg.preparation.straight import empty_volume, is_orthogonal, straight_grid
+from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
+from medseg.resampling import resample_like
 from medseg.volume import Finding, Volume
 
 __all__ = ["CaseFiles", "read_case", "read_pair"]

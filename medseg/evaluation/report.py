@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.evaluation.definitions import TITLES
+from medseg.evaluation.method_text import TITLES
 from medseg.evaluation.pairs import Pair
 from medseg.evaluation.pictures import (
     GALLERY_KEY,

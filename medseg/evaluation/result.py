@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.disk.atomic import write_text_atomic
 from medseg.errors import PartialFailure
 from medseg.evaluation.columns import TITLES
 from medseg.evaluation.scoring import CaseScores
 from medseg.evaluation.summary import CaseRow
-from medseg.io.atomic import write_text_atomic
 from medseg.volume import Finding
 
 __all__ = ["FORMAT_VERSION", "Evaluation", "write_files"]

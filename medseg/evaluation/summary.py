@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medseg.evaluation.columns import column, limits_of
-from medseg.evaluation.notable import notable_cases
+from medseg.evaluation.outliers import notable_cases
 from medseg.evaluation.scoring import CaseScores, LabelScores
 from medseg.evaluation.statistics import Statistics, describe_scores
 from medseg.metrics.empty import bounded

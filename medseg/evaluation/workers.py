@@ -15,8 +15,8 @@ from medseg.evaluation.pairs import Pair
 from medseg.evaluation.scoring import CaseScores, Scoring, score_pair
 from medseg.io.formats import kind_of
 from medseg.io.voxel_files.nifti_header import parse_nifti
-from medseg.io.voxel_files.streams import free_memory, is_gzip, read_start
-from medseg.preparation.parallel import available_cpus
+from medseg.io.voxel_files.streams import is_gzip, read_start
+from medseg.machine import available_cpus, free_memory
 
 __all__ = ["case_bytes", "score_all"]
 

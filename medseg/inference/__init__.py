@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 if TYPE_CHECKING:
     from medseg.inference.bundle import Bundle, load_bundle, save_bundle
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from medseg.inference.predictor import Model, load_model
     from medseg.inference.probabilities import to_probabilities
     from medseg.inference.restore import to_label_map
-    from medseg.inference.studies.options import PredictOptions
-    from medseg.inference.studies.results import StudiesResult
-    from medseg.inference.studies.run import predict_studies
     from medseg.inference.tta import allowed_mirror_axes
 
 # `sliding_window` is also the name of its module, which would hide a function that is looked up late.
@@ -27,32 +25,28 @@ _HOME = {
     "BundleInfo": "bundle_info",
     "Model": "predictor",
     "NetInfo": "bundle_info",
-    "PredictOptions": "studies.options",
     "PredictionInfo": "bundle_info",
     "Provenance": "bundle_info",
-    "StudiesResult": "studies.results",
     "allowed_mirror_axes": "tta",
     "load_bundle": "bundle",
     "load_model": "predictor",
-    "predict_studies": "studies.run",
     "save_bundle": "bundle",
     "to_label_map": "restore",
     "to_probabilities": "probabilities",
 }
+
+_MOVED = frozenset({"PredictOptions", "StudiesResult", "predict_studies"})
 
 __all__ = [
     "Bundle",
     "BundleInfo",
     "Model",
     "NetInfo",
-    "PredictOptions",
     "PredictionInfo",
     "Provenance",
-    "StudiesResult",
     "allowed_mirror_axes",
     "load_bundle",
     "load_model",
-    "predict_studies",
     "save_bundle",
     "sliding_window",
     "to_label_map",
@@ -61,6 +55,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MOVED:
+        warn(f"medseg.inference.{name} has moved to medseg.studies", DeprecationWarning, stacklevel=2)
+        return getattr(import_module("medseg.studies"), name)
     if name in _HOME:
         return getattr(import_module(f"medseg.inference.{_HOME[name]}"), name)
     raise AttributeError(f"module 'medseg.inference' has no attribute {name!r}")

@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from medseg.disk.atomic import write_error
 from medseg.errors import CheckpointError, WriteError
 from medseg.inference.bundle_files import (
     INFO,
@@ -34,7 +35,6 @@ from medseg.inference.bundle_json import read_info
 from medseg.inference.bundle_nets import catalogue_weights, refuse_misfit
 from medseg.inference.device import device_memory
 from medseg.inference.model_card import model_card
-from medseg.io.atomic import write_error
 from medseg.nets.weights_file import StoredTensor, read_header, read_tensors
 
 __all__ = ["Bundle", "load_bundle", "read_bundle", "save_bundle"]

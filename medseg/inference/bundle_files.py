@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Protocol
 
+from medseg.disk.archive import check_members, opened_zip
 from medseg.errors import CheckpointError, ReadError
-from medseg.io.archive import check_members, opened_zip
 
 __all__ = ["INFO", "MEND", "WEIGHTS", "BundleFiles", "bundle_files", "open_regular", "replaced"]
 

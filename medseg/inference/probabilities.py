@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from medseg.disk.atomic import write_error
 from medseg.errors import GeometryError
 from medseg.inference.restore_axes import AxisMap
-from medseg.io.atomic import write_error
 from medseg.labels import LabelScheme
 from medseg.preparation.grid import GridMap
 

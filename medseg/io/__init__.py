@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medseg.disk.temporary import remove_dead_folders, temporary_folder
 from medseg.errors import MedsegError, ReadError, WriteError
 from medseg.io.formats import READABLE, check_source, has_dicom_magic, image_files, kind_of
 from medseg.io.library_errors import naming_file
-from medseg.io.temporary import remove_dead_folders, temporary_folder
 from medseg.volume import Finding, Volume
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def unpacked(source: Path) -> Iterator[Path]:
     if not (source.is_file() and kind_of(source) == "zip"):
         yield source
         return
-    from medseg.io.archive import naming_archive, unpack
+    from medseg.disk.archive import naming_archive, unpack
 
     with temporary_folder() as folder:
         unpack(source, folder)

@@ -7,8 +7,8 @@ import stat
 from pathlib import Path
 from typing import Literal
 
+from medseg.disk.directory_walk import files_below, is_hidden
 from medseg.errors import ReadError
-from medseg.io.walk import files_below
 
 __all__ = [
     "READABLE",
@@ -18,7 +18,6 @@ __all__ = [
     "header_file_of",
     "image_files",
     "is_dicom_directory",
-    "is_hidden",
     "is_there",
     "kind_of",
     "stem_of",
@@ -94,11 +93,6 @@ def stem_of(path: Path) -> str:
     """The file name without its image suffix: 'ct.nii.gz' and 'ct.png' give 'ct', 'IM0001' stays."""
     suffix = _suffix_of(path)
     return path.name[: -len(suffix)] if suffix else path.name
-
-
-def is_hidden(path: Path) -> bool:
-    """Names that no person gave: '._x.nii.gz' of macOS archives, '.DS_Store', temporary files."""
-    return path.name.startswith(".") or "__MACOSX" in path.parts
 
 
 def has_dicom_magic(path: Path, strictly: bool = False) -> bool:

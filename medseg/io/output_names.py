@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medseg.disk.shared_lines import shared_lines
+from medseg.io.dicom.deidentify.site_key import keyed_hash
 from medseg.io.dicom.series import Series
-from medseg.io.dicom.site_key import keyed_hash
-from medseg.io.shared_lines import shared_lines
 
 __all__ = ["NAMES_FILE", "Owner", "claim_names", "folded", "owner_of_file", "owner_of_folder", "owner_of_series"]
 

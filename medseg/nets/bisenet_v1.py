@@ -12,7 +12,7 @@ from torch import Tensor, cat, nn, sigmoid
 from torch.nn import functional as F
 
 from medseg.nets.backbones import build_backbone
-from medseg.nets.backbones.steps import five_steps
+from medseg.nets.backbones.strides import five_steps
 from medseg.nets.blocks import check_net, conv, initialize, norm_layer, scaled, upsample
 
 __all__ = ["BiSeNetV1"]

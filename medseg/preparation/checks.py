@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from medseg.datasets.cases import Case
 from medseg.errors import DatasetError, MedsegError
-from medseg.io.cases import Case
 from medseg.labels import LabelScheme
 from medseg.preparation.fingerprint import CaseFingerprint
 from medseg.volume import Finding

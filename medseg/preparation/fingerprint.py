@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.io.atomic import write_text_atomic
+from medseg.disk.atomic import write_text_atomic
 from medseg.labels import LabelScheme
 from medseg.preparation.body import labels_inside
 from medseg.preparation.case_figures import CaseFigures, Figure, GreyLevels, measure_case
+from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
 from medseg.preparation.grid import holds_whole_numbers
-from medseg.preparation.straight import empty_volume, is_orthogonal, straight_grid
 from medseg.volume import Finding, Volume
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Between a case's own grid and the grid a network sees: reorient, then resample; and back.
 
-A sheared grid (gantry tilt) becomes an orthogonal one in the same sampling step, `medseg.preparation.straight`.
+A sheared grid (gantry tilt) becomes an orthogonal one in the same sampling step, `medseg.preparation.deskew`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import GeometryError
-from medseg.geometry import (
-    Reorientation,
-    describe,
-    resample_affine,
-    resample_array,
-    resample_like,
-    resampled_shape,
-)
-from medseg.io.voxel_files.streams import free_memory
-from medseg.preparation.straight import empty_volume, is_orthogonal, sample, straight_grid
+from medseg.geometry import Reorientation, describe
+from medseg.machine import free_memory
+from medseg.preparation.deskew import empty_volume, is_orthogonal, sample, straight_grid
+from medseg.resampling import resample_affine, resample_array, resample_like, resampled_shape
 from medseg.volume import Volume
 
 if TYPE_CHECKING:

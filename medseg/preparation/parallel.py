@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import concurrent.futures as futures
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from medseg.errors import MedsegError, PartialFailure
 
-__all__ = ["available_cpus", "run_over_cases"]
+__all__ = ["run_over_cases"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 # Starting a process costs two seconds and more; below this much input, threads (decompression and numpy release the
 # interpreter lock) are done sooner.
 PROCESSES_FROM_BYTES = 4e9
-
-
-def available_cpus() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def run_over_cases(

@@ -10,9 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from medseg.config import parse_yaml, read_text, validate_model
-from medseg.config_models import PatchSize, SelectRule, Spacing
+from medseg.config.models import PatchSize, SelectRule, Spacing
+from medseg.disk.atomic import write_text_atomic
 from medseg.errors import ConfigError
-from medseg.io.atomic import write_text_atomic
 from medseg.preparation.patch import total_stride
 
 __all__ = ["ChannelPlan", "Plan", "load_plan", "save_plan"]

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from medseg.config import RunConfig
+from medseg.datasets.cases import Case, Dataset, find_cases
 from medseg.errors import ConfigError, DatasetError, MedsegError
-from medseg.io.cases import Case, Dataset, find_cases
-from medseg.io.voxel_files.streams import free_memory
 from medseg.labels import LabelScheme
+from medseg.machine import available_cpus, free_memory
 from medseg.preparation import checks
 from medseg.preparation.fingerprint import CaseFingerprint, Fingerprint, fingerprint_case, load_fingerprint
 from medseg.preparation.grid import labels_to_network_grid, to_network_grid
 from medseg.preparation.normalize import scales_for
-from medseg.preparation.parallel import PROCESSES_FROM_BYTES, available_cpus, run_over_cases
+from medseg.preparation.parallel import PROCESSES_FROM_BYTES, run_over_cases
 from medseg.preparation.plan import Plan, load_plan, save_plan
 from medseg.preparation.planning import check_plan_fits, make_plan
 from medseg.preparation.sources import label_name, read_case, size_of, stamp_of, state_of

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from medseg.datasets.cases import Case
 from medseg.geometry import check_same_geometry, reorient
-from medseg.io.cases import Case, read_image, read_label_map
+from medseg.io.images import read_image
+from medseg.io.label_maps import read_label_map
 from medseg.volume import Volume
 
 __all__ = ["label_name", "read_case", "size_of", "stamp_of", "state_of"]

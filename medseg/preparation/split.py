@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from medseg.config import RunConfig
+from medseg.datasets.cases import Case, Dataset
 from medseg.errors import ConfigError, DatasetError
-from medseg.io.cases import Case, Dataset
 
 __all__ = ["Split", "fold_numbers", "split_cases"]
 

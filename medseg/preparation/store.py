@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.disk.atomic import write_error
 from medseg.errors import DatasetError
-from medseg.io.atomic import write_error
 from medseg.preparation.fingerprint import count_labels
 from medseg.preparation.normalize import Scale
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from medseg.io.atomic import write_text_atomic
+from medseg.disk.atomic import write_text_atomic
 from medseg.reports.view3d import View3D
 
 __all__ = ["Cell", "Picture", "Report", "Table", "write_report"]

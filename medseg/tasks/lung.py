@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from medseg.labels import LabelScheme
 from medseg.metrics.score import score_case
 from medseg.tasks.density import density_findings, lung_density
+from medseg.tasks.laterality import split_sides
 from medseg.tasks.lung_threshold import lungs_by_threshold
-from medseg.tasks.sides import split_sides
 from medseg.tasks.task import Row, Task, TaskCase, TaskScores
 from medseg.volume import Finding
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from medseg.labels import LabelScheme
 from medseg.tasks.diameters import axial_axis
-from medseg.tasks.sides import split_sides
+from medseg.tasks.laterality import split_sides
 from medseg.volume import Volume
 
 __all__ = ["lungs_by_threshold"]

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from medseg.config import RunConfig
+from medseg.datasets.cases import Case
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.calibration import fit_calibration
 from medseg.inference.engine import NetworkEngine
 from medseg.inference.predictor import Model
-from medseg.inference.quality.damage import DAMAGES
 from medseg.inference.quality.estimate import signs_of_case
 from medseg.inference.quality.members import disagreement
-from medseg.io.cases import Case
+from medseg.inference.quality.perturbations import DAMAGES
 from medseg.preparation.sources import read_case
 from medseg.volume import Volume
 

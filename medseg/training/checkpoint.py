@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from medseg.disk.atomic import atomic_path
 from medseg.errors import CheckpointError
-from medseg.io.atomic import atomic_path
 from medseg.nets.weights_file import load_torch_file
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]

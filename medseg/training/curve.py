@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.io.atomic import atomic_path
+from medseg.disk.atomic import atomic_path
 
 __all__ = ["write_curve"]
 

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from medseg.config import PostprocessConfig, RunConfig
+from medseg.disk.atomic import atomic_path, write_text_atomic
 from medseg.errors import CheckpointError, MedsegError
-from medseg.io.atomic import atomic_path, write_text_atomic
 from medseg.labels import LabelScheme
 from medseg.nets.weights_file import first_line, load_torch_file
 from medseg.preparation.plan import Plan

@@ -14,11 +14,11 @@ import yaml
 from torch import nn
 
 from medseg.config import PostprocessConfig, RunConfig, load_config
+from medseg.disk.atomic import write_text_atomic
 from medseg.errors import ConfigError
 from medseg.inference.bundle import save_bundle
 from medseg.inference.device import device_memory, resolve_device
 from medseg.inference.postprocess import check_postprocess
-from medseg.io.atomic import write_text_atomic
 from medseg.io.formats import is_there
 from medseg.labels import check_label_bounds
 from medseg.losses import build_loss
@@ -27,12 +27,12 @@ from medseg.preparation.split import fold_numbers, split_cases
 from medseg.preparation.store import open_case
 from medseg.progress import console_progress
 from medseg.tasks.defaults import with_task_defaults
+from medseg.training.bundle_info import bundle_info
 from medseg.training.calibrate import calibrated
 from medseg.training.crf_choice import choose_crf
-from medseg.training.initial import initialise
+from medseg.training.init_weights import initialise
 from medseg.training.loop import train_fold
 from medseg.training.net import auxiliary_weights, describe_net, meta_net, net_info_for
-from medseg.training.ship import bundle_info
 from medseg.training.validation import Scores
 
 __all__ = ["Run", "prepare_run", "train", "train_run"]

@@ -17,7 +17,7 @@ import medseg
 from medseg.errors import ConfigError
 from medseg.geometry import crop
 from medseg.io.annotations.shapes import natural
-from medseg.io.cases import read_image
+from medseg.io.images import read_image
 
 __all__ = ["DataSet", "Fold", "arrange"]
 

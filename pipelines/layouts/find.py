@@ -15,8 +15,8 @@ from pathlib import Path
 from layouts.roles import Role, roles_in
 
 from medseg.config import DataConfig
+from medseg.datasets.cases import find_cases
 from medseg.errors import DatasetError
-from medseg.io.cases import find_cases
 from medseg.labels import LabelScheme
 
 __all__ = ["Found", "find_files"]

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 import medseg
-from medseg.io.formats import has_dicom_magic, image_files, is_hidden, kind_of, stem_of
+from medseg.disk.directory_walk import is_hidden
+from medseg.io.formats import has_dicom_magic, image_files, kind_of, stem_of
 
 __all__ = ["SOFT", "Role", "roles_in"]
 

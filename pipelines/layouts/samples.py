@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 import medseg
 from medseg.errors import DatasetError
 from medseg.io.annotations import iter_annotations
-from medseg.io.cases import channels_first, read_image
 from medseg.io.formats import image_files, stem_of
+from medseg.io.images import channels_first, read_image
 from medseg.labels import LabelScheme
 
 __all__ = ["Sample", "integers", "samples"]

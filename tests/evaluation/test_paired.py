@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medseg.evaluation.notable import notable_cases, robust_z
+from medseg.evaluation.outliers import notable_cases, robust_z
 from medseg.evaluation.paired import compare_paired, holm, permutation_test, wilcoxon_test
 from medseg.evaluation.ranking import rank_models
 

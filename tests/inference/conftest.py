@@ -14,7 +14,7 @@ from inference_nets import Sides
 
 import medseg
 from medseg.inference import save_bundle
-from medseg.inference.studies import run
+from medseg.studies import run
 from medseg.volume import Volume
 
 

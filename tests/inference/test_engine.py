@@ -14,11 +14,12 @@ from torch import nn
 
 import medseg
 from medseg.errors import ConfigError
-from medseg.inference import PredictOptions, load_model, predict_studies, save_bundle
 from medseg.inference import engine as engine_module
+from medseg.inference import load_model, save_bundle
 from medseg.inference import predictor as predictor_module
 from medseg.inference.engine import NetworkEngine
 from medseg.nets import build_net
+from medseg.studies import PredictOptions, predict_studies
 from medseg.volume import Volume
 
 CPU = torch.device("cpu")

@@ -22,10 +22,11 @@ from inference_bundles import make_info, make_plan, unet_weights
 import medseg
 from medseg.cli import main
 from medseg.errors import CheckpointError
-from medseg.inference import PredictOptions, load_bundle, load_model, predict_studies, save_bundle
+from medseg.inference import load_bundle, load_model, save_bundle
 from medseg.nets import load_pretrained
+from medseg.studies import PredictOptions, predict_studies
 from medseg.training.checkpoint import load_checkpoint
-from medseg.training.initial import initialise
+from medseg.training.init_weights import initialise
 from medseg.volume import Volume
 
 MOST_SECONDS, MOST_BYTES = 10.0, 10**9

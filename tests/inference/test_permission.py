@@ -11,9 +11,10 @@ from hostile_changes import edited, harmful_code, net, refused, small_unet
 
 from medseg.cli import main
 from medseg.errors import ConfigError, MissingPartError
-from medseg.inference import PredictOptions, load_bundle, load_model, predict_studies
-from medseg.inference.studies.ray_crew import RayWorker
-from medseg.training.initial import initialise
+from medseg.inference import load_bundle, load_model
+from medseg.studies import PredictOptions, predict_studies
+from medseg.studies.ray_crew import RayWorker
+from medseg.training.init_weights import initialise
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from inference_bundles import make_info, make_plan, threshold_weights, unet_weights
 
-from medseg.config_models import PostprocessConfig
+from medseg.config.models import PostprocessConfig
 from medseg.errors import ConfigError, GeometryError, ReadError
 from medseg.geometry import reorient
 from medseg.inference import load_model, save_bundle
@@ -229,7 +229,7 @@ def test_predicting_with_our_own_net_never_imports_monai(unet_bundle):
     code = f"""
 import sys, numpy as np
 from medseg.inference import load_model
-import medseg.inference.studies.run
+import medseg.studies.run
 load_model({str(unet_bundle)!r}, "cpu").predict(np.zeros((9, 9, 9), dtype="float32"), affine=np.eye(4))
 found = [name for name in ("monai", "torchvision", "matplotlib", "sklearn") if name in sys.modules]
 sys.exit(f"imported: {{found}}" if found else 0)

@@ -10,11 +10,11 @@ import torch
 from torch.nn import functional
 
 from medseg.errors import CheckpointError, GeometryError
-from medseg.geometry import resample_array
 from medseg.inference import restore, restore_blocks, restore_same
 from medseg.inference.probabilities import to_probabilities
 from medseg.inference.restore import Restorer, to_label_map
 from medseg.labels import LabelScheme
+from medseg.resampling import resample_array
 
 PLAIN = LabelScheme.from_mapping({"liver": 3, "tumour": 9})
 REGIONS = LabelScheme.from_mapping({"WT": [1, 2, 3, 4], "TC": [1, 3, 4], "ET": [4]})

@@ -139,7 +139,9 @@ def listed(folder: Path) -> Path:
 
 def read_dataset(folder: Path) -> Any:
     from medseg.config import DataConfig
-    from medseg.io.cases import find_cases, read_image, read_label_map
+    from medseg.datasets.cases import find_cases
+    from medseg.io.images import read_image
+    from medseg.io.label_maps import read_label_map
 
     # A list of cases names its labels in the config, dataset.json in itself.
     labels = {"lung": 1} if (folder / "cases.csv").exists() else None

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medseg.disk import archive
+from medseg.disk.archive import split_zip_path, unpack
 from medseg.errors import ReadError
-from medseg.io import archive, read, write
-from medseg.io.archive import split_zip_path, unpack
+from medseg.io import read, write
 from medseg.volume import Volume
 
 

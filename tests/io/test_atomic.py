@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medseg.disk.atomic import atomic_path, write_error, write_text_atomic
 from medseg.errors import ReadError, WriteError
 from medseg.io import write
-from medseg.io.atomic import atomic_path, write_error, write_text_atomic
 from medseg.volume import Volume
 
 

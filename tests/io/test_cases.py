@@ -8,7 +8,8 @@ from PIL import Image
 
 from medseg.errors import DatasetError, GeometryError, ReadError
 from medseg.io import write
-from medseg.io.cases import LabelSource, read_image, read_label_map
+from medseg.io.images import read_image
+from medseg.io.label_maps import LabelSource, read_label_map
 from medseg.volume import Volume
 
 

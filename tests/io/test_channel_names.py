@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from medseg.io.channel_files import group_by_kind
 from medseg.io.channel_names import kind_of_name, modality_of_kind, split_name
+from medseg.studies.channel_files import group_by_kind
 
 
 @pytest.mark.parametrize(

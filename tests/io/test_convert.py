@@ -10,11 +10,11 @@ import numpy as np
 import pydicom
 import pytest
 
+from medseg.commands.convert import ConvertOptions, convert
 from medseg.errors import ConfigError, MedsegError, PartialFailure, ReadError, WriteError
 from medseg.geometry import reorient
 from medseg.io import read, write
-from medseg.io.convert import ConvertOptions, convert
-from medseg.io.dicom.write import write_dicom_series
+from medseg.io.dicom.writing.series import write_dicom_series
 from medseg.volume import Volume
 
 

@@ -20,21 +20,22 @@ import numpy as np
 import pytest
 import yaml
 
+from medseg.commands.convert import ConvertOptions, convert
+from medseg.disk import archive, atomic
+from medseg.disk.atomic import write_error, write_text_atomic
+from medseg.disk.atomic_folder import atomic_folder
+from medseg.disk.temporary import temporary_folder
 from medseg.errors import ReadError, WriteError
-from medseg.io import archive, atomic, read, write
+from medseg.io import read, write
 from medseg.io.annotations import Annotated, write_annotations
-from medseg.io.atomic import write_error, write_text_atomic
-from medseg.io.atomic_folder import atomic_folder
-from medseg.io.convert import ConvertOptions, convert
 from medseg.io.dicom.algorithm import Algorithm
-from medseg.io.dicom.deidentify import Deidentifier
-from medseg.io.dicom.deidentify_files import deidentify_files, site_key
+from medseg.io.dicom.deidentify.files import deidentify_files, site_key
+from medseg.io.dicom.deidentify.profile import Deidentifier
 from medseg.io.dicom.grid import grid_of
-from medseg.io.dicom.rtstruct_write import write_rtstruct
-from medseg.io.dicom.seg_write import write_dicom_seg
+from medseg.io.dicom.rtstruct.write import write_rtstruct
+from medseg.io.dicom.seg.write import write_dicom_seg
 from medseg.io.dicom.series import find_series
-from medseg.io.dicom.write import write_dicom_series
-from medseg.io.temporary import temporary_folder
+from medseg.io.dicom.writing.series import write_dicom_series
 from medseg.labels import LabelScheme
 from medseg.volume import Volume
 

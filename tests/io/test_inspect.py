@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from medseg.commands.inspect import inspect
 from medseg.errors import ReadError
 from medseg.io import read, write
-from medseg.io.inspect import inspect
 from medseg.volume import Volume
 
 

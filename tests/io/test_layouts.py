@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from medseg.config import DataConfig
+from medseg.datasets.cases import find_cases
 from medseg.errors import ConfigError, DatasetError
 from medseg.io import write
-from medseg.io.cases import LabelSource, find_cases
+from medseg.io.label_maps import LabelSource
 from medseg.volume import Volume
 
 LUNG = {"lung": 1}

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from medseg.config import DataConfig
+from medseg.datasets.cases import find_cases
 from medseg.errors import GeometryError
 from medseg.geometry import reorient
 from medseg.io import read
-from medseg.io.cases import LabelSource, find_cases, read_image, read_label_map
-from medseg.io.sources import find_studies
+from medseg.io.images import read_image
+from medseg.io.label_maps import LabelSource, read_label_map
+from medseg.studies.sources import find_studies
 
 
 def test_chest_ct_is_the_same_from_dicom_and_nrrd(real_data):

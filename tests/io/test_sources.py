@@ -10,7 +10,7 @@ import pytest
 
 from medseg.errors import GeometryError, ReadError
 from medseg.io import read, write
-from medseg.io.sources import find_studies, input_hash, read_source
+from medseg.studies.sources import find_studies, input_hash, read_source
 from medseg.volume import Volume
 
 

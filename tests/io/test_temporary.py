@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from medseg.io import temporary
-from medseg.io.temporary import remove_dead_folders, temporary_folder
+from medseg.disk import temporary
+from medseg.disk.temporary import remove_dead_folders, temporary_folder
 
 HOLD = """
 import time
-from medseg.io.temporary import temporary_folder
+from medseg.disk.temporary import temporary_folder
 with temporary_folder() as folder:
     (folder / "patient").mkdir()
     (folder / "patient" / "ct.dcm").write_text("Roe^Richard")

@@ -6,7 +6,7 @@ from torch import nn
 
 from medseg.errors import ConfigError
 from medseg.nets import BACKBONES, build_backbone
-from medseg.nets.backbones.steps import five_steps
+from medseg.nets.backbones.strides import five_steps
 from medseg.nets.blocks import conv, max_pool, norm_layer
 
 

@@ -11,8 +11,9 @@ from scipy import ndimage
 from scipy.linalg import polar
 
 from medseg.errors import GeometryError
-from medseg.geometry import reorient, resample
+from medseg.geometry import reorient
 from medseg.preparation import ChannelPlan, Plan, labels_to_network_grid, to_network_grid
+from medseg.resampling import resample
 from medseg.volume import Volume
 
 ORIENTATIONS = [

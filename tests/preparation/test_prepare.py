@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medseg import machine
 from medseg.config import RunConfig
 from medseg.errors import ConfigError, DatasetError, PartialFailure, WriteError
 from medseg.geometry import reorient
-from medseg.preparation import load_plan, normalize, open_case, parallel, prepare, save_plan
+from medseg.preparation import load_plan, normalize, open_case, prepare, save_plan
 from medseg.preparation.parallel import run_over_cases
 from medseg.preparation.store import case_folder, sample_foreground
 from medseg.volume import Volume
@@ -331,7 +332,7 @@ def die(_: int) -> None:
 def test_a_worker_that_dies_is_a_clear_error() -> None:
     with pytest.raises(PartialFailure, match=r"a worker process died after 0 of 2 cases.*memory"):
         run_over_cases(die, [1, 2], workers=2, processes=True, on_done=lambda *_: None)
-    assert parallel.available_cpus() >= 1
+    assert machine.available_cpus() >= 1
 
 
 def test_at_most_five_thousand_voxels_per_label_are_kept_and_the_draw_repeats() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from medseg.config import RunConfig
+from medseg.datasets.cases import Case, Dataset
 from medseg.errors import ConfigError, DatasetError
-from medseg.io.cases import Case, Dataset
 from medseg.labels import LabelScheme
 from medseg.preparation import split_cases
 from medseg.preparation.split import fold_numbers

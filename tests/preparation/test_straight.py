@@ -14,8 +14,9 @@ from test_grid import ORIENTATIONS, plan_for
 import medseg
 from medseg.errors import GeometryError
 from medseg.geometry import reorient
-from medseg.preparation import ChannelPlan, labels_to_network_grid, straight, to_network_grid
-from medseg.preparation.straight import is_orthogonal, straight_grid
+from medseg.preparation import ChannelPlan, labels_to_network_grid, to_network_grid
+from medseg.preparation import deskew as straight
+from medseg.preparation.deskew import is_orthogonal, straight_grid
 from medseg.volume import Metadata, Volume
 
 

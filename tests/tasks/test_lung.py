@@ -10,8 +10,8 @@ from medseg.labels import LabelScheme
 from medseg.phantoms import make_phantom
 from medseg.tasks import TaskCase, get_task
 from medseg.tasks.density import density_findings, lung_density
+from medseg.tasks.laterality import split_sides
 from medseg.tasks.lung_threshold import lungs_by_threshold
-from medseg.tasks.sides import split_sides
 from medseg.volume import Volume
 
 LUNG = LabelScheme.from_mapping({"lung": 1})

@@ -19,7 +19,7 @@ from medseg.labels import LabelScheme
 from medseg.losses import DeepSupervision, build_loss
 from medseg.nets import NETS, build_net
 from medseg.preparation.plan import Plan
-from medseg.training.initial import initialise
+from medseg.training.init_weights import initialise
 from medseg.training.net import auxiliary_weights, net_info_for
 from medseg.training.precision import precision_for
 

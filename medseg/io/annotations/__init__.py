@@ -10,11 +10,11 @@ from typing import Literal
 
 import numpy as np
 
+from medseg.disk.directory_walk import is_hidden
 from medseg.errors import AnnotationError, ReadError, WriteError
 from medseg.io.annotations.coco import coco_classes, coco_pictures, is_coco, write_coco
 from medseg.io.annotations.cvat import cvat_classes, cvat_pictures, is_cvat
 from medseg.io.annotations.cvat_writer import write_cvat
-from medseg.io.annotations.fields import Json, Xml, load_document
 from medseg.io.annotations.labelme import is_labelme, labelme_classes, labelme_picture, write_labelme
 from medseg.io.annotations.shapes import MAX_PIXELS, Annotated, ClassTable, Picture, natural, paint
 from medseg.io.annotations.supervisely import (
@@ -23,7 +23,8 @@ from medseg.io.annotations.supervisely import (
     supervisely_picture,
     write_supervisely,
 )
-from medseg.io.formats import is_hidden, stem_of
+from medseg.io.annotations.untrusted_fields import Json, Xml, load_document
+from medseg.io.formats import stem_of
 from medseg.volume import Finding
 
 __all__ = ["FORMATS", "Annotated", "Format", "case_names", "iter_annotations", "read_annotations", "write_annotations"]

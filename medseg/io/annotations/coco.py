@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from medseg.disk.atomic import write_text_atomic
 from medseg.errors import AnnotationError
-from medseg.io.annotations.fields import Json
 from medseg.io.annotations.outlines import Part, parts, pixel_edges
 from medseg.io.annotations.polygons import coco_polygon
-from medseg.io.annotations.runs import counts_of, decode_columns, string_of, string_to_counts
+from medseg.io.annotations.rle import counts_of, decode_columns, string_of, string_to_counts
 from medseg.io.annotations.shapes import Annotated, Notes, Patch, Picture, Shape, check_size
-from medseg.io.atomic import write_text_atomic
+from medseg.io.annotations.untrusted_fields import Json
 
 __all__ = ["coco_classes", "coco_pictures", "is_coco", "write_coco"]
 

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import AnnotationError
-from medseg.io.annotations.fields import Xml, integer_of
 from medseg.io.annotations.polygons import check_points, coco_polygon, ellipse
-from medseg.io.annotations.runs import decode_rows
+from medseg.io.annotations.rle import decode_rows
 from medseg.io.annotations.shapes import Notes, Patch, Picture, Shape, check_size
+from medseg.io.annotations.untrusted_fields import Xml, integer_of
 
 __all__ = ["cvat_classes", "cvat_pictures", "is_cvat"]
 

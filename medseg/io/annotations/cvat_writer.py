@@ -6,11 +6,11 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
+from medseg.disk.atomic import atomic_path
 from medseg.errors import WriteError
 from medseg.io.annotations.outlines import Part, parts, pixel_edges
-from medseg.io.annotations.runs import counts_of
+from medseg.io.annotations.rle import counts_of
 from medseg.io.annotations.shapes import Annotated
-from medseg.io.atomic import atomic_path
 
 __all__ = ["write_cvat"]
 

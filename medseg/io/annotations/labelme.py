@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.disk.atomic import write_text_atomic
 from medseg.errors import AnnotationError
-from medseg.io.annotations.fields import Json
 from medseg.io.annotations.outlines import Part, parts, pixel_edges, pixel_indices
 from medseg.io.annotations.polygons import check_points
 from medseg.io.annotations.shapes import MAX_PIXELS, Annotated, Notes, Patch, Picture, Shape, check_size, natural
-from medseg.io.atomic import write_text_atomic
+from medseg.io.annotations.untrusted_fields import Json
 
 __all__ = ["base64_bytes", "is_labelme", "labelme_classes", "labelme_picture", "png_mask", "png_of", "write_labelme"]
 

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.disk.atomic import write_text_atomic
 from medseg.errors import AnnotationError, MedsegError
-from medseg.io.annotations.fields import Json, load_document
 from medseg.io.annotations.labelme import base64_bytes, png_mask, png_of
 from medseg.io.annotations.outlines import Part, parts, pixel_edges, pixel_indices
 from medseg.io.annotations.polygons import check_points, opencv_polygon
 from medseg.io.annotations.shapes import Annotated, Notes, Patch, Picture, Shape, check_size, natural
-from medseg.io.atomic import write_text_atomic
+from medseg.io.annotations.untrusted_fields import Json, load_document
 
 __all__ = ["is_supervisely", "supervisely_classes", "supervisely_picture", "write_supervisely"]
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.disk.directory_walk import files_below, is_hidden
 from medseg.errors import ReadError
-from medseg.io.dicom.damage import damage, reason_of
+from medseg.io.dicom.decode_errors import damage, reason_of
 from medseg.io.dicom.elements import DEFLATED, KEYWORDS, DatasetElements, Elements, RawElements, walk
 from medseg.io.dicom.multiframe import functional_frames, plain_frames
 from medseg.io.dicom.slice import SliceHeader
 from medseg.io.dicom.tags import impossible
-from medseg.io.formats import has_dicom_magic, is_dicom_directory, is_hidden, kind_of
+from medseg.io.formats import has_dicom_magic, is_dicom_directory, kind_of
 from medseg.io.library_errors import refuse_own_fault
-from medseg.io.walk import files_below
 
 __all__ = ["Headers", "SliceHeader", "read_headers", "scan_headers"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import MedsegError, ReadError
-from medseg.io.dicom.damage import damage, reason_of
+from medseg.io.dicom.decode_errors import damage, reason_of
 from medseg.volume import Metadata
 
 __all__ = ["load_object", "metadata_of", "refusing_damage"]

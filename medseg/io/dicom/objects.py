@@ -65,14 +65,14 @@ def read_object(path: Path, reference: Path | None = None) -> tuple[Volume, dict
         GeometryError: an object that does not lie on the reference.
     """
     if object_kind(path) == "rtstruct":
-        from medseg.io.dicom.rtstruct_read import read_rtstruct, referenced_series
+        from medseg.io.dicom.rtstruct.read import read_rtstruct, referenced_series
 
         if reference is None:
             raise ReadError(
                 f"{path} is an RT Structure Set: contours without a grid; give the study it was drawn on (--reference)"
             )
         return read_rtstruct(path, grid_of(find_reference(reference, referenced_series(path))))
-    from medseg.io.dicom.seg_read import read_dicom_seg
+    from medseg.io.dicom.seg.read import read_dicom_seg
 
     found = read_dicom_seg(path)
     if reference is None:

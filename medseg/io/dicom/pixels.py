@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ReadError
-from medseg.io.dicom.damage import damage, reason_of
+from medseg.io.dicom.decode_errors import damage, reason_of
 from medseg.io.dicom.slice import SliceHeader
 from medseg.io.dicom.tags import tagged
 from medseg.io.library_errors import refuse_own_fault

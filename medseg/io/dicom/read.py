@@ -21,7 +21,7 @@ from medseg.io.dicom.pixels import apply_modality_lut, is_plain, read_bytes, sto
 from medseg.io.dicom.series import Series
 from medseg.io.dicom.slice import SliceHeader
 from medseg.io.library_errors import naming_file
-from medseg.io.voxel_files.streams import free_memory
+from medseg.machine import free_memory
 from medseg.volume import Finding, Metadata, Volume
 
 __all__ = ["read_series"]

@@ -18,7 +18,7 @@ import numpy as np
 from medseg.errors import ReadError
 from medseg.io.dicom.frame_checks import is_out_of_space
 from medseg.io.dicom.headers import scan_headers
-from medseg.io.dicom.moments import SMALLEST_STACK, moments
+from medseg.io.dicom.repeated_positions import SMALLEST_STACK, moments
 from medseg.io.dicom.slice import SliceHeader, shown
 from medseg.volume import Finding
 

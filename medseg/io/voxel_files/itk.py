@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.disk.atomic import atomic_path
 from medseg.errors import ReadError, WriteError
 from medseg.geometry import flip_lps_ras
-from medseg.io.atomic import atomic_path
 from medseg.volume import Volume
 
 __all__ = ["read_itk", "write_itk"]

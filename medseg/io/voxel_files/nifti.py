@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.disk.atomic import atomic_path
 from medseg.errors import GeometryError, ReadError, WriteError
-from medseg.io.atomic import atomic_path
 from medseg.io.formats import header_file_of, stem_of, voxel_file_of
 from medseg.io.voxel_files.analyze import parse_analyze
 from medseg.io.voxel_files.nifti_header import StoredImage, parse_nifti

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.disk.atomic import atomic_path
 from medseg.errors import ReadError, WriteError
-from medseg.io.atomic import atomic_path
 from medseg.io.voxel_files.pictures import read_pillow
 from medseg.io.voxel_files.tiff import read_tiff
 from medseg.volume import Metadata, Volume

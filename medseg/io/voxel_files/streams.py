@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ReadError
+from medseg.machine import free_memory
 
-__all__ = ["Encoding", "VoxelBlock", "check_promise", "free_memory", "is_gzip", "read_block", "read_start"]
+__all__ = ["Encoding", "VoxelBlock", "check_promise", "is_gzip", "read_block", "read_start"]
 
 Encoding = Literal["raw", "gzip", "zlib", "bzip2", "text"]
 # Deflate gives at most 1032 bytes for one (RFC 1951: 258 bytes for 2 bits); a small file still has its headers.
@@ -237,15 +238,3 @@ class _Inflated(io.RawIOBase):
             if not waiting:
                 raise EOFError("the compressed data end too early")
         return 0
-
-
-def free_memory() -> int | None:
-    """Bytes that can still be allocated, as far as the system says so."""
-    limits: list[int] = []
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        limits.extend(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    with contextlib.suppress(OSError, ValueError):
-        # 'max' where a container has no limit.
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return min(limits, default=None)

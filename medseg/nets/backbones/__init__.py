@@ -16,7 +16,7 @@ from typing import Any
 from medseg.errors import ConfigError
 from medseg.nets.backbones.mobilenet_v3 import MobileNetV3
 from medseg.nets.backbones.resnet import ResNet
-from medseg.nets.backbones.steps import Backbone
+from medseg.nets.backbones.strides import Backbone
 from medseg.nets.backbones.vgg import VGG16
 from medseg.nets.backbones.xception import Xception
 

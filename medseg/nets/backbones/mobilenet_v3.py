@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medseg.errors import ConfigError
-from medseg.nets.backbones.steps import Backbone, five_steps
+from medseg.nets.backbones.strides import Backbone, five_steps
 from medseg.nets.blocks import check_net, conv, initialize, norm_layer, run_block
 
 __all__ = ["MobileNetV3"]

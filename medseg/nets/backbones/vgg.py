@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.nets.backbones.steps import Backbone, five_steps
+from medseg.nets.backbones.strides import Backbone, five_steps
 from medseg.nets.blocks import check_net, conv, initialize, max_pool, norm_layer, run_block, scaled
 
 __all__ = ["VGG16"]

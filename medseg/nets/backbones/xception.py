@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from medseg.nets.backbones.steps import Backbone, five_steps
+from medseg.nets.backbones.strides import Backbone, five_steps
 from medseg.nets.blocks import check_net, conv, initialize, norm_layer, run_block, scaled
 
 __all__ = ["SeparableConv", "Xception"]

@@ -17,9 +17,9 @@ from medseg.cli import app
 from medseg.inference import load_model, save_bundle
 from medseg.inference.calibration import VERSION, Calibration, fit_calibration, signs_of
 from medseg.inference.quality.alterations import noisy
-from medseg.inference.quality.damage import DAMAGES
 from medseg.inference.quality.estimate import estimate_quality, signs_of_case
 from medseg.inference.quality.members import disagreement
+from medseg.inference.quality.perturbations import DAMAGES
 from medseg.preparation.case_figures import measure_case
 from medseg.preparation.training_range import learn_range
 from medseg.volume import Volume

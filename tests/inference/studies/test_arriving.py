@@ -18,11 +18,11 @@ import pytest
 from selection_studies import write_series
 
 import medseg
+from medseg.disk import snapshot
+from medseg.disk.snapshot import take_snapshot
 from medseg.errors import ConfigError
-from medseg.inference import PredictOptions, load_model, predict_studies
-from medseg.inference.studies import chain, find, run
-from medseg.io import snapshot, sources
-from medseg.io.snapshot import take_snapshot
+from medseg.inference import load_model
+from medseg.studies import PredictOptions, chain, find, predict_studies, run, sources
 from medseg.volume import Volume
 
 SLICES, THERE = 20, 9

@@ -14,14 +14,15 @@ from scipy.spatial.transform import Rotation
 from selection_studies import write_series
 
 import medseg
-from medseg.config_models import SelectRule
+from medseg.config.models import SelectRule
 from medseg.errors import GeometryError, ReadError
-from medseg.inference import PredictOptions, predict_studies, save_bundle
-from medseg.inference.studies.channels import read_case
-from medseg.inference.studies.registration import register_rigid
-from medseg.inference.studies.selection import select_series
-from medseg.io.sources import Source, find_studies
+from medseg.inference import save_bundle
 from medseg.preparation.plan import ChannelPlan, Plan
+from medseg.studies import PredictOptions, predict_studies
+from medseg.studies.channels import read_case
+from medseg.studies.registration import register_rigid
+from medseg.studies.selection import select_series
+from medseg.studies.sources import Source, find_studies
 from medseg.volume import Volume
 
 NAMES = ("FLAIR", "T1c")

@@ -20,7 +20,7 @@ import pydicom
 import pytest
 
 import medseg
-from medseg.io import archive
+from medseg.disk import archive
 from medseg.phantoms import samples_folder
 from medseg.volume import Volume
 

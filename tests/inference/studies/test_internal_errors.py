@@ -16,10 +16,9 @@ import pytest
 import medseg
 from medseg.cli import main
 from medseg.errors import InternalError, PartialFailure
-from medseg.inference import predict_studies
-from medseg.inference.studies import chain, outputs
-from medseg.inference.studies.run import LOGS
 from medseg.io.voxel_files import nifti
+from medseg.studies import chain, outputs, predict_studies
+from medseg.studies.run import LOGS
 from medseg.volume import Volume
 
 PLACES = {
@@ -106,13 +105,13 @@ def test_a_damaged_file_beside_a_mistake_of_ours_does_not_hide_it(unet_bundle, f
 
 RAY_WORKER = """
 import sys
-from medseg.inference import PredictOptions, predict_studies
+from medseg.studies import PredictOptions, predict_studies
 result = predict_studies(sys.argv[1], [sys.argv[2]], sys.argv[3], PredictOptions(engine="ray", settle=0))
 sys.exit(result.exit_code)
 """
 # Found by Python on the workers as they start.
 PLANTED_ON_WORKERS = """
-import medseg.inference.studies.chain as chain
+import medseg.studies.chain as chain
 real = chain.measure
 def planted(mask, *others):
     if mask.shape[0] == 7:

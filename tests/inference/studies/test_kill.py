@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import medseg
-from medseg.inference import predict_studies
-from medseg.inference.studies.locks import FOLDER
+from medseg.disk.locks import FOLDER
+from medseg.studies import predict_studies
 from medseg.volume import Volume
 
 STUDIES = 12

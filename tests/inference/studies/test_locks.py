@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from medseg.inference.studies import locks
-from medseg.inference.studies.locks import FOLDER, STALE_SECONDS, Locks
+from medseg.disk import locks
+from medseg.disk.locks import FOLDER, STALE_SECONDS, Locks
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from medseg.inference.studies.locks import Locks
+from medseg.disk.locks import Locks
 locks = Locks(Path(sys.argv[1]))
 locks.__enter__()
 print(locks.take("a"), flush=True)

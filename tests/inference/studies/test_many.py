@@ -14,16 +14,16 @@ from typing import Any
 import pydicom
 import pytest
 
+from medseg.disk.locks import Locks
 from medseg.errors import ReadError
-from medseg.inference import PredictOptions, load_model, predict_studies
-from medseg.inference.studies import run
-from medseg.inference.studies.chain import CaseChain, CaseWork
-from medseg.inference.studies.ledger import Ledger, LedgerRow
-from medseg.inference.studies.locks import Locks
-from medseg.io.channel_files import group_by_kind
+from medseg.inference import load_model
 from medseg.io.dicom.series import scan
-from medseg.io.sources import Source, find_studies, input_hash
 from medseg.phantoms import samples_folder
+from medseg.studies import PredictOptions, predict_studies, run
+from medseg.studies.chain import CaseChain, CaseWork
+from medseg.studies.channel_files import group_by_kind
+from medseg.studies.ledger import Ledger, LedgerRow
+from medseg.studies.sources import Source, find_studies, input_hash
 
 Make = Callable[[Path, int], None]
 
@@ -185,7 +185,7 @@ def test_failed_cases_rewrite_the_table_of_measurements_seldom(unet_bundle, tmp_
 
 
 def test_a_study_of_more_series_than_any_has_is_refused_without_a_list_of_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("medseg.io.sources._MOST_SERIES", 5)
+    monkeypatch.setattr("medseg.studies.sources._MOST_SERIES", 5)
     turned_slices(tmp_path, 6)
     (source,) = find_studies(tmp_path)
     assert "6 series, more than any study" in source.error and not source.candidates and len(source.error) < 200
@@ -201,7 +201,7 @@ def test_a_folder_of_damaged_files_is_one_case_that_names_the_first_and_counts_t
 def test_what_is_known_to_be_damaged_is_not_hashed_and_errors_forget_their_way(unet_bundle, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     damaged_folders(tmp_path / "in", 2)
-    monkeypatch.setattr("medseg.inference.studies.chain.input_hash", lambda source: pytest.fail("hashed"))
+    monkeypatch.setattr("medseg.studies.chain.input_hash", lambda source: pytest.fail("hashed"))
     result = predict_studies(unet_bundle, [tmp_path / "in"], tmp_path / "out")
     assert [row.input_hash for row in result.failed] == ["", ""]
     assert all(isinstance(e, ReadError) and e.__traceback__ is e.__context__ is None for e in result.errors)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import medseg
-from medseg.inference import PredictOptions, load_model, predict_studies
-from medseg.inference.studies.measurements import measure, measurements_csv
+from medseg.inference import load_model
 from medseg.labels import LabelScheme
+from medseg.studies import PredictOptions, predict_studies
+from medseg.studies.measurements import measure, measurements_csv
 from medseg.volume import Metadata, Volume
 
 SCHEME = LabelScheme.from_mapping({"lung": 1, "tumour": 2})

@@ -7,9 +7,9 @@ import pytest
 from inference_bundles import make_info, make_plan
 
 import medseg
-from medseg.inference.studies.memory import case_bytes
-from medseg.io.dicom.write import write_dicom_series
-from medseg.io.sources import Source, find_studies
+from medseg.io.dicom.writing.series import write_dicom_series
+from medseg.studies.memory import case_bytes
+from medseg.studies.sources import Source, find_studies
 from medseg.volume import Volume
 
 

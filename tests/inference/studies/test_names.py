@@ -20,9 +20,10 @@ from selection_studies import write_series
 
 import medseg
 from medseg.errors import ConfigError
-from medseg.inference import PredictOptions, load_model, predict_studies
-from medseg.inference.studies.ledger import hash_file
+from medseg.inference import load_model
 from medseg.io.output_names import NAMES_FILE, Owner, claim_names
+from medseg.studies import PredictOptions, predict_studies
+from medseg.studies.ledger import hash_file
 from medseg.volume import Volume
 
 A, B, C = (f"1.2.826.0.1.3680043.8.498.{n}.12345678" for n in (1, 2, 3))

@@ -12,10 +12,10 @@ import pydicom
 import pytest
 
 import medseg
+from medseg.commands.convert import ConvertOptions, convert
 from medseg.errors import ConfigError, ReadError
-from medseg.inference import PredictOptions, predict_studies
-from medseg.io.convert import ConvertOptions, convert
 from medseg.phantoms import samples_folder
+from medseg.studies import PredictOptions, predict_studies
 
 
 @pytest.fixture

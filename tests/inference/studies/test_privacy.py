@@ -13,8 +13,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from medseg.inference import PredictOptions, predict_studies
 from medseg.phantoms import samples_folder
+from medseg.studies import PredictOptions, predict_studies
 
 NAME, NUMBER = "Roe^Richard", "MRN-0815"
 

@@ -17,9 +17,9 @@ import pytest
 from selection_studies import write_series
 
 from medseg.errors import MedsegError
-from medseg.inference import PredictOptions, predict_studies
-from medseg.io.dicom.deidentify import Deidentifier
-from medseg.io.dicom.site_key import site_key
+from medseg.io.dicom.deidentify.profile import Deidentifier
+from medseg.io.dicom.deidentify.site_key import site_key
+from medseg.studies import PredictOptions, predict_studies
 
 Search = Callable[..., list[str]]
 
@@ -116,11 +116,11 @@ def quoting(values: Iterator[str], kind: type[Exception]) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("where", "kind"),
     [
-        ("medseg.inference.studies.chain.read_case", MemoryError),
-        ("medseg.inference.studies.chain.read_case", ValueError),
-        ("medseg.inference.studies.chain.write_mask", ValueError),
-        ("medseg.inference.studies.chain.write_mask", MedsegError),
-        ("medseg.inference.studies.chain.measure", AttributeError),
+        ("medseg.studies.chain.read_case", MemoryError),
+        ("medseg.studies.chain.read_case", ValueError),
+        ("medseg.studies.chain.write_mask", ValueError),
+        ("medseg.studies.chain.write_mask", MedsegError),
+        ("medseg.studies.chain.measure", AttributeError),
     ],
 )
 def test_no_stage_that_quotes_a_header_tells_it(some, unet_bundle, tmp_path, run, search, monkeypatch, where, kind):
@@ -155,7 +155,7 @@ def test_an_error_before_the_first_case_tells_nothing(studies, unet_bundle, tmp_
 
 def test_a_traceback_tells_nothing(studies, unet_bundle, tmp_path, monkeypatch, search):
     fail = quoting(itertools.cycle(planted.TEXTS.values()), KeyError)
-    monkeypatch.setattr("medseg.inference.studies.run.write_measurements", fail)
+    monkeypatch.setattr("medseg.studies.run.write_measurements", fail)
     options = PredictOptions(anonymize=True)
     with pytest.raises(RuntimeError, match="KeyError, whose text may quote") as caught:
         predict_studies(unet_bundle, [studies[0] / "good"], tmp_path / "out", options)

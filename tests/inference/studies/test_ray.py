@@ -16,7 +16,8 @@ from inference_bundles import make_info, make_plan, threshold_weights
 
 import medseg
 from medseg.errors import ConfigError, MissingPartError
-from medseg.inference import PredictOptions, load_model, predict_studies, save_bundle
+from medseg.inference import load_model, save_bundle
+from medseg.studies import PredictOptions, predict_studies
 from medseg.volume import Volume
 
 CASES = 12
@@ -43,7 +44,7 @@ import os, sys, threading, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from medseg.inference import PredictOptions, predict_studies
+from medseg.studies import PredictOptions, predict_studies
 
 model, studies, out = map(Path, sys.argv[1:])
 room = dict(num_cpus=1, object_store_memory=80 * 2**20)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import medseg
+from medseg.disk.locks import FOLDER, Locks
 from medseg.errors import CheckpointError, ConfigError, PartialFailure, ReadError, WriteError
 from medseg.geometry import reorient
-from medseg.inference import PredictOptions, load_model, predict_studies
-from medseg.inference.studies import outputs
-from medseg.inference.studies.ledger import FINISHED, Ledger, LedgerRow
-from medseg.inference.studies.locks import FOLDER, Locks
+from medseg.inference import load_model
 from medseg.preparation.plan import ChannelPlan
+from medseg.studies import PredictOptions, outputs, predict_studies
+from medseg.studies.ledger import FINISHED, Ledger, LedgerRow
 from medseg.volume import Volume
 
 
@@ -166,7 +166,7 @@ def test_an_interruption_leaves_no_half_file(threshold_bundle, folder, tmp_path,
     def stop(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("medseg.inference.studies.chain.hash_file", stop)
+    monkeypatch.setattr("medseg.studies.chain.hash_file", stop)
     with pytest.raises(KeyboardInterrupt):
         predict_studies(threshold_bundle(), [folder], out)
     # The first mask is whole, but not in the ledger: it is made again.
@@ -291,7 +291,7 @@ def test_a_case_beyond_its_time_limit_fails_and_the_rest_goes_on(threshold_bundl
     _write(folder / "ben.nii.gz", seed=5, shape=(30, 30, 30))
     real = time.monotonic
     slow = itertools.count()
-    monkeypatch.setattr("medseg.inference.studies.chain.time.monotonic", lambda: real() + 0.01 * next(slow))
+    monkeypatch.setattr("medseg.studies.chain.time.monotonic", lambda: real() + 0.01 * next(slow))
     result = predict_studies(threshold_bundle(), [folder], tmp_path / "out", PredictOptions(time_limit=0.1 / 60))
     assert [(row.case, row.state) for row in result.rows if row.state == "failed"] == [("ben", "failed")]
     assert "ben.nii.gz" in result.failed[0].error and "--time-limit" in result.failed[0].error

@@ -12,12 +12,12 @@ from inference_bundles import make_plan
 from pydicom.dataset import FileDataset
 from selection_studies import STUDY, write_series
 
-from medseg.config_models import SelectRule
+from medseg.config.models import SelectRule
 from medseg.errors import ReadError
-from medseg.inference.studies.candidates import candidate_of, misfit
-from medseg.inference.studies.selection import select_series
-from medseg.io.sources import Source, find_studies, read_source
 from medseg.preparation.plan import ChannelPlan, Plan
+from medseg.studies.candidates import candidate_of, misfit
+from medseg.studies.selection import select_series
+from medseg.studies.sources import Source, find_studies, read_source
 
 
 def plan(*rules: dict[str, Any], channels: int | None = None) -> Plan:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medseg.errors import AnnotationError
-from medseg.io.annotations.runs import counts_of, decode_columns, decode_rows, string_of, string_to_counts
+from medseg.io.annotations.rle import counts_of, decode_columns, decode_rows, string_of, string_to_counts
 
 
 def test_coco_counts_run_down_the_columns_and_begin_with_off():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 from scipy import ndimage
 
-from medseg.io.dicom.contours import fill, trace
+from medseg.io.dicom.rtstruct.contours import fill, trace
 
 MASKS = hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 

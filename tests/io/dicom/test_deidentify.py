@@ -21,12 +21,12 @@ from pydicom.sequence import Sequence
 from medseg.errors import ConfigError, ReadError, WriteError
 from medseg.io import read
 from medseg.io.dicom.algorithm import Algorithm
-from medseg.io.dicom.deidentify import Deidentifier, deidentify
-from medseg.io.dicom.deidentify_files import deidentify_files
-from medseg.io.dicom.deidentify_rules import RULES, Action, action_for
+from medseg.io.dicom.deidentify.files import deidentify_files
+from medseg.io.dicom.deidentify.profile import Deidentifier, deidentify
+from medseg.io.dicom.deidentify.rules import RULES, Action, action_for
 from medseg.io.dicom.grid import grid_of
-from medseg.io.dicom.seg_read import read_dicom_seg
-from medseg.io.dicom.seg_write import write_dicom_seg
+from medseg.io.dicom.seg.read import read_dicom_seg
+from medseg.io.dicom.seg.write import write_dicom_seg
 from medseg.io.dicom.series import find_series
 from medseg.labels import LabelScheme
 

@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 
 from medseg.errors import MedsegError, ReadError
-from medseg.io.dicom.deidentify import Deidentifier
-from medseg.io.dicom.deidentify_texts import REMOVED, PrivateTexts, named_files
+from medseg.io.dicom.deidentify.profile import Deidentifier
+from medseg.io.dicom.deidentify.texts import REMOVED, PrivateTexts, named_files
 
 UID = "1.3.6.1.4.1.14519.5.2.1.7009.2403.1"
 LONG = "".join(f"fell off ladder {n}; " for n in range(40))

@@ -16,8 +16,8 @@ from medseg.errors import DatasetError, GeometryError, ReadError, WriteError
 from medseg.geometry import flip_lps_ras, reorient
 from medseg.io import read
 from medseg.io.dicom.grid import grid_of
-from medseg.io.dicom.seg_read import read_dicom_seg
-from medseg.io.dicom.seg_write import write_dicom_seg
+from medseg.io.dicom.seg.read import read_dicom_seg
+from medseg.io.dicom.seg.write import write_dicom_seg
 from medseg.io.dicom.series import find_series
 from medseg.labels import LabelScheme
 

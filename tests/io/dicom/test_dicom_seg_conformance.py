@@ -15,8 +15,8 @@ from seg_cases import BRATS, MODEL, SCHEME, SHAPE, TURNS, a_label_map, grid_in, 
 
 from medseg.io import read
 from medseg.io.dicom.grid import grid_of
-from medseg.io.dicom.seg_read import read_dicom_seg
-from medseg.io.dicom.seg_write import write_dicom_seg
+from medseg.io.dicom.seg.read import read_dicom_seg
+from medseg.io.dicom.seg.write import write_dicom_seg
 from medseg.io.dicom.series import find_series
 
 

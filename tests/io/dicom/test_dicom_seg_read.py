@@ -18,9 +18,9 @@ from seg_decoder import decode, masks_on
 from medseg.errors import GeometryError, MedsegError, ReadError
 from medseg.geometry import flip_lps_ras, reorient
 from medseg.io import read
-from medseg.io.dicom.seg_frames import Frames, own_grid
-from medseg.io.dicom.seg_read import read_dicom_seg
-from medseg.io.dicom.seg_write import write_dicom_seg
+from medseg.io.dicom.seg.frames import Frames, own_grid
+from medseg.io.dicom.seg.read import read_dicom_seg
+from medseg.io.dicom.seg.write import write_dicom_seg
 from medseg.volume import Volume
 
 

@@ -20,7 +20,7 @@ from medseg.geometry import flip_lps_ras
 from medseg.io import read, read_all
 from medseg.io.dicom.grid import SeriesGrid, grid_of
 from medseg.io.dicom.series import find_series
-from medseg.io.dicom.write import write_dicom_series
+from medseg.io.dicom.writing.series import write_dicom_series
 from medseg.volume import Metadata, Volume
 
 CT, MR = Metadata(modality="CT"), Metadata(modality="MR")

@@ -11,12 +11,12 @@ import pydicom
 import pytest
 from pydicom.fileset import FileSet
 
+from medseg.commands.convert import ConvertOptions, convert
+from medseg.commands.inspect import inspect
 from medseg.errors import ReadError
-from medseg.inference.studies.find import find_cases
 from medseg.io import read
-from medseg.io.convert import ConvertOptions, convert
 from medseg.io.formats import is_dicom_directory
-from medseg.io.inspect import inspect
+from medseg.studies.find import find_cases
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 

@@ -14,13 +14,13 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from seg_cases import MODEL, SCHEME, a_label_map, grid_in, volume_on
 
+from medseg.commands.inspect import inspect
 from medseg.errors import MedsegError
 from medseg.io import read, read_all
 from medseg.io.dicom.objects import read_object
-from medseg.io.dicom.rtstruct_write import write_rtstruct
-from medseg.io.dicom.seg_write import write_dicom_seg
+from medseg.io.dicom.rtstruct.write import write_rtstruct
+from medseg.io.dicom.seg.write import write_dicom_seg
 from medseg.io.dicom.tags import tagged
-from medseg.io.inspect import inspect
 
 
 def put(data, keyword, value):

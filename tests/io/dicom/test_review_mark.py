@@ -7,8 +7,8 @@ from dataclasses import replace
 import pydicom
 from seg_cases import MODEL, SCHEME, a_label_map, grid_in, volume_on
 
-from medseg.io.dicom.rtstruct_write import write_rtstruct
-from medseg.io.dicom.seg_write import write_dicom_seg
+from medseg.io.dicom.rtstruct.write import write_rtstruct
+from medseg.io.dicom.seg.write import write_dicom_seg
 
 
 def test_a_segmentation_that_needs_review_says_so_and_is_another_object(tmp_path):

@@ -21,8 +21,8 @@ from medseg.geometry import flip_lps_ras
 from medseg.io import read
 from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.grid import grid_of
-from medseg.io.dicom.rtstruct_read import read_rtstruct, referenced_series
-from medseg.io.dicom.rtstruct_write import write_rtstruct
+from medseg.io.dicom.rtstruct.read import read_rtstruct, referenced_series
+from medseg.io.dicom.rtstruct.write import write_rtstruct
 from medseg.io.dicom.series import find_series
 from medseg.labels import LabelScheme
 from medseg.volume import Volume

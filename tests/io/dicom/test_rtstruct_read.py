@@ -11,8 +11,8 @@ from seg_cases import BRATS, MODEL, SCHEME, SHAPE, a_label_map, grid_in, volume_
 
 from medseg.errors import GeometryError, MedsegError, ReadError
 from medseg.io import read
-from medseg.io.dicom.rtstruct_read import read_rtstruct, referenced_series
-from medseg.io.dicom.rtstruct_write import write_rtstruct
+from medseg.io.dicom.rtstruct.read import read_rtstruct, referenced_series
+from medseg.io.dicom.rtstruct.write import write_rtstruct
 from medseg.volume import Volume
 
 FRAME = "1.2.826.0.1.3680043.8.498.2.1"

@@ -10,12 +10,12 @@ import pytest
 from dicom_phantoms import Phantom, write_study
 from seg_cases import BRATS, MODEL, SCHEME, SHAPE, a_label_map, volume_on
 
-from medseg.io.dicom.deidentify import Deidentifier
-from medseg.io.dicom.deidentify_files import deidentify_files
+from medseg.io.dicom.deidentify.files import deidentify_files
+from medseg.io.dicom.deidentify.profile import Deidentifier
 from medseg.io.dicom.grid import grid_of
 from medseg.io.dicom.labels import harmless_texts
-from medseg.io.dicom.rtstruct_write import write_rtstruct
-from medseg.io.dicom.seg_write import write_dicom_seg
+from medseg.io.dicom.rtstruct.write import write_rtstruct
+from medseg.io.dicom.seg.write import write_dicom_seg
 from medseg.io.dicom.series import find_series
 
 KEY = "a key of the site"

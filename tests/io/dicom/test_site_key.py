@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from medseg.errors import ConfigError
-from medseg.io.dicom.site_key import keyed_hash, site_key
+from medseg.io.dicom.deidentify.site_key import keyed_hash, site_key
 
 UID, OTHER_UID = "1.2.826.0.1.3680043.8.498.100001", "1.2.826.0.1.3680043.8.498.100002"
 
@@ -34,7 +34,7 @@ def test_the_key_of_the_site_is_made_once(tmp_path):
 
 
 def test_runs_that_start_together_agree_on_one_key(config):
-    code = "from medseg.io.dicom.site_key import site_key; print(site_key().decode())"
+    code = "from medseg.io.dicom.deidentify.site_key import site_key; print(site_key().decode())"
     runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)]
     keys = {run.communicate()[0] for run in runs}
     assert len(keys) == 1 and len(keys.pop().strip()) == 64
@@ -65,6 +65,6 @@ def test_without_a_key_names_follow_from_uids_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
     assert keyed_hash("123456", UID) == keyed_hash("999999", UID) != keyed_hash("123456", OTHER_UID)
     assert keyed_hash("123456") == keyed_hash("123456") != keyed_hash("123457")
-    code = "from medseg.io.dicom.site_key import keyed_hash; print(keyed_hash('123456', '1.2.3'))"
+    code = "from medseg.io.dicom.deidentify.site_key import keyed_hash; print(keyed_hash('123456', '1.2.3'))"
     run = [subprocess.check_output([sys.executable, "-c", code], text=True, env=os.environ) for _ in range(2)]
     assert run[0] != run[1], "a hash of a short number that follows from it alone can be reversed"

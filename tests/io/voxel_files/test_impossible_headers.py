@@ -7,9 +7,9 @@ import struct
 import numpy as np
 import pytest
 
+from medseg.commands.inspect import inspect
 from medseg.errors import MedsegError
 from medseg.io import read
-from medseg.io.inspect import inspect
 
 ARRAY = np.arange(120, dtype="<i2").reshape(4, 5, 6, order="F")
 RAW = ARRAY.tobytes(order="F")

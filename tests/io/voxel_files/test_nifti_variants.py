@@ -11,7 +11,7 @@ import pytest
 
 from medseg.errors import ReadError, WriteError
 from medseg.io import read, read_all, write
-from medseg.io.cases import LabelSource, read_label_map
+from medseg.io.label_maps import LabelSource, read_label_map
 from medseg.io.voxel_files import streams
 from medseg.io.voxel_files.nifti import read_nifti
 from medseg.volume import Volume

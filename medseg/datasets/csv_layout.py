@@ -1,0 +1,107 @@
+"""Datasets listed in a CSV: `case,image[,image_<channel>...],label,group,split`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from medseg.config import MOST_LIST_BYTES, DataConfig, read_text
+from medseg.datasets.records import Case, Layout
+from medseg.errors import DatasetError
+from medseg.io.formats import is_there
+from medseg.io.label_maps import LabelSource
+
+__all__ = ["csv_layout"]
+
+_SPLITS = {
+    "": "",
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+}
+
+
+def csv_layout(data: DataConfig) -> Layout:
+    """The cases that a CSV lists.
+
+    Columns: `case`, `image` and/or one `image_<channel>` per channel, `label`; optional `group` (the patient) and
+    `split` (train, validation or test). A label is a file, or several `file:value` joined by `;`. Paths are relative to
+    `data.root` or to the CSV. Other columns are left alone.
+
+    Raises:
+        DatasetError: a missing CSV, column or file, an empty cell, an unknown split.
+    """
+    path = _csv_path(data)
+    try:
+        file = io.StringIO(read_text(path, MOST_LIST_BYTES), newline="")
+        reader = csv.DictReader(file, skipinitialspace=True, restval="")
+        columns = [c.strip() for c in reader.fieldnames or [] if c]
+        rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items() if isinstance(v, str)} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path} cannot be read as CSV ({error}); save it as UTF-8 with commas") from None
+    images = [c for c in columns if c == "image" or c.startswith("image_")]
+    missing = [c for c in ("case", "label") if c not in columns] + ([] if images else ["image"])
+    if missing:
+        raise DatasetError(
+            f"{path} has no column {', '.join(missing)}; expected case,image,label (image_<channel>, group, split), "
+            f"found {','.join(columns) or 'nothing'}"
+        )
+    cases = tuple(_case(row, images, f"{path} line {n}", data.root, path.parent) for n, row in enumerate(rows, start=2))
+    channels = tuple(c.removeprefix("image_") for c in images) if images != ["image"] else ()
+    return Layout("csv", cases, channel_names=channels)
+
+
+def _csv_path(data: DataConfig) -> Path:
+    if data.csv is not None:
+        found = next((p for p in (data.csv, data.root / data.csv) if p.is_file()), None)
+        if found is None:
+            raise DatasetError(f"data.csv: {data.csv} does not exist, neither here nor in {data.root}")
+        return found
+    files = sorted(data.root.glob("*.csv"))
+    if len(files) != 1:
+        names = ", ".join(f.name for f in files) or "none"
+        raise DatasetError(f"{data.root} should hold one CSV that lists the cases, found {names}; name it in data.csv")
+    return files[0]
+
+
+def _case(row: dict[str, str], images: list[str], where: str, root: Path, beside: Path) -> Case:
+    name = row["case"]
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise DatasetError(f"{where}: {name[:120]!r} is no name for a case; expected text without slashes")
+    empty = next((c for c in (*images, "label") if not row[c]), None)
+    if empty is not None:
+        raise DatasetError(f"{where}: case {name!r} has nothing in column {empty}; give a file or remove the line")
+    split = row.get("split", "").lower()
+    if split not in _SPLITS:
+        raise DatasetError(f"{where}: case {name!r} has split {split!r}; expected train, validation, test or nothing")
+    found = tuple(_existing(row[c], root, beside, f"{where}: case {name!r}, column {c}") for c in images)
+    labels = tuple(
+        _label(part.strip(), root, beside, f"{where}: case {name!r}, column label")
+        for part in row["label"].split(";")
+        if part.strip()
+    )
+    if not labels:
+        raise DatasetError(f"{where}: case {name!r} has no file in column label")
+    return Case(name, found, labels, row.get("group") or name, _SPLITS[split])
+
+
+def _label(text: str, root: Path, beside: Path, where: str) -> LabelSource:
+    file, colon, value = text.rpartition(":")
+    if not (colon and value.strip().isdecimal()):
+        return LabelSource(_existing(text, root, beside, where))
+    if len(value.strip()) > 10 or int(value) >= 2**32:
+        raise DatasetError(f"{where}: {text[:120]!r} has a value above {2**32 - 1}, the largest that a label can have")
+    if int(value) == 0:
+        raise DatasetError(f"{where}: {text!r} paints background; expected file:value with a value of 1 or more")
+    return LabelSource(_existing(file.strip(), root, beside, where), int(value))
+
+
+def _existing(text: str, root: Path, beside: Path, where: str) -> Path:
+    for folder in (root, beside):
+        if is_there(folder / text):
+            return folder / text
+    raise DatasetError(f"{where}: expected {root / text[:200]}, which does not exist; add the file or correct the path")

@@ -1,0 +1,194 @@
+"""How datasets lie on disk: MSD, nnU-Net raw, plain folders, CSV. Only names are read here, no image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg.config import MOST_LIST_BYTES, DataConfig, read_text
+from medseg.datasets.csv_layout import csv_layout
+from medseg.datasets.records import Case, Layout
+from medseg.disk.directory_walk import is_hidden
+from medseg.errors import DatasetError
+from medseg.io.formats import image_files, is_there, kind_of, stem_of
+from medseg.io.label_maps import LabelSource
+from medseg.io.naming import group_channels
+
+__all__ = ["find_layout"]
+
+
+def find_layout(data: DataConfig) -> Layout:
+    """The dataset at `data.root`, in the layout named or recognised.
+
+    Raises:
+        DatasetError: nothing recognised, a missing file, a damaged `dataset.json`.
+    """
+    root = data.root
+    if not (is_there(root) and root.is_dir()):
+        raise DatasetError(f"data.root: {root} is not a folder; give the folder that holds the dataset")
+    kind: str = data.layout
+    if kind == "auto":
+        kind = _recognise(data)
+    if kind == "csv":
+        return csv_layout(data)
+    if kind == "folders":
+        return _folders(root)
+    return _decathlon(root, kind)
+
+
+def _recognise(data: DataConfig) -> str:
+    root = data.root
+    if data.csv is not None:
+        return "csv"
+    if (root / "imagesTr").is_dir():
+        return "msd"
+    if (root / "images").is_dir() and _label_folder(root) is not None:
+        return "folders"
+    if any(root.glob("*.csv")):
+        return "csv"
+    raise DatasetError(
+        f"no dataset recognised in {root}; expected imagesTr/ with labelsTr/ and dataset.json (MSD, nnU-Net), images/ "
+        "with labels/ or masks/, or a CSV with the columns case, image, label (data.csv)"
+    )
+
+
+def _label_folder(root: Path) -> Path | None:
+    return next((root / name for name in ("labels", "masks") if (root / name).is_dir()), None)
+
+
+def _folders(root: Path) -> Layout:
+    images, labels = root / "images", _label_folder(root)
+    if not images.is_dir() or labels is None:
+        raise DatasetError(f"{root} has no images/ with labels/ or masks/ beside it; check data.root and data.layout")
+    found = _images_in(images)
+    return Layout("folders", _with_labels(found, labels, {}))
+
+
+def _images_in(folder: Path) -> dict[str, tuple[Path, ...]]:
+    found = group_channels(image_files(folder), folder)
+    # A sub-folder is a DICOM study.
+    for study in sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p)):
+        found.setdefault(study.name, (study,))
+    return found
+
+
+def _with_labels(found: Mapping[str, tuple[Path, ...]], folder: Path, known: Mapping[str, Path]) -> tuple[Case, ...]:
+    by_stem: dict[str, list[Path]] = {}
+    for path in image_files(folder) if folder.is_dir() else []:
+        by_stem.setdefault(stem_of(path), []).append(path)
+    cases = []
+    for name, images in found.items():
+        suffix = images[0].name[len(stem_of(images[0])) :]
+        matches = [known[name]] if name in known else by_stem.get(name, [])
+        if not (matches and is_there(matches[0]) and matches[0].is_file()):
+            expected = matches[0] if matches else folder / (name + (".nii.gz" if kind_of(images[0]) == "" else suffix))
+            raise DatasetError(
+                f"case {name!r} has no label file: expected {str(expected)[:300]}; add it or remove {images[0]}"
+            )
+        if len(matches) > 1:
+            raise DatasetError(f"case {name!r} has two label files, {matches[0]} and {matches[1]}; keep one of them")
+        cases.append(Case(name, images, (LabelSource(matches[0]),), name))
+    return tuple(cases)
+
+
+def _decathlon(root: Path, kind: str) -> Layout:
+    folder = root / "imagesTr"
+    if not folder.is_dir():
+        raise DatasetError(f"{root} has no imagesTr/, which the {kind} layout needs; check data.root and data.layout")
+    description = _json(root / "dataset.json") if (root / "dataset.json").is_file() else {}
+    if not isinstance(description, dict):
+        raise DatasetError(f"{root / 'dataset.json'}: expected keys and values, found {type(description).__name__}")
+    images, labels = _listed(description, root)
+    if not images:
+        images = group_channels(image_files(folder), folder)
+    cases = _with_labels(images, root / "labelsTr", labels)
+    values, ignore = _described_labels(description, root)
+    channels = description.get("channel_names", description.get("modality", {}))
+    names: Sequence[Any] = ()
+    if isinstance(channels, dict):
+        names = [channels[k] for k in sorted(channels, key=lambda k: int(k) if str(k).isdigit() else 0)]
+    elif isinstance(channels, list):
+        names = channels
+    return Layout(kind, cases, values, ignore, tuple(str(n) for n in names), _folds(root))
+
+
+def _listed(description: Mapping[str, Any], root: Path) -> tuple[dict[str, tuple[Path, ...]], dict[str, Path]]:
+    """Cases that dataset.json lists with their paths: MSD's 'training', nnU-Net's 'dataset'."""
+    images: dict[str, tuple[Path, ...]] = {}
+    labels: dict[str, Path] = {}
+    listed = description.get("dataset")
+    if isinstance(listed, dict):
+        for name, entry in listed.items():
+            if not isinstance(entry, dict) or "images" not in entry or "label" not in entry:
+                raise DatasetError(f"{root / 'dataset.json'}: case {name!r} needs 'images' and 'label', found {entry}")
+            listed_images = entry["images"] if isinstance(entry["images"], list) else [entry["images"]]
+            images[str(name)] = tuple(root / str(p) for p in listed_images)
+            labels[str(name)] = root / str(entry["label"])
+    elif isinstance(description.get("training"), list):
+        for entry in description["training"]:
+            if not isinstance(entry, dict) or "image" not in entry or "label" not in entry:
+                return {}, {}
+            image = root / str(entry["image"])
+            # nnU-Net v1 lists cases without the channel number that its files carry.
+            if not is_there(image) and is_there(image.with_name(stem_of(image) + "_0000.nii.gz")):
+                return {}, {}
+            images[stem_of(image)], labels[stem_of(image)] = (image,), root / str(entry["label"])
+    for name, paths in images.items():
+        for path in paths:
+            if not is_there(path):
+                raise DatasetError(
+                    f"case {name[:120]!r} of {root / 'dataset.json'} has no image file: expected {str(path)[:300]}"
+                )
+    return images, labels
+
+
+def _described_labels(
+    description: Mapping[str, Any], root: Path
+) -> tuple[dict[str, int | tuple[int, ...]] | None, int | None]:
+    entries = description.get("labels")
+    if not isinstance(entries, dict) or not entries:
+        return None, None
+    values: dict[str, int | tuple[int, ...]] = {}
+    ignore = None
+    try:
+        for key, value in entries.items():
+            if isinstance(value, str) and str(key).lstrip("-").isdigit():
+                name, code = value, int(key)
+            elif isinstance(value, list):
+                values[str(key)] = tuple(int(v) for v in value)
+                continue
+            else:
+                name, code = str(key), int(value)
+            if name == "ignore":
+                ignore = code
+            else:
+                values[name] = code
+    except (TypeError, ValueError, OverflowError):
+        raise DatasetError(
+            f"{root / 'dataset.json'}: labels {str(entries)[:300]} are neither {{'1': name}} nor "
+            "{name: 1}; give data.labels"
+        ) from None
+    if len(values) + (ignore is not None) < len(entries):
+        raise DatasetError(f"{root / 'dataset.json'}: two labels share a name in {entries}; give data.labels")
+    return values, ignore
+
+
+def _folds(root: Path) -> tuple[tuple[str, ...], ...]:
+    path = root / "splits_final.json"
+    if not path.is_file():
+        return ()
+    content = _json(path)
+    if not isinstance(content, list) or not all(
+        isinstance(f, dict) and isinstance(f.get("val"), list) for f in content
+    ):
+        raise DatasetError(f"{path}: expected a list of {{'train': [...], 'val': [...]}}")
+    return tuple(tuple(str(name) for name in fold["val"]) for fold in content)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(read_text(path, MOST_LIST_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} is not readable JSON ({str(error)[:200]})") from None

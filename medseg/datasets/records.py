@@ -1,0 +1,34 @@
+"""What the layouts of a data set are read into: cases and where their labels lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.io.label_maps import LabelSource
+
+__all__ = ["Case", "Layout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case: a file per channel, its labels, the patient (`group`) and the split the dataset gives ('' for none)."""
+
+    name: str
+    images: tuple[Path, ...]
+    labels: tuple[LabelSource, ...]
+    group: str
+    split: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a dataset says about itself."""
+
+    name: str
+    cases: tuple[Case, ...]
+    labels: Mapping[str, int | tuple[int, ...]] | None = None
+    ignore: int | None = None
+    channel_names: tuple[str, ...] = ()
+    folds: tuple[tuple[str, ...], ...] = ()

@@ -1,0 +1,314 @@
+"""A label map as a DICOM RT Structure Set on its source series (DICOM PS3.3 A.19 and C.8.8.5 to C.8.8.8), by pydicom.
+
+Contours run along the edges of the voxels, in the plane of each source slice. A hole is a CLOSED_PLANAR contour of its
+own inside the outer one, and what lies inside an odd number of contours belongs to the region (XOR): so most planning
+systems write it, and so rt-utils, dcmrtstruct2nii (from 3), platipy and plastimatch (--xor-contours) fill it. The
+keyhole, one contour with a channel to the hole, is the letter of C.8.8.6.3, but programs that round corners to pixels
+paint its channel, and CLOSEDPLANAR_XOR, the standard's newer word, is passed over by most readers.
+`medseg.io.dicom.rtstruct.read` reads all three.
+
+The transfer syntax is Implicit VR Little Endian: in explicit VR no contour may be longer than 64 KB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import WriteError
+from medseg.io.dicom.algorithm import Algorithm, derived_uid
+from medseg.io.dicom.grid import SeriesGrid
+from medseg.io.dicom.labels import COLOURS, MANUFACTURER, check_grid, check_labels, plain_text, value_text
+from medseg.io.dicom.rtstruct.contours import trace
+from medseg.io.dicom.rtstruct.slice_planes import SlicePlanes, planes_of_grid
+from medseg.io.dicom.seg.source import copy_patient_and_study, read_source_header, with_references
+from medseg.io.dicom.slice import SliceHeader
+from medseg.io.dicom.writing.saving import save_object
+from medseg.labels import LabelScheme
+from medseg.volume import Finding, Volume
+
+if TYPE_CHECKING:
+    from medseg.io.dicom.deidentify.profile import Deidentifier
+
+__all__ = ["write_rtstruct"]
+
+_STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
+# Detached Study Management, retired, is what every program puts here; the standard asks for some class.
+_STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
+_TOLERANCE_MM = 1e-2
+_DECIMALS = 5
+# With 5 decimals and a sign these still fit into the 16 characters of a decimal string.
+_FARTHEST_MM = 1e7
+
+
+@dataclass(frozen=True, slots=True)
+class _Contour:
+    """One contour on slice k: its number of points and the text of its coordinates."""
+
+    k: int
+    points: int
+    data: bytes
+
+
+def write_rtstruct(
+    label_map: Volume,
+    path: Path,
+    scheme: LabelScheme,
+    source: SeriesGrid,
+    algorithm: Algorithm,
+    *,
+    deidentifier: Deidentifier | None = None,
+) -> tuple[Finding, ...]:
+    """Write a label map as an RT Structure Set that refers to the series it was made from.
+
+    One ROI per label or region, in the order of the scheme; regions overlap. ROINumber is the label value, so that
+    `read_rtstruct` gives the same integers back. A label that does not occur
+    is an ROI without contours whose description says 'segmented, none found'. The same inputs give the same bytes.
+
+    Args:
+        label_map: integers `(I, J, K)`, or `(I, J)` for a single slice, on the grid of `source`.
+        path: where to write; the file appears whole or not at all.
+        scheme: names and values of the labels.
+        source: the series, whose first file must still be where it says.
+        algorithm: what made the label map.
+        deidentifier: removes the patient before anything is written.
+
+    Returns:
+        What the deidentifier could not remove; () without one.
+
+    Raises:
+        GeometryError: if the label map does not lie on the grid of the source.
+        DatasetError: if it holds a value that the scheme does not name.
+        ReadError: if the first file of the source is gone or damaged.
+        WriteError: disk full, no permission, no integers, a source without UIDs or without a place in the patient.
+
+    Example:
+        >>> grid = grid_of(find_series(Path("study/"))[0])
+        >>> write_rtstruct(labels, Path("lung.dcm"), scheme, grid, Algorithm("lung", "1.0", "9f2c"))
+    """
+    path = Path(path)
+    source = with_references(source, path)
+    _check_placed(source, path)
+    check_grid(label_map, source, path)
+    regions = _contours(label_map, scheme, planes_of_grid(source), path)
+    header = read_source_header(source)
+    import pydicom.config
+
+    # Headers of the source may break value rules that our object does not depend on.
+    with pydicom.config.disable_value_validation():
+        target = _structure_set(regions, scheme, source, algorithm, header)
+        return save_object(target, path, deidentifier)
+
+
+def _check_placed(source: SeriesGrid, path: Path) -> None:
+    for header in source.slices:
+        if not (header.position and header.orientation and source.spacing_known):
+            raise WriteError(
+                f"cannot write {path}: {header.path} has no position, orientation or pixel spacing, and contours are "
+                "given in millimetres of the patient; write DICOM SEG or .nii.gz instead"
+            )
+
+
+def _contours(label_map: Volume, scheme: LabelScheme, planes: SlicePlanes, path: Path) -> list[list[_Contour]]:
+    """The contours of each label, slice by slice."""
+    array = label_map.array[..., None] if label_map.dims == 2 else label_map.array
+    if array.dtype.kind not in "iub":
+        raise WriteError(f"cannot write {path}: contours are drawn around integers, found {array.dtype}")
+    regions: list[list[_Contour]] = [[] for _ in scheme.names]
+    for k in range(array.shape[2]):
+        # Transposed, because slices of a series are contiguous that way.
+        rows = array[:, :, k].T
+        low, high = int(rows.min()), int(rows.max())
+        if low == high == 0:
+            continue
+        # Counting is fast but takes memory up to the largest value, which may be anything.
+        found = np.flatnonzero(np.bincount(rows.ravel())) if low >= 0 and high < 1 << 16 else np.unique(rows)
+        values = [int(v) for v in found]
+        check_labels(values, scheme, path)
+        for region, each in zip(regions, scheme.values, strict=True):
+            here = [v for v in each if v in values]
+            if here:
+                mask = rows == here[0] if len(here) == 1 else np.isin(rows, here)
+                region += [_contour(k, ring[:, ::-1], planes, path) for ring in trace(mask)]
+    return regions
+
+
+def _contour(k: int, ring: NDArray[np.float64], planes: SlicePlanes, path: Path) -> _Contour:
+    # Adding 0 turns -0 into 0.
+    points = np.round(planes.to_patient(k, ring), _DECIMALS) + 0.0
+    if not np.abs(points).max() < _FARTHEST_MM:
+        raise WriteError(f"cannot write {path}: slice {k} lies more than {_FARTHEST_MM:g} mm from the origin")
+    text = "\\".join(["%.12g"] * points.size) % tuple(points.ravel().tolist())
+    return _Contour(k, len(points), text.encode("ascii"))
+
+
+def _structure_set(
+    regions: list[list[_Contour]], scheme: LabelScheme, source: SeriesGrid, algorithm: Algorithm, header: Any
+) -> Any:
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ImplicitVRLittleEndian
+
+    first = source.slices[0]
+    frame = first.frame_of_reference_uid or derived_uid("frame", first.series_instance_uid)
+    seeds = _seeds(regions, scheme, source, algorithm)
+    target = Dataset()
+    target.file_meta = FileMetaDataset()
+    target.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    target.SOPClassUID = _STORAGE
+    target.SOPInstanceUID = derived_uid("instance", *seeds)
+    copy_patient_and_study(header, target)
+    target.StructureSetDate, target.StructureSetTime = target.ContentDate, target.ContentTime
+    del target.ContentDate, target.ContentTime
+    target.StudyInstanceUID = first.study_instance_uid
+    target.Modality = "RTSTRUCT"
+    target.SeriesInstanceUID = derived_uid("series", *seeds)
+    number = str(header.get("SeriesNumber", ""))
+    # Behind the source series in lists that are ordered by number.
+    target.SeriesNumber = 2000 + (int(number) if number.isdigit() and len(number) < 7 else 0)
+    target.SeriesDescription = plain_text(algorithm.description)
+    target.OperatorsName = ""
+    target.FrameOfReferenceUID = frame
+    target.PositionReferenceIndicator = header.get("PositionReferenceIndicator") or ""
+    target.Manufacturer = MANUFACTURER
+    target.ManufacturerModelName = plain_text(algorithm.name)
+    target.DeviceSerialNumber = plain_text(algorithm.model_hash)
+    target.SoftwareVersions = plain_text(algorithm.version)
+    target.InstanceNumber = 1
+    target.StructureSetLabel = plain_text(algorithm.name)[:16].strip()
+    target.StructureSetName = plain_text(algorithm.name)
+    # A map that no model made is of unknown origin, and may be drawn by hand.
+    kind, model = (
+        ("automatic segmentation", f", model {algorithm.model_hash}") if algorithm.model_hash else ("labels", "")
+    )
+    options = f", options {algorithm.options}" if algorithm.options else ""
+    found = "" if any(regions) else "segmented, none found; "
+    found = f"NEEDS REVIEW: {found}" if algorithm.review else found
+    description = f"{found}{kind} by {algorithm.name} {algorithm.version}{model}{options}"
+    target.StructureSetDescription = re.sub(r"[\x00-\x1f\x7f]+", " ", description).strip()[:1024].strip()
+    target.ReferencedFrameOfReferenceSequence = [_references(source, frame)]
+    target.StructureSetROISequence = []
+    target.ROIContourSequence = []
+    target.RTROIObservationsSequence = []
+    for n, (name, contours) in enumerate(zip(scheme.names, regions, strict=True)):
+        roi = Dataset()
+        roi.ROINumber = scheme.painted[n]
+        roi.ReferencedFrameOfReferenceUID = frame
+        roi.ROIName = plain_text(name)
+        roi.ROIDescription = value_text(scheme, n, bool(contours))
+        roi.ROIGenerationAlgorithm = "AUTOMATIC" if algorithm.model_hash else ""
+        roi.ROIGenerationDescription = plain_text(f"{algorithm.name} {algorithm.version}")
+        target.StructureSetROISequence.append(roi)
+        target.ROIContourSequence.append(_roi_contours(scheme.painted[n], COLOURS[n % len(COLOURS)], contours, source))
+        observation = Dataset()
+        observation.ObservationNumber = n + 1
+        observation.ReferencedROINumber = scheme.painted[n]
+        # What a region is for in a treatment is not ours to say.
+        observation.RTROIInterpretedType = ""
+        observation.ROIInterpreter = ""
+        target.RTROIObservationsSequence.append(observation)
+    target.ApprovalStatus = "UNAPPROVED"
+    return target
+
+
+def _seeds(
+    regions: list[list[_Contour]], scheme: LabelScheme, source: SeriesGrid, algorithm: Algorithm
+) -> tuple[str, ...]:
+    """What makes two structure sets the same one, as texts to derive UIDs from."""
+    content = hashlib.sha256()
+    for contours in regions:
+        content.update(f"{len(contours)};".encode())
+        for each in contours:
+            content.update(f"{each.k} {len(each.data)};".encode())
+            content.update(each.data)
+    return (
+        "RTSTRUCT",
+        *(f"{s.sop_instance_uid} {s.frame}" for s in source.slices),
+        *algorithm.identity,
+        *(repr((scheme.names, scheme.values)), content.hexdigest()),
+    )
+
+
+def _references(source: SeriesGrid, frame: str) -> Any:
+    """The frame of reference, and the study, series and instances in it."""
+    from pydicom.dataset import Dataset
+
+    first = source.slices[0]
+    series = Dataset()
+    series.SeriesInstanceUID = first.series_instance_uid
+    instances = {s.sop_instance_uid: s for s in source.slices}
+    series.ContourImageSequence = [_image(s) for s in instances.values()]
+    study = Dataset()
+    study.ReferencedSOPClassUID = _STUDY_CLASS
+    study.ReferencedSOPInstanceUID = first.study_instance_uid
+    study.RTReferencedSeriesSequence = [series]
+    reference = Dataset()
+    reference.FrameOfReferenceUID = frame
+    reference.RTReferencedStudySequence = [study]
+    return reference
+
+
+def _image(header: SliceHeader) -> Any:
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    item.ReferencedSOPClassUID = header.sop_class_uid
+    item.ReferencedSOPInstanceUID = header.sop_instance_uid
+    return item
+
+
+def _roi_contours(number: int, colour: Sequence[int], contours: Sequence[_Contour], source: SeriesGrid) -> Any:
+    from pydicom.dataelem import RawDataElement
+    from pydicom.dataset import Dataset
+    from pydicom.tag import Tag
+
+    item = Dataset()
+    item.ReferencedROINumber = number
+    item.ROIDisplayColor = list(colour)
+    if not contours:
+        return item
+    # Encoded here, because pydicom takes microseconds for each number and contours hold millions.
+    items = []
+    for number, each in enumerate(contours, start=1):
+        # Interpolated planes have no image of their own; the series as a whole is named above.
+        image = b"" if source.places else _element(0x3006, 0x0016, _item(_image_reference(source.slices[each.k])))
+        items.append(
+            _item(
+                image
+                + _element(0x3006, 0x0042, b"CLOSED_PLANAR")
+                + _element(0x3006, 0x0046, b"%d" % each.points)
+                + _element(0x3006, 0x0048, b"%d" % number)
+                + _element(0x3006, 0x0050, each.data)
+            )
+        )
+    tag, value = Tag("ContourSequence"), b"".join(items)
+    # Without a VR, as pydicom reads elements from files in implicit VR.
+    item[tag] = RawDataElement(tag, None, len(value), value, 0, True, True)
+    return item
+
+
+def _image_reference(header: SliceHeader) -> bytes:
+    frame = _element(0x0008, 0x1160, b"%d" % (header.frame + 1)) if header.frames > 1 else b""
+    return (
+        _element(0x0008, 0x1150, header.sop_class_uid.encode("ascii"), b"\0")
+        + _element(0x0008, 0x1155, header.sop_instance_uid.encode("ascii"), b"\0")
+        + frame
+    )
+
+
+def _element(group: int, element: int, value: bytes, padding: bytes = b" ") -> bytes:
+    """A data element in Implicit VR Little Endian (DICOM PS3.5 7.1.3), padded to even length."""
+    if len(value) % 2:
+        value += padding
+    return struct.pack("<HHL", group, element, len(value)) + value
+
+
+def _item(value: bytes) -> bytes:
+    return struct.pack("<HHL", 0xFFFE, 0xE000, len(value)) + value

@@ -1,0 +1,1 @@
+"""DICOM Segmentations, read and written."""

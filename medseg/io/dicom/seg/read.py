@@ -1,0 +1,251 @@
+"""A DICOM Segmentation as a label map: BINARY, FRACTIONAL or LABELMAP (DICOM PS3.3 A.51, C.8.20), by pydicom alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import GeometryError, ReadError
+from medseg.geometry import Reorientation, orientation_of
+from medseg.io.dicom.loading import load_object, metadata_of, refusing_damage
+from medseg.io.dicom.seg.frames import Frames, frames_of, own_axes, own_grid, slices_in
+from medseg.io.dicom.seg.segments import Segment, segments_of
+from medseg.io.dicom.tags import tagged
+from medseg.labels import LabelScheme
+from medseg.machine import free_memory
+from medseg.volume import Finding, Volume
+
+__all__ = ["SegmentationObject", "read_dicom_seg"]
+
+# Segmentation Storage, Label Map Segmentation Storage.
+_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_WHAT = "a DICOM Segmentation"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationObject:
+    """A segmentation as it was read.
+
+    Args:
+        volume: integers `(I, J, K)` or `(I, J)`, 0 is background.
+        segments: what each value stands for.
+        source_series_uid: SeriesInstanceUID of the images that were segmented, '' where the object names none.
+        description: ContentDescription, e.g. 'segmented, none found'.
+    """
+
+    volume: Volume
+    segments: tuple[Segment, ...]
+    source_series_uid: str = ""
+    description: str = ""
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Label -> the value that its voxels have."""
+        return {s.label: s.value for s in self.segments}
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """The labels as a scheme; regions, where medseg wrote the object from regions.
+
+        Raises:
+            ConfigError: if the object's labels form no scheme.
+        """
+        if all(s.region for s in self.segments):
+            return LabelScheme.from_mapping({s.label: s.region for s in self.segments})
+        return LabelScheme.from_mapping(self.labels)
+
+
+def read_dicom_seg(path: str | Path, like: Volume | None = None) -> SegmentationObject:
+    """Read a DICOM Segmentation.
+
+    Segments are painted in the order of their numbers, so of two that overlap the later one shows, with a finding
+    'overlap' (not for regions that medseg wrote, which are read back as painted). FRACTIONAL segments are cut at 0.5,
+    with a finding 'fractional'.
+
+    Args:
+        path: the file.
+        like: the volume that was segmented, its axes in any direction. The result then lies on exactly its grid, empty
+            slices included; without it, on the smallest regular grid that holds every frame.
+
+    Returns:
+        The label map and its segments. A voxel has the label value that medseg wrote, or else the segment number.
+
+    Raises:
+        ReadError: no DICOM Segmentation, or a damaged one.
+        GeometryError: frames that do not lie on slices of `like`, are in another frame of reference or, without
+            `like`, on no regular grid.
+
+    Example:
+        >>> found = read_dicom_seg("lung.dcm", like=medseg.read("study/"))
+        >>> found.labels
+        {'left_lung': 1, 'right_lung': 2}
+    """
+    path = Path(path)
+    with refusing_damage(path, _WHAT):
+        dataset = load_object(path, _CLASSES, _WHAT)
+        if dataset.get("SegmentationType") not in ("BINARY", "FRACTIONAL", "LABELMAP"):
+            raise ReadError(f"{path} is of no known SegmentationType; expected BINARY, FRACTIONAL or LABELMAP")
+        return _read(dataset, path, like)
+
+
+def _read(dataset: Any, path: Path, like: Volume | None) -> SegmentationObject:
+    segments = segments_of(dataset, path)
+    frames = frames_of(dataset, path)
+    unknown = (
+        set(frames.segments) - {s.number for s in segments} - ({0} if dataset.SegmentationType == "LABELMAP" else set())
+    )
+    if unknown:
+        raise ReadError(f"{path} holds frames of segment(s) {sorted(unknown)}, which it does not describe")
+    reference = str(dataset.get("FrameOfReferenceUID", "") or "")
+    move = None
+    if like is not None:
+        known = like.metadata.frame_of_reference_uid
+        if reference and known and reference != known:
+            raise GeometryError(
+                f"{path} and {like.metadata.source or 'the given volume'} are in different frames of reference; give "
+                "the images that were segmented"
+            )
+        slices, count, move = _placed(frames, like)
+        affine = like.affine
+    else:
+        affine, slices, count = own_grid(frames)
+    largest = max(s.value for s in segments)
+    _check_size(dataset, frames, count * (1 if largest < 256 else 2))
+    stack = np.zeros((count, frames.rows, frames.columns), np.uint8 if largest < 256 else np.uint16)
+    findings = _paint(dataset, frames, segments, slices, stack)
+    flat = like is not None and like.dims == 2
+    array = stack[0].T if flat else stack.transpose(2, 1, 0)
+    if move is not None:
+        array = move.undo(array)
+    volume = Volume(array, affine, 0, metadata_of(dataset, path), findings, bool(frames.pixel_spacing))
+    if like is not None:
+        volume = replace(volume, spacing_known=like.spacing_known)
+    series = list(dataset.get("ReferencedSeriesSequence") or [])
+    return SegmentationObject(
+        volume,
+        segments,
+        str(series[0].get("SeriesInstanceUID", "")) if len(series) == 1 else "",
+        str(dataset.get("ContentDescription", "") or ""),
+    )
+
+
+def _check_size(dataset: Any, frames: Frames, bytes_of_pixel: int) -> None:
+    """Refuse a header that promises more pixels than the file holds or the memory takes."""
+    size = frames.rows * frames.columns
+    of_what = f"{tagged('Rows')} {frames.rows}, {tagged('Columns')} {frames.columns}"
+    promised = -(-size * len(frames.segments) * int(dataset.BitsAllocated) // 8)
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated and len(dataset.PixelData) < promised:
+        raise ReadError(
+            f"{frames.path} holds {len(dataset.PixelData)} bytes of pixels, {promised} are expected ({of_what}, "
+            f"{tagged('NumberOfFrames')} {len(frames.segments)}); it was cut short: copy or export it again"
+        )
+    free = free_memory()
+    if free is not None and size * bytes_of_pixel > free:
+        raise ReadError(
+            f"{frames.path} takes {size * bytes_of_pixel / 1e9:.1f} GB ({of_what}), {free / 1e9:.1f} GB of memory are "
+            "free; export it again, or use a larger machine"
+        )
+
+
+def _placed(frames: Frames, like: Volume) -> tuple[NDArray[np.intp], int, Reorientation | None]:
+    """Slice of each frame, number of slices, and how the axes of `like` were moved to meet those of the frames.
+
+    Raises:
+        GeometryError: if the frames do not lie on the grid of `like`, whichever way its axes are turned.
+    """
+    try:
+        return slices_in(frames, like), like.shape[-1] if like.dims == 3 else 1, None
+    except GeometryError:
+        if like.dims != 3 or frames.positions is None:
+            raise
+        # A NIfTI copy of the source often has its rows or columns in the other direction.
+        move = Reorientation.between(like.affine, orientation_of(own_axes(frames)))
+        moved = Volume(move.apply(np.broadcast_to(np.uint8(0), like.shape)), move.move_affine(like.affine, like.shape))
+        try:
+            return slices_in(frames, moved), moved.shape[2], move
+        except GeometryError:
+            pass
+        raise
+
+
+def _paint(
+    dataset: Any, frames: Frames, segments: tuple[Segment, ...], slices: NDArray[np.intp], stack: NDArray[Any]
+) -> tuple[Finding, ...]:
+    """Fill the stack `[k, j, i]` with label values; what was noticed."""
+    if dataset.SegmentationType == "LABELMAP":
+        _paint_label_map(dataset, frames, segments, slices, stack)
+        return ()
+    by_number = {s.number: s for s in segments}
+    fractional = dataset.SegmentationType == "FRACTIONAL"
+    half = int(dataset.MaximumFractionalValue) / 2 if fractional else 0.5
+    overlaps: dict[tuple[str, str], int] = {}
+    label_of = {s.value: s for s in segments}
+    # Frames may come in any order; the order of the segments decides which one shows.
+    order = sorted(range(len(slices)), key=lambda f: (frames.segments[f], f))
+    for f, pixels in zip(order, _pixels(dataset, frames, order), strict=True):
+        segment, target = by_number[frames.segments[f]], stack[slices[f]]
+        mask = pixels >= half
+        under = target[mask]
+        for value in np.unique(under) if under.any() else ():
+            if value in (0, segment.value):
+                continue
+            other = label_of[int(value)]
+            if not (segment.region and other.region):
+                pair = (other.label, segment.label)
+                overlaps[pair] = overlaps.get(pair, 0) + int(np.count_nonzero(under == value))
+        target[mask] = segment.value
+    findings = []
+    if overlaps:
+        pairs = "; ".join(f"{a!r} and {b!r} in {n} voxels" for (a, b), n in list(overlaps.items())[:6])
+        text = f"segments overlap: {pairs}; painted in the order of their numbers, so the last named shows"
+        findings.append(Finding("overlap", text, (frames.path.name,)))
+    if fractional:
+        kind = str(dataset.get("SegmentationFractionalType", "fractional")).lower()
+        text = f"the segments are fractional ({kind}); voxels of 0.5 and more are taken"
+        findings.append(Finding("fractional", text, (frames.path.name,)))
+    return tuple(findings)
+
+
+def _paint_label_map(
+    dataset: Any, frames: Frames, segments: tuple[Segment, ...], slices: NDArray[np.intp], stack: NDArray[Any]
+) -> None:
+    background = int(dataset.get("PixelPaddingValue", 0) or 0)
+    table = np.full(1 << 16, -1, np.int32)
+    table[[s.number for s in segments]] = [s.value for s in segments]
+    table[background] = 0
+    if len(set(slices.tolist())) < len(slices):
+        raise ReadError(f"{frames.path} holds several label maps at one position; expected one frame per position")
+    order = list(range(len(slices)))
+    for f, pixels in zip(order, _pixels(dataset, frames, order), strict=True):
+        values = table[pixels]
+        if values.min() < 0:
+            unknown = sorted({int(v) for v in np.unique(pixels[values < 0])})[:8]
+            raise ReadError(f"{frames.path} holds segment(s) {unknown}, which it does not describe")
+        stack[slices[f]] = values
+
+
+def _pixels(dataset: Any, frames: Frames, order: list[int]) -> Iterator[NDArray[Any]]:
+    """The pixels `[j, i]` of each frame, in the order asked for."""
+    from pydicom.pixels.utils import iter_pixels
+    from pydicom.uid import RLELossless
+
+    size = frames.rows * frames.columns
+    if int(dataset.BitsAllocated) != 1 or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        # On damaged data the faster plugin for RLE panics, which is no Exception and prints to the terminal.
+        plugin = "pydicom" if dataset.file_meta.TransferSyntaxUID == RLELossless else ""
+        for pixels in iter_pixels(dataset, indices=order, decoding_plugin=plugin):
+            if pixels.shape != (frames.rows, frames.columns):
+                raise ReadError(f"{frames.path} holds frames of {pixels.shape}, not of {(frames.rows, frames.columns)}")
+            yield pixels
+        return
+    # Bits are packed across the ends of frames, the lowest bit first (PS3.5 8.1.1 and annex D).
+    packed = np.frombuffer(dataset.PixelData, np.uint8)
+    for f in order:
+        start, offset = divmod(f * size, 8)
+        bits = np.unpackbits(packed[start : start + -(-(offset + size) // 8)], bitorder="little")
+        yield bits[offset : offset + size].reshape(frames.rows, frames.columns)

@@ -1,0 +1,1 @@
+"""DICOM series and objects written from volumes."""

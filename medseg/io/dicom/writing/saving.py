@@ -1,0 +1,53 @@
+"""Writing DICOM objects made in memory, with the patient or without."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medseg.disk.atomic import atomic_path
+from medseg.volume import Finding
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from medseg.io.dicom.deidentify.profile import Deidentifier
+
+__all__ = ["save_object"]
+
+
+def save_object(target: Dataset, path: Path, deidentifier: Deidentifier | None = None) -> tuple[Finding, ...]:
+    """Write a DICOM object; it appears whole or not at all.
+
+    Args:
+        target: the object with its file meta information.
+        path: where to write.
+        deidentifier: removes the patient before a byte is written anywhere; None leaves the patient in.
+
+    Returns:
+        What could not be removed, see `medseg.io.dicom.deidentify.profile.deidentify`.
+
+    Raises:
+        WriteError: disk full, no permission.
+    """
+    import pydicom
+
+    with atomic_path(path) as temporary:
+        if deidentifier is None:
+            target.save_as(temporary, enforce_file_format=True)
+            return ()
+        # Parsed anew, because objects made in memory share items, whose UIDs would be replaced once per mention, and
+        # hold sequences that are encoded already.
+        encoded = io.BytesIO()
+        target.save_as(encoded, enforce_file_format=True)
+        encoded.seek(0)
+        with warnings.catch_warnings():
+            # pydicom comments on values that are about to be replaced, and quotes them.
+            warnings.filterwarnings("ignore", module=r"pydicom\.")
+            parsed = pydicom.dcmread(encoded)
+            del encoded
+            findings = deidentifier.apply(parsed)
+            pydicom.dcmwrite(temporary, parsed, enforce_file_format=True)
+    return tuple(Finding(f.kind, f.message, (path.name,)) for f in findings)

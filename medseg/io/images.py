@@ -1,0 +1,61 @@
+"""The image of a case: channels first, one file per channel or one with several, all of one patient on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from medseg.errors import GeometryError, ReadError
+from medseg.geometry import check_same_geometry
+from medseg.io import read
+from medseg.volume import Volume
+
+__all__ = ["channels_first", "read_image"]
+
+
+def channels_first(volume: Volume) -> Volume:
+    """The volume with at least one leading channel."""
+    return volume if volume.channels else volume.with_array(volume.array[None], channels=1)
+
+
+def read_image(paths: Sequence[Path]) -> Volume:
+    """The image of a case, `(C, I, J, K)` or `(C, I, J)`, C >= 1, one path per channel (or a path with several).
+
+    Colour pictures give three channels. Integers stay integers, doubles become float32.
+
+    Raises:
+        ReadError: an unreadable file, or NaN or infinite voxels in it.
+        GeometryError: channels on different grids, or from different patients, studies or frames of reference.
+    """
+    if not paths:
+        raise ReadError("a case without image files cannot be read")
+    parts: list[Volume] = []
+    for path in paths:
+        part = channels_first(read(path))
+        if part.array.dtype.kind == "f":
+            bad = int(part.array.size - np.count_nonzero(np.isfinite(part.array)))
+            if bad:
+                raise ReadError(
+                    f"{path} holds {bad} NaN or infinite voxel(s); replace them by a number or leave it out"
+                )
+            if part.array.dtype == np.float64:
+                part = part.with_array(part.array.astype(np.float32), part.channels)
+        if parts:
+            check_same_geometry(parts[0], part, str(paths[0]), str(path))
+            _check_same_patient(parts[0], part, paths[0], path)
+        parts.append(part)
+    if len(parts) == 1:
+        return parts[0]
+    array = np.concatenate([p.array for p in parts])
+    findings = tuple(f for p in parts for f in p.findings)
+    return replace(parts[0], array=array, channels=array.shape[0], findings=findings)
+
+
+def _check_same_patient(first: Volume, other: Volume, first_path: Path, other_path: Path) -> None:
+    for what in ("patient_id", "study_instance_uid", "frame_of_reference_uid"):
+        a, b = getattr(first.metadata, what), getattr(other.metadata, what)
+        if a and b and a != b:
+            raise GeometryError(f"{first_path} and {other_path} differ in {what}; channels must belong together")

@@ -1,0 +1,114 @@
+"""The label map of a case: integers, from one file or from a mask per label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import DatasetError
+from medseg.geometry import check_same_geometry
+from medseg.io import read
+from medseg.volume import Volume
+
+__all__ = ["LabelSource", "read_label_map"]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSource:
+    """A label file; with a `value`, every voxel that is set in it becomes that value."""
+
+    path: Path
+    value: int | None = None
+
+
+def read_label_map(sources: Sequence[LabelSource], threshold: float | None = None) -> Volume:
+    """The label map of a case, unsigned integers `(I, J, K)` or `(I, J)`, no channels.
+
+    Args:
+        sources: files; where a value is given, every voxel that is set in the file gets that value. Later files are
+            painted over earlier ones.
+        threshold: for masks such as 0/255: voxels above it are set; without a value in the source they become 1. A file
+            of integers 0 and 1 is left as it is.
+
+    Raises:
+        ReadError: an unreadable file.
+        DatasetError: negative, non-integer or NaN values, or colours.
+        GeometryError: files on different grids.
+    """
+    if not sources:
+        raise DatasetError("a case without label files has no label map")
+    result: Volume | None = None
+    painted: NDArray[Any] | None = None
+    for source in sources:
+        volume = _one_channel(read(source.path), source.path)
+        if result is not None:
+            check_same_geometry(result, volume, str(sources[0].path), str(source.path))
+        values = _label_values(volume.array, source, threshold)
+        if painted is None or result is None:
+            result, painted = volume, values
+            continue
+        painted = painted.astype(np.result_type(painted, values), copy=painted is not values)
+        np.copyto(painted, values, where=values != 0)
+    assert result is not None and painted is not None
+    return result.with_array(painted)
+
+
+def _one_channel(volume: Volume, path: Path) -> Volume:
+    if not volume.channels:
+        return volume
+    first = volume.array[0]
+    if volume.channels in (1, 3) and all(np.array_equal(first, other) for other in volume.array[1:]):
+        return volume.with_array(first)
+    raise DatasetError(
+        f"{path} has {volume.channels} channels that differ; expected one integer per voxel: convert colours to label "
+        "values first"
+    )
+
+
+def _label_values(array: NDArray[Any], source: LabelSource, threshold: float | None) -> NDArray[Any]:
+    if array.dtype == bool:
+        array = array.astype(np.uint8)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DatasetError(f"{source.path} holds NaN or infinite values; expected one integer per voxel")
+    # A two-level file is read as 0 and 1, whatever its colours; a threshold meant for 0/255 would empty it.
+    two_level = array.dtype.kind != "f" and array.max(initial=0) <= 1
+    if threshold is not None and not (two_level and threshold >= 1):
+        return _painted(array > threshold, 1 if source.value is None else source.value)
+    if source.value is not None:
+        return _painted(array != 0, source.value)
+    if array.dtype.kind == "f":
+        rounded = np.rint(array)
+        apart = np.abs(array - rounded)
+        if apart.size and apart.max() > 1e-3:
+            example = array.flat[int(np.argmax(apart))]
+            raise DatasetError(
+                f"{source.path} holds the value {example:.4g}; expected integers: is this an image, or a probability "
+                "map? For a mask with soft edges set data.label_threshold"
+            )
+        if array.dtype.itemsize <= 4 and np.abs(rounded).max(initial=0) >= 2**24:
+            raise DatasetError(
+                f"{source.path} holds label values of 2**24 and more in single precision, which cannot tell them "
+                "apart; save the label map as integers"
+            )
+        array = rounded
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    if low < 0:
+        raise DatasetError(f"{source.path} holds the value {low}; label maps hold 0 and positive integers")
+    if high >= 2**32:
+        raise DatasetError(f"{source.path} holds the value {high}; expected label values below 2**32")
+    return array.astype(_smallest(high), copy=False)
+
+
+def _painted(mask: NDArray[np.bool_], value: int) -> NDArray[Any]:
+    painted = mask.astype(_smallest(value))
+    painted *= value
+    return painted
+
+
+def _smallest(value: int) -> type[np.unsignedinteger[Any]]:
+    return np.uint8 if value < 256 else np.uint16 if value < 65536 else np.uint32

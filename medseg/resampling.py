@@ -1,0 +1,151 @@
+"""Resampling to another spacing or onto another grid; the affine moves with the array.
+
+Resampling keeps the outer edges of the image: n_out = max(1, round(n * s_in / s_target)), the real new spacing is
+n * s_in / n_out, and samples lie at half-pixel centres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medseg.errors import GeometryError
+from medseg.volume import Volume
+
+__all__ = ["resample", "resample_affine", "resample_array", "resample_like", "resampled_shape"]
+
+Array = NDArray[Any]
+# Voxels that are interpolated at a time, few enough to stay small beside the image.
+SLAB_VOXELS = 2**20
+
+
+def resampled_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> tuple[int, ...]:
+    """Voxels per axis after resampling from `spacing` to `target` with the outer edges kept."""
+    return tuple(max(1, round(n * s / t)) for n, s, t in zip(shape, spacing, target, strict=True))
+
+
+def resample_affine(affine: NDArray[np.float64], shape: Sequence[int], new_shape: Sequence[int]) -> NDArray[np.float64]:
+    """The affine after resampling `shape` to `new_shape` with the outer edges kept."""
+    scale = np.ones(3)
+    scale[: len(shape)] = np.divide(shape, new_shape)
+    matrix = np.diag([*scale, 1.0])
+    matrix[:3, 3] = (scale - 1.0) / 2.0
+    return np.asarray(affine @ matrix)
+
+
+def resample_array(array: Array, new_shape: Sequence[int], order: int) -> Array:
+    """Resample the last `len(new_shape)` axes with edges kept, half-pixel centres and clamped borders.
+
+    Args:
+        array: `(..., I, J, K)` or `(..., I, J)`.
+        new_shape: the wanted spatial shape.
+        order: 0 nearest (dtype kept; ties go to the lower index), 1 linear (float32).
+    """
+    if array.ndim == 1:
+        return np.asarray(resample_array(array[None], new_shape, order)[0])
+    lead = array.ndim - len(new_shape)
+    # `take` copies what is not C-contiguous, which is slow across memory order, so axes are put in that order first.
+    layout = sorted(range(array.ndim), key=lambda a: -abs(array.strides[a]))
+    out = array.transpose(layout)
+    # Axes that shrink go first, so the later ones have less to do.
+    for wanted in sorted(range(len(new_shape)), key=lambda a: new_shape[a] / array.shape[lead + a]):
+        axis = layout.index(lead + wanted)
+        n_in, n_out = out.shape[axis], new_shape[wanted]
+        if n_in == n_out:
+            continue
+        position = np.clip((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, 0, n_in - 1)
+        if order == 0:
+            out = out.take(np.ceil(position - 0.5).astype(np.intp), axis=axis)
+            continue
+        low = np.minimum(position.astype(np.intp), max(n_in - 2, 0))
+        fraction = (position - low).astype(np.float32)
+        fraction = fraction.reshape([-1 if a == axis else 1 for a in range(out.ndim)])
+        high = np.minimum(low + 1, n_in - 1)
+        new = np.empty([n_out if a == axis else n for a, n in enumerate(out.shape)], dtype=np.float32)
+        # In slabs across another axis: what comes in between stays small.
+        across = max((a for a in range(out.ndim) if a != axis), key=lambda a: (out.shape[a] > 1, -a))
+        step = max(1, SLAB_VOXELS * out.shape[across] // max(1, new.size))
+        for first in range(0, out.shape[across], step):
+            rows = (*[slice(None)] * across, slice(first, first + step))
+            below = out[rows].take(low, axis=axis).astype(np.float32, copy=False)
+            above = out[rows].take(high, axis=axis).astype(np.float32, copy=False)
+            above -= below
+            above *= fraction
+            above += below
+            new[rows] = above
+        out = new
+    out = out.transpose(np.argsort(layout))
+    return out if order == 0 else out.astype(np.float32, copy=False)
+
+
+def resample(volume: Volume, spacing_mm: Sequence[float], order: int = 1) -> Volume:
+    """The volume at (nearly) `spacing_mm`, outer edges kept; a sheared one along its own axes, so it stays sheared.
+
+    Args:
+        volume: any volume with a known spacing.
+        spacing_mm: wanted spacing per spatial axis.
+        order: 1 for images (linear, float32), 0 for labels (nearest).
+
+    Raises:
+        GeometryError: if the spacing is not known, not positive, or of another rank.
+    """
+    if not volume.spacing_known:
+        raise GeometryError(f"{volume!r} has no known spacing, so it cannot be resampled to {tuple(spacing_mm)} mm")
+    if len(spacing_mm) != volume.dims or min(spacing_mm) <= 0:
+        raise GeometryError(f"spacing {tuple(spacing_mm)} mm does not fit {volume!r}: one positive value per axis")
+    shape = resampled_shape(volume.shape, volume.spacing_mm, spacing_mm)
+    array = resample_array(volume.array, shape, order)
+    return replace(volume, array=array, affine=resample_affine(volume.affine, volume.shape, shape))
+
+
+def resample_like(volume: Volume, reference: Volume, order: int = 1, outside: float = 0.0) -> Volume:
+    """The volume on the reference's grid, whatever its orientation.
+
+    Args:
+        volume: 3D volume, with or without channels.
+        reference: 3D volume that gives the grid.
+        order: 1 linear, 0 nearest.
+        outside: value where the reference reaches beyond the volume.
+
+    Raises:
+        GeometryError: if either is not 3D or has no known spacing.
+    """
+    for each in (volume, reference):
+        if each.dims != 3 or not each.spacing_known:
+            raise GeometryError(f"resampling to another grid needs 3D volumes with known spacing, found {each!r}")
+    if volume.same_geometry(reference):
+        kept = volume.array if order == 0 else volume.array.astype(np.float32)
+        return replace(volume, array=kept, affine=reference.affine)
+    matrix = np.linalg.inv(volume.affine) @ reference.affine
+    inside = _inside(matrix, volume.shape, reference.shape)
+
+    def one(array: Array) -> Array:
+        source = array if order == 0 else array.astype(np.float32)
+        # scipy's own `constant` mode would also cut off the outer half of every border voxel.
+        sampled = ndimage.affine_transform(
+            source, matrix[:3, :3], matrix[:3, 3], reference.shape, order=order, mode="nearest"
+        )
+        sampled[~inside] = outside
+        return np.asarray(sampled)
+
+    array = np.stack([one(c) for c in volume.array]) if volume.channels else one(volume.array)
+    return replace(volume, array=array, affine=reference.affine)
+
+
+def _inside(matrix: NDArray[np.float64], source: Sequence[int], shape: Sequence[int]) -> NDArray[np.bool_]:
+    """Where a grid of `shape` lies within the outer edges of a grid of shape `source`; `matrix` maps index to index."""
+    result = np.empty(tuple(shape), dtype=bool)
+    j, k = np.arange(shape[1])[:, None], np.arange(shape[2])
+    edge = 0.5 + 1e-4  # a point on the edge must not fall off by rounding
+    for i in range(shape[0]):
+        plane = np.ones(tuple(shape[1:]), dtype=bool)
+        for axis, n in enumerate(source):
+            position = matrix[axis, 0] * i + matrix[axis, 1] * j + matrix[axis, 2] * k + matrix[axis, 3]
+            plane &= (position >= -edge) & (position <= n - 1 + edge)
+        result[i] = plane
+    return result

@@ -1,0 +1,366 @@
+"""What happens to one case: read -> network -> findings -> mask -> files. The same in every engine.
+
+A `CaseWork` goes through three stages, which the local engine runs side by side for different cases.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medseg.disk.atomic import atomic_path
+from medseg.disk.snapshot import CaseSnapshot
+from medseg.errors import InternalError, MedsegError, ReadError, WriteError
+from medseg.inference.predictor import Model
+from medseg.inference.probabilities import disk_array
+from medseg.inference.quality import check_case, needs_review
+from medseg.inference.quality.estimate import QualityEstimate, check_calibrated, estimate_quality
+from medseg.inference.quality.members import passes_of
+from medseg.io import write
+from medseg.machine import free_memory
+from medseg.reports.preview import preview_png
+from medseg.studies.channels import CHANNEL_KINDS, read_case
+from medseg.studies.failures import as_medseg, refuse_change, told_without_values
+from medseg.studies.ledger import Ledger, LedgerRow, State, hash_file
+from medseg.studies.measurements import Measurement, measure
+from medseg.studies.memory import file_bytes
+from medseg.studies.options import PredictOptions
+from medseg.studies.outputs import FORMATS, PREVIEWS, UNCERTAINTY, algorithm_of, format_for, write_mask
+from medseg.studies.private import PrivateCases
+from medseg.studies.selection import channel_names, select_series
+from medseg.studies.sources import Source, input_hash
+from medseg.version import __version__
+from medseg.volume import Finding, Metadata, Volume
+
+if TYPE_CHECKING:
+    from medseg.io.dicom.deidentify.profile import Deidentifier
+
+__all__ = ["CaseChain", "CaseWork"]
+
+# Smaller files are read whatever the system says of its memory, which takes longer than to read them.
+_ALWAYS_FITS = 1 << 24
+# What a reader noticed and a person should look at: the mask may be right, but the image is not as usual.
+REVIEW_KINDS = CHANNEL_KINDS | {"gantry_tilt", "localizer", "few_slices", "no_orientation", "sform_qform_differ"}
+
+
+@dataclass(slots=True)
+class CaseWork:
+    """One case on its way; each stage leaves its result here and drops what the next does not need.
+
+    Args:
+        source: the case.
+        snapshot: its files before anything was read.
+        most_images: of its series, the most that any run on this folder has seen.
+        traceback: of an error that is a fault of ours.
+    """
+
+    source: Source
+    snapshot: CaseSnapshot = field(default_factory=lambda: CaseSnapshot({}))
+    input_hash: str = ""
+    most_images: int = 0
+    volume: Volume | None = None
+    mask: Volume | None = None
+    probabilities: NDArray[np.float16] | None = None
+    quality: QualityEstimate | None = None
+    findings: list[Finding] = field(default_factory=list)
+    measurements: tuple[Measurement, ...] = ()
+    row: LedgerRow | None = None
+    error: MedsegError | None = None
+    traceback: str = ""
+    skipped: bool = False
+    locked: bool = False
+    seconds: float = 0.0
+
+
+class CaseChain:
+    """The stages of a case, and what all cases of a run share.
+
+    Args:
+        model: the model.
+        folder: the output folder.
+        options: see `PredictOptions`.
+        deidentifier: removes the patient from outputs and texts; None leaves the patient in.
+    """
+
+    def __init__(
+        self, model: Model, folder: Path, options: PredictOptions, deidentifier: Deidentifier | None = None
+    ) -> None:
+        self.model = model
+        self.folder = folder
+        self.options = options
+        self.deidentifier = deidentifier
+        self.private = None if deidentifier is None else PrivateCases(deidentifier)
+        self.crf = model.crf_options() if options.crf else None
+        # All that changes a mask besides model and input; JSON types, so that they compare equal when read back.
+        self.settings: dict[str, Any] = {
+            "overlap": model.info.prediction.overlap if options.overlap is None else options.overlap,
+            "mirror_axes": list(model.mirror_axes(options.mirror)),
+            "save_probabilities": options.save_probabilities,
+            "format": options.format,
+            "anonymize": options.anonymize,
+            "crf": None if self.crf is None else asdict(self.crf),
+            "register": self.options.register,
+            "fast": model.engine.fast,
+        }
+        if options.estimate_quality:
+            check_calibrated(model.info)
+            self.settings["estimate_quality"] = True
+        self.versions = {"medseg": __version__, "torch": torch.__version__, "device": str(model.device)}
+
+    @property
+    def whole_logits(self) -> int:
+        """Arrays of the size of all logits of an image that a case holds at once."""
+        # Of the mean, of a member, and its logits.
+        return 3 if self.options.estimate_quality else int(self.crf is not None)
+
+    def output_of(self, source: Source) -> Path:
+        """Where the mask of a case goes."""
+        return self.folder / f"{source.case}{FORMATS[format_for(source, self.options.format)]}"
+
+    def probabilities_of(self, source: Source) -> Path:
+        """Where the probabilities of a case go."""
+        return self.folder / f"{source.case}.npz"
+
+    def uncertainty_of(self, source: Source) -> Path:
+        """Where the uncertainty of a case goes."""
+        return self.folder / UNCERTAINTY / f"{source.case}.nii.gz"
+
+    def keep_engine(self, ledger: Ledger) -> None:
+        """Run the network as it was run for the masks that are there, unless that is decided already."""
+        self.model.engine.keep(ledger.engine_of(self.model.model_hash, self.model.engine.fast))
+
+    def hash(self, work: CaseWork) -> None:
+        """Take the hash of what will be read, if anything will; an error is left in the work."""
+        if work.source.error:
+            return
+
+        def take() -> None:
+            _refuse_too_large(work.source)
+            work.input_hash = work.input_hash or input_hash(work.source)
+
+        self._try(work, take)
+
+    def finished(self, work: CaseWork, latest: LedgerRow | None) -> bool:
+        """Whether the ledger's last row of the case says that it was done in the same way, and its files are there."""
+        if self.options.overwrite or latest is None or work.error is not None or work.source.error:
+            return False
+        # An engine that is still to be chosen will be that of the row: see `keep_engine`.
+        if self.model.engine_name not in ("", latest.network_engine):
+            return False
+        if self.options.save_probabilities and not self.probabilities_of(work.source).is_file():
+            return False
+        if self.options.estimate_quality and not self.uncertainty_of(work.source).is_file():
+            return False
+        output = self.output_of(work.source)
+        return latest.finishes(work.input_hash, self.model.model_hash, self.settings, output)
+
+    def read(self, work: CaseWork) -> None:
+        """First stage: the image."""
+
+        def take() -> None:
+            if work.source.error:
+                raise ReadError(work.source.error)
+            self._refuse_fewer_images(work)
+            plan = self.model.info.plan
+            work.volume = read_case(
+                work.source, channel_names(plan), plan.reference_channel, register=self.options.register
+            )
+            refuse_change(work.source, work.snapshot)
+            work.findings += work.volume.findings
+
+        self._try(work, take)
+
+    def compute(self, work: CaseWork, progress: Callable[[int, int], None] | None = None) -> None:
+        """Second stage: the network. `progress` is called with (windows done, windows in all)."""
+        volume = work.volume
+        if volume is None:
+            return
+        started = time.monotonic() - work.seconds
+
+        def between_windows(done: int, total: int) -> None:
+            self._check_time(work, time.monotonic() - started)
+            if progress is not None:
+                progress(done, total)
+
+        def on_disk(shape: tuple[int, ...]) -> NDArray[np.float16]:
+            work.probabilities = disk_array(self.folder, shape)
+            return work.probabilities
+
+        more = passes_of(self.model) if self.options.estimate_quality else 0
+
+        def take() -> None:
+            work.mask = self.model.predict(
+                volume,
+                mirror=self.options.mirror,
+                overlap=self.options.overlap,
+                crf=self.crf,
+                progress=lambda done, total: between_windows(done, total * (1 + more)),
+                probabilities=on_disk if self.options.save_probabilities else None,
+            )
+            if more:
+                work.quality = estimate_quality(
+                    self.model,
+                    volume,
+                    work.mask,
+                    self.options.overlap,
+                    lambda done, total: between_windows(total // more + done, total // more + total),
+                )
+
+        self._try(work, take)
+
+    def finish(self, work: CaseWork) -> None:
+        """Third stage: mask and files; leaves the ledger's row in the work.
+
+        Raises:
+            WriteError: a full disk or a missing permission, which every case would meet.
+        """
+        row = LedgerRow(
+            case=work.source.case,
+            state="failed",
+            input_hash=work.input_hash,
+            study_hash=work.source.study_hash,
+            images=max(work.most_images, _images_of(work.source)),
+            series_uid=self._shown_uid(work.source),
+            series_reason=work.source.reason,
+            model_hash=self.model.model_hash,
+            options=self.settings,
+            network_engine=self.model.engine_name,
+            versions=self.versions,
+        )
+
+        def take() -> None:
+            nonlocal row
+            if work.volume is not None and work.mask is not None:
+                state, output_hash = self._write(work, work.volume, work.mask)
+                row = replace(row, state=state, output_hash=output_hash)
+
+        self._try(work, take)
+        work.volume = work.mask = work.probabilities = work.quality = None
+        work.row = replace(
+            row,
+            seconds=round(work.seconds, 3),
+            error=" ".join(str(work.error or "").split()),
+            findings=[finding.message for finding in work.findings],
+            measurements=[asdict(each) for each in work.measurements],
+        )
+        if self.private is not None:
+            work.row = self.private.row(work.row, work.source)
+
+    def fail(self, work: CaseWork, error: MedsegError) -> None:
+        """Leave an error in the work."""
+        work.error = error if self.private is None else self.private.error(error, work.source)
+        # With what the error remembers of its way, the images in the reader's variables would be kept, too.
+        work.error.__traceback__ = work.error.__context__ = work.error.__cause__ = None
+        work.volume = work.mask = work.probabilities = None
+        work.measurements = ()
+
+    def _refuse_fewer_images(self, work: CaseWork) -> None:
+        """A study that had more images before is most likely not whole any more."""
+        images = _images_of(work.source)
+        if images < work.most_images and not self.options.overwrite:
+            raise ReadError(
+                f"{work.source.paths[0].parent} holds {images} images of the series, an earlier run found "
+                f"{work.most_images}; restore the missing ones, or give --overwrite if the series is to be so"
+            )
+
+    def _write(self, work: CaseWork, volume: Volume, mask: Volume) -> tuple[State, str]:
+        source, output = work.source, self.output_of(work.source)
+        work.findings += check_case(volume, mask, self.model.info)
+        work.measurements = measure(mask, self.model.scheme, volume)
+        if work.quality is not None:
+            work.findings += work.quality.findings
+            graded = zip(work.measurements, work.quality.dice, strict=True)
+            work.measurements = tuple(replace(each, predicted_dice=dice) for each, dice in graded)
+        preview = preview_png(volume, mask, self.model.scheme) if self.options.preview else None
+        # Last of all that can be refused; what follows are files, the mask as the first.
+        refuse_change(work.source, work.snapshot)
+        kind = format_for(source, self.options.format)
+        made_by = algorithm_of(self.model.scheme, __version__, self.model.model_hash, self.settings)
+        algorithm = replace(made_by, review=_asks_for_review(work.findings))
+        work.findings += write_mask(mask, output, kind, self.model.scheme, source, algorithm, self.deidentifier)
+        if work.probabilities is not None:
+            self._save_probabilities(source, work.probabilities)
+        if work.quality is not None:
+            uncertainty = replace(work.quality.uncertainty, metadata=Metadata(), findings=())
+            write(uncertainty, self.uncertainty_of(source))
+        if preview is not None:
+            with atomic_path(self.folder / PREVIEWS / f"{source.case}.png") as temporary:
+                temporary.write_bytes(preview)
+        if _asks_for_review(work.findings):
+            return "needs_review", hash_file(output)
+        return ("done" if mask.array.any() else "done_empty"), hash_file(output)
+
+    def _save_probabilities(self, source: Source, probabilities: NDArray[np.float16]) -> None:
+        names = np.array(self.model.scheme.names)
+        with atomic_path(self.probabilities_of(source)) as temporary, temporary.open("wb") as file:
+            np.savez(file, probabilities=probabilities, labels=names)
+
+    def _shown_uid(self, source: Source) -> str:
+        uid, mark, number = source.series_uid.partition("#")
+        return source.series_uid if self.deidentifier is None else self.deidentifier.uid(uid) + mark + number
+
+    def choose(self, source: Source) -> Source:
+        """The source with the series of its study chosen that the model needs, or the reason why none can be."""
+        source = source if self.private is None else self.private.named(source)
+        return select_series(source, self.model.info.plan, asked=self.options.series is not None)
+
+    def told(self, source: Source) -> str:
+        """Which series or files of a source would be used and why, or why it would be refused."""
+        text = f"would be refused: {source.error}" if source.error else source.reason
+        return text if self.private is None else self.private.reason(text, source)
+
+    def _try(self, work: CaseWork, stage: Callable[[], None]) -> None:
+        """Run a stage unless one before has failed; a full disk ends the run, any other failure only this case."""
+        if work.error is not None:
+            return
+        started = time.monotonic()
+        try:
+            stage()
+        except Exception as raised:  # whatever it is, the other cases go on
+            # A full disk meets every case; a mask that its format cannot hold meets only this one.
+            if isinstance(raised, WriteError) and isinstance(raised.__cause__, OSError):
+                raise
+            error = as_medseg(raised, work.source, work.snapshot)
+            if isinstance(error, InternalError):
+                error, work.traceback = told_without_values(error, raised, work.source)
+            self.fail(work, error)
+        finally:
+            work.seconds += time.monotonic() - started
+
+    def _check_time(self, work: CaseWork, seconds: float) -> None:
+        limit = self.options.time_limit
+        if limit is not None and seconds > 60 * limit:
+            raise MedsegError(
+                f"{work.source.paths[0]} was given up after {seconds / 60:.1f} minutes, --time-limit is {limit:g}; "
+                "allow more, or use a faster machine",
+                kind="time_limit",
+            )
+
+
+def _asks_for_review(findings: Sequence[Finding]) -> bool:
+    return needs_review(findings) or any(finding.kind in REVIEW_KINDS for finding in findings)
+
+
+def _refuse_too_large(source: Source) -> None:
+    # Hashing would take minutes before the reader sees that the voxels do not fit.
+    size = file_bytes(source)
+    if size < _ALWAYS_FITS:
+        return
+    free = free_memory()
+    if free is not None and size > free:
+        raise ReadError(
+            f"{source.paths[0]} has {size / 1e9:.1f} GB, {free / 1e9:.1f} GB of memory are free; crop the image or use "
+            "a larger machine"
+        )
+
+
+def _images_of(source: Source) -> int:
+    """Images of the series that is used; 0 for other formats, and while none is chosen."""
+    return len(source.series.slices) if source.series is not None else 0

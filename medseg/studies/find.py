@@ -1,0 +1,99 @@
+"""The cases of a run: found among what the user gave, each with an output of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from medseg.errors import MedsegError, ReadError
+from medseg.io.formats import kind_of, stem_of
+from medseg.io.naming import safe_name
+from medseg.io.output_names import Owner, claim_names, owner_of_file, owner_of_folder, owner_of_series
+from medseg.studies.sources import Source, find_studies
+
+__all__ = ["find_cases", "with_own_names"]
+
+
+def find_cases(
+    places: Sequence[Path], series: str | Sequence[str] | None, out: Path, channels: Sequence[str] = ()
+) -> list[Source]:
+    """All cases, each once; of several places, one without a readable image is a failed case, not the end.
+
+    `channels`: names of the model's channels, see `find_studies`.
+
+    Raises:
+        ReadError: nothing found, a series that no place holds, or a case name that leads out of `out`.
+    """
+    found: list[Source] = []
+    for place in places:
+        try:
+            found += find_studies(place, series, channels)
+        except MedsegError as error:
+            if len(places) == 1 or not place.exists():
+                raise
+            found.append(Source(safe_name(stem_of(place)), (place,), error=str(error)))
+    if not found:
+        raise ReadError("nothing to predict: give a file, a DICOM folder, a folder of studies or a zip")
+    _check_asked((series,) if isinstance(series, str) else tuple(series or ()), found)
+    _check_names(found, out)
+    return found if len(places) == 1 else _each_once(found)
+
+
+def _each_once(found: Sequence[Source]) -> list[Source]:
+    """Without what was given twice: a study by its own folder and by one above."""
+    firsts: dict[tuple[str, str, int, str], Source] = {}
+    for source in found:
+        ends = (os.path.realpath(source.paths[0]), os.path.realpath(source.paths[-1]))
+        firsts.setdefault((*ends, len(source.paths), source.series_uid), source)
+    return list(firsts.values())
+
+
+def _check_asked(series: Sequence[str], found: Sequence[Source]) -> None:
+    """A UID with a slip in it would leave its study out, and nobody would know."""
+    if any(source.error and not source.candidates for source in found):
+        return  # it may lie in what cannot be read, which is named anyway
+    known = [each for source in found for each in (source.series, *source.candidates) if each is not None]
+    missing = [uid for uid in series if not any(uid in (each.uid, each.key) for each in known)]
+    if missing:
+        raise ReadError(f"no study holds series {', '.join(missing)}; medseg inspect lists the series that are there")
+
+
+def _check_names(sources: Sequence[Source], out: Path) -> None:
+    for source in sources:
+        if Path(source.case).is_absolute() or ".." in Path(source.case).parts:
+            raise ReadError(f"case name {source.case!r} would lead out of {out}; rename the folder or file")
+
+
+def with_own_names(
+    found: Sequence[Source], out: Path, owns: Callable[[Source, str], bool | None], dry_run: bool
+) -> list[Source]:
+    """The cases under names of their own in the output folder, see `medseg.io.output_names`.
+
+    Args:
+        found: of `find_cases`, series chosen.
+        out: the output folder.
+        owns: called with (case, name) for a name that was not entered: whether the ledger says that it is this case's;
+            None where the ledger has nothing of that name.
+        dry_run: write nothing.
+
+    Raises:
+        WriteError: no permission, disk full.
+    """
+    wanted = [(source.case, _owner(source)) for source in found]
+    names = claim_names(out, wanted, lambda index, name: owns(found[index], name), dry_run)
+    return [
+        replace(source, case=name, study_hash=owner.study)
+        for source, name, (_, owner) in zip(found, names, wanted, strict=True)
+    ]
+
+
+def _owner(source: Source) -> Owner:
+    series = (source.series,) if source.series is not None else source.candidates
+    path = source.paths[0]
+    if series:
+        return owner_of_series(series, Path(os.path.commonpath([p.parent for p in source.paths])))
+    if source.error and len(source.paths) == 1:
+        return owner_of_folder(path if path.is_dir() or kind_of(path) == "zip" else path.parent)
+    return owner_of_file(path)

@@ -1,0 +1,126 @@
+"""`measurements.csv`: how large each label of each mask is, how long, how bright, in how many pieces."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.disk.atomic import write_text_atomic
+from medseg.labels import LabelScheme
+from medseg.studies.ledger import LedgerRow
+from medseg.tasks.diameters import axial_diameters
+from medseg.tasks.lesions import label_lesions
+from medseg.volume import Volume
+
+__all__ = ["Measurement", "measure", "measurements_csv", "write_measurements"]
+
+_DIGITS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One label or region of one mask; None where it cannot be said.
+
+    Args:
+        label: its name.
+        voxels: how many.
+        volume_ml: None in 2D and where the spacing is not known.
+        lesions: parts that hang together over faces, edges or corners.
+        long_axis_mm, short_axis_mm: of the largest part in an axial slice (RECIST 1.1); None without spacing.
+        mean, sd: grey values of the image's first channel inside, Hounsfield units in CT.
+        unit: 'HU' for CT, else ''.
+        predicted_dice: of `--estimate-quality`; None without it, and where nothing was found that may be absent.
+    """
+
+    label: str
+    voxels: int
+    volume_ml: float | None
+    lesions: int
+    long_axis_mm: float | None
+    short_axis_mm: float | None
+    mean: float | None
+    sd: float | None
+    unit: str
+    predicted_dice: float | None = None
+
+
+def measure(mask: Volume, scheme: LabelScheme, image: Volume) -> tuple[Measurement, ...]:
+    """Measure every label of a mask, absent ones too.
+
+    Args:
+        mask: integers `(I, J[, K])`.
+        scheme: what they mean.
+        image: on the same grid, with or without channels.
+    """
+    grey = image.array[0] if image.channels else image.array
+    unit = "HU" if image.metadata.modality == "CT" else ""
+    return tuple(_measured(name, mask, scheme, grey, unit) for name in scheme.names)
+
+
+def _measured(name: str, mask: Volume, scheme: LabelScheme, grey: NDArray[Any], unit: str) -> Measurement:
+    values = scheme.values[scheme.names.index(name)]
+    inside = mask.array == values[0] if len(values) == 1 else np.isin(mask.array, values)
+    box = _box(inside)
+    if box is None:
+        no_size = 0.0 if mask.dims == 3 and mask.spacing_known else None
+        return Measurement(name, 0, no_size, 0, None, None, None, None, unit)
+    # Where the box lies does not change a length.
+    inside = inside[box]
+    parts = label_lesions(inside, mask.affine)
+    voxels = int(np.count_nonzero(inside))
+    found = grey[box][inside].astype(np.float64)
+    size = axial_diameters(parts == 1, mask.affine) if mask.spacing_known else None
+    volume = voxels * abs(float(np.linalg.det(mask.affine[:3, :3]))) / 1000.0
+    return Measurement(
+        label=name,
+        voxels=voxels,
+        volume_ml=round(volume, _DIGITS) if mask.dims == 3 and mask.spacing_known else None,
+        lesions=int(parts.max()),
+        long_axis_mm=None if size is None else round(size.long_mm, _DIGITS),
+        short_axis_mm=None if size is None else round(size.short_mm, _DIGITS),
+        mean=round(float(found.mean()), _DIGITS),
+        sd=round(float(found.std()), _DIGITS),
+        unit=unit,
+    )
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
+    box = []
+    for axis in range(mask.ndim):
+        held = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        if not held.size:
+            return None
+        box.append(slice(int(held[0]), int(held[-1]) + 1))
+    return tuple(box)
+
+
+def measurements_csv(cases: Iterable[tuple[str, str, Iterable[Mapping[str, Any]]]]) -> str:
+    """The table: a line per case and label, sorted by case; the same masks give the same bytes.
+
+    Args:
+        cases: (name, state in the ledger, a mapping of `Measurement` per label) of each case.
+    """
+    names = [f.name for f in fields(Measurement)]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["case", *names, "state"])
+    for case, state, rows in sorted(cases, key=lambda each: each[0]):
+        writer.writerows([case, *(row.get(n) for n in names), state] for row in rows)
+    return buffer.getvalue()
+
+
+def write_measurements(rows: Sequence[LedgerRow], folder: Path) -> None:
+    """Write `measurements.csv` of all cases that the ledger knows, in one step.
+
+    Raises:
+        WriteError: disk full, no permission.
+    """
+    text = measurements_csv((row.case, row.state, row.measurements) for row in rows if row.state != "failed")
+    write_text_atomic(folder / "measurements.csv", text)

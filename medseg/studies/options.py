@@ -1,0 +1,84 @@
+"""`PredictOptions`: how a batch of studies is predicted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from medseg.config.models import MOST_OVERLAP
+from medseg.errors import ConfigError
+from medseg.plugins import permitted_modules
+from medseg.studies.outputs import check_format
+
+__all__ = ["PredictOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """How `predict_studies` goes about it.
+
+    Args:
+        format: 'nifti', 'png', 'dicom-seg' or 'rtstruct'; None follows the input: PNG for PNG, JPEG and TIFF, else
+            NIfTI. The DICOM kinds need DICOM studies.
+        series: SeriesInstanceUID, where a study has several; for many studies one of each. Studies without any of them
+            are left out.
+        device: 'auto', 'cpu', 'cuda', ...
+        save_probabilities: also write `<case>.npz` with float16 `probabilities` (labels, I, J[, K]) and `labels`.
+        overwrite: also redo what is done.
+        dry_run: find the cases, check the model, write nothing.
+        mirror: test-time mirroring; None: as the bundle permits.
+        overlap: least overlap of windows, 0 to 0.95; None: the bundle's.
+        crf: sharpen the masks by a dense CRF (2D images, or volumes where the bundle holds fitted options).
+        time_limit: minutes a case may take before it is given up as failed; None: as long as it takes.
+        settle: wait until nothing below the sources has been written for so many seconds, at most ten times as long;
+            cases whose files are younger then, or change while the run is on, fail as still being written. None: 1.
+        register: bring the channels of a case together by a rigid registration; such cases are to be reviewed.
+        fast: permit bfloat16 where the CPU has it and it is faster; a few voxels get another label, see `load_model`.
+        estimate_quality: also predict the Dice of each label and write `uncertainty/<case>.nii.gz`, 0 (certain) to 100;
+            for models trained with `prediction.quality=calibrate`.
+        preview: also write `previews/<case>.png`, the mask outlined on the slice where it covers most.
+        anonymize: remove the patient from DICOM outputs (PS3.15 Basic Profile), the ledger, logs and errors; cases
+            whose names hold the patient's name, a number or a UID get a pseudonym.
+        engine: 'local' (this process) or 'ray' (workers on the machines of a Ray cluster, see `RayEngine`).
+        allow_code: modules from which the model may take a network that is no part of medseg, see `load_model`; those
+            of `MEDSEG_ALLOW_CODE` are added when the options are made, so that workers on other machines have the same.
+        ray_address: HOST:PORT of the cluster's head; None: this machine's cores and GPUs, for this run alone.
+
+    Raises:
+        ConfigError: for an unknown format or engine, an impossible overlap, time limit or time to settle, or what names
+            no module.
+    """
+
+    format: str | None = None
+    series: str | tuple[str, ...] | None = None
+    device: str = "auto"
+    save_probabilities: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+    mirror: bool | None = None
+    overlap: float | None = None
+    anonymize: bool = False
+    crf: bool = False
+    register: bool = False
+    time_limit: float | None = None
+    settle: float | None = None
+    fast: bool = False
+    estimate_quality: bool = False
+    preview: bool = True
+    engine: str = "local"
+    ray_address: str | None = None
+    allow_code: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_format(self.format)
+        object.__setattr__(self, "allow_code", permitted_modules(self.allow_code))
+        if self.engine not in ("local", "ray"):
+            raise ConfigError(f"engine is {self.engine!r}; choose local or ray")
+        if self.ray_address is not None and self.engine != "ray":
+            raise ConfigError("a Ray address is given, but the engine is local; add --engine ray")
+        if self.overlap is not None and not 0 <= self.overlap <= MOST_OVERLAP:
+            raise ConfigError(f"overlap is {self.overlap}; expected a fraction from 0 to {MOST_OVERLAP}, below 1")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ConfigError(f"time limit is {self.time_limit} minutes; expected more than 0")
+        if self.settle is not None and not 0 <= self.settle < math.inf:
+            raise ConfigError(f"settle is {self.settle} seconds; expected 0 or more")

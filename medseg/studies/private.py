@@ -1,0 +1,95 @@
+"""What a run tells about its cases where the patient is to leave no trace (`--anonymize`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from medseg.disk.archive import split_zip_path
+from medseg.errors import MedsegError
+from medseg.io.dicom.deidentify.texts import PrivateTexts, named_files
+from medseg.io.dicom.deidentify.values import Values
+from medseg.io.dicom.slice import SliceHeader
+from medseg.io.formats import kind_of
+from medseg.studies.ledger import LedgerRow
+from medseg.studies.sources import Source
+
+if TYPE_CHECKING:
+    from medseg.io.dicom.deidentify.profile import Deidentifier
+
+__all__ = ["PrivateCases"]
+
+E = TypeVar("E", bound=MedsegError)
+# Bytes of names that `safe_name` may have cut.
+_CUT = 140
+
+
+class PrivateCases:
+    """Names and texts of cases that identify nobody.
+
+    Args:
+        deidentifier: of the run.
+    """
+
+    def __init__(self, deidentifier: Deidentifier) -> None:
+        self.texts = PrivateTexts(deidentifier)
+
+    def named(self, source: Source) -> Source:
+        """The source under a pseudonym where the name of the case holds the patient's name, numbers or any UID.
+
+        The same name gives the same pseudonym under the same key, so that a rerun knows the case again.
+        """
+        values = self._known(source)
+        # Of a name that had to be cut the rest is hashed, and may be found by trying.
+        whole = source.case if len(source.case.encode()) < _CUT else f"{source.case} {source.paths[0]}"
+        if not values.name_in(whole) and self.texts.clean(whole, Values(values.uids)) == whole:
+            return source
+        return _renamed(source, self.texts.deidentifier.pseudonym(source.case))
+
+    def error(self, error: E, source: Source) -> E:
+        """The error of a case, its text clean: it may quote any value of any of its files."""
+        values = self._all_values(str(error), source)
+        error.args = (self.texts.clean(str(error), values, source.paths),)
+        error.files = tuple(self.texts.clean(name, values) for name in error.files)
+        return error
+
+    def reason(self, text: str, source: Source) -> str:
+        """Why a case is done in some way, or refused."""
+        values = self._all_values(text, source) if source.error else self._known(source)
+        return self.texts.clean(text, values, source.paths)
+
+    def row(self, row: LedgerRow, source: Source) -> LedgerRow:
+        """A row of the ledger, its reason and findings clean; its error and UID have been before."""
+        values = self._known(source)
+        return replace(
+            row,
+            series_reason=self.texts.clean(row.series_reason, values, source.paths),
+            findings=[self.texts.clean(text, values, source.paths) for text in row.findings],
+        )
+
+    def _known(self, source: Source) -> Values:
+        return self.texts.values(_dicom(source.paths[:1]), _headers(source))
+
+    def _all_values(self, text: str, source: Source) -> Values:
+        # A damaged file is none of a case's files; it lies beside them, and the text names it.
+        beside = {(inside[0] if (inside := split_zip_path(p)) else p.parent) for p in source.paths}
+        files = dict.fromkeys((*source.paths, *named_files(text, sorted(beside), below=False)))
+        return self.texts.values(_dicom(tuple(files)), _headers(source))
+
+
+def _dicom(paths: tuple[Path, ...]) -> Iterator[Path]:
+    return (path for path in paths if kind_of(path) in ("dicom", ""))
+
+
+def _headers(source: Source) -> Iterator[SliceHeader]:
+    for series in (source.series, *source.candidates):
+        if series is not None:
+            yield from series.slices
+    for channel in source.channels:
+        yield from _headers(channel)
+
+
+def _renamed(source: Source, case: str) -> Source:
+    return replace(source, case=case, channels=tuple(_renamed(each, case) for each in source.channels))

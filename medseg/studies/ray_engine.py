@@ -1,0 +1,104 @@
+"""Studies on the machines of a Ray cluster: a warm worker per GPU or per few cores; the ledger stays with the caller.
+
+Workers read the studies and write the masks themselves, so model, studies and output folder must lie under the same
+paths on every machine. A case whose worker or machine dies goes to another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import ConfigError, MissingPartError
+from medseg.studies.chain import CaseChain, CaseWork
+from medseg.studies.ray_crew import RayCrew
+
+__all__ = ["RayEngine"]
+
+_ANSWER_SECONDS = 5.0
+# Only works and rows pass through Ray's shared memory; voxels do not.
+_SHARED_BYTES = 80 * 2**20
+
+
+class RayEngine:
+    """Takes works through the chain on a Ray cluster.
+
+    Args:
+        model: path of the bundle.
+        chain: the caller's; workers build the same from the same bundle, folder and options.
+        images: cases of the run, see `NetworkEngine`.
+
+    Raises:
+        MissingPartError: Ray is not installed.
+    """
+
+    def __init__(self, model: Path, chain: CaseChain, images: int) -> None:
+        # A hospital's machines report nothing to anybody.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            self._ray: Any = import_module("ray")
+        except ImportError:
+            raise MissingPartError(
+                "--engine ray needs Ray: in the folder of medseg, pip install -c constraints.txt '.[ray]'"
+            ) from None
+        self._chain = chain
+        # Not the chain itself, which holds the networks.
+        order = (chain.options, chain.deidentifier, images)
+        self._load = (Path.cwd(), model.absolute(), chain.folder.absolute(), *order)
+
+    def through(
+        self,
+        works: Sequence[CaseWork],
+        begin: Callable[[CaseWork], bool],
+        settle: Callable[[CaseWork], None],
+    ) -> Iterator[CaseWork]:
+        """Take works through the chain; never more than two at a time for each worker are on their way.
+
+        Args:
+            works: in the order in which they are begun.
+            begin: called before a case goes out; False where nothing is left to do.
+            settle: called once with each case that comes back.
+
+        Yields:
+            Each work that came back or did not have to go out.
+
+        Raises:
+            ConfigError: no cluster at the address, or machines with another model or version of medseg.
+            MedsegError: what would meet every case: a full disk, workers that die while they load the model.
+        """
+        started_here = self._connect()
+        crew = RayCrew(self._ray, self._load, self._chain)
+        try:
+            yield from crew.through(deque(works), begin, settle)
+        finally:
+            crew.dismiss()
+            if started_here:
+                self._ray.shutdown()
+
+    def _connect(self) -> bool:
+        """Whether this call had to connect; a caller that is connected already stays so."""
+        if self._ray.is_initialized():
+            return False
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        address = self._chain.options.ray_address
+        if address is None:
+            self._ray.init("local", include_dashboard=False, object_store_memory=_SHARED_BYTES, **quiet)
+            return True
+        host, _, port = address.rpartition(":")
+        try:
+            # Ray itself would try for minutes.
+            socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
+            self._ray.init(address, **quiet)
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().split("\n")[0][:100]
+            raise ConfigError(
+                f"no Ray cluster answers at {address!r} ({reason}); give the HOST:PORT that `ray start --head` shows, "
+                "or leave --ray-address out to use the cores of this machine"
+            ) from None
+        return True

@@ -1,0 +1,89 @@
+"""What a finished training puts into the bundle beside the weights."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import torch
+
+from medseg.config import PostprocessConfig, RunConfig
+from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
+from medseg.preparation.prepare import Preparation
+from medseg.preparation.split import split_cases
+from medseg.preparation.training_range import TrainingRange, learn_range
+from medseg.training.crf_choice import CrfChoice
+from medseg.training.data import mirror_axes
+from medseg.training.loop import Trained
+from medseg.version import __version__
+
+__all__ = ["bundle_info"]
+
+
+def bundle_info(
+    config: RunConfig,
+    preparation: Preparation,
+    net_info: NetInfo,
+    number: int,
+    trained: Trained,
+    crf: CrfChoice | None = None,
+) -> BundleInfo:
+    """`model.json` of one trained fold; `crf` None: none was tried."""
+    plan, scheme = preparation.plan, preparation.dataset.labels
+    fingerprint = _training_range(config, preparation, number)
+    split = split_cases(preparation.dataset, config, number)
+    content = config.model_dump_json(exclude={"output": True, "data": {"root": True, "csv": True}})
+    scores = {
+        "dice": trained.scores.dice,
+        "mean_dice": trained.scores.mean_dice,
+        "cases": trained.scores.cases,
+        "postprocess_gains": trained.postprocess_gains if config.prediction.postprocess == "choose" else {},
+    }
+    if crf is not None:
+        scores |= {"crf_gain": round(crf.gain, 4), "crf_cases": crf.cases}
+    return BundleInfo(
+        labels=scheme.mapping,
+        ignore=scheme.ignore,
+        plan=plan,
+        net=net_info,
+        prediction=PredictionInfo(
+            overlap=config.prediction.overlap,
+            # A net is mirrored at test time only where it was in training.
+            mirror_axes=mirror_axes(config.augmentation, plan, scheme) if config.prediction.mirror else (),
+            crf=None if crf is None else crf.options,
+            postprocess=_postprocess(config, trained),
+        ),
+        provenance=Provenance(
+            medseg=__version__,
+            torch=torch.__version__,
+            config_hash=sha256(content.encode()).hexdigest(),
+            dataset={
+                "training_cases": len(split.train),
+                "validation_cases": len(split.validation),
+                "channels": list(preparation.dataset.channel_names),
+            },
+            iterations=trained.iterations,
+            seconds=round(trained.seconds, 1),
+        ),
+        scores={f"fold{number}": scores},
+        fingerprint=fingerprint,
+    )
+
+
+def _training_range(config: RunConfig, preparation: Preparation, number: int) -> TrainingRange:
+    """Of the cases that trained: those of this fold, or where all folds are trained all."""
+    trained = split_cases(preparation.dataset, config, number).train
+    whole = config.training.fold == "all"
+    cases = [case for case in preparation.fingerprint.cases if whole or case.name in trained]
+    return learn_range(
+        [case.figures.normalized(preparation.plan.zscored) for case in cases],
+        [case.modality for case in cases],
+        all(case.spacing_known for case in cases),
+        all(case.inside_body for case in cases),
+    )
+
+
+def _postprocess(config: RunConfig, trained: Trained) -> PostprocessConfig:
+    rules = config.prediction.postprocess
+    if isinstance(rules, PostprocessConfig):
+        return rules
+    return trained.postprocess if rules == "choose" else PostprocessConfig()
