@@ -239,7 +239,7 @@ def test_options_that_do_not_fit_are_refused(name, options, words):
     "name",
     [
         "backbones",
-        "backbones.steps",
+        "backbones.strides",
         "backbones.resnet",
         "backbones.vgg",
         "backbones.xception",
