@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside the target, then renamed onto it."""
+"""Files and folders that appear whole or not at all: written beside the target, then renamed onto it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import errno
 import itertools
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from medseg.errors import MedsegError, WriteError
 
-__all__ = ["atomic_path", "parents_made", "write_error", "write_text_atomic"]
+__all__ = ["atomic_folder", "atomic_path", "parents_made", "replaced_folder", "write_error", "write_text_atomic"]
 
 _MENDS = {
     errno.ENOSPC: "the disk is full; free some space or write somewhere else",
@@ -66,12 +67,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with parents_made(target):
             try:
                 yield temporary
-                # Without this a crash of the machine can leave a renamed but empty file.
-                descriptor = os.open(temporary, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+                _to_disk(temporary)
                 temporary.replace(target)
             finally:
                 with contextlib.suppress(OSError):
@@ -108,3 +104,73 @@ def write_text_atomic(path: str | Path, text: str) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `path`; it becomes `path` when the block ends without an error.
+
+    After an error or an interruption nothing is left behind, and an older folder of that name stays as it was. Where
+    the process is killed between the two renames of a replacement, the older folder lies at `replaced_folder(path)`,
+    and the next call puts it back first.
+
+    Args:
+        path: the folder to appear. It may exist if it is empty.
+        overwrite: True to replace an existing folder with all that is in it.
+
+    Raises:
+        WriteError: `path` is a file, or a folder with content that is not to be overwritten; disk full, no permission.
+
+    Example:
+        >>> with atomic_folder("series") as folder:
+        ...     (folder / "slice.dcm").write_bytes(content)
+    """
+    target = Path(path)
+    fresh, old = target.with_name(f".{secrets.token_hex(4)}-{target.name}"), replaced_folder(target)
+    try:
+        if old.is_dir() and not target.exists():
+            old.rename(target)
+        _check_free(target, overwrite)
+        with parents_made(target):
+            try:
+                fresh.mkdir()
+                yield fresh
+                for file in fresh.rglob("*"):
+                    if file.is_file():
+                        _to_disk(file)
+                if target.is_dir():
+                    shutil.rmtree(old, ignore_errors=True)
+                    target.rename(old)
+                fresh.rename(target)
+            finally:
+                if old.exists() and not target.exists():
+                    old.rename(target)
+                shutil.rmtree(fresh, ignore_errors=True)
+                shutil.rmtree(old, ignore_errors=True)
+    except MedsegError:
+        raise
+    except OSError as error:
+        raise write_error(target, error) from error
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    if target.exists() and not target.is_dir():
+        raise WriteError(
+            f"cannot write {target}: a file of that name exists, expected a new folder; choose another name"
+        )
+    if not overwrite and target.is_dir() and any(target.iterdir()):
+        raise WriteError(f"cannot write {target}: the folder is not empty; choose another one, or ask for overwriting")
+
+
+def replaced_folder(path: Path) -> Path:
+    """Where the former folder of that name lies while `atomic_folder` replaces it."""
+    return path.with_name(f".{path.name}.replaced")
+
+
+def _to_disk(file: Path) -> None:
+    # Without this a crash of the machine can leave a renamed but empty file.
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from medseg.disk.atomic import write_error
+from medseg.disk.atomic import atomic_folder
 from medseg.errors import CheckpointError, WriteError
 from medseg.inference.bundle_files import (
     INFO,
@@ -28,7 +27,6 @@ from medseg.inference.bundle_files import (
     BundleFiles,
     bundle_files,
     open_regular,
-    replaced,
 )
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.bundle_json import read_info
@@ -85,24 +83,14 @@ def save_bundle(folder: str | Path, info: BundleInfo, weights: Mapping[int, Mapp
             kept = [f for f in sorted(target.iterdir()) if WEIGHTS.fullmatch(f.name) and f.name not in files]
             joined = info.prediction.joined(present.prediction) if kept else info.prediction
             info = info.model_copy(update={"scores": {**present.scores, **info.scores}, "prediction": joined})
-    temporary: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-        temporary.chmod(0o755)
+    with atomic_folder(target, overwrite=True) as fresh:
         for name, content in files.items():
-            (temporary / name).write_bytes(content)
+            (fresh / name).write_bytes(content)
         for each in kept:
-            with open_regular(each) as source, (temporary / each.name).open("wb") as copy:
+            with open_regular(each) as source, (fresh / each.name).open("wb") as copy:
                 shutil.copyfileobj(source, copy)
-        (temporary / INFO).write_text(info.to_json(), encoding="utf-8")
-        (temporary / "README.md").write_text(model_card(info, [*files, *(f.name for f in kept)]), encoding="utf-8")
-        _swap(temporary, target)
-    except OSError as error:
-        raise write_error(target, error) from None
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        (fresh / INFO).write_text(info.to_json(), encoding="utf-8")
+        (fresh / "README.md").write_text(model_card(info, [*files, *(f.name for f in kept)]), encoding="utf-8")
     return target
 
 
@@ -187,14 +175,3 @@ def _encode(state: Mapping[str, Tensor]) -> bytes:
     # Cloned, since safetensors refuses tensors that share memory (tied weights).
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     return safetensors.torch.save(tensors)
-
-
-def _swap(new: Path, target: Path) -> None:
-    if not target.exists():
-        new.rename(target)
-        return
-    old = replaced(target)
-    shutil.rmtree(old, ignore_errors=True)
-    target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from medseg.disk.archive import check_members, opened_zip
+from medseg.disk.atomic import replaced_folder
 from medseg.errors import CheckpointError, ReadError
 
-__all__ = ["INFO", "MEND", "WEIGHTS", "BundleFiles", "bundle_files", "open_regular", "replaced"]
+__all__ = ["INFO", "MEND", "WEIGHTS", "BundleFiles", "bundle_files", "open_regular"]
 
 INFO = "model.json"
 WEIGHTS = re.compile(r"weights_fold(0|[1-9][0-9]{0,3})\.safetensors")
@@ -80,15 +81,10 @@ def open_regular(path: Path) -> IO[bytes]:
     raise CheckpointError(f"{path} is a link, pipe, device or folder; a bundle holds plain files: put the file itself")
 
 
-def replaced(target: Path) -> Path:
-    """Where a bundle lies that is being replaced: a kill between two renames leaves it there."""
-    return target.with_name(f".{target.name}.replaced")
-
-
 class _Folder:
     def __init__(self, place: Path) -> None:
         # A kill between the two renames of a swap leaves the former bundle under its other name.
-        candidates = (place, place / "model", replaced(place))
+        candidates = (place, place / "model", replaced_folder(place))
         self.folder = next((c for c in candidates if os.path.lexists(c / INFO)), place)
         self.folders: tuple[Path, ...] = (place, self.folder)
         if not self.folder.is_dir():

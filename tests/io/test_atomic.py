@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medseg.disk.atomic import atomic_path, write_error, write_text_atomic
+from medseg.disk.atomic import atomic_folder, atomic_path, replaced_folder, write_error, write_text_atomic
 from medseg.errors import ReadError, WriteError
 from medseg.io import write
 from medseg.volume import Volume
@@ -67,3 +67,16 @@ def test_every_writer_reports_a_file_it_cannot_write_and_leaves_nothing(tmp_path
 
 def test_a_short_write_of_numpy_is_called_a_full_disk():
     assert "disk is full" in str(write_error(Path("image.npy"), OSError("8000 requested and 7136 written")))
+
+
+def test_a_folder_whose_replacement_was_killed_between_two_renames_comes_back(tmp_path):
+    target = tmp_path / "series"
+    with atomic_folder(target) as fresh:
+        (fresh / "old.txt").write_text("old")
+    target.rename(replaced_folder(target))
+    with pytest.raises(WriteError, match="not empty"), atomic_folder(target):
+        pass
+    assert (target / "old.txt").read_text() == "old"
+    with atomic_folder(target, overwrite=True) as fresh:
+        (fresh / "new.txt").write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["series"] and (target / "new.txt").is_file()

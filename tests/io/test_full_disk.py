@@ -22,8 +22,7 @@ import yaml
 
 from medseg.commands.convert import ConvertOptions, convert
 from medseg.disk import archive, atomic
-from medseg.disk.atomic import write_error, write_text_atomic
-from medseg.disk.atomic_folder import atomic_folder
+from medseg.disk.atomic import atomic_folder, write_error, write_text_atomic
 from medseg.disk.temporary import temporary_folder
 from medseg.errors import ReadError, WriteError
 from medseg.io import read, write

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medseg.disk.atomic_folder import atomic_folder
+from medseg.disk.atomic import atomic_folder
 from medseg.disk.directory_walk import files_below, is_hidden
 from medseg.errors import ReadError, WriteError
 from medseg.io.dicom.deidentify.profile import Deidentifier

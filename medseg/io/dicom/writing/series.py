@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.disk.atomic_folder import atomic_folder
+from medseg.disk.atomic import atomic_folder
 from medseg.errors import GeometryError, ReadError, WriteError
 from medseg.io.dicom.algorithm import derived_uid
 from medseg.io.dicom.writing.header import SeriesIdentity, header_of
