@@ -1,4 +1,4 @@
-"""The configuration of a run: frozen pydantic models, one per part, composed in `RunConfig` (`config_models.py`).
+"""The configuration of a run: frozen pydantic models, one per part, composed in `RunConfig` (`models.py`).
 
 A YAML file holds only what differs from the defaults; dotted overrides (`training.max_minutes=10`) come on top.
 """
