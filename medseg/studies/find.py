@@ -67,22 +67,22 @@ def _check_names(sources: Sequence[Source], out: Path) -> None:
 
 
 def with_own_names(
-    found: Sequence[Source], out: Path, owns: Callable[[Source, str], bool | None], dry_run: bool
+    found: Sequence[Source], out: Path, owns: Callable[[int, str], bool | None], dry_run: bool
 ) -> list[Source]:
     """The cases under names of their own in the output folder, see `medseg.io.output_names`.
 
     Args:
         found: of `find_cases`, series chosen.
         out: the output folder.
-        owns: called with (case, name) for a name that was not entered: whether the ledger says that it is this case's;
-            None where the ledger has nothing of that name.
+        owns: called with (index of the case, name) for a name that was not entered: whether the ledger says that it is
+            this case's; None where the ledger has nothing of that name.
         dry_run: write nothing.
 
     Raises:
         WriteError: no permission, disk full.
     """
     wanted = [(source.case, _owner(source)) for source in found]
-    names = claim_names(out, wanted, lambda index, name: owns(found[index], name), dry_run)
+    names = claim_names(out, wanted, owns, dry_run)
     return [
         replace(source, case=name, study_hash=owner.study)
         for source, name, (_, owner) in zip(found, names, wanted, strict=True)

@@ -132,22 +132,22 @@ def _predict(
 
 def _named_works(found: Sequence[Source], chain: CaseChain, ledger: Ledger, snapshot: Snapshot) -> list[CaseWork]:
     """The cases, each under a name that no other study has or had in the output folder."""
-    works = {id(source): CaseWork(source, _snapshot_of(source, snapshot)) for source in found}
+    works = [CaseWork(source, _snapshot_of(source, snapshot)) for source in found]
     rows = {folded(row.case): row for row in ledger.rows}
 
-    def owns(source: Source, name: str) -> bool | None:
+    def owns(index: int, name: str) -> bool | None:
         # Written before names were entered, or under another site's key: the content decides.
         row = rows.get(folded(name))
         if row is None or row.state == "failed":
             return None
-        chain.hash(works[id(source)])
-        return row.input_hash == works[id(source)].input_hash
+        chain.hash(works[index])
+        return row.input_hash == works[index].input_hash
 
+    _refuse_replaced_inputs(found, chain)
     named = with_own_names(found, chain.folder, owns, chain.options.dry_run)
-    _refuse_replaced_inputs(named, chain)
-    for source, own in zip(found, named, strict=True):
-        works[id(source)].source = own
-    return list(works.values())
+    for work, source in zip(works, named, strict=True):
+        work.source = source
+    return works
 
 
 def _snapshot_of(source: Source, snapshot: Snapshot) -> CaseSnapshot:

@@ -213,6 +213,7 @@ def test_a_mask_never_replaces_an_image(threshold_bundle, tmp_path):
     with pytest.raises(ConfigError, match=r"would replace the image .*study\.dcm; choose another"):
         predict_studies(model, [folder], folder, PredictOptions(format="dicom-seg"))
     assert before == (picture.read_bytes(), (folder / "study.dcm").read_bytes())
+    assert [path.name for path in picture.parent.iterdir()] == ["ct.nii.gz"]
 
 
 def test_two_processes_at_once_give_every_study_a_mask(unet_bundle, tmp_path):
