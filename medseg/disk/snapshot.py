@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg.disk.archive import split_zip_path
-from medseg.disk.directory_walk import files_below, is_hidden
+from medseg.disk.directory_walk import is_hidden
 
 __all__ = ["CaseSnapshot", "Snapshot", "take_snapshot"]
 
@@ -23,19 +23,27 @@ _PATIENCE = 10
 
 
 @dataclass(frozen=True, slots=True)
+class FolderStamp:
+    """When entries last came into a folder or went, and the newest change of a file and of a folder in it."""
+
+    entries_changed: int
+    newest_file: int = 0
+    newest_folder: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CaseSnapshot:
     """The files of one case as they were before anything was read. Small enough to be sent to another machine.
 
     Args:
         files: each file with its stamp, None where it was not there.
-        folders: each folder in which further files of the case may appear, with the time its entries last changed and
-            the newest change of a file in it.
+        folders: each folder in which further files of the case may appear.
         vanished: files of these folders that had gone before anybody could see whose they were.
         was_quiet: whether nothing had been written for as long as was asked for.
     """
 
     files: Mapping[Path, Stamp | None]
-    folders: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
+    folders: Mapping[Path, FolderStamp] = field(default_factory=dict)
     vanished: int = 0
     was_quiet: bool = True
 
@@ -56,16 +64,23 @@ class CaseSnapshot:
         return ", ".join(parts) + " since the run began" if parts else ""
 
     def _new_files(self, folder: Path) -> list[Path]:
-        entries_changed, newest = self.folders[folder]
-        if _entries_changed(folder) == entries_changed:
+        """The new files of a folder, and one of each folder in it that is new or has changed."""
+        before = self.folders[folder]
+        if _entries_changed(folder) == before.entries_changed:
             return []
         try:
-            found = [Path(entry.path) for entry in os.scandir(folder) if entry.is_file()]
+            found = [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
         except OSError:
             return []  # the files of the case are then gone themselves
-        # One that came in the same tick of the clock as the newest known one has its time.
-        stamps = ((path, _stamp(path)) for path in found if path not in self.files and not is_hidden(path))
-        return [path for path, stamp in stamps if stamp is not None and stamp[2] >= newest]
+        new: list[Path] = []
+        for path in found:
+            stamp = _stamp(path)
+            if stamp is None or path in self.files or path in self.folders:
+                continue
+            # One that came in the same tick of the clock as the newest known one has its time.
+            if stamp[2] >= (before.newest_folder if path.is_dir() else before.newest_file):
+                new += _first_file(path) if path.is_dir() else [path]
+        return new
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +89,7 @@ class Snapshot:
 
     stamps: Mapping[Path, Stamp]
     in_folder: Mapping[Path, Sequence[Path]]
-    entries_changed: Mapping[Path, int]
+    folders: Mapping[Path, FolderStamp]
     taken_ns: int
     settle_s: float
 
@@ -95,23 +110,22 @@ class Snapshot:
             may_grow: whether further files in the same folders may belong to it.
         """
         files: dict[Path, Stamp | None] = {}
-        folders: dict[Path, tuple[int, int]] = {}
+        folders: dict[Path, FolderStamp] = {}
         for path in paths:
             inside = split_zip_path(path) if path not in self.stamps else None
             folder = path if path.is_dir() else path.parent
             if not path.is_dir():
                 held = inside[0] if inside else path
                 files[held] = self.stamps.get(held)
-            if may_grow and inside is None and folder in self.entries_changed:
-                folders.setdefault(folder, (self.entries_changed[folder], self._newest_in(folder)))
+            # Slices of one series may come into a folder beside, so all folders up to the place count.
+            while may_grow and inside is None and folder in self.folders and folder not in folders:
+                folders[folder] = self.folders[folder]
+                folder = folder.parent
         quiet = not any(stamp is not None and self.is_fresh(stamp[2]) for stamp in files.values())
         return CaseSnapshot(files, folders, sum(map(self._vanished_from, folders)), quiet)
 
-    def _newest_in(self, folder: Path) -> int:
-        return max((self.stamps[path][2] for path in self.in_folder.get(folder, ())), default=0)
-
     def _vanished_from(self, folder: Path) -> int:
-        if _entries_changed(folder) == self.entries_changed[folder]:
+        if _entries_changed(folder) == self.folders[folder].entries_changed:
             return 0
         return sum(not path.exists() for path in self.in_folder.get(folder, ()) if not is_hidden(path))
 
@@ -138,25 +152,43 @@ def take_snapshot(places: Sequence[Path], without: Path, settle_s: float) -> Sna
 def _snapshot(places: Sequence[Path], without: Path, settle_s: float) -> Snapshot:
     stamps: dict[Path, Stamp] = {}
     in_folder: dict[Path, list[Path]] = {}
-    entries_changed: dict[Path, int] = {}
+    folders: dict[Path, FolderStamp] = {}
     taken_ns = time.time_ns()
     for place in places:
-        top = place if place.is_dir() else place.parent
-        # Before the files: one that comes between is then taken for a new one.
-        entries_changed.setdefault(top, _entries_changed(top))
-        passed_over = {without} - {top.absolute()}
-        by_folder: dict[Path, list[Path]] = {}
-        for path in files_below(place)[0] if place.is_dir() else [place]:
-            by_folder.setdefault(path.parent, []).append(path)
-        for folder, files in by_folder.items():
-            absolute = folder.absolute()
-            if passed_over & {absolute, *absolute.parents}:
-                continue
-            entries_changed.setdefault(folder, _entries_changed(folder))
-            found = {path: stamp for path in files if (stamp := _stamp(path)) is not None}
-            stamps |= found
-            in_folder.setdefault(folder, []).extend(found)
-    return Snapshot(stamps, in_folder, entries_changed, taken_ns, settle_s)
+        if not place.is_dir():
+            _note(place.parent, [], [place], stamps, in_folder, folders)
+            continue
+        passed_over = {without} - {place.absolute()}
+        for parent, below, names in os.walk(place):
+            folder = Path(parent)
+            below[:] = [name for name in below if (folder / name).absolute() not in passed_over]
+            _note(
+                folder, [folder / name for name in below], [folder / name for name in names], stamps, in_folder, folders
+            )
+    return Snapshot(stamps, in_folder, folders, taken_ns, settle_s)
+
+
+def _note(
+    folder: Path,
+    below: Sequence[Path],
+    files: Sequence[Path],
+    stamps: dict[Path, Stamp],
+    in_folder: dict[Path, list[Path]],
+    folders: dict[Path, FolderStamp],
+) -> None:
+    # Before the files: one that comes between is then taken for a new one.
+    entries_changed = _entries_changed(folder)
+    found = {path: stamp for path in files if (stamp := _stamp(path)) is not None}
+    stamps |= found
+    in_folder.setdefault(folder, []).extend(found)
+    newest_file = max((stamp[2] for stamp in found.values()), default=0)
+    newest_folder = max((stamp[2] for path in below if (stamp := _stamp(path)) is not None), default=0)
+    folders.setdefault(folder, FolderStamp(entries_changed, newest_file, newest_folder))
+
+
+def _first_file(folder: Path) -> list[Path]:
+    """One file of a folder, which says whose the folder is; none where it is empty."""
+    return next(([Path(parent, min(names))] for parent, _, names in os.walk(folder) if names), [])
 
 
 def _entries_changed(folder: Path) -> int:

@@ -111,6 +111,31 @@ def test_slices_that_come_while_a_run_is_on_are_noticed(threshold_bundle, study,
 
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment[1])
+@pytest.mark.parametrize("there", ["above", "beside"])
+def test_slices_that_come_into_a_folder_of_their_own_are_noticed(
+    threshold_bundle, study, tmp_path, monkeypatch, moment, there
+):
+    model, out, arriving = threshold_bundle(), tmp_path / "out", tmp_path / "arriving"
+    first = arriving if there == "above" else arriving / "part1"
+    first.mkdir(parents=True)
+    for path in slices_of(study)[:THERE]:
+        shutil.copy2(path, first)
+
+    def happens() -> None:
+        (arriving / "part2").mkdir()
+        for path in slices_of(study)[THERE:]:
+            shutil.copy2(path, arriving / "part2")
+
+    with monkeypatch.context() as patched:
+        once_at(patched, moment, happens)
+        result = predict_studies(model, [arriving], out)
+    assert "is still being written" in result.failed[0].error and not list(out.glob("*.nii.gz"))
+    predict_studies(model, [arriving], out).raise_for_failures()
+    (mask,) = out.glob("*.nii.gz")
+    np.testing.assert_array_equal(medseg.read(mask).array, expected(model, study))
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment[1])
 @pytest.mark.parametrize("kind", ["go", "are replaced", "are cut short"])
 def test_slices_that_change_or_go_while_a_run_is_on_are_noticed(
     threshold_bundle, study, tmp_path, monkeypatch, moment, kind
