@@ -27,8 +27,14 @@ def is_fault_of_a_file(error: BaseException) -> bool:
     return bool(ours) and _is_library(frames[-1]) and _is_below(ours[-1], _READERS_AND_WRITERS)
 
 
-def internal_error(error: BaseException, with_text: bool = True) -> InternalError:
-    """The error as one line that names the place and asks for a report; its own text may quote a header."""
+def internal_error(error: BaseException, kept: str = "that --debug shows", with_text: bool = True) -> InternalError:
+    """The error as one line that names the place and asks for a report.
+
+    Args:
+        error: what was raised.
+        kept: where its traceback is, to go on the sentence "with the traceback".
+        with_text: whether its own text, which may quote a header, is told.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     last = next((f for f in reversed(frames) if _is_below(f.filename, _PACKAGE)), frames[-1] if frames else None)
     where = f" in {_shown(last.filename)}, line {last.lineno}" if last else ""
@@ -37,7 +43,7 @@ def internal_error(error: BaseException, with_text: bool = True) -> InternalErro
     kind = type(error).__name__
     return InternalError(
         f"internal error{where} ({kind}{': ' if reason else ''}{reason}); this is a fault of medseg, please report it "
-        "with the traceback that --debug shows"
+        f"with the traceback {kept}"
     )
 
 

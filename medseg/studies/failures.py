@@ -12,7 +12,10 @@ from medseg.io.dicom.deidentify.site_key import site_key
 from medseg.studies.private import PrivateCases
 from medseg.studies.sources import Source, images_of_study
 
-__all__ = ["as_medseg", "refuse_change", "told_without_values"]
+__all__ = ["LOGS", "as_medseg", "refuse_change", "told_without_values"]
+
+# Folder of the tracebacks of faults of our own, beside the ledger.
+LOGS = "logs"
 
 
 def as_medseg(error: Exception, source: Source, snapshot: CaseSnapshot) -> MedsegError:
@@ -22,7 +25,7 @@ def as_medseg(error: Exception, source: Source, snapshot: CaseSnapshot) -> Medse
     if isinstance(error, MemoryError) or "out of memory" in reason:
         return MedsegError(f"{place}: not enough memory for this case ({reason}); close other programs")
     if not isinstance(error, MedsegError | OSError) and not is_fault_of_a_file(error):
-        return internal_error(error)
+        return internal_error(error, _kept(source))
     # Half of a file looks damaged.
     if change := _change_of(source, snapshot):
         return _still_written(source, change)
@@ -48,6 +51,10 @@ def told_without_values(error: InternalError, raised: Exception, source: Source)
         return internal_error(raised, with_text=False), ""
     text = private.error(MedsegError(traceback_of(raised)), source)
     return private.error(error, source), str(text)
+
+
+def _kept(source: Source) -> str:
+    return f"in {LOGS}/{source.case}.txt"
 
 
 def _change_of(source: Source, snapshot: CaseSnapshot) -> str:

@@ -24,6 +24,7 @@ from medseg.io.dicom.deidentify.texts import CleanText, PrivateTexts
 from medseg.io.output_names import folded
 from medseg.labels import LabelScheme
 from medseg.studies.chain import CaseChain, CaseWork
+from medseg.studies.failures import LOGS
 from medseg.studies.find import find_cases, with_own_names
 from medseg.studies.ledger import Ledger
 from medseg.studies.leftovers import clear_leftovers
@@ -48,8 +49,6 @@ _SECONDS_BETWEEN_TABLES = 10.0
 _TIMES_A_TABLE = 50
 # Without --settle: files younger than this may be a part of what is still arriving.
 SETTLE_SECONDS = 1.0
-# Folder of the tracebacks of faults of our own.
-LOGS = "logs"
 
 
 def predict_studies(
@@ -272,9 +271,12 @@ class _Run:
 
     def _settle(self, work: CaseWork) -> None:
         """Write a case into the ledger and give it back."""
+        kept = self.chain.folder / LOGS / f"{work.source.case}.txt"
         if work.traceback:
-            write_text_atomic(self.chain.folder / LOGS / f"{work.source.case}.txt", work.traceback)
+            write_text_atomic(kept, work.traceback)
             log.debug("%s", work.traceback)
+        elif work.row is not None:
+            kept.unlink(missing_ok=True)
         if work.error is not None:
             # A file's name need not be text, and a log written as UTF-8 would stop at it.
             text = str(work.error).encode(errors="backslashreplace").decode()

@@ -18,7 +18,7 @@ from medseg.cli import main
 from medseg.errors import InternalError, PartialFailure
 from medseg.io.voxel_files import nifti
 from medseg.studies import chain, outputs, predict_studies
-from medseg.studies.run import LOGS
+from medseg.studies.failures import LOGS
 from medseg.volume import Volume
 
 PLACES = {
@@ -76,8 +76,9 @@ def test_a_mistake_of_ours_anywhere_is_told_as_such_and_the_other_cases_go_on(
     assert failed.error.startswith("internal error") and "ben.nii.gz: TypeError" not in failed.error
     assert not failed.measurements and not (out / "ben.nii.gz").exists() and not (out / "previews" / "ben.png").exists()
     assert "planted" in (out / LOGS / "ben.txt").read_text() and [p.name for p in (out / LOGS).iterdir()] == ["ben.txt"]
+    assert failed.error.endswith("with the traceback in logs/ben.txt")
     predict_studies(unet_bundle, [folder], out).raise_for_failures()
-    assert (out / "ben.nii.gz").exists()
+    assert (out / "ben.nii.gz").exists() and not (out / LOGS / "ben.txt").exists()
 
 
 def test_where_nothing_was_done_the_exit_code_is_that_of_an_internal_error(
