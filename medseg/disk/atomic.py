@@ -58,7 +58,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Example:
         >>> with atomic_path("out/scores.csv") as temporary:
-        ...     temporary.write_text("case,dice")
+        ...     _ = temporary.write_text("case,dice")
+        >>> Path("out/scores.csv").read_text()
+        'case,dice'
     """
     target = Path(path)
     temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")

@@ -30,7 +30,9 @@ def atomic_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
     Example:
         >>> with atomic_folder("series") as folder:
-        ...     (folder / "slice.dcm").write_bytes(content)
+        ...     _ = (folder / "slice.txt").write_text("1")
+        >>> [path.name for path in Path("series").iterdir()]
+        ['slice.txt']
     """
     target = Path(path)
     mark = secrets.token_hex(4)

@@ -89,7 +89,9 @@ def deidentify(dataset: Dataset, key: bytes | str, known_texts: Collection[str] 
         ConfigError: for an empty key.
 
     Example:
-        >>> findings = deidentify(dataset, key)
+        >>> from pydicom import dcmread
+        >>> dataset = dcmread("study/IM0001.dcm")
+        >>> findings = deidentify(dataset, key="a secret of this example")
         >>> dataset.PatientIdentityRemoved
         'YES'
     """
