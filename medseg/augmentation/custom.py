@@ -30,7 +30,7 @@ def load_custom(name: str) -> CustomAugment:
     Raises:
         ConfigError: a name that cannot be resolved, or an object without `draw` and `apply`.
 
-    Example:
+    Example (with a package of your own):
         >>> load_custom("my_package.augmentations:Ghosting")  # doctest: +SKIP
     """
     built = resolve(name, "augmentation.custom")()

@@ -136,6 +136,7 @@ def inspect(source: str | Path, irregular: Irregular = "error", progress: Progre
 
     Example:
         >>> print(inspect("study/").text())
+           what ...
     """
     from medseg.io.dicom.grid import check_irregular
     from medseg.io.dicom.series import scan

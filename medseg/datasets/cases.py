@@ -44,9 +44,9 @@ def find_cases(data: DataConfig) -> Dataset:
         ConfigError: neither `data.labels` nor a `dataset.json` names the labels.
 
     Example:
-        >>> dataset = find_cases(DataConfig(root="hippocampus", labels={"anterior": 1, "posterior": 2}))
+        >>> dataset = find_cases(DataConfig(root="chest", labels={"lung": 1, "tumour": 2}))
         >>> len(dataset.cases), dataset.labels.names
-        (60, ('anterior', 'posterior'))
+        (10, ('lung', 'tumour'))
     """
     layout = find_layout(data)
     if not layout.cases:

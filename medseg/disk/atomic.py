@@ -59,7 +59,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Example:
         >>> with atomic_path("out/scores.csv") as temporary:
-        ...     temporary.write_text("case,dice")
+        ...     _ = temporary.write_text("case,dice")
+        >>> Path("out/scores.csv").read_text()
+        'case,dice'
     """
     target = Path(path)
     temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
@@ -123,7 +125,9 @@ def atomic_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
     Example:
         >>> with atomic_folder("series") as folder:
-        ...     (folder / "slice.dcm").write_bytes(content)
+        ...     _ = (folder / "slice.txt").write_text("1")
+        >>> [path.name for path in Path("series").iterdir()]
+        ['slice.txt']
     """
     target = Path(path)
     fresh, old = target.with_name(f".{secrets.token_hex(4)}-{target.name}"), replaced_folder(target)

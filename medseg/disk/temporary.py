@@ -38,7 +38,9 @@ def temporary_folder() -> Iterator[Path]:
 
     Example:
         >>> with temporary_folder() as folder:
-        ...     unpack(archive, folder)
+        ...     _ = (folder / "slice.txt").write_text("1")
+        >>> folder.exists()
+        False
     """
     root = Path("temporary files")
     try:

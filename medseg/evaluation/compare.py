@@ -58,7 +58,8 @@ def compare(
 
     Example:
         >>> result = compare(["report_unet/", "report_deeplab/"], out="comparison/")
-        >>> result.ranking[0].first, result.rows[0].p_permutation_holm
+        >>> result.ranking[0].first, result.n_patients
+        (('report_deeplab',), 1)
     """
     models = read_evaluations([Path(f) for f in folders])
     if out is not None and Path(out).resolve() in {m.folder.resolve() for m in models}:

@@ -102,8 +102,9 @@ def evaluate(
         WriteError: if `out` cannot be written.
 
     Example:
-        >>> result = evaluate("masks/", "references/", task="lung", out="report/", images="images/")
-        >>> result.summary["labels"]["lung"]["nsd"]["mean"], result.report
+        >>> result = evaluate("masks/", "references/", task="lung", out="report/")
+        >>> round(result.summary["labels"]["lung"]["dice"]["mean"], 2), result.report.name
+        (0.91, 'report.html')
     """
     known = get_task(task) if task is not None else None
     niivue = "" if view3d is None else niivue_script(Path(view3d))

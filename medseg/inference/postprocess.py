@@ -121,7 +121,7 @@ def fill_holes(mask: Mask) -> Mask:
     """The mask with every enclosed piece of background.
 
     Example:
-        >>> fill_holes(np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)).all()
+        >>> fill_holes(np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)).all().item()
         True
     """
     outside, count = ndimage.label(np.pad(~mask, 1, constant_values=True))

@@ -61,6 +61,8 @@ class Model:
 
     Example:
         >>> labels = load_model("runs/lung/model").predict(medseg.read("study/"))
+        >>> labels.shape
+        (65, 63, 40)
     """
 
     info: BundleInfo

@@ -116,7 +116,8 @@ def disk_array(folder: Path, shape: Sequence[int]) -> NDArray[np.float16]:
         WriteError: disk full, no permission.
 
     Example:
-        >>> model.predict(image, probabilities=lambda shape: disk_array(Path("out"), shape))
+        >>> disk_array(Path("."), (2, 64, 64, 40)).nbytes
+        655360
     """
     try:
         with tempfile.TemporaryFile(dir=folder) as file:

@@ -47,7 +47,8 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
 
     Example:
         >>> volume = read("study/")
-        >>> volume.shape, volume.spacing_mm, volume.orientation
+        >>> volume.shape, np.round(volume.spacing_mm, 1).tolist(), volume.orientation
+        ((65, 63, 40), [4.7, 4.7, 6.2], 'LPS')
     """
     from medseg.io.dicom.objects import object_kind, read_object
 
@@ -121,7 +122,9 @@ def write(volume: Volume, path: str | Path) -> None:
         WriteError: disk full, no permission, an unknown suffix, or values the format does not hold.
 
     Example:
-        >>> write(volume.with_array(labels), "labels.nii.gz")
+        >>> write(Volume(np.zeros((4, 5, 6), np.uint8), np.diag([1.0, 1.0, 2.5, 1.0])), "labels.nii.gz")
+        >>> read("labels.nii.gz").spacing_mm
+        (1.0, 1.0, 2.5)
     """
     target = Path(path)
     kind = kind_of(target)

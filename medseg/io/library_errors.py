@@ -20,8 +20,11 @@ def naming_file(path: Path) -> Iterator[None]:
         ReadError: a library called by a reader raised something else than the errors it is known for.
 
     Example:
-        >>> with naming_file(path):
-        ...     volume = read_nifti(path)
+        >>> from medseg.io.voxel_files.nifti import read_nifti
+        >>> with naming_file(Path("ct.nii.gz")):
+        ...     volume = read_nifti(Path("ct.nii.gz"))
+        >>> volume.dims
+        3
     """
     try:
         yield

@@ -98,8 +98,9 @@ def claim_names(
         WriteError: no permission, disk full.
 
     Example:
+        >>> one, other = owner_of_file(Path("a/DICOM.nii")), owner_of_file(Path("b/dicom.nii"))
         >>> claim_names(Path("masks"), [("DICOM", one), ("dicom", other)], lambda n, name: None)
-        ['DICOM', 'dicom_3f1c9a02']
+        ['DICOM', 'dicom_...']
     """
     path = folder / NAMES_FILE
     if dry_run:

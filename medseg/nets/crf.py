@@ -117,7 +117,7 @@ def dense_crf(
 
     Example:
         >>> image = torch.tensor([[[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]] * 6])
-        >>> right = torch.tensor([[[-1.0, -1.0, 1.0, 1.0, 1.0, 1.0]] * 6])
+        >>> right = torch.tensor([[[-0.25, -0.25, 0.25, 0.25, 0.25, 0.25]] * 6])
         >>> sharp = dense_crf(torch.cat([-right, right]), image, (1.0, 1.0))
         >>> sharp.argmax(0)[0].tolist()
         [0, 0, 0, 1, 1, 1]

@@ -117,7 +117,7 @@ def profile_nets(
     Example:
         >>> row = profile_nets(names=["enet"]).rows[0]
         >>> row.name, row.dims, row.parameters
-        ('enet', 2, 347136)
+        ('enet', 2, 348996)
     """
     for key, size, dims in (("size_2d", size_2d, 2), ("size_3d", size_3d, 3)):
         if len(size) != dims or min(size) < 1:

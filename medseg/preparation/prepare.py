@@ -118,9 +118,10 @@ def prepare(
         PartialFailure: a worker process died.
 
     Example:
-        >>> preparation = prepare(load_config("configs/hippocampus.yaml"))  # doctest: +SKIP
-        >>> preparation.plan.patch_size  # doctest: +SKIP
-        (40, 56, 40)
+        >>> config = RunConfig(data={"root": "chest", "labels": {"lung": 1, "tumour": 2}}, output="runs/chest")
+        >>> preparation = prepare(config, workers=1)
+        >>> preparation.plan.dims, len(preparation.fingerprint.cases)
+        (3, 10)
     """
     if config.output is None:
         raise ConfigError("output is not set: give the folder of the run, e.g. output=runs/mine")

@@ -44,9 +44,11 @@ def split_cases(dataset: Dataset, config: RunConfig, fold: int) -> Split:
         DatasetError: if a group lies on both sides, or no case is left to train on.
 
     Example:
-        >>> config = RunConfig(data={"root": "x", "split": {"every": 5, "start": 4}})
-        >>> split_cases(dataset, config, fold=0).validation  # doctest: +SKIP
-        ('case_005', 'case_010')
+        >>> from medseg.datasets.cases import find_cases
+        >>> labels = {"lung": 1, "tumour": 2}
+        >>> config = RunConfig(data={"root": "chest", "labels": labels, "split": {"every": 5, "start": 4}})
+        >>> split_cases(find_cases(config.data), config, fold=0).validation
+        ('phantom_05', 'phantom_10')
     """
     cases = [c for c in dataset.cases if c.split != "test"]
     names = [c.name for c in cases]

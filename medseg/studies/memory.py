@@ -39,8 +39,9 @@ def case_bytes(source: Source, info: BundleInfo, whole_logits: int = 0) -> int:
             estimate of quality three; without any, the open logits count.
 
     Example:
-        >>> case_bytes(Source("ct", (Path("ct.nii.gz"),)), load_bundle("model").info) / 1e9
-        0.9
+        >>> model = medseg.load_model("runs/lung/model")
+        >>> round(case_bytes(Source("ct", (Path("ct.nii.gz"),)), model.info) / 1e6)
+        2
     """
     voxels, spacing_mm = _size(source)
     channels = info.net.in_channels

@@ -81,7 +81,10 @@ def predict_studies(
         ConfigError: impossible options.
 
     Example:
-        >>> predict_studies("runs/lung/model", ["studies/"], "masks/").raise_for_failures()
+        >>> result = predict_studies("runs/lung/model", ["study/"], "predicted/")
+        >>> result.raise_for_failures()
+        >>> len(result.done), Path("predicted/labels.json").is_file()
+        (1, True)
     """
     options = options or PredictOptions()
     if not options.anonymize:

@@ -62,8 +62,9 @@ def choose_crf(
         device: where `net` is; the CRF runs there too.
 
     Example:
-        >>> choose_crf(net, cases, plan, scheme, torch.device("cpu"))
-        CrfChoice(options=None, gain=0.0, cases=6)
+        >>> model = medseg.load_model("runs/lung/model")
+        >>> choose_crf(model.nets[0], [], model.info.plan, model.info.scheme, model.device)  # no validation cases
+        CrfChoice(options=None, gain=0.0, cases=0)
     """
     held = [case for case in cases if _holds_label(case, scheme)]
     if not held:

@@ -79,9 +79,9 @@ def train(
         CheckpointError: a damaged checkpoint, or one of another training.
         WriteError: disk full or no permission.
 
-    Example:
-        >>> run = medseg.train("configs/lung.yaml", overrides={"training.max_minutes": 10})
-        >>> model = medseg.load_model(run.bundle)
+    Example (trains for ten minutes):
+        >>> run = medseg.train("configs/lung.yaml", overrides={"training.max_minutes": 10})  # doctest: +SKIP
+        >>> model = medseg.load_model(run.bundle)  # doctest: +SKIP
     """
     if isinstance(config, RunConfig):
         if overrides:

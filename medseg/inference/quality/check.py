@@ -30,8 +30,10 @@ def check_case(image: Volume, mask: Volume, info: BundleInfo) -> tuple[Finding, 
         holds no fingerprint (written before it was measured). Each asks for review.
 
     Example:
-        >>> check_case(image, model.predict(image), model.info)  # doctest: +SKIP
-        (Finding(kind='review_extent', message='field of view along the body axis is 120 mm, trained on 280-410 mm: ...
+        >>> image, mask = medseg.read("study/"), medseg.read("references/study.nii.gz")
+        >>> not_in_hu = image.with_array(image.array + 1000)
+        >>> check_case(not_in_hu, mask, medseg.load_model("runs/lung/model").info)[0].message
+        'grey level at 1% is -24, trained on -1024: another scanner, sequence or contrast phase, or a CT not in HU ...
     """
     if info.fingerprint is None:
         return ()

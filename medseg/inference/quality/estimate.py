@@ -76,7 +76,7 @@ def estimate_quality(
         CheckpointError: a model that was not calibrated.
         GeometryError, ReadError: as `Model.predict`.
 
-    Example:
+    Example (with a trained and calibrated model):
         >>> estimate_quality(model, image, model.predict(image)).dice  # doctest: +SKIP
         (0.91, 0.64)
     """

@@ -86,6 +86,7 @@ def read_annotations(path: str | Path, classes: Mapping[str, int] | None = None)
     Example:
         >>> annotated = read_annotations("scan.json", {"lung": 1, "tumour": 2})[0]
         >>> annotated.label_map.shape, annotated.classes, annotated.image_name
+        ((6, 4), {'lung': 1, 'tumour': 2}, 'scan.png')
     """
     found: list[Annotated] = []
     total = 0
@@ -118,7 +119,10 @@ def write_annotations(annotated: Annotated | Sequence[Annotated], path: str | Pa
         WriteError: more than the format holds, disk full, no permission.
 
     Example:
-        >>> write_annotations(Annotated(volume, {"lung": 1}, "scan.png"), "scan.json", "labelme")
+        >>> label_map = medseg.Volume(np.ones((6, 4), np.uint8), np.eye(4), spacing_known=False)
+        >>> write_annotations(Annotated(label_map, {"lung": 1}, "scan.png"), "drawn.json", "labelme")
+        >>> read_annotations("drawn.json")[0].classes
+        {'lung': 1}
     """
     each = [annotated] if isinstance(annotated, Annotated) else list(annotated)
     target = Path(path)

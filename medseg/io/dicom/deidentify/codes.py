@@ -4,39 +4,59 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydicom.sr.coding import Code
 
-__all__ = ["harmless_meaning", "standard_meaning"]
+__all__ = ["harmless_meaning", "standard_meanings"]
 
 
-def harmless_meaning(given: str, standard: str) -> str:
-    """The meaning that may stay beside a code: the given one, if it says no more than the standard one, else that."""
-    words, known = (set(re.findall(r"\w+", text.casefold())) for text in (given, standard))
-    return given if words <= known else standard
+def harmless_meaning(given: str, standard: Sequence[str]) -> str:
+    """The meaning that may stay beside a code: the given one, if it says no more than a standard one, else the first.
+
+    Args:
+        given: CodeMeaning as it stands in the object.
+        standard: see `standard_meanings`.
+
+    Example:
+        >>> harmless_meaning("brain", ("Brain",)), harmless_meaning("Brain of Jane Doe", ("Brain",))
+        ('brain', 'Brain')
+    """
+    words = _words(given)
+    return given if any(words <= _words(each) for each in standard) else next(iter(standard), "")
 
 
-def standard_meaning(value: str, scheme: str) -> str:
-    """The meaning of a code as DICOM PS3.16 gives it; '' for codes that are not of its context groups.
+def standard_meanings(value: str, scheme: str) -> tuple[str, ...]:
+    """The meanings of a code in DICOM PS3.16, the shortest first; () for codes that it does not list.
+
+    Its context groups and its table of SNOMED codes may word the meaning of one code differently.
 
     Args:
         value: CodeValue.
         scheme: CodingSchemeDesignator, such as 'SCT', 'SRT' (SNOMED's older codes, which are translated) or 'DCM'.
 
     Example:
-        >>> standard_meaning("12738006", "SCT")
-        'Brain'
+        >>> standard_meanings("12738006", "SCT")
+        ('Brain', 'Brain structure (body structure)')
     """
     from pydicom.sr.coding import Code
 
-    return _meanings().get(Code(value, scheme, ""), "") if value and scheme else ""
+    return _meanings().get(Code(value, scheme, ""), ()) if value and scheme else ()
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))
 
 
 @functools.cache
-def _meanings() -> dict[Code, str]:
+def _meanings() -> dict[Code, tuple[str, ...]]:
     from pydicom.sr.codedict import codes
 
-    schemes = (getattr(codes, name) for name in codes.schemes())
-    return {code: code.meaning for scheme in schemes for code in scheme.concepts.values()}
+    found: defaultdict[Code, set[str]] = defaultdict(set)
+    for name in codes.schemes():
+        for code in getattr(codes, name).concepts.values():
+            found[code].add(code.meaning)
+    return {code: tuple(sorted(meanings, key=lambda text: (len(text), text))) for code, meanings in found.items()}

@@ -42,7 +42,7 @@ def deidentify_files(
     Args:
         sources: files, and folders that are searched through.
         out: the folder to make; it appears whole or not at all.
-        key: see `medseg.io.deidentify.deidentify`, and `site_key` for one that lasts.
+        key: see `medseg.io.dicom.deidentify.profile.deidentify`, and `site_key` for one that lasts.
         known_texts: texts known to identify nobody, see there.
         overwrite: True to replace an existing folder.
 
@@ -56,7 +56,9 @@ def deidentify_files(
         ConfigError: an empty key.
 
     Example:
-        >>> findings = deidentify_files([Path("study")], Path("shared"), site_key())
+        >>> findings = deidentify_files([Path("study")], Path("shared"), key="a secret of this example")
+        >>> [finding.kind for finding in findings], len(list(Path("shared/study_1/series_1").iterdir()))
+        (['burned_in_text'], 40)
     """
     deidentifier = Deidentifier.with_key(key, known_texts)
     files = sorted(_files(sources))

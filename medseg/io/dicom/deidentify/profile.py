@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from medseg.errors import ConfigError
 from medseg.io.dicom.decode_errors import damage
-from medseg.io.dicom.deidentify.codes import harmless_meaning, standard_meaning
+from medseg.io.dicom.deidentify.codes import harmless_meaning, standard_meanings
 from medseg.io.dicom.deidentify.elements import items_of, nested, put, says_what_it_should, text_of, vr_of
 from medseg.io.dicom.deidentify.risks import remaining_risks
 from medseg.io.dicom.deidentify.rules import Action, action_for
@@ -89,7 +89,9 @@ def deidentify(dataset: Dataset, key: bytes | str, known_texts: Collection[str] 
         ConfigError: for an empty key.
 
     Example:
-        >>> findings = deidentify(dataset, key)
+        >>> from pydicom import dcmread
+        >>> dataset = dcmread("study/IM0001.dcm")
+        >>> findings = deidentify(dataset, key="a secret of this example")
         >>> dataset.PatientIdentityRemoved
         'YES'
     """
@@ -145,7 +147,7 @@ class Deidentifier:
         from pydicom.charset import python_encoding
 
         patient = text_of(dataset, _PATIENT_ID) or text_of(dataset, _PATIENT_NAME)
-        meaning = standard_meaning(text_of(dataset, _CODE_VALUE), text_of(dataset, _CODE_SCHEME))
+        meanings = standard_meanings(text_of(dataset, _CODE_VALUE), text_of(dataset, _CODE_SCHEME))
         for tag in list(dataset.keys()):
             action = _SAFE_CHOICE.get(action_for(tag), action_for(tag))
             vr = vr_of(dataset, tag)
@@ -171,8 +173,8 @@ class Deidentifier:
                 put(dataset, tag, vr, None)
             elif tag == _CODE_MEANING:
                 # Beside a local code stands whatever a site calls it, names included.
-                put(dataset, tag, vr, harmless_meaning(text_of(dataset, tag), meaning) or _DUMMIES[vr])
-            elif meaning and tag in _CODES:
+                put(dataset, tag, vr, harmless_meaning(text_of(dataset, tag), meanings) or _DUMMIES[vr])
+            elif meanings and tag in _CODES:
                 continue
             elif names and (vr in _TEXTS or vr == "IS") and _repeats(names, vr, text_of(dataset, tag)):
                 put(dataset, tag, vr, _DUMMIES[vr])

@@ -64,7 +64,8 @@ def keyed_hash(*parts: str, length: int = 8) -> str:
         length: hexadecimal digits to give, at most 64 (HMAC-SHA256, RFC 2104).
 
     Example:
-        >>> name = f"study_{keyed_hash(patient_id, study_instance_uid)}"
+        >>> len(keyed_hash("patient 7", "1.2.840.7")), keyed_hash("1", "23") == keyed_hash("12", "3")
+        (8, False)
     """
     try:
         key = site_key()

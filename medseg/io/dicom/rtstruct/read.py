@@ -74,9 +74,9 @@ def read_rtstruct(path: str | Path, like: Volume | SeriesGrid) -> tuple[Volume, 
             without a place in the patient.
 
     Example:
-        >>> labels, values = read_rtstruct("lung.dcm", grid_of(find_series(Path("study/"))[0]))
-        >>> values
-        {'left_lung': 1, 'right_lung': 2}
+        >>> label_map, values = read_rtstruct("lung_rtstruct.dcm", like=medseg.read("study/"))
+        >>> label_map.shape, values
+        ((65, 63, 40), {'lung': 1, 'tumour': 2})
     """
     path = Path(path)
     with refusing_damage(path, _WHAT):

@@ -91,8 +91,12 @@ def write_rtstruct(
         WriteError: disk full, no permission, no integers, a source without UIDs or without a place in the patient.
 
     Example:
-        >>> grid = grid_of(find_series(Path("study/"))[0])
-        >>> write_rtstruct(labels, Path("lung.dcm"), scheme, grid, Algorithm("lung", "1.0", "9f2c"))
+        >>> from medseg.io.dicom.grid import grid_of
+        >>> from medseg.io.dicom.series import find_series
+        >>> series = grid_of(find_series(Path("study/"))[0])
+        >>> mask, scheme = medseg.read("masks/study.nii.gz"), LabelScheme.from_mapping({"lung": 1, "tumour": 2})
+        >>> write_rtstruct(mask, Path("lung.dcm"), scheme, series, Algorithm("lung", "1.0", "9f2c"))
+        ()
     """
     path = Path(path)
     source = with_references(source, path)

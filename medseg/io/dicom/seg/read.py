@@ -81,9 +81,9 @@ def read_dicom_seg(path: str | Path, like: Volume | None = None) -> Segmentation
             `like`, on no regular grid.
 
     Example:
-        >>> found = read_dicom_seg("lung.dcm", like=medseg.read("study/"))
+        >>> found = read_dicom_seg("lung_seg.dcm", like=medseg.read("study/"))
         >>> found.labels
-        {'left_lung': 1, 'right_lung': 2}
+        {'lung': 1, 'tumour': 2}
     """
     path = Path(path)
     with refusing_damage(path, _WHAT):

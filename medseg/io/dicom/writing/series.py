@@ -65,7 +65,8 @@ def write_dicom_series(
         WriteError: values that 16 bits cannot hold; a folder that is not empty; disk full, no permission.
 
     Example:
-        >>> write_dicom_series(read("ct.nii.gz"), Path("ct_dicom"), description="from NIfTI")
+        >>> write_dicom_series(medseg.read("ct.nii.gz"), Path("ct_dicom"), description="from NIfTI")
+        ()
     """
     if len(description) > 64 or "\\" in description:
         raise WriteError(f"cannot write {folder}: a series description has at most 64 characters and no backslash")
