@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from medseg.config.loading import (
     MOST_LIST_BYTES,
+    config_from_values,
     load_config,
     packaged,
     packaged_configs,
@@ -39,6 +40,7 @@ __all__ = [
     "SplitConfig",
     "TrainingConfig",
     "WindowConfig",
+    "config_from_values",
     "load_config",
     "packaged",
     "packaged_configs",

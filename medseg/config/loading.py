@@ -22,6 +22,7 @@ from medseg.errors import ConfigError
 
 __all__ = [
     "MOST_LIST_BYTES",
+    "config_from_values",
     "load_config",
     "packaged",
     "packaged_configs",
@@ -238,11 +239,26 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}")
     values.setdefault("data", {})  # so that the message for an empty file names data.root
-    for key, value in (overrides or {}).items():
+    return config_from_values(values, overrides or {}, str(path), path.stem)
+
+
+def config_from_values(values: dict[str, Any], overrides: Mapping[str, Any], source: str, name: str) -> RunConfig:
+    """The configuration in loaded values, with dotted overrides on top.
+
+    Args:
+        values: nested, as a YAML file holds them; the overrides are written into them.
+        overrides: dotted key -> value.
+        source: what the values came from, for messages.
+        name: of the run: `output` is `runs/<name>` where nothing else is given.
+
+    Raises:
+        ConfigError: for an unknown key, a wrong type or an impossible value.
+    """
+    for key, value in overrides.items():
         _set_dotted(values, key, value)
-    config = validate_model(RunConfig, values, str(path))
+    config = validate_model(RunConfig, values, source)
     if config.output is None:
-        config = config.model_copy(update={"output": Path("runs") / path.stem})
+        config = config.model_copy(update={"output": Path("runs") / name})
     return config
 
 
