@@ -10,6 +10,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
+from typer.testing import CliRunner
+
+from medseg.cli import app
+from medseg.errors import ConfigError
 
 SMALL = ("plan.patch_size=[16, 16, 16]", "net.channels=[4, 8]", "training.batch_size=2", "training.max_iterations=2")
 
@@ -65,3 +70,71 @@ def test_a_fault_of_the_folder_ends_with_3_and_one_line(desk: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert "rename Images/ to images/" in line
     assert not (desk / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--minutes", "3", "--hours", "1"), ("--minutes", "--hours")),
+        (("--minutes", "3", "training.max_minutes=3"), ("--minutes", "training.max_minutes")),
+        (("--hours", "1", "training.max_minutes=3"), ("--hours", "training.max_minutes")),
+    ],
+)
+def test_a_time_to_train_that_is_given_twice_is_refused(
+    desk: Path, options: tuple[str, ...], words: tuple[str, str]
+) -> None:
+    result = CliRunner().invoke(app, ["train", str(desk / "boxes"), *options])
+    assert isinstance(result.exception, ConfigError)
+    assert f"given twice, by {' and '.join(words)}" in str(result.exception)
+
+
+@pytest.mark.parametrize("options", [("--minutes", "0"), ("--minutes", "-1"), ("--hours", "nan")])
+def test_a_time_that_is_none_is_refused(desk: Path, options: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, ["train", str(desk / "boxes"), *options])
+    assert isinstance(result.exception, ConfigError)
+    assert "training.max_minutes" in str(result.exception)
+
+
+@pytest.mark.parametrize(("option", "minutes"), [(("--minutes", "90"), 90.0), (("--hours", "1.5"), 90.0)])
+def test_minutes_and_hours_set_the_same_key(desk: Path, option: tuple[str, str], minutes: float) -> None:
+    out = desk / "out"
+    settings = [*SMALL, "data.labels={front: 1, back: 2}", f"output={out}"]
+    result = CliRunner().invoke(app, ["train", str(desk / "boxes"), *option, *settings])
+    assert result.exit_code == 0, result.output
+    assert yaml.safe_load((out / "config.yaml").read_text())["training"]["max_minutes"] == minutes
+
+
+def test_presets_are_listed_a_line_each() -> None:
+    result = CliRunner().invoke(app, ["presets"])
+    assert result.exit_code == 0
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert "hippocampus" in lines["hippocampus"]
+    assert {"lung", "vessel2d", "tumor3d", "demo"} <= lines.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--data.root=/x"],
+            "no option --data.root; it is a setting, which is written without dashes: data.root=VALUE",
+        ),
+        (["--max_minutes", "3"], "training.max_minutes=VALUE"),
+        (["--lr=0.1"], "training.learning_rate=VALUE"),
+        (["--learning-rat=0.1"], "training.learning_rate=VALUE"),
+        (["--resum"], "no option --resum; did you mean --resume?"),
+        (["--minute=3"], "did you mean --minutes?"),
+        (["--qqq"], "see medseg train --help"),
+    ],
+)
+def test_an_option_that_there_is_not_ends_with_what_was_meant(desk: Path, arguments: list[str], words: str) -> None:
+    for line in ([str(desk / "boxes"), *arguments], [*arguments, str(desk / "boxes")]):
+        result = CliRunner().invoke(app, ["train", *line])
+        assert isinstance(result.exception, ConfigError)
+        assert words in str(result.exception)
+
+
+def test_a_setting_in_place_of_the_data_is_named_as_one() -> None:
+    result = CliRunner().invoke(app, ["train", "data.root=/x"])
+    assert isinstance(result.exception, ConfigError)
+    assert "'data.root=/x' is a setting; first give" in str(result.exception)
