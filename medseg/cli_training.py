@@ -60,6 +60,17 @@ def presets(debug: Debug = False) -> None:
         typer.echo(f"{name.ljust(width)}  {line}")
 
 
+def config(
+    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="A key, or a part such as training.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Default, what it takes, and meaning of KEY.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List every key of a configuration with its default, or explain one."""
+    from medseg.commands.config import explain_all, explain_key
+
+    typer.echo(explain_all() if key is None else explain_key(key))
+
+
 def add_training_commands(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
     # Options that there are not come as arguments, so that a setting written as an option is recognised as one.
@@ -74,6 +85,7 @@ def add_training_commands(app: typer.Typer) -> None:
         "--hours 2",
     )(train)
     app.command(epilog="Example: medseg presets")(presets)
+    app.command(epilog="Examples: medseg config   medseg config --explain training.max_minutes")(config)
 
 
 def _load(

@@ -46,17 +46,14 @@ class Key:
         schema: its JSON schema: type, choices, bounds and default.
         part: docstring of the model that the key belongs to.
         is_open: whether names of the user's own follow it, as in `data.labels.lung`.
+        is_required: whether there is no default.
     """
 
     name: str
     schema: Mapping[str, Any]
     part: str
     is_open: bool
-
-    @property
-    def is_required(self) -> bool:
-        """Whether there is no default."""
-        return "default" not in self.schema
+    is_required: bool
 
 
 @lru_cache(maxsize=1)
@@ -123,6 +120,6 @@ def _walk(part: Mapping[str, Any], models: Mapping[str, Any], prefix: str) -> It
         inner = [models[each["$ref"].rpartition("/")[2]] for each in branches if "$ref" in each]
         if "$ref" not in schema:
             is_open = any(each.get("type") == "object" for each in branches)
-            yield Key(dotted, schema, part["description"], is_open)
+            yield Key(dotted, schema, part["description"], is_open, name in part.get("required", ()))
         for model in inner:
             yield from _walk(model, models, f"{dotted}.")
