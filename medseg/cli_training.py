@@ -71,9 +71,33 @@ def config(
     typer.echo(explain_all() if key is None else explain_key(key))
 
 
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", readable=False, help="A folder of data.")],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The YAML file; default: <name of the folder>.yaml.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write a commented configuration from a folder of data: cases, labels, split and time, to edit and train with."""
+    import shlex
+
+    from medseg.commands.init import write_config
+    from medseg.config import parse_overrides
+
+    path = out or Path(f"{folder.resolve().name or 'run'}.yaml")
+    for line in write_config(folder, path, parse_overrides(overrides or []), overwrite):
+        typer.echo(line)
+    typer.echo(
+        f"{path} is written; read it, call the labels what they are, then: medseg train {shlex.quote(str(path))}"
+    )
+
+
 def add_training_commands(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
     # Options that there are not come as arguments, so that a setting written as an option is recognised as one.
+    app.command(epilog="Examples: medseg init data/   medseg init data/ -o chest.yaml data.modality=CT")(init)
     lenient = {"ignore_unknown_options": True}
     app.command(
         context_settings=lenient,

@@ -14,7 +14,9 @@ import yaml
 from typer.testing import CliRunner
 
 from medseg.cli import app
-from medseg.errors import ConfigError
+from medseg.config import load_config
+from medseg.errors import ConfigError, WriteError
+from medseg.preparation.folder import config_for_folder
 
 SMALL = ("plan.patch_size=[16, 16, 16]", "net.channels=[4, 8]", "training.batch_size=2", "training.max_iterations=2")
 
@@ -138,3 +140,59 @@ def test_a_setting_in_place_of_the_data_is_named_as_one() -> None:
     result = CliRunner().invoke(app, ["train", "data.root=/x"])
     assert isinstance(result.exception, ConfigError)
     assert "'data.root=/x' is a setting; first give" in str(result.exception)
+
+
+def test_init_writes_a_configuration_that_trains_like_the_folder(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(desk)
+    result = CliRunner().invoke(
+        app, ["init", "boxes", "data.split.every=2", "data.split.start=1", "net.channels=[4, 8]"]
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1].endswith("medseg train boxes.yaml")
+    text = Path("boxes.yaml").read_text()
+    assert "label_1: 1    # in 4 of 4 cases" in text and "label_2: 2    # in 4 of 4 cases" in text
+    assert "# 2 cases train, 2 validate: by this split." in text
+    overrides = {"data.split.every": 2, "data.split.start": 1, "net.channels": [4, 8], "training.max_minutes": 60}
+    assert load_config("boxes.yaml") == config_for_folder(desk / "boxes", overrides).config
+
+
+def test_init_replaces_nothing_unless_asked(desk: Path) -> None:
+    path = desk / "mine.yaml"
+    path.write_text("kept")
+    arguments = ["init", str(desk / "boxes"), "-o", str(path)]
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, WriteError) and "--overwrite" in str(refused.exception)
+    assert path.read_text() == "kept"
+    assert CliRunner().invoke(app, [*arguments, "--overwrite"]).exit_code == 0
+    assert load_config(path).output == Path("runs/mine")
+
+
+def test_init_lists_a_value_that_the_data_set_does_not_name(desk: Path) -> None:
+    (desk / "boxes" / "dataset.json").write_text('{"labels": {"background": 0, "front box": 1}}')
+    path = desk / "boxes.yaml"
+    result = CliRunner().invoke(app, ["init", str(desk / "boxes"), "-o", str(path)])
+    assert result.exit_code == 0, result.output
+    text = path.read_text()
+    assert "front box: 1    # in 4 of 4 cases" in text
+    assert "# NAME: 2    # in 4 of 4 cases, not named" in text
+    assert load_config(path).data.labels == {"front box": 1}
+
+
+@pytest.mark.parametrize("name", ["on", "1", "a: b #", "left 'lung'", "tumour\u00e9"])
+def test_every_name_of_a_label_survives_the_file(desk: Path, name: str) -> None:
+    path = desk / "boxes.yaml"
+    labels = yaml.safe_dump({name: [1, 2], "other": 2}, default_flow_style=True)
+    result = CliRunner().invoke(app, ["init", str(desk / "boxes"), f"data.labels={labels}", "-o", str(path)])
+    assert result.exit_code == 0, result.output
+    assert load_config(path).data.labels == {name: (1, 2), "other": (2,)}
+
+
+def test_init_says_how_many_patients_and_what_splits_them(desk: Path) -> None:
+    rows = [f"c{n},images/c{n}.nii.gz,labels/c{n}.nii.gz,p{n // 2}" for n in range(4)]
+    (desk / "boxes" / "cases.csv").write_text("\n".join(["case,image,label,group", *rows]))
+    path = desk / "boxes.yaml"
+    assert CliRunner().invoke(app, ["init", str(desk / "boxes"), "-o", str(path)]).exit_code == 0
+    text = path.read_text()
+    assert text.startswith("# 4 cases of 2 patients")
+    assert "# 2 cases train, 2 validate: fold 0 of 5, drawn with the seed" in text
+    assert load_config(path).data.csv == desk / "boxes" / "cases.csv"

@@ -40,7 +40,8 @@ def test_import_medseg_loads_next_to_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "demo", "inspect", "convert", "prepare", "train", "presets", "config", "predict", "nets", "evaluate"]
+    "name",
+    ["", "demo", "inspect", "convert", "init", "prepare", "train", "presets", "config", "predict", "nets", "evaluate"],
 )
 def test_help_loads_neither_torch_nor_monai(name: str) -> None:
     loaded = modules_after(command(*([name] if name else []), "--help"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from medseg.preparation import checks
 from medseg.preparation.fingerprint import count_labels
 from medseg.preparation.parallel import run_over_cases
 
-__all__ = ["FolderConfig", "config_for_folder", "config_of", "count_cases_with"]
+__all__ = ["FolderConfig", "config_for_folder", "config_of", "label_values"]
 
 _log = logging.getLogger("medseg")
 # A label map with more values than this is taken for an image.
@@ -36,11 +35,13 @@ class FolderConfig:
         config: ready to train with.
         found: dotted key -> value of what was found in the folder, beside `data.root`.
         said: what was concluded, in whole sentences for the user.
+        to_name: how to name labels that nothing in the folder names; '' where something does.
     """
 
     config: RunConfig
     found: Mapping[str, Any]
     said: tuple[str, ...]
+    to_name: str
 
 
 def config_of(source: str | Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -68,8 +69,9 @@ def config_of(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
             f"{source} data.root=FOLDER for the preset"
         )
     found = config_for_folder(folder, overrides)
-    for line in found.said:
-        _log.info("%s", line)
+    for line in (*found.said, found.to_name):
+        if line:
+            _log.info("%s", line)
     return found.config
 
 
@@ -97,6 +99,7 @@ def config_for_folder(root: Path, overrides: Mapping[str, Any]) -> FolderConfig:
         )
     found: dict[str, Any] = {}
     said = []
+    to_name = ""
     data = _config(root, overrides).data
     if data.csv is None and data.layout == "auto" and not (root / "imagesTr").is_dir():
         case_list = case_list_in(root)
@@ -105,14 +108,14 @@ def config_for_folder(root: Path, overrides: Mapping[str, Any]) -> FolderConfig:
             said.append(f"The cases are those that {case_list} lists.")
             data = data.model_copy(update={"csv": case_list})
     if data.labels is None:
-        labels, sentence = _labels(data)
+        labels, sentence, to_name = _labels(data)
         found |= labels
         said += [sentence] if sentence else []
-    return FolderConfig(_config(root, {**overrides, **found}), found, tuple(said))
+    return FolderConfig(_config(root, {**overrides, **found}), found, tuple(said), to_name)
 
 
-def count_cases_with(cases: Sequence[Case], threshold: float | None) -> dict[int, int]:
-    """Label value -> number of cases that hold it, in ascending order of the values; without background (0).
+def label_values(cases: Sequence[Case], threshold: float | None) -> dict[str, tuple[int, ...]]:
+    """Name of the case -> label values in its label map, ascending, without background (0). No image is opened.
 
     Args:
         cases: whose label maps are read.
@@ -122,32 +125,32 @@ def count_cases_with(cases: Sequence[Case], threshold: float | None) -> dict[int
         DatasetError, ReadError, GeometryError: naming the label maps that cannot be used.
     """
     checks.check_labels_given(cases)
-    counts: Counter[int] = Counter()
+    found: dict[str, tuple[int, ...]] = {}
     errors: dict[str, MedsegError] = {}
 
-    def on_done(case: Case, result: list[int] | MedsegError) -> None:
+    def on_done(case: Case, result: tuple[int, ...] | MedsegError) -> None:
         if isinstance(result, MedsegError):
             errors[case.name] = result
         else:
-            counts.update(result)
+            found[case.name] = result
 
-    def values_in(case: Case) -> list[int]:
-        return [int(value) for value in count_labels(read_label_map(case.labels, threshold).array)[0] if value]
+    def values_in(case: Case) -> tuple[int, ...]:
+        return tuple(int(value) for value in count_labels(read_label_map(case.labels, threshold).array)[0] if value)
 
     run_over_cases(values_in, cases, workers=available_cpus(), processes=False, on_done=on_done)
     checks.raise_gathered(errors, len(cases))
-    return dict(sorted(counts.items()))
+    return found
 
 
 def _config(root: Path, overrides: Mapping[str, Any]) -> RunConfig:
     return config_from_values({"data": {"root": str(root)}}, overrides, str(root), root.resolve().name or "run")
 
 
-def _labels(data: DataConfig) -> tuple[dict[str, Any], str]:
-    """Settings that name the labels, and what to tell; nothing where the layout names them itself."""
+def _labels(data: DataConfig) -> tuple[dict[str, Any], str, str]:
+    """Settings that name the labels, what to tell, and how to name them; nothing where the layout names them itself."""
     layout = find_layout(data)
     if layout.labels:
-        return {}, ""
+        return {}, "", ""
     found: dict[str, Any] = {}
     described, ignore = described_labels(data.root)
     if described:
@@ -155,11 +158,12 @@ def _labels(data: DataConfig) -> tuple[dict[str, Any], str]:
         told = f"The labels are those that {data.root / 'dataset.json'} names: {', '.join(described)}."
         if ignore is not None and data.ignore is None:
             found["data.ignore"] = ignore
-        return found, told
+        return found, told, ""
     cases = [case for case in layout.cases if case.split != "test"]
     if not cases:
         raise DatasetError(f"{data.root} holds no case to train on ({layout.name} layout); check the folder")
-    values = [v for v in count_cases_with(cases, data.label_threshold) if v != data.ignore]
+    by_case = label_values(cases, data.label_threshold)
+    values = sorted({value for each in by_case.values() for value in each} - {data.ignore})
     if not values:
         raise DatasetError(
             f"no label map of {data.root} holds a labelled voxel, so there is nothing to learn; check the masks"
@@ -186,8 +190,8 @@ def _labels(data: DataConfig) -> tuple[dict[str, Any], str]:
         told = f"Nothing in {data.root} names the labels; the label maps hold {_listed(values)}, called "
         told += _listed([f"label_{value}" for value in values])
     example = ", ".join(f"NAME{n}: {value}" for n, value in enumerate(values, start=1))
-    told += f". To name them, give data.labels='{{{example}}}' or start with medseg init {data.root}."
-    return found | {"data.labels": {f"label_{value}": value for value in values}}, told
+    to_name = f"To name them, give data.labels='{{{example}}}' or start with medseg init {data.root}."
+    return found | {"data.labels": {f"label_{value}": value for value in values}}, f"{told}.", to_name
 
 
 def _listed(words: Sequence[object]) -> str:

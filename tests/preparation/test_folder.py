@@ -73,7 +73,7 @@ def test_values_that_nothing_names_are_listed_with_the_way_to_name_them(tmp_path
     assert found.config.data.labels == {"label_3": 3, "label_6": 6}
     (said,) = found.said
     assert "3, 6" in said and "label_3, label_6" in said
-    assert "data.labels=" in said and "medseg init" in said
+    assert "data.labels='{NAME1: 3, NAME2: 6}'" in found.to_name and "medseg init" in found.to_name
 
 
 def test_names_given_are_taken_without_a_look_into_the_label_maps(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_names_given_are_taken_without_a_look_into_the_label_maps(tmp_path: Path
     (root / "labels" / "c1.nii.gz").write_bytes(b"damaged")
     found = config_for_folder(root, {"data.labels": {"liver": 1, "tumour": 2}})
     assert found.config.data.labels == {"liver": 1, "tumour": 2}
-    assert found.said == ()
+    assert found.said == () and found.to_name == ""
 
 
 def test_a_value_to_ignore_is_no_label(tmp_path: Path) -> None:
