@@ -35,8 +35,8 @@ def train(
     config: Config,
     overrides: Overrides = None,
     fold: Annotated[str | None, typer.Option("--fold", help="Fold number, or 'all'.")] = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", help="How long to train.")] = None,
-    hours: Annotated[float | None, typer.Option("--hours", help="How long to train.")] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="How long to train; default: 60.")] = None,
+    hours: Annotated[float | None, typer.Option("--hours", help="How long to train, in hours.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -61,7 +61,7 @@ def presets(debug: Debug = False) -> None:
 
 
 def config(
-    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="A key, or a part such as training.")] = None,
+    key: Annotated[str | None, typer.Argument(metavar="KEY", help="A key, or a part such as training.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Default, what it takes, and meaning of KEY.")] = False,
     debug: Debug = False,
 ) -> None:

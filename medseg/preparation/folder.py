@@ -59,6 +59,8 @@ def config_of(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     overrides = overrides or {}
     folder = Path(source)
+    if not is_there(folder) and len(folder.parts) > 1 and folder.suffix.lower() not in (".yaml", ".yml"):
+        raise ConfigError(f"{source} does not exist; give a YAML file, a folder of data, or a preset (medseg presets)")
     if not (is_there(folder) and folder.is_dir()):
         return load_config(source, overrides)
     if str(source) in packaged_configs():

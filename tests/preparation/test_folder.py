@@ -217,3 +217,22 @@ def test_a_fault_of_a_folder_is_one_line_with_its_mend(
     for each in words:
         assert each in message
     assert not (tmp_path / "run").exists()
+
+
+def test_the_raw_layout_without_names_lists_the_values_too(tmp_path: Path) -> None:
+    root = decathlon(tmp_path / "task")
+    (root / "dataset.json").unlink()
+    assert settings(root).data.labels == {"label_1": 1, "label_2": 2}
+
+
+def test_a_file_that_says_which_value_it_paints_is_not_read_by_a_threshold(tmp_path: Path) -> None:
+    root = png_pairs(tmp_path / "lungs")
+    rows = [f"c{n},images/c{n}.png,masks/c{n}.png:7" for n in range(3)]
+    (root / "cases.csv").write_text("\n".join(["case,image,label", *rows]))
+    data = settings(root).data
+    assert (data.labels, data.label_threshold) == ({"label_7": 7}, None)
+
+
+def test_a_folder_that_is_not_there_is_told_with_what_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nowhere does not exist; give a YAML file, a folder of data, or a preset"):
+        config_of(tmp_path / "nowhere")
