@@ -11,12 +11,13 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from medseg.cli_exit import ended_by_errors
-from medseg.errors import ConfigError
+from medseg.cli_options import AsJson, Debug, Irregular
+from medseg.cli_training import add_training_commands
 from medseg.version import __version__
 
 __all__ = ["app", "main"]
@@ -30,15 +31,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; no progress bar.")]
-Irregular = Annotated[
-    Literal["error", "resample", "allow"],
-    typer.Option("--irregular", help="Missing or uneven slices: error (refuse), resample (interpolate) or allow."),
-]
-Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a preset such as hippocampus.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, e.g. data.root=/data")]
 
 
 @app.callback(invoke_without_command=True)
@@ -119,32 +111,7 @@ def convert(
     done.raise_for_failures()
 
 
-@app.command(epilog="Example: medseg prepare configs/hippocampus.yaml data.root=/data/hippocampus")
-def prepare(config: Config, overrides: Overrides = None, debug: Debug = False) -> None:
-    """Check a data set, take its fingerprint, plan, and store the prepared cases (train does it when needed)."""
-    from medseg.training import prepare_run
-
-    typer.echo(prepare_run(_load(config, overrides)).text())
-
-
-@app.command(
-    epilog="Example: medseg train configs/hippocampus.yaml data.root=/data/hippocampus training.max_minutes=20"
-)
-def train(
-    config: Config,
-    overrides: Overrides = None,
-    fold: Annotated[str | None, typer.Option("--fold", help="Fold number, or 'all'.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    debug: Debug = False,
-) -> None:
-    """Train a network; ends with a model bundle in the run folder."""
-    from medseg.training import train_run
-
-    run = train_run(_load(config, overrides, fold), resume=resume)
-    for number, scores in sorted(run.scores.items()):
-        labels = ", ".join(f"{name} {value:.3f}" for name, value in scores.dice.items() if value is not None)
-        typer.echo(f"fold {number}: validation Dice {scores.mean_dice:.3f} on {scores.cases} cases ({labels})")
-    typer.echo(f"model: {run.bundle}")
+add_training_commands(app)
 
 
 @app.command(
@@ -370,17 +337,6 @@ def nets(
     with console_progress("nets", enabled=not as_json) as progress:
         table = profile_nets(names=names or None, backbone=backbone, width=width, progress=progress)
     typer.echo(table.to_json() if as_json else table.text())
-
-
-def _load(config: str, overrides: list[str] | None, fold: str | None = None) -> Any:
-    from medseg.config import load_config, parse_overrides
-
-    values = parse_overrides(overrides or [])
-    if fold is not None:
-        if fold != "all" and not fold.isdigit():
-            raise ConfigError(f"--fold {fold!r}: give a number from 0, or all")
-        values["training.fold"] = fold if fold == "all" else int(fold)
-    return load_config(config, values)
 
 
 def main() -> None:

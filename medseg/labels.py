@@ -148,7 +148,7 @@ class LabelScheme:
             hint = (
                 "this looks like a 0/255 mask: set data.label_threshold: 127"
                 if max(unknown) == 255
-                else "add them to data.labels, or name one of them in data.ignore"
+                else "add them to data.labels or dataset.json, or name one of them in data.ignore"
             )
             raise DatasetError(
                 f"{source} holds label value(s) {shown} that data.labels does not name ({known}); {hint}"

@@ -8,7 +8,15 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from medseg.config import RunConfig, load_config, packaged, packaged_configs, parse_overrides, validate_model
+from medseg.config import (
+    RunConfig,
+    load_config,
+    packaged,
+    packaged_configs,
+    packaged_presets,
+    parse_overrides,
+    validate_model,
+)
 from medseg.errors import ConfigError
 
 
@@ -67,6 +75,12 @@ def test_every_preset_loads_once_the_data_folder_is_given(name: str) -> None:
 def test_every_packaged_preset_is_valid() -> None:
     for name in packaged_configs():
         load_config(name, {"data.root": "x"})
+
+
+def test_every_packaged_preset_says_in_a_whole_line_what_it_is_for() -> None:
+    lines = packaged_presets()
+    assert lines.keys() == packaged_configs().keys()
+    assert all(line[:1].isupper() and line.endswith(".") for line in lines.values()), lines
 
 
 def test_hippocampus_validates_on_every_fifth_case() -> None:

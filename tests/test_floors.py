@@ -24,7 +24,7 @@ FLOORS = [
     {"datasets", "io", "metrics", "phantoms", "preparation", "tasks"},
     {"augmentation", "losses", "nets"},
     {"evaluation", "inference", "reports", "studies", "training"},
-    {"__main__", "cli", "cli_exit", "commands"},
+    {"__main__", "cli", "cli_exit", "cli_options", "cli_training", "commands"},
 ]
 SIDEWAYS = {
     ("datasets", "io"),
@@ -37,7 +37,11 @@ SIDEWAYS = {
     ("studies", "reports"),
     ("evaluation", "reports"),
     ("cli", "cli_exit"),
+    ("cli", "cli_options"),
+    ("cli", "cli_training"),
     ("cli", "commands"),
+    ("cli_training", "cli_options"),
+    ("cli_training", "commands"),
     ("__main__", "cli"),
 }
 # Tensors in, tensors out: networks, losses and augmentation know no data set and no Volume.

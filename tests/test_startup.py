@@ -39,7 +39,10 @@ def test_import_medseg_loads_next_to_nothing() -> None:
     assert not modules_after("import medseg") & {"torch", "monai", "numpy", "pydantic", "scipy", "nibabel"}
 
 
-@pytest.mark.parametrize("name", ["", "demo", "inspect", "convert", "prepare", "train", "predict", "nets", "evaluate"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "demo", "inspect", "convert", "init", "prepare", "train", "presets", "config", "predict", "nets", "evaluate"],
+)
 def test_help_loads_neither_torch_nor_monai(name: str) -> None:
     loaded = modules_after(command(*([name] if name else []), "--help"))
     assert not loaded & {"torch", "monai", "scipy", "matplotlib"}

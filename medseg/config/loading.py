@@ -15,16 +15,17 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from medseg.config.models import (
-    RunConfig,
-)
+from medseg.config.keys import is_known, keys_meant, nearest_keys
+from medseg.config.models import RunConfig
 from medseg.errors import ConfigError
 
 __all__ = [
     "MOST_LIST_BYTES",
+    "config_from_values",
     "load_config",
     "packaged",
     "packaged_configs",
+    "packaged_presets",
     "parse_overrides",
     "parse_yaml",
     "read_text",
@@ -127,6 +128,9 @@ def _first_complaint(model: type[BaseModel], values: Any, errors: Sequence[Error
     path, first = paths[deepest], errors[deepest]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
+        meant = keys_meant(key) if model is RunConfig else []
+        if meant:
+            return f"unknown key {key!r}; did you mean {_either(meant)}?"
         names = _names_beside(model, path[:-1])
         near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"valid here: {', '.join(names)}"
@@ -203,6 +207,12 @@ def packaged_configs() -> dict[str, Path]:
     return {} if folder is None else {f.stem: f for f in sorted(folder.glob("*.yaml"))}
 
 
+def packaged_presets() -> dict[str, str]:
+    """Name -> what it is for, in one line, of the presets that come with medseg: the first comment of each file."""
+    lines = {name: read_text(path).splitlines() for name, path in packaged_configs().items()}
+    return {name: next((line for line in each if line.startswith("#")), "").strip("# ") for name, each in lines.items()}
+
+
 def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """The configuration in a YAML file or preset, with dotted overrides on top.
 
@@ -238,11 +248,30 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}")
     values.setdefault("data", {})  # so that the message for an empty file names data.root
-    for key, value in (overrides or {}).items():
+    return config_from_values(values, overrides or {}, str(path), path.stem)
+
+
+def config_from_values(values: dict[str, Any], overrides: Mapping[str, Any], source: str, name: str) -> RunConfig:
+    """The configuration in loaded values, with dotted overrides on top.
+
+    Args:
+        values: nested, as a YAML file holds them; the overrides are written into them.
+        overrides: dotted key -> value.
+        source: what the values came from, for messages.
+        name: of the run: `output` is `runs/<name>` where nothing else is given.
+
+    Raises:
+        ConfigError: for an unknown key, a wrong type or an impossible value.
+    """
+    for key, value in overrides.items():
+        if not is_known(key):
+            meant = keys_meant(key) or nearest_keys(key)
+            hint = f"did you mean {_either(meant)}?" if meant else "medseg config --explain lists all keys"
+            raise ConfigError(f"{source}: unknown key {key!r}; {hint}")
         _set_dotted(values, key, value)
-    config = validate_model(RunConfig, values, str(path))
+    config = validate_model(RunConfig, values, source)
     if config.output is None:
-        config = config.model_copy(update={"output": Path("runs") / path.stem})
+        config = config.model_copy(update={"output": Path("runs") / name})
     return config
 
 
@@ -252,6 +281,10 @@ def _is_file(path: Path) -> bool:
     except (OSError, ValueError):
         # A name that no disk can hold is no file.
         return False
+
+
+def _either(keys: Sequence[str]) -> str:
+    return " or ".join(repr(key) for key in keys)
 
 
 def _set_dotted(values: dict[str, Any], key: str, value: Any) -> None:

@@ -205,7 +205,14 @@ class SelectRule(_Part):
 
 
 class DataConfig(_Part):
-    """Where the cases are and what their labels mean; `select`: a rule for each channel, for prediction on studies."""
+    """Where the cases are and what their labels mean. `root`: the folder of the data. `layout`: how it lies there.
+
+    `csv`: the list of the cases. `labels`: name to integer in the label maps, or to several (a region); else those of
+    dataset.json. `ignore`: the integer of voxels that take no part. `label_threshold`: for 0/255 and soft-edged masks:
+    what is above it is label 1. `modality`: of each channel; CT keeps Hounsfield units comparable. `window`: its name,
+    or centre and width; else grey levels are normalised as the data are. `split`: which cases validate; else a fold
+    drawn with the seed, each patient on one side. `select`: a rule for each channel, for prediction on studies.
+    """
 
     root: Path
     layout: Literal["auto", "msd", "nnunet", "folders", "csv"] = "auto"
@@ -228,7 +235,10 @@ class DataConfig(_Part):
 
 
 class PlanConfig(_Part):
-    """Fixed points for planning; what is not given is derived from the data and the memory at hand."""
+    """Fixed points for planning; what is not given is derived from the data and the memory at hand.
+
+    `spacing_mm`: of the network's grid. `patch_size`: voxels that the network sees at once. `memory_gb`: of the device.
+    """
 
     spacing_mm: tuple[Spacing, ...] | None = None
     patch_size: PatchSize | None = None
@@ -236,7 +246,9 @@ class PlanConfig(_Part):
 
 
 class NetConfig(_Part):
-    """The network. `options` are passed to the builder of the net as they are.
+    """The network. `name`: see medseg nets. `dims`: 2 or 3, else as the data. `backbone`: for nets with a choice.
+
+    `residual`, `deep_supervision`: for U-Nets. `options` are passed to the builder of the net as they are.
 
     `norm`: the net's own default where it is not given (instance, but for monai's). `width` likewise: 1, and in 3D a
     quarter for FCN-32s to 8s, and on a CPU for every net with a backbone. `channels` is for U-Nets.
@@ -291,7 +303,17 @@ class AugmentationConfig(_Part):
 
 
 class TrainingConfig(_Part):
-    """How long and how to train; with neither limit given, one hour."""
+    """How long and how to train. `max_minutes`, `max_iterations`: the first that is reached; with neither, one hour.
+
+    `init`: a bundle, or public weights, to start from. `batch_size`: patches per step, else planned. `learning_rate`,
+    `weight_decay`: else those usual for the optimizer. `momentum`: of SGD. `schedule`: poly lets the learning rate fall
+    as (1 - progress)^`poly_power`. `warmup_iterations`: in these the learning rate rises. `gradient_clip`: largest norm
+    of the gradient. `ema_decay`: of the running average of the weights. `foreground_fraction`: share of patches around
+    a label. `mixed_precision`: where the device gains by it. `checkpoint`: which weights become the model.
+    `validate_every`: iterations between two validations. `save_every`: iterations between two checkpoints.
+    `validation_cases`: how many cases a validation during training looks at. `folds`: parts that the cases are split
+    into. `fold`: the part that validates, from 0, or all in turn.
+    """
 
     init: Path | None = None
     max_minutes: Positive | None = None
@@ -335,7 +357,7 @@ class PostprocessConfig(_Part):
 
 
 class PredictionConfig(_Part):
-    """How a model is applied.
+    """How a model is applied. `overlap`: of windows. `mirror`: predictions of mirrored images are averaged in.
 
     `postprocess`: 'choose' keeps, per label, what helps on the validation cases; 'off'; or rules of one's own.
     `crf`: 'fit' tries a dense CRF on a few validation cases after the training and keeps it where it gains.
@@ -350,7 +372,11 @@ class PredictionConfig(_Part):
 
 
 class RunConfig(_Part):
-    """One run: everything that decides its result."""
+    """One run: everything that decides its result.
+
+    `output`: folder of the run. `seed`: same seed, machine and iterations, same result. `device`: auto, cpu or cuda.
+    `task`: vessel, lung or tumor: its defaults, and what is measured.
+    """
 
     format_version: Literal[1] = 1
     output: Path | None = None

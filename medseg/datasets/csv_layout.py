@@ -12,7 +12,7 @@ from medseg.errors import DatasetError
 from medseg.io.formats import is_there
 from medseg.io.label_maps import LabelSource
 
-__all__ = ["csv_layout"]
+__all__ = ["case_list_in", "csv_layout"]
 
 _SPLITS = {
     "": "",
@@ -53,6 +53,30 @@ def csv_layout(data: DataConfig) -> Layout:
     cases = tuple(_case(row, images, f"{path} line {n}", data.root, path.parent) for n, row in enumerate(rows, start=2))
     channels = tuple(c.removeprefix("image_") for c in images) if images != ["image"] else ()
     return Layout("csv", cases, channel_names=channels)
+
+
+def case_list_in(root: Path) -> Path | None:
+    """The CSV that lists the cases of a folder: the only one there with the columns case, image and label, else None.
+
+    Raises:
+        DatasetError: several CSV files have these columns.
+    """
+    found = [path for path in sorted(root.glob("*.csv")) if _is_case_list(path)]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise DatasetError(
+            f"{root} holds {len(found)} CSV files that list cases: {names}; say which with data.csv=FILE"
+        )
+    return found[0] if found else None
+
+
+def _is_case_list(path: Path) -> bool:
+    try:
+        header = next(csv.reader(io.StringIO(read_text(path, MOST_LIST_BYTES), newline=""), skipinitialspace=True), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+    columns = {column.strip() for column in header}
+    return {"case", "label"} <= columns and any(c == "image" or c.startswith("image_") for c in columns)
 
 
 def _csv_path(data: DataConfig) -> Path:

@@ -16,7 +16,17 @@ from medseg.io.formats import image_files, is_there, kind_of, stem_of
 from medseg.io.label_maps import LabelSource
 from medseg.io.naming import group_channels
 
-__all__ = ["find_layout"]
+__all__ = ["described_labels", "find_layout"]
+
+# What people call the folders of a data set, and what they must be called here.
+_FOLDER_NAMES = {
+    **dict.fromkeys(("images", "image", "imgs", "img"), "images"),
+    **dict.fromkeys(("labels", "label", "annotations", "segmentations"), "labels"),
+    **dict.fromkeys(("masks", "mask"), "masks"),
+    **dict.fromkeys(("imagestr", "imagestrain"), "imagesTr"),
+    **dict.fromkeys(("labelstr", "labelstrain"), "labelsTr"),
+}
+_SHOWN = 5
 
 
 def find_layout(data: DataConfig) -> Layout:
@@ -39,19 +49,36 @@ def find_layout(data: DataConfig) -> Layout:
 
 
 def _recognise(data: DataConfig) -> str:
-    root = data.root
-    if data.csv is not None:
-        return "csv"
+    kind = "csv" if data.csv is not None else _kind_of_folder(data.root)
+    if kind:
+        return kind
+    raise DatasetError(
+        f"no dataset recognised in {data.root}; expected imagesTr/ with labelsTr/ and dataset.json (MSD, nnU-Net), "
+        f"images/ with labels/ or masks/, or a CSV with the columns case, image, label (data.csv){_mend(data.root)}"
+    )
+
+
+def _kind_of_folder(root: Path) -> str:
     if (root / "imagesTr").is_dir():
         return "msd"
     if (root / "images").is_dir() and _label_folder(root) is not None:
         return "folders"
-    if any(root.glob("*.csv")):
-        return "csv"
-    raise DatasetError(
-        f"no dataset recognised in {root}; expected imagesTr/ with labelsTr/ and dataset.json (MSD, nnU-Net), images/ "
-        "with labels/ or masks/, or a CSV with the columns case, image, label (data.csv)"
-    )
+    return "csv" if any(root.glob("*.csv")) else ""
+
+
+def _mend(root: Path) -> str:
+    """What to rename, or which folder in this one to give; '' where nothing there resembles a data set."""
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not is_hidden(p))
+    inner = [p for p in folders if _kind_of_folder(p)]
+    if inner:
+        return f"; {inner[0]} is one: give that folder"
+    meant = {p.name: _FOLDER_NAMES.get(p.name.lower(), p.name) for p in folders}
+    renamed = [f"{name}/ to {right}/" for name, right in meant.items() if name != right]
+    if renamed:
+        return f"; rename {' and '.join(renamed)}"
+    found = [f"{p.name}/" for p in folders] or [p.name for p in sorted(root.iterdir()) if not is_hidden(p)]
+    more = ", ..." if len(found) > _SHOWN else ""
+    return f"; found {', '.join(found[:_SHOWN])}{more}" if found else "; the folder is empty"
 
 
 def _label_folder(root: Path) -> Path | None:
@@ -78,19 +105,36 @@ def _with_labels(found: Mapping[str, tuple[Path, ...]], folder: Path, known: Map
     by_stem: dict[str, list[Path]] = {}
     for path in image_files(folder) if folder.is_dir() else []:
         by_stem.setdefault(stem_of(path), []).append(path)
-    cases = []
+    cases, without = [], []
     for name, images in found.items():
         suffix = images[0].name[len(stem_of(images[0])) :]
         matches = [known[name]] if name in known else by_stem.get(name, [])
         if not (matches and is_there(matches[0]) and matches[0].is_file()):
             expected = matches[0] if matches else folder / (name + (".nii.gz" if kind_of(images[0]) == "" else suffix))
-            raise DatasetError(
-                f"case {name!r} has no label file: expected {str(expected)[:300]}; add it or remove {images[0]}"
-            )
+            without.append((name, expected, images[0]))
+            continue
         if len(matches) > 1:
             raise DatasetError(f"case {name!r} has two label files, {matches[0]} and {matches[1]}; keep one of them")
         cases.append(Case(name, images, (LabelSource(matches[0]),), name))
+    if without:
+        raise _unlabelled(without, sorted(set(by_stem) - set(found)), by_stem)
     return tuple(cases)
+
+
+def _unlabelled(
+    without: Sequence[tuple[str, Path, Path]], unused: Sequence[str], files: Mapping[str, Sequence[Path]]
+) -> DatasetError:
+    name, expected, image = without[0]
+    text = f"case {name!r} has no label file: expected {str(expected)[:300]}; add it or remove {image}"
+    if len(without) > 1:
+        others = [other for other, _, _ in without[1:]]
+        rest = ", ..." if len(others) > _SHOWN else ""
+        text += f"; the same holds for {len(others)} more case(s): {', '.join(others[:_SHOWN])}{rest}"
+    if unused:
+        rest = ", ..." if len(unused) > _SHOWN else ""
+        text += "; label files without an image of their name: "
+        text += ", ".join(files[stem][0].name for stem in unused[:_SHOWN]) + rest
+    return DatasetError(text)
 
 
 def _decathlon(root: Path, kind: str) -> Layout:
@@ -101,6 +145,8 @@ def _decathlon(root: Path, kind: str) -> Layout:
     if not isinstance(description, dict):
         raise DatasetError(f"{root / 'dataset.json'}: expected keys and values, found {type(description).__name__}")
     images, labels = _listed(description, root)
+    if not labels and not (root / "labelsTr").is_dir():
+        raise DatasetError(f"{root} has imagesTr/ but no labelsTr/ with the label maps{_mend(root)}")
     if not images:
         images = group_channels(image_files(folder), folder)
     cases = _with_labels(images, root / "labelsTr", labels)
@@ -112,6 +158,17 @@ def _decathlon(root: Path, kind: str) -> Layout:
     elif isinstance(channels, list):
         names = channels
     return Layout(kind, cases, values, ignore, tuple(str(n) for n in names), _folds(root))
+
+
+def described_labels(root: Path) -> tuple[Mapping[str, int | tuple[int, ...]] | None, int | None]:
+    """(name -> value or values, value to ignore) that the `dataset.json` of a folder names; None where it does not.
+
+    Raises:
+        DatasetError: a damaged `dataset.json`.
+    """
+    path = root / "dataset.json"
+    description = _json(path) if path.is_file() else {}
+    return _described_labels(description, root) if isinstance(description, dict) else (None, None)
 
 
 def _listed(description: Mapping[str, Any], root: Path) -> tuple[dict[str, tuple[Path, ...]], dict[str, Path]]:

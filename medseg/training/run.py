@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import nn
 
-from medseg.config import PostprocessConfig, RunConfig, load_config
+from medseg.config import PostprocessConfig, RunConfig
 from medseg.disk.atomic import write_text_atomic
 from medseg.errors import ConfigError
 from medseg.inference.bundle import save_bundle
@@ -22,6 +22,7 @@ from medseg.inference.postprocess import check_postprocess
 from medseg.io.formats import is_there
 from medseg.labels import check_label_bounds
 from medseg.losses import build_loss
+from medseg.preparation.folder import config_of
 from medseg.preparation.prepare import Preparation, prepare
 from medseg.preparation.split import fold_numbers, split_cases
 from medseg.preparation.store import open_case
@@ -65,8 +66,8 @@ def train(
     """Train a network from a configuration.
 
     Args:
-        config: a YAML file, the name of a preset, or a `RunConfig`.
-        overrides: dotted key -> value, on top of the file.
+        config: a YAML file, a folder of data, the name of a preset, or a `RunConfig`.
+        overrides: dotted key -> value, on top of the file or folder.
         fold: which fold, or "all"; default `training.fold`.
         resume: go on from the last checkpoint of `output`, or start where there is none.
 
@@ -88,7 +89,7 @@ def train(
             raise ConfigError("overrides go with a file or preset; change a RunConfig with model_copy")
         loaded = config
     else:
-        loaded = load_config(config, overrides)
+        loaded = config_of(config, overrides)
     if fold is not None:
         loaded = loaded.model_copy(update={"training": loaded.training.model_copy(update={"fold": fold})})
     return train_run(loaded, resume=resume)

@@ -1,0 +1,166 @@
+"""The commands from a folder of data to a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medseg.cli_options import Debug
+
+if TYPE_CHECKING:
+    from medseg.config import RunConfig
+
+__all__ = ["add_training_commands"]
+
+Config = Annotated[
+    str,
+    typer.Argument(metavar="CONFIG", help="A YAML file, a folder of data, or the name of a preset (medseg presets)."),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, e.g. data.modality=CT")
+]
+
+
+def prepare(context: typer.Context, config: Config, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Check a data set, take its fingerprint, plan, and store the prepared cases (train does it when needed)."""
+    from medseg.training import prepare_run
+
+    typer.echo(prepare_run(_load(context, config, overrides)).text())
+
+
+def train(
+    context: typer.Context,
+    config: Config,
+    overrides: Overrides = None,
+    fold: Annotated[str | None, typer.Option("--fold", help="Fold number, or 'all'.")] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="How long to train; default: 60.")] = None,
+    hours: Annotated[float | None, typer.Option("--hours", help="How long to train, in hours.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Train a network; ends with a model bundle in the run folder."""
+    from medseg.training import train_run
+
+    run = train_run(_load(context, config, overrides, fold, minutes, hours), resume=resume)
+    for number, scores in sorted(run.scores.items()):
+        labels = ", ".join(f"{name} {value:.3f}" for name, value in scores.dice.items() if value is not None)
+        typer.echo(f"fold {number}: validation Dice {scores.mean_dice:.3f} on {scores.cases} cases ({labels})")
+    typer.echo(f"model: {run.bundle}")
+
+
+def presets(debug: Debug = False) -> None:
+    """List the configurations that come with medseg: `medseg train NAME data.root=FOLDER`."""
+    from medseg.config import packaged_presets
+
+    lines = packaged_presets()
+    width = max((len(name) for name in lines), default=0)
+    for name, line in lines.items():
+        typer.echo(f"{name.ljust(width)}  {line}")
+
+
+def config(
+    key: Annotated[str | None, typer.Argument(metavar="KEY", help="A key, or a part such as training.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Default, what it takes, and meaning of KEY.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List every key of a configuration with its default, or explain one."""
+    from medseg.commands.config import explain_all, explain_key
+
+    typer.echo(explain_all() if key is None else explain_key(key))
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", readable=False, help="A folder of data.")],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The YAML file; default: <name of the folder>.yaml.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write a commented configuration from a folder of data: cases, labels, split and time, to edit and train with."""
+    import shlex
+
+    from medseg.commands.init import write_config
+    from medseg.config import parse_overrides
+
+    path = out or Path(f"{folder.resolve().name or 'run'}.yaml")
+    for line in write_config(folder, path, parse_overrides(overrides or []), overwrite):
+        typer.echo(line)
+    typer.echo(
+        f"{path} is written; read it, call the labels what they are, then: medseg train {shlex.quote(str(path))}"
+    )
+
+
+def add_training_commands(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    # Options that there are not come as arguments, so that a setting written as an option is recognised as one.
+    app.command(epilog="Examples: medseg init data/   medseg init data/ -o chest.yaml data.modality=CT")(init)
+    lenient = {"ignore_unknown_options": True}
+    app.command(
+        context_settings=lenient,
+        epilog="Examples: medseg prepare data/   medseg prepare hippocampus data.root=/data/hippocampus",
+    )(prepare)
+    app.command(
+        context_settings=lenient,
+        epilog="Examples: medseg train data/ --minutes 20   medseg train hippocampus data.root=/data/hippocampus "
+        "--hours 2",
+    )(train)
+    app.command(epilog="Example: medseg presets")(presets)
+    app.command(epilog="Examples: medseg config   medseg config --explain training.max_minutes")(config)
+
+
+def _load(
+    context: typer.Context,
+    config: str,
+    overrides: list[str] | None,
+    fold: str | None = None,
+    minutes: float | None = None,
+    hours: float | None = None,
+) -> RunConfig:
+    from medseg.config import parse_overrides
+    from medseg.errors import ConfigError
+    from medseg.preparation.folder import config_of
+
+    _refuse_unknown_options(context, [config, *(overrides or [])])
+    if "=" in config and not Path(config).exists():
+        raise ConfigError(
+            f"{config!r} is a setting; first give a YAML file, a folder of data or a preset, then settings"
+        )
+    values = parse_overrides(overrides or [])
+    if fold is not None:
+        if fold != "all" and not fold.isdigit():
+            raise ConfigError(f"--fold {fold!r}: give a number from 0, or all")
+        values["training.fold"] = fold if fold == "all" else int(fold)
+    times = {"--minutes": minutes, "--hours": hours, "training.max_minutes": values.get("training.max_minutes")}
+    given = [name for name, value in times.items() if value is not None]
+    if len(given) > 1:
+        raise ConfigError(f"the time to train is given twice, by {' and '.join(given)}; give one of them")
+    if minutes is not None:
+        values["training.max_minutes"] = minutes
+    if hours is not None:
+        values["training.max_minutes"] = hours * 60
+    return config_of(config, values)
+
+
+def _refuse_unknown_options(context: typer.Context, arguments: list[str]) -> None:
+    import difflib
+
+    from medseg.config import is_known, keys_meant, nearest_keys
+    from medseg.errors import ConfigError
+
+    given = next((each for each in arguments if each.startswith("-")), None)
+    if given is None:
+        return
+    option = given.partition("=")[0]
+    name = option.lstrip("-")
+    options = [each for parameter in context.command.params for each in parameter.opts if each.startswith("--")]
+    near = difflib.get_close_matches(option, options, n=1, cutoff=0.75)
+    keys = [name] if is_known(name) else keys_meant(name) or ([] if near else nearest_keys(name))
+    if keys:
+        hint = f"it is a setting, which is written without dashes: {' or '.join(f'{key}=VALUE' for key in keys)}"
+    else:
+        hint = f"did you mean {near[0]}?" if near else f"see medseg {context.info_name} --help"
+    raise ConfigError(f"there is no option {option}; {hint}")
