@@ -25,6 +25,7 @@ from medseg.io.annotations.supervisely import (
 )
 from medseg.io.annotations.untrusted_fields import Json, Xml, load_document
 from medseg.io.formats import stem_of
+from medseg.lookup import nearest_hint
 from medseg.volume import Finding
 
 __all__ = ["FORMATS", "Annotated", "Format", "case_names", "iter_annotations", "read_annotations", "write_annotations"]
@@ -143,7 +144,8 @@ def write_annotations(annotated: Annotated | Sequence[Annotated], path: str | Pa
     elif format == "coco":
         write_coco(each, target)
     else:
-        raise WriteError(f"cannot write {target}: format {format!r} is not known; expected {', '.join(FORMATS)}")
+        expected = f"{', '.join(FORMATS)}{nearest_hint(format, FORMATS)}"
+        raise WriteError(f"cannot write {target}: format {format!r} is not known; expected {expected}")
 
 
 def case_names(annotated: Iterable[Annotated]) -> list[str]:
