@@ -17,6 +17,7 @@ import typer
 
 from medseg.cli_exit import ended_by_errors
 from medseg.errors import ConfigError
+from medseg.output_formats import MASK_FORMATS, OUTPUT_FORMATS
 from medseg.version import __version__
 
 __all__ = ["app", "main"]
@@ -89,8 +90,7 @@ def convert(
         str | None,
         typer.Option(
             "--format",
-            help="nifti, nrrd, mha, png, tiff, dicom, dicom-seg, rtstruct, labelme, cvat, supervisely or coco; "
-            "default: what DST's suffix says.",
+            help=f"{', '.join(OUTPUT_FORMATS)}; default: what DST's suffix says.",
         ),
     ] = None,
     series: Annotated[
@@ -158,7 +158,7 @@ def predict(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the masks and ledger.jsonl.")],
     output_format: Annotated[
-        str | None, typer.Option("--format", help="nifti, png, dicom-seg or rtstruct; default follows the input.")
+        str | None, typer.Option("--format", help=f"{', '.join(MASK_FORMATS)}; default follows the input.")
     ] = None,
     series: Annotated[
         list[str] | None,

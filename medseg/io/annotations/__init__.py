@@ -144,8 +144,10 @@ def write_annotations(annotated: Annotated | Sequence[Annotated], path: str | Pa
     elif format == "coco":
         write_coco(each, target)
     else:
-        expected = f"{', '.join(FORMATS)}{nearest_hint(format, FORMATS)}"
-        raise WriteError(f"cannot write {target}: format {format!r} is not known; expected {expected}")
+        raise WriteError(
+            f"cannot write {target}: format {format!r} is not known; expected {', '.join(FORMATS)}"
+            f"{nearest_hint(format, FORMATS)}"
+        )
 
 
 def case_names(annotated: Iterable[Annotated]) -> list[str]:
