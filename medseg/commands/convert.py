@@ -23,7 +23,7 @@ from medseg.io.annotations import Format as AnnotationFormat
 from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.grid import Irregular, grid_of
 from medseg.io.dicom.objects import find_reference, object_kind, read_object
-from medseg.io.formats import READABLE, check_source, kind_of, stem_of
+from medseg.io.formats import READABLE, check_source, is_annotation_file, is_image_file, kind_of, stem_of
 from medseg.io.label_maps import LabelSource, read_label_map
 from medseg.io.label_names import read_label_names
 from medseg.io.naming import safe_name
@@ -186,7 +186,7 @@ def _format_of_target(place: Path, out: Path, options: ConvertOptions) -> Output
         raise ConfigError(f"{out}: nothing is known to write into a {out.suffix.lower()} file; give --format {names}")
     if _is_annotation(place):
         return OUTPUT_FORMATS["png"]
-    is_image = place.is_file() and kind_of(place) in ("nifti", "itk", "raster")
+    is_image = place.is_file() and is_image_file(place)
     return OUTPUT_FORMATS["dicom" if is_image else "nifti"]
 
 
@@ -210,12 +210,12 @@ def _path_for(out: Path, name: str, made: OutputFormat, alone: bool) -> Path:
 
 def _is_annotation(place: Path) -> bool:
     if place.is_file():
-        return place.suffix.lower() in (".json", ".xml")
+        return is_annotation_file(place)
     # Pictures lie beside their annotations; DICOM and volumes do not.
     found, files, _ = contents(place)
     if found or any(kind_of(f) != "raster" for f in files):
         return False
-    return any(p.suffix.lower() in (".json", ".xml") and not is_hidden(p) for p in files_below(place)[0])
+    return any(is_annotation_file(p) and not is_hidden(p) for p in files_below(place)[0])
 
 
 def _pending(

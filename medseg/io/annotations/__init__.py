@@ -24,7 +24,7 @@ from medseg.io.annotations.supervisely import (
     write_supervisely,
 )
 from medseg.io.annotations.untrusted_fields import Json, Xml, load_document
-from medseg.io.formats import stem_of
+from medseg.io.formats import is_annotation_file, stem_of
 from medseg.lookup import nearest_hint
 from medseg.volume import Finding
 
@@ -189,7 +189,7 @@ def _sources(path: Path) -> tuple[list[_Source], Finding | None]:
         if kind is None:
             raise AnnotationError(f"{path} is no annotation of Labelme, CVAT, Supervisely or COCO; check what it is")
         return [_Source(path, kind, document)], None
-    files = [p for p in path.rglob("*") if p.suffix.lower() in (".json", ".xml") and p.is_file() and not is_hidden(p)]
+    files = [p for p in path.rglob("*") if is_annotation_file(p) and p.is_file() and not is_hidden(p)]
     found, others = [], []
     for file in sorted(files):
         kind = _recognised(load_document(file))
