@@ -18,6 +18,7 @@ import typer
 from medseg.cli_exit import ended_by_errors
 from medseg.cli_options import AsJson, Debug, Irregular
 from medseg.cli_training import add_training_commands
+from medseg.output_formats import MASK_FORMATS, OUTPUT_FORMATS
 from medseg.version import __version__
 
 __all__ = ["app", "main"]
@@ -81,8 +82,7 @@ def convert(
         str | None,
         typer.Option(
             "--format",
-            help="nifti, nrrd, mha, png, tiff, dicom, dicom-seg, rtstruct, labelme, cvat, supervisely or coco; "
-            "default: what DST's suffix says.",
+            help=f"{', '.join(OUTPUT_FORMATS)}; default: what DST's suffix says.",
         ),
     ] = None,
     series: Annotated[
@@ -125,7 +125,7 @@ def predict(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the masks and ledger.jsonl.")],
     output_format: Annotated[
-        str | None, typer.Option("--format", help="nifti, png, dicom-seg or rtstruct; default follows the input.")
+        str | None, typer.Option("--format", help=f"{', '.join(MASK_FORMATS)}; default follows the input.")
     ] = None,
     series: Annotated[
         list[str] | None,

@@ -6,7 +6,6 @@ must have been permitted by name: `--allow-code`, `allow_code=`, or the environm
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -18,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from medseg.errors import CheckpointError, ConfigError
+from medseg.lookup import nearest_hint
 
 __all__ = ["ALLOW_CODE", "is_plugin", "permitted_modules", "resolve", "resolve_permitted"]
 
@@ -149,8 +149,7 @@ def _builder(
     current = module
     for part in attribute.split("."):
         if not hasattr(current, part):
-            near = difflib.get_close_matches(part, [n for n in dir(current) if not n.startswith("_")], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = nearest_hint(part, [n for n in dir(current) if not n.startswith("_")])
             raise ConfigError(f"{what}: {name!r}: {module_name} has no {part!r}{hint}")
         current = getattr(current, part)
         if own and _is_foreign(current, module_name):

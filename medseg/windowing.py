@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ConfigError
+from medseg.lookup import nearest_hint
 from medseg.volume import Volume
 
 __all__ = ["PRESETS", "Window", "WindowFunction", "window"]
@@ -98,7 +99,8 @@ def window(
         if center is not None or width is not None:
             raise ConfigError("give a window preset or center and width, not both")
         if preset not in PRESETS:
-            raise ConfigError(f"unknown window preset {preset!r}; there are: {', '.join(PRESETS)}")
+            names = ", ".join(PRESETS)
+            raise ConfigError(f"unknown window preset {preset!r}; there are: {names}{nearest_hint(preset, PRESETS)}")
         center, width = PRESETS[preset].center_hu, PRESETS[preset].width_hu
     if center is None or width is None:
         raise ConfigError("a window needs a preset name, or both center and width")

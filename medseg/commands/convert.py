@@ -23,26 +23,22 @@ from medseg.io.annotations import Format as AnnotationFormat
 from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.grid import Irregular, grid_of
 from medseg.io.dicom.objects import find_reference, object_kind, read_object
-from medseg.io.formats import READABLE, check_source, kind_of, stem_of
+from medseg.io.formats import READABLE, check_source, is_annotation_file, is_image_file, kind_of, stem_of
 from medseg.io.label_maps import LabelSource, read_label_map
 from medseg.io.label_names import read_label_names
 from medseg.io.naming import safe_name
 from medseg.io.output_names import Owner, claim_names, owner_of_file, owner_of_series
 from medseg.labels import LabelScheme
+from medseg.output_formats import OUTPUT_FORMATS, OutputFormat, check_format, format_of_name
 from medseg.version import __version__
 from medseg.volume import Finding, Metadata, Volume, orientation_of
 
 if TYPE_CHECKING:
     from medseg.io.dicom.series import Series
 
-__all__ = ["FORMATS", "Conversion", "ConvertOptions", "convert"]
+__all__ = ["Conversion", "ConvertOptions", "convert"]
 
 Progress = Callable[[float, float, str], None]
-
-_SUFFIXES = {"nifti": ".nii.gz", "nrrd": ".nrrd", "mha": ".mha", "png": ".png", "tiff": ".tif"}
-_ANNOTATIONS = ("labelme", "cvat", "supervisely", "coco")
-_LABEL_KINDS = ("dicom-seg", "rtstruct", *_ANNOTATIONS)
-FORMATS = (*_SUFFIXES, "dicom", *_LABEL_KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,7 @@ class ConvertOptions:
     """How to convert.
 
     Args:
-        format: one of `FORMATS`; None: the target's suffix decides, and for a folder the source's kind.
+        format: a key of `OUTPUT_FORMATS`; None: the target's suffix decides, and for a folder the source's kind.
         series: SeriesInstanceUID, where the source, or else the reference, has several.
         irregular: missing or uneven DICOM slices, as for `medseg.read`.
         reference: the DICOM study that a label map was drawn on: needed to write SEG and RTSTRUCT and to read RTSTRUCT,
@@ -72,8 +68,7 @@ class ConvertOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.format is not None and self.format not in FORMATS:
-            raise ConfigError(f"format {self.format!r} is not known; choose one of {', '.join(FORMATS)}")
+        check_format(self.format, OUTPUT_FORMATS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +133,17 @@ def convert(
     check_source(place)
     if options.anonymize:
         return _anonymized(place, out, options)
-    kind = _kind_of_target(place, out, options)
+    made = _format_of_target(place, out, options)
     written: list[Path] = []
     findings: list[Finding] = []
     classes: dict[str, int] = {}
     annotated: list[Annotated] = []
     with unpacked(place) as root:
-        pending, damaged = _pending(root, place, kind, options)
+        pending, damaged = _pending(root, place, made.holds_labels_only, options)
         failures: list[MedsegError] = [*damaged]
         if not pending:
             raise failures[0] if failures else ReadError(f"{place} holds no image; expected {READABLE}")
-        if len(pending) > 1 and out.suffix and kind not in _ANNOTATIONS:
+        if len(pending) > 1 and out.suffix and made.content != "annotations":
             names = ", ".join(p.name for p in pending[:8])
             raise ReadError(
                 f"{place} holds {len(pending)} volumes ({names}), {out} is one file; give a folder, or --series UID"
@@ -157,13 +152,13 @@ def convert(
         for number, each in enumerate(pending, start=1):
             try:
                 volume, known = each.load()
-                known = _names_of(volume, known, options) if kind in _LABEL_KINDS else known
-                if kind in _ANNOTATIONS:
+                known = _names_of(volume, known, options) if made.holds_labels_only else known
+                if made.content == "annotations":
                     annotated.append(Annotated(volume, known or {}, each.name))
                 else:
-                    own_names = own_names or _names_in(out, pending, kind)
-                    path = _path_for(out, own_names[number - 1], kind, alone=len(pending) == 1)
-                    findings += _write(volume, path, kind, known, options, place)
+                    own_names = own_names or _names_in(out, pending, made)
+                    path = _path_for(out, own_names[number - 1], made, alone=len(pending) == 1)
+                    findings += _write(volume, path, made, known, options, place)
                     written.append(path)
                 findings += volume.findings
                 classes |= known or {}
@@ -175,56 +170,56 @@ def convert(
         raise failures[0]
     if annotated:
         _refuse_existing(out, (), options)
-        write_annotations(annotated, out, cast(AnnotationFormat, kind))
+        write_annotations(annotated, out, cast(AnnotationFormat, made.name))
         written.append(out)
     return Conversion(tuple(written), classes, tuple(findings), tuple(failures))
 
 
-def _kind_of_target(place: Path, out: Path, options: ConvertOptions) -> str:
-    suffix = "".join(out.suffixes[-2:]).lower() if out.name.lower().endswith(".nii.gz") else out.suffix.lower()
+def _format_of_target(place: Path, out: Path, options: ConvertOptions) -> OutputFormat:
     if options.format is not None:
-        return options.format
-    kinds = {v: k for k, v in _SUFFIXES.items()} | {".nii": "nifti", ".tiff": "tiff", ".mha": "mha", ".xml": "cvat"}
-    kinds |= {".dcm": "dicom-seg", ".json": "labelme"}
-    if suffix in kinds:
-        return kinds[suffix]
-    if suffix:
-        raise ConfigError(f"{out}: nothing is known to write into a {suffix} file; give --format {'|'.join(FORMATS)}")
+        return OUTPUT_FORMATS[options.format]
+    asked = format_of_name(out)
+    if asked is not None:
+        return asked
+    if out.suffix:
+        names = "|".join(OUTPUT_FORMATS)
+        raise ConfigError(f"{out}: nothing is known to write into a {out.suffix.lower()} file; give --format {names}")
     if _is_annotation(place):
-        return "png"
-    return "dicom" if place.is_file() and kind_of(place) in ("nifti", "itk", "raster") else "nifti"
+        return OUTPUT_FORMATS["png"]
+    is_image = place.is_file() and is_image_file(place)
+    return OUTPUT_FORMATS["dicom" if is_image else "nifti"]
 
 
-def _names_in(out: Path, pending: Sequence[_Pending], kind: str) -> list[str]:
+def _names_in(out: Path, pending: Sequence[_Pending], made: OutputFormat) -> list[str]:
     """The names of the volumes; in a folder of results no study takes another's."""
-    if _is_whole_target(out, kind, alone=len(pending) == 1):
+    if _is_whole_target(out, made, alone=len(pending) == 1):
         return [each.name for each in pending]
     return claim_names(out, [(each.name, each.owner) for each in pending], lambda index, name: None)
 
 
-def _is_whole_target(out: Path, kind: str, alone: bool) -> bool:
+def _is_whole_target(out: Path, made: OutputFormat, alone: bool) -> bool:
     """Whether the target is the result itself, not a folder of results."""
-    return bool(out.suffix) or (kind == "dicom" and alone)
+    return bool(out.suffix) or (made.content == "slices" and alone)
 
 
-def _path_for(out: Path, name: str, kind: str, alone: bool) -> Path:
-    if _is_whole_target(out, kind, alone):
+def _path_for(out: Path, name: str, made: OutputFormat, alone: bool) -> Path:
+    if _is_whole_target(out, made, alone):
         return out
-    return out / (name if kind == "dicom" else f"{name}{_SUFFIXES.get(kind, '.dcm')}")
+    return out / f"{name}{made.suffix}"
 
 
 def _is_annotation(place: Path) -> bool:
     if place.is_file():
-        return place.suffix.lower() in (".json", ".xml")
+        return is_annotation_file(place)
     # Pictures lie beside their annotations; DICOM and volumes do not.
     found, files, _ = contents(place)
     if found or any(kind_of(f) != "raster" for f in files):
         return False
-    return any(p.suffix.lower() in (".json", ".xml") and not is_hidden(p) for p in files_below(place)[0])
+    return any(is_annotation_file(p) and not is_hidden(p) for p in files_below(place)[0])
 
 
 def _pending(
-    root: Path, place: Path, kind: str, options: ConvertOptions
+    root: Path, place: Path, as_labels: bool, options: ConvertOptions
 ) -> tuple[list[_Pending], Sequence[MedsegError]]:
     if _is_annotation(root):
         names = read_label_names(options.labels) if options.labels else None
@@ -249,7 +244,7 @@ def _pending(
     ]
     for name, file in zip(_unique([_name_below(f, root, place) for f in files]), files, strict=True):
         owner = owner_of_file(_in_source(file, root, place))
-        result.append(_Pending(name, owner, partial(_file, file, kind in _LABEL_KINDS)))
+        result.append(_Pending(name, owner, partial(_file, file, as_labels)))
     return result, damaged
 
 
@@ -303,10 +298,15 @@ def _names_of(volume: Volume, known: Mapping[str, int] | None, options: ConvertO
 
 
 def _write(
-    volume: Volume, path: Path, kind: str, classes: Mapping[str, int] | None, options: ConvertOptions, place: Path
+    volume: Volume,
+    path: Path,
+    made: OutputFormat,
+    classes: Mapping[str, int] | None,
+    options: ConvertOptions,
+    place: Path,
 ) -> Sequence[Finding]:
     _refuse_existing(path, (place, options.reference), options)
-    if kind in _SUFFIXES:
+    if made.content == "voxels":
         # Identifiers stay out of files that do not need them.
         write(replace(volume, metadata=Metadata()), path)
         return ()
@@ -317,15 +317,15 @@ def _write(
         if volume.dims == 3 and volume.orientation != orientation_of(grid.affine):
             # Programs that write NIfTI often turn the axes; the voxels stay where they are.
             volume = reorient(volume, orientation_of(grid.affine))
-    if kind == "dicom":
+    if made.content == "slices":
         from medseg.io.dicom.writing.series import write_dicom_series
 
         return write_dicom_series(volume, path, reference=grid, overwrite=options.overwrite)
     if grid is None:
-        raise ConfigError(f"{kind} refers to the slices it was drawn on: give their folder with --reference STUDY")
+        raise ConfigError(f"{made.name} refers to the slices it was drawn on: give their folder with --reference STUDY")
     scheme = LabelScheme.from_mapping(dict(classes or {}) or {"label_1": 1})
     algorithm = Algorithm("medseg convert", __version__, "")
-    if kind == "rtstruct":
+    if made.name == "rtstruct":
         from medseg.io.dicom.rtstruct.write import write_rtstruct
 
         write_rtstruct(volume, path, scheme, grid, algorithm)

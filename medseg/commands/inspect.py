@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, ReadError
 from medseg.io import read_file, unpacked
-from medseg.io.formats import READABLE, image_files, kind_of
+from medseg.io.formats import READABLE, image_files, is_image_file, kind_of
 from medseg.volume import Finding, orientation_of
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def inspect(source: str | Path, irregular: Irregular = "error", progress: Progre
     place = Path(source)
     items: list[Inspected] = []
     with unpacked(place) as root:
-        is_image = root.is_file() and kind_of(root) in ("nifti", "itk", "raster")
+        is_image = root.is_file() and is_image_file(root)
         found = scan([] if is_image else [root] if root.is_file() else root)
         files = [root] if is_image else [] if root.is_file() else image_files(root, recursive=True)
         total = len(found.series) + len(files)

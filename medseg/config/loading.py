@@ -5,7 +5,6 @@ A YAML file holds only what differs from the defaults; dotted overrides (`traini
 
 from __future__ import annotations
 
-import difflib
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic_core import ErrorDetails
 from medseg.config.keys import is_known, keys_meant, nearest_keys
 from medseg.config.models import RunConfig
 from medseg.errors import ConfigError
+from medseg.lookup import nearest_hint
 
 __all__ = [
     "MOST_LIST_BYTES",
@@ -132,9 +132,8 @@ def _first_complaint(model: type[BaseModel], values: Any, errors: Sequence[Error
         if meant:
             return f"unknown key {key!r}; did you mean {_either(meant)}?"
         names = _names_beside(model, path[:-1])
-        near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"valid here: {', '.join(names)}"
-        return f"unknown key {key!r}; {hint}"
+        hint = nearest_hint(path[-1], names) or f"; valid here: {', '.join(names)}"
+        return f"unknown key {key!r}{hint}"
     if first["type"] == "missing":
         return f"{key} is missing; give it in the file or as {key}=VALUE"
     here = [e for n, e in enumerate(errors) if paths[n] == path]
@@ -233,9 +232,8 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     if not _is_file(path):
         presets = packaged_configs()
         if str(source) not in presets:
-            near = difflib.get_close_matches(str(source), presets, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(f"no config file {path}; {hint}presets are: {', '.join(presets) or 'none'}")
+            hint = nearest_hint(str(source), presets) or ";"
+            raise ConfigError(f"no config file {path}{hint} presets are: {', '.join(presets) or 'none'}")
         path = presets[str(source)]
     try:
         values = parse_yaml(read_text(path))

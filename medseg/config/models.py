@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from medseg.labels import LabelScheme, check_label_bounds
+from medseg.lookup import nearest_hint
 from medseg.windowing import PRESETS
 
 __all__ = [
@@ -228,7 +229,8 @@ class DataConfig(_Part):
     @model_validator(mode="after")
     def _known_names(self) -> DataConfig:
         if isinstance(self.window, str) and self.window not in PRESETS:
-            raise ValueError(f"window {self.window!r} is not a preset; there are: {', '.join(PRESETS)}")
+            hint = nearest_hint(self.window, PRESETS)
+            raise ValueError(f"window {self.window!r} is not a preset; there are: {', '.join(PRESETS)}{hint}")
         if self.labels is not None:
             LabelScheme.from_mapping(self.labels, self.ignore)
         return self

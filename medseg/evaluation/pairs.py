@@ -12,7 +12,7 @@ from typing import Literal
 from medseg.disk.directory_walk import is_hidden
 from medseg.errors import ConfigError, DatasetError
 from medseg.evaluation.case_list import CaseList, listed, read_case_list
-from medseg.io.formats import is_there, kind_of, stem_of
+from medseg.io.formats import is_image_file, is_probability_file, is_there, stem_of
 from medseg.volume import Finding
 
 __all__ = ["PARTIAL", "Missing", "Pair", "Sources", "find_pairs"]
@@ -196,7 +196,7 @@ def _label_files(source: Path, what: str) -> dict[str, Path]:
     if not (is_there(source) and source.is_dir()):
         raise DatasetError(f"{source}: no such file or folder; give the {what} masks")
     found: dict[str, Path] = {}
-    for path in (p for p in _files(source) if p.suffix != ".npz"):
+    for path in (p for p in _files(source) if not is_probability_file(p)):
         case = _case(path, source)
         if case in found:
             raise DatasetError(f"{found[case]} and {path} both are the {what} of case {case!r}; keep one of them")
@@ -207,7 +207,7 @@ def _label_files(source: Path, what: str) -> dict[str, Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    paths = (p for p in sorted(folder.rglob("*")) if kind_of(p) in ("nifti", "itk", "raster") or p.suffix == ".npz")
+    paths = (p for p in sorted(folder.rglob("*")) if is_image_file(p) or is_probability_file(p))
     return [p for p in paths if p.is_file() and not _is_aside(p.relative_to(folder))]
 
 
@@ -219,7 +219,7 @@ def _is_aside(path: Path) -> bool:
 
 
 def _case(path: Path, folder: Path) -> str:
-    stem = path.name[: -len(".npz")] if path.suffix == ".npz" else stem_of(path)
+    stem = path.stem if is_probability_file(path) else stem_of(path)
     return (path.parent / stem).relative_to(folder).as_posix()
 
 
@@ -239,9 +239,9 @@ def _files_beside(
     found: dict[str, tuple[Path, ...]] = {}
     files = _files(source)
     # Beside stored probabilities lie the masks that were made of them.
-    stored = what == "probability file" and any(path.suffix == ".npz" for path in files)
+    stored = what == "probability file" and any(is_probability_file(path) for path in files)
     for path in files:
-        if (path.suffix == ".npz") != stored:
+        if is_probability_file(path) != stored:
             continue
         case = _case(path, source)
         if case not in names:

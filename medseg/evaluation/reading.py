@@ -13,6 +13,7 @@ from medseg.errors import GeometryError, MedsegError, ReadError
 from medseg.evaluation.pairs import Pair
 from medseg.geometry import describe
 from medseg.io import read
+from medseg.io.formats import is_probability_file
 from medseg.io.images import read_image
 from medseg.io.label_maps import LabelSource, read_label_map
 from medseg.labels import LabelScheme
@@ -119,7 +120,7 @@ def _label_map_on(
 
 def _probabilities(pair: Pair, path: Path, ref: Volume, scheme: LabelScheme | None) -> Volume:
     """Probabilities per label; a background channel is added in front where labels exclude each other."""
-    if path.suffix == ".npz":
+    if is_probability_file(path):
         try:
             with np.load(path) as stored:
                 array = stored["probabilities"].astype(np.float32)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
+from medseg.lookup import nearest_hint
 from medseg.nets.winograd import with_winograd
 
 __all__ = ["ENGINES", "NetworkEngine", "has_bf16"]
@@ -158,7 +159,7 @@ class NetworkEngine:
     def _problem(self, name: str) -> str:
         """Why this engine cannot be used; '' if it can."""
         if name not in ENGINES:
-            return f"unknown; choose one of {', '.join(ENGINES)}"
+            return f"unknown; choose one of {', '.join(ENGINES)}{nearest_hint(name, ENGINES)}"
         if name != "eager" and self.device.type != "cpu":
             return f"it runs on a CPU, the networks are on {self.device}; choose eager"
         if name == "bf16" and not self.fast:

@@ -17,6 +17,7 @@ from scipy import ndimage
 from medseg.config.models import PostprocessConfig
 from medseg.errors import ConfigError, GeometryError
 from medseg.labels import LabelScheme
+from medseg.lookup import nearest_hint
 from medseg.volume import Volume
 
 __all__ = ["check_postprocess", "fill_holes", "keep_components", "postprocess"]
@@ -92,6 +93,7 @@ def check_postprocess(rules: PostprocessConfig, scheme: LabelScheme) -> None:
             if name not in scheme.names:
                 raise ConfigError(
                     f"prediction.postprocess.{rule} names {name!r}; the labels are {', '.join(scheme.names)}"
+                    f"{nearest_hint(name, scheme.names)}"
                 )
 
 

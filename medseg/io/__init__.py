@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from medseg.disk.temporary import remove_dead_folders, temporary_folder
 from medseg.errors import MedsegError, ReadError, WriteError
-from medseg.io.formats import READABLE, check_source, has_dicom_magic, image_files, kind_of
+from medseg.io.formats import READABLE, check_source, has_dicom_magic, image_files, is_image_file, kind_of
 from medseg.io.library_errors import naming_file
+from medseg.output_formats import OUTPUT_FORMATS
 from medseg.volume import Finding, Volume
 
 if TYPE_CHECKING:
@@ -141,7 +142,9 @@ def write(volume: Volume, path: str | Path) -> None:
 
         write_raster(volume, target)
     else:
-        raise WriteError(f"cannot write {target}: expected a name ending in .nii.gz, .nii, .nrrd, .mha, .png or .tif")
+        voxels = [each for each in OUTPUT_FORMATS.values() if each.content == "voxels"]
+        suffixes = ", ".join(suffix for each in voxels for suffix in each.asked_by)
+        raise WriteError(f"cannot write {target}: expected a name ending in one of {suffixes}")
 
 
 def contents(place: Path) -> tuple[list[Series], list[Path], list[ReadError]]:
@@ -152,7 +155,7 @@ def contents(place: Path) -> tuple[list[Series], list[Path], list[ReadError]]:
     """
     from medseg.io.dicom.series import scan
 
-    if place.is_file() and kind_of(place) in ("nifti", "itk", "raster"):
+    if place.is_file() and is_image_file(place):
         return [], [place], []
     found = scan([place] if place.is_file() else place)
     # Pictures beside DICOM slices are thumbnails, not studies.

@@ -15,11 +15,16 @@ __all__ = [
     "Kind",
     "check_source",
     "has_dicom_magic",
+    "has_voxels_elsewhere",
     "header_file_of",
     "image_files",
+    "is_annotation_file",
     "is_dicom_directory",
+    "is_image_file",
+    "is_probability_file",
     "is_there",
     "kind_of",
+    "may_be_dicom",
     "stem_of",
     "voxel_file_of",
 ]
@@ -49,6 +54,14 @@ _KINDS: dict[str, Kind] = {
 }
 # Suffixes of voxels whose header lies in a file of its own; DICOM files are called .img, too.
 _VOXELS = {".img": (".hdr",), ".img.gz": (".hdr.gz", ".hdr")}
+# Headers that may, or do, have their voxels in a second file.
+_HEADERS = frozenset({".hdr", ".hdr.gz", ".mhd", ".nhdr"})
+_ANNOTATIONS = frozenset({".json", ".xml"})
+_PROBABILITIES = ".npz"
+# What often lies beside images; any other suffix may be part of the name of a DICOM file.
+_NOT_DICOM = _ANNOTATIONS | {
+    *(".txt", ".csv", ".html", ".htm", ".pdf", ".md", ".py", ".log", ".yaml", ".yml", ".gif", ".bmp"),
+}
 # Discs may add a version (';1'), Siemens calls it DIRFILE.
 _DIRECTORY_NAME = re.compile(r"(?:dicomdir|dirfile)(?:[.;].*)?", re.IGNORECASE)
 _DIRECTORY_CLASS = re.compile(rb"1\.2\.840\.10008\.1\.3\.10(?![.\d])")
@@ -72,6 +85,31 @@ def kind_of(path: Path) -> Kind:
     if suffix in _VOXELS and header_file_of(path) is None:
         return ""
     return _KINDS.get(suffix, "")
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether the suffix is that of an image other than DICOM."""
+    return kind_of(path) in ("nifti", "itk", "raster")
+
+
+def is_annotation_file(path: Path) -> bool:
+    """Whether the suffix is one of those that annotation tools write; what the file holds, its content says."""
+    return path.suffix.lower() in _ANNOTATIONS
+
+
+def is_probability_file(path: Path) -> bool:
+    """Whether the suffix is that of stored probabilities, which `medseg predict --save-probabilities` writes."""
+    return path.suffix == _PROBABILITIES
+
+
+def may_be_dicom(path: Path) -> bool:
+    """Whether the name leaves room for a DICOM file; those of many archives have no suffix, or any."""
+    return path.suffix.lower() not in _NOT_DICOM and kind_of(path) in ("dicom", "")
+
+
+def has_voxels_elsewhere(path: Path) -> bool:
+    """Whether the suffix is that of a header whose voxels lie, or may lie, in a second file."""
+    return _suffix_of(path) in _HEADERS
 
 
 def voxel_file_of(header: Path) -> Path | None:
@@ -169,10 +207,10 @@ def image_files(folder: Path, recursive: bool = False) -> list[Path]:
         found = files_below(folder)[0] if recursive else [p for p in folder.iterdir() if p.is_file()]
     except OSError as error:
         raise ReadError(f"{folder} cannot be looked into: {error.strerror or error}") from None
-    return sorted(p for p in found if _is_image(p) and not is_hidden(p))
+    return sorted(p for p in found if _is_whole_image(p) and not is_hidden(p))
 
 
-def _is_image(path: Path) -> bool:
+def _is_whole_image(path: Path) -> bool:
     suffix = _suffix_of(path)
     if suffix in (".hdr", ".hdr.gz"):
         return voxel_file_of(path) is not None

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from torch import nn
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
+from medseg.lookup import check_option_names, known
 from medseg.losses.cldice import ClDiceLoss
 from medseg.losses.combined import DeepSupervision, SumLoss
 from medseg.losses.cross_entropy import CrossEntropyLoss, inverse_frequency_weights
@@ -141,21 +141,10 @@ def build_loss(
     """
     if ":" in name:
         return DeepSupervision(_build_plugin(name, labels, options), auxiliary_weights)
-    if name not in LOSSES:
-        near = get_close_matches(name, LOSSES, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(
-            f"loss.name is {name!r}; known losses are {', '.join(sorted(LOSSES))}, "
-            f'or your own as "package.module:builder"{hint}'
-        )
-    builder = LOSSES[name]
-    known = [p for p in inspect.signature(builder).parameters if p != "labels"]
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        near = get_close_matches(unknown[0], known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"{name} has no option {unknown[0]!r}; it takes {', '.join(known)}{hint}")
-    if frequencies is not None and "frequencies" in known:
+    builder = known(name, LOSSES, "loss.name", "losses", 'or your own as "package.module:builder"')
+    takes = [p for p in inspect.signature(builder).parameters if p != "labels"]
+    check_option_names(name, options, takes)
+    if frequencies is not None and "frequencies" in takes:
         options["frequencies"] = frequencies
     return DeepSupervision(builder(labels, **options), auxiliary_weights)
 

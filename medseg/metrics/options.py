@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from medseg.errors import ConfigError
+from medseg.lookup import check_choice, nearest_hint
 from medseg.metrics.definitions import ALL_INFO, METRIC_INFO, PROBABILITY_INFO
 
 __all__ = ["METRICS", "ScoreOptions"]
@@ -49,11 +50,12 @@ class ScoreOptions:
     def __post_init__(self) -> None:
         unknown = [m for m in self.metrics if m not in ALL_INFO]
         if unknown or not self.metrics:
-            known = ", ".join(ALL_INFO)
-            raise ConfigError(f"unknown metric {', '.join(map(repr, unknown)) or '(none given)'}; there are {known}")
+            names = ", ".join(ALL_INFO)
+            hint = nearest_hint(unknown[0], ALL_INFO) if unknown else ""
+            wrong = ", ".join(map(repr, unknown)) or "(none given)"
+            raise ConfigError(f"unknown metric {wrong}; there are {names}{hint}")
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is not a convention here; there are {choices}")
+            check_choice(name, getattr(self, name), choices)
         if not (np.isfinite(self.tolerance_mm) and self.tolerance_mm > 0):
             raise ConfigError(f"tolerance_mm is {self.tolerance_mm}; it must be a positive number of millimetres")
         if self.boundary is not None and not (np.isfinite(self.boundary) and self.boundary > 0):

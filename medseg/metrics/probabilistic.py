@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medseg.errors import ConfigError, DatasetError, GeometryError
+from medseg.lookup import nearest_hint
 from medseg.metrics.definitions import PROBABILITY_INFO
 
 __all__ = ["PROBABILITY_METRICS", "ProbabilityCounts", "score_probabilities"]
@@ -130,7 +131,8 @@ def score_probabilities(
     """
     unknown = [m for m in metrics if m not in PROBABILITY_INFO]
     if unknown:
-        raise ConfigError(f"unknown metric {', '.join(map(repr, unknown))}; there are {', '.join(PROBABILITY_INFO)}")
+        names = f"{', '.join(PROBABILITY_INFO)}{nearest_hint(unknown[0], PROBABILITY_INFO)}"
+        raise ConfigError(f"unknown metric {', '.join(map(repr, unknown))}; there are {names}")
     values, mask = np.asarray(probabilities), np.asarray(ref, dtype=bool)
     counted = None if fov is None else np.asarray(fov, dtype=bool)
     if values.shape != mask.shape or (counted is not None and counted.shape != mask.shape):

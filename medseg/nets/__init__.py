@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
 
 from medseg.errors import ConfigError
+from medseg.lookup import check_option_names, known
 from medseg.nets.backbones import BACKBONES, build_backbone
 from medseg.nets.bisenet_v1 import BiSeNetV1
 from medseg.nets.bisenet_v2 import BiSeNetV2
@@ -103,22 +103,11 @@ def build_net(
         options["width"] = width
     if ":" in name:
         return call_builder(resolve(name, "net"), name, {**fixed, **options})
-    if name not in NETS:
-        near = get_close_matches(name, NETS, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(
-            f"net.name is {name!r}; known nets are {', '.join(sorted(NETS))}, "
-            f'or your own as "package.module:builder"{hint}'
-        )
-    builder = NETS[name]
-    known = [p for p in inspect.signature(builder).parameters if p not in fixed]
-    if backbone is not None and "backbone" not in known:
+    builder = known(name, NETS, "net.name", "nets", 'or your own as "package.module:builder"')
+    takes = [p for p in inspect.signature(builder).parameters if p not in fixed]
+    if backbone is not None and "backbone" not in takes:
         raise ConfigError(f"net.backbone is {backbone!r}, but {name} has no choice of backbone; leave it out")
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        near = get_close_matches(unknown[0], known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"{name} has no option {unknown[0]!r}; it takes {', '.join(known)}{hint}")
+    check_option_names(name, options, takes)
     check_options(name, {**fixed, **options})
     return builder(**fixed, **options)
 

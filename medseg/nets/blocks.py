@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from medseg.errors import ConfigError
+from medseg.lookup import check_choice
 from medseg.nets.convolution3d import OneDnnConv3d, WideConv3d
 from medseg.nets.instance_norm import InstanceNorm
 
@@ -82,6 +83,7 @@ def norm_layer(kind: str, dims: int, channels: int, eps: float = 1e-5) -> nn.Mod
     Raises:
         ConfigError: for another name.
     """
+    check_choice("norm", kind, NORMS)
     if kind == "instance":
         return InstanceNorm(channels, eps)
     if kind == "batch":
@@ -89,9 +91,7 @@ def norm_layer(kind: str, dims: int, channels: int, eps: float = 1e-5) -> nn.Mod
     if kind == "group":
         groups = max(1, channels // 8)
         return nn.GroupNorm(math.gcd(groups, channels), channels, eps)
-    if kind == "none":
-        return nn.Identity()
-    raise ConfigError(f"norm is {kind!r}; choose one of {', '.join(NORMS)}")
+    return nn.Identity()
 
 
 def activation(kind: str) -> nn.Module:
@@ -100,11 +100,10 @@ def activation(kind: str) -> nn.Module:
     Raises:
         ConfigError: for another name.
     """
+    check_choice("activation", kind, ACTIVATIONS)
     if kind == "leaky_relu":
         return nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
-    if kind == "relu":
-        return nn.ReLU(inplace=True)
-    raise ConfigError(f"activation is {kind!r}; choose one of {', '.join(ACTIVATIONS)}")
+    return nn.ReLU(inplace=True)
 
 
 class ConvUnit(nn.Module):
@@ -243,8 +242,7 @@ def check_net(name: str, dims: int, norm: str, width: float = 1.0) -> None:
     """
     if dims not in (2, 3):
         raise ConfigError(f"dims is {dims}; {name} has 2 or 3")
-    if norm not in NORMS:
-        raise ConfigError(f"norm is {norm!r}; choose one of {', '.join(NORMS)}")
+    check_choice("norm", norm, NORMS)
     if width <= 0:
         raise ConfigError(f"width is {width}; expected a positive number")
 

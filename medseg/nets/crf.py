@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from medseg.errors import ConfigError, GeometryError
+from medseg.lookup import check_option_names
 from medseg.nets.crf_kernels import Appearance, Smoothness, WindowedAppearance
 
 __all__ = ["CrfOptions", "dense_crf"]
@@ -203,9 +204,7 @@ def _in_sigmas(image: Tensor, intensity: float) -> Tensor:
 
 def _changed(options: CrfOptions, changes: dict[str, Any]) -> CrfOptions:
     known = [field.name for field in fields(CrfOptions)]
-    unknown = [key for key in changes if key not in known]
-    if unknown:
-        raise ConfigError(f"the CRF has no option {unknown[0]!r}; it takes {', '.join(known)}")
+    check_option_names("the CRF", changes, known)
     values: dict[str, Any] = {name: getattr(options, name) for name in known}
     return CrfOptions(**(values | changes))
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medseg.errors import ConfigError
+from medseg.lookup import check_choice
 from medseg.nets.backbones.vgg import VGG16
 from medseg.nets.blocks import check_net, conv, initialize, scaled
 
@@ -65,10 +66,8 @@ class FCN(nn.Module):
     ) -> None:
         super().__init__()
         check_net("an FCN", dims, norm, width)
-        if finest not in (8, 16, 32):
-            raise ConfigError(f"finest is {finest}; choose one of 8, 16, 32")
-        if padding not in ("same", "original"):
-            raise ConfigError(f"padding is {padding!r}; choose one of same, original")
+        check_choice("finest", finest, (8, 16, 32))
+        check_choice("padding", padding, ("same", "original"))
         if padding == "original" and axis_strides is not None:
             raise ConfigError("padding: original has the paper's strides; leave axis_strides out, or use padding: same")
         self.finest, self.original = finest, padding == "original"

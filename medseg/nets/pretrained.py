@@ -17,7 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from medseg.errors import CheckpointError, ConfigError
+from medseg.errors import CheckpointError
+from medseg.lookup import check_choice
 from medseg.nets.pretrained_keys import candidates
 from medseg.nets.weights_file import load_safetensors, load_torch_file
 
@@ -82,8 +83,7 @@ def load_pretrained(
         >>> report.missing, report.how["backbone.conv1.weight"]
         ([], 'inflated by centre; 3 channels to 1')
     """
-    if inflate not in ("centre", "mean"):
-        raise ConfigError(f"inflate is {inflate!r}; choose one of centre, mean")
+    check_choice("inflate", inflate, ("centre", "mean"))
     source, name = _read(state_dict_or_path)
     own = net.state_dict()
     fit = _Fit(net, inflate)

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from medseg.errors import ConfigError
+from medseg.lookup import check_choice, nearest_hint
 from medseg.nets import BACKBONES, NETS, build_net
 from medseg.nets.instance_norm import InstanceNorm
 
@@ -122,8 +123,8 @@ def profile_nets(
     for key, size, dims in (("size_2d", size_2d, 2), ("size_3d", size_3d, 3)):
         if len(size) != dims or min(size) < 1:
             raise ConfigError(f"{key} is {list(size)}; expected {dims} positive numbers of voxels")
-    if backbone not in (None, "all", *BACKBONES):
-        raise ConfigError(f"backbone is {backbone!r}; choose one of all, {', '.join(BACKBONES)}")
+    if backbone is not None:
+        check_choice("backbone", backbone, ("all", *BACKBONES))
     wanted = [(name, each) for name in names or NETS for each in _backbones(name, backbone)]
     rows = []
     for n, (name, each) in enumerate(wanted):
@@ -166,7 +167,7 @@ def forward_bytes(net: nn.Module, shape: Sequence[int]) -> int:
 
 def _backbones(name: str, backbone: str | None) -> list[str]:
     if name not in NETS:
-        raise ConfigError(f"net {name!r} is not known; there are: {', '.join(NETS)}")
+        raise ConfigError(f"net {name!r} is not known; there are: {', '.join(NETS)}{nearest_hint(name, NETS)}")
     choice = inspect.signature(NETS[name]).parameters.get("backbone")
     if choice is None:
         return [""]

@@ -13,6 +13,7 @@ from torch import Tensor, cat, channels_last, channels_last_3d, nn
 from torch.nn import functional as F
 
 from medseg.errors import ConfigError
+from medseg.lookup import check_choice
 from medseg.nets.blocks import ACTIVATIONS, NORMS, Stage, conv, crop_to, initialize, pad_to_multiple
 from medseg.nets.convolution3d import UpConv3d
 
@@ -201,8 +202,7 @@ def _check_options(
         ("activation", activation, ACTIVATIONS),
         ("padding", padding, ("same", "valid")),
     ):
-        if value not in choices:
-            raise ConfigError(f"{key} is {value!r}; choose one of {', '.join(choices)}")
+        check_choice(key, value, choices)
     if not features:
         raise ConfigError("channels is empty; give the features of each stage, e.g. [32, 64, 128]")
     if len(strides) != len(features) or any(len(s) != dims or min(s) < 1 for s in strides):

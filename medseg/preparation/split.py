@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from medseg.config import RunConfig
 from medseg.datasets.cases import Case, Dataset
 from medseg.errors import ConfigError, DatasetError
+from medseg.lookup import nearest
 
 __all__ = ["Split", "fold_numbers", "split_cases"]
 
@@ -97,7 +97,7 @@ def _known(wanted: Iterable[str], names: Sequence[str], origin: str) -> set[str]
     chosen = set(wanted)
     unknown = sorted(chosen - set(names))
     if unknown:
-        near = difflib.get_close_matches(unknown[0], names, n=3, cutoff=0.3) or list(names[:3])
+        near = nearest(unknown[0], names, most=3) or names[:3]
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise ConfigError(f"{origin} names unknown case {unknown[0]!r}{more}; nearest: {', '.join(near)}")
     return chosen

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from medseg.lookup import nearest_hint
 from medseg.preparation.case_figures import CaseFigures, Figure
 
 __all__ = ["KINDS", "Kind", "Span", "Strayed", "TrainingRange", "learn_range"]
@@ -99,7 +100,7 @@ class Span(_Part):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in KINDS:
-            raise ValueError(f"expected one of {', '.join(KINDS)}")
+            raise ValueError(f"expected one of {', '.join(KINDS)}{nearest_hint(value, KINDS)}")
         return value
 
     @model_validator(mode="after")

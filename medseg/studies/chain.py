@@ -25,6 +25,7 @@ from medseg.inference.quality.estimate import QualityEstimate, check_calibrated,
 from medseg.inference.quality.members import passes_of
 from medseg.io import write
 from medseg.machine import free_memory
+from medseg.output_formats import MASK_FORMATS
 from medseg.reports.preview import preview_png
 from medseg.studies.channels import CHANNEL_KINDS, read_case
 from medseg.studies.failures import as_medseg, refuse_change, told_without_values
@@ -32,7 +33,7 @@ from medseg.studies.ledger import Ledger, LedgerRow, State, hash_file
 from medseg.studies.measurements import Measurement, measure
 from medseg.studies.memory import file_bytes
 from medseg.studies.options import PredictOptions
-from medseg.studies.outputs import FORMATS, PREVIEWS, UNCERTAINTY, algorithm_of, format_for, write_mask
+from medseg.studies.outputs import PREVIEWS, UNCERTAINTY, algorithm_of, format_for, write_mask
 from medseg.studies.private import PrivateCases
 from medseg.studies.selection import channel_names, select_series
 from medseg.studies.sources import Source, input_hash
@@ -122,7 +123,7 @@ class CaseChain:
 
     def output_of(self, source: Source) -> Path:
         """Where the mask of a case goes."""
-        return self.folder / f"{source.case}{FORMATS[format_for(source, self.options.format)]}"
+        return self.folder / f"{source.case}{MASK_FORMATS[format_for(source, self.options.format)].suffix}"
 
     def probabilities_of(self, source: Source) -> Path:
         """Where the probabilities of a case go."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from medseg.config.models import MOST_OVERLAP
 from medseg.errors import ConfigError
+from medseg.output_formats import MASK_FORMATS, check_format
 from medseg.plugins import permitted_modules
-from medseg.studies.outputs import check_format
 
 __all__ = ["PredictOptions"]
 
@@ -70,7 +70,7 @@ class PredictOptions:
     allow_code: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_format(self.format)
+        check_format(self.format, MASK_FORMATS)
         object.__setattr__(self, "allow_code", permitted_modules(self.allow_code))
         if self.engine not in ("local", "ray"):
             raise ConfigError(f"engine is {self.engine!r}; choose local or ray")

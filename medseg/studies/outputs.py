@@ -8,41 +8,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medseg.errors import ConfigError
 from medseg.io import write
 from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.formats import kind_of
 from medseg.labels import LabelScheme
+from medseg.output_formats import MASK_FORMATS
 from medseg.studies.sources import Source, open_series
 from medseg.volume import Finding, Metadata, Volume
 
 if TYPE_CHECKING:
     from medseg.io.dicom.deidentify.profile import Deidentifier
 
-__all__ = ["FORMATS", "PREVIEWS", "UNCERTAINTY", "algorithm_of", "check_format", "format_for", "write_mask"]
+__all__ = ["PREVIEWS", "UNCERTAINTY", "algorithm_of", "format_for", "write_mask"]
 
-# The two DICOM kinds share a suffix, as their readers know them by their content.
-FORMATS = {"nifti": ".nii.gz", "png": ".png", "dicom-seg": ".dcm", "rtstruct": ".dcm"}
 # Folder of a small picture per case; beside the masks they would be taken for masks.
 PREVIEWS = "previews"
 # The same for maps of uncertainty.
 UNCERTAINTY = "uncertainty"
-_NEEDS_SERIES = ("dicom-seg", "rtstruct")
 _LONGEST_NAME = 64  # of a DICOM long string (LO)
 
 
-def check_format(name: str | None) -> None:
-    """Refuse an output format that does not exist.
-
-    Raises:
-        ConfigError: for an unknown name; None is fine.
-    """
-    if name is not None and name not in FORMATS:
-        raise ConfigError(f"format {name!r} is not known; choose one of {', '.join(FORMATS)}")
-
-
 def format_for(source: Source, wanted: str | None) -> str:
-    """The output's kind: the one asked for, else PNG for pictures and NIfTI for all else."""
+    """The name of the output's format: the one asked for, else PNG for pictures and NIfTI for all else."""
     if wanted is not None:
         return wanted
     return "png" if kind_of(source.paths[0]) == "raster" else "nifti"
@@ -68,7 +55,7 @@ def write_mask(
     Args:
         mask: integers on the grid of the source.
         path: where it goes.
-        kind: a key of `FORMATS`.
+        kind: a key of `MASK_FORMATS`.
         scheme: what the integers mean.
         source: what was segmented; 'dicom-seg' and 'rtstruct' refer to its slices.
         algorithm: the model.
@@ -81,7 +68,7 @@ def write_mask(
         ReadError: a DICOM kind for a source that is no DICOM series, or whose files are gone.
         WriteError: disk full, no permission, values that the format does not hold.
     """
-    if kind not in _NEEDS_SERIES:
+    if not MASK_FORMATS[kind].needs_series:
         write(replace(mask, metadata=Metadata(), findings=()), path)
         return ()
     with open_series(source) as grid:

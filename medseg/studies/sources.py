@@ -21,7 +21,16 @@ from medseg.disk.temporary import temporary_folder
 from medseg.errors import ReadError
 from medseg.io.dicom.deidentify.site_key import keyed_hash
 from medseg.io.dicom.series import Series, find_series, scan
-from medseg.io.formats import READABLE, check_source, has_dicom_magic, image_files, kind_of, stem_of
+from medseg.io.formats import (
+    READABLE,
+    check_source,
+    has_dicom_magic,
+    has_voxels_elsewhere,
+    image_files,
+    is_image_file,
+    kind_of,
+    stem_of,
+)
 from medseg.io.naming import CHANNEL_NAME, group_channels, safe_name
 from medseg.studies.channel_files import group_by_kind
 from medseg.volume import Volume
@@ -33,8 +42,6 @@ __all__ = ["Source", "find_studies", "images_of_study", "input_hash", "open_seri
 
 log = logging.getLogger(__name__)
 
-# Formats whose voxels lie in a second file.
-_HEADERS = frozenset({".hdr", ".mhd", ".nhdr"})
 # A study of more is none: its list would be longer than anybody reads.
 _MOST_SERIES = 1000
 
@@ -128,7 +135,7 @@ def _moved(series: Series, where: Callable[[Path], Path]) -> Series:
 
 
 def _from_file(path: Path, series: Sequence[str]) -> list[Source]:
-    if kind_of(path) in ("nifti", "itk", "raster"):
+    if is_image_file(path):
         match = CHANNEL_NAME.match(stem_of(path))
         # A single file of several channels cannot be told from one whose name ends in a number, so only 0000 is cut.
         case = match["case"] if match and match["channel"] == "0000" else stem_of(path)
@@ -166,7 +173,7 @@ def _in_folder(folder: Path, name: str, series: Sequence[str], channels: Sequenc
 def _tell_unseen(folder: Path, taken: set[Path], dicom_folders: set[Path]) -> None:
     """Warn of images and archives that are no cases because something else in the folder is: nobody looks for them."""
     below = [p for p in files_below(folder)[0] if p not in taken and p.parent not in dicom_folders and not is_hidden(p)]
-    images = [p for p in below if p.parent != folder and kind_of(p) in ("nifti", "itk", "raster")]
+    images = [p for p in below if p.parent != folder and is_image_file(p)]
     archives = [p for p in below if kind_of(p) == "zip"]
     for what, unseen in (("image file(s) in sub-folders", images), ("archive(s)", archives)):
         if unseen:
@@ -263,7 +270,7 @@ def _on_disk(source: Source) -> Iterator[tuple[Path, ...]]:
         with contextlib.ExitStack() as names:
             for archive, members in wanted.items():
                 # Where a header has its voxels in a file of its own, only the header is listed.
-                alone = not any(Path(m).suffix.lower() in _HEADERS for m in members)
+                alone = not any(has_voxels_elsewhere(Path(m)) for m in members)
                 unpack(archive, folder, members if alone else None)
                 names.enter_context(naming_archive(archive, folder))
             yield tuple(folder / e[1] if e else p for e, p in zip(inside, source.paths, strict=True))
@@ -329,7 +336,7 @@ def with_voxels(path: Path) -> list[Path]:
     """The file, and the one beside it that holds its voxels."""
     if path.is_dir():
         return []  # one that could not be looked into
-    if path.suffix.lower() not in _HEADERS:
+    if not has_voxels_elsewhere(path):
         return [path]
     start = f"{stem_of(path)}."
     names = _names_in(path.parent, path.parent.stat().st_mtime_ns)

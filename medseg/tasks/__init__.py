@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from medseg.errors import ConfigError
+from medseg.lookup import nearest_hint
 from medseg.tasks.lung import LUNG
 from medseg.tasks.task import Row, Table, Task, TaskCase, TaskScores
 from medseg.tasks.tumor import TUMOR
@@ -27,7 +26,5 @@ def get_task(name: str) -> Task:
         2.0
     """
     if name not in TASKS:
-        near = get_close_matches(name, TASKS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"no task {name!r}; {hint}tasks are: {', '.join(TASKS)}")
+        raise ConfigError(f"no task {name!r}{nearest_hint(name, TASKS) or ';'} tasks are: {', '.join(TASKS)}")
     return TASKS[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import zipfile
 
@@ -195,6 +196,32 @@ def test_the_voxels_beside_a_header_count_and_come_out_of_a_zip(tmp_path):
     assert read_source(zipped).array.max() == 7
     assert input_hash(zipped) == before
     sitk.WriteImage(sitk.GetImageFromArray(np.full((3, 4, 5), 8, np.int16)), str(tmp_path / "in" / "a.mhd"))
+    assert input_hash(source) != before
+
+
+@pytest.mark.parametrize(("header", "voxels"), [(".hdr", ".img"), (".hdr", ".img.gz"), (".hdr.gz", ".img.gz")])
+def test_the_voxels_of_a_pair_count_and_come_out_of_a_zip_compressed_or_not(tmp_path, header, voxels):
+    import nibabel as nib
+
+    def pair(value):
+        nib.save(nib.Nifti1Pair(np.full((3, 4, 5), value, np.int16), np.eye(4)), tmp_path / "made.hdr")
+        for made, wanted in ((".hdr", header), (".img", voxels)):
+            content = (tmp_path / f"made{made}").read_bytes()
+            (tmp_path / f"made{made}").unlink()
+            (tmp_path / "in" / f"a{wanted}").write_bytes(gzip.compress(content) if wanted.endswith(".gz") else content)
+
+    (tmp_path / "in").mkdir()
+    pair(7)
+    (source,) = find_studies(tmp_path / "in")
+    before = input_hash(source)
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for path in (tmp_path / "in").iterdir():
+            archive.write(path, f"deep/{path.name}")
+    (zipped,) = find_studies(tmp_path / "in.zip")
+    assert read_source(zipped).array.max() == 7
+    assert input_hash(zipped) == before
+    pair(8)
+    assert read_source(source).array.max() == 8
     assert input_hash(source) != before
 
 

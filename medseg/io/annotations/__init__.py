@@ -24,7 +24,8 @@ from medseg.io.annotations.supervisely import (
     write_supervisely,
 )
 from medseg.io.annotations.untrusted_fields import Json, Xml, load_document
-from medseg.io.formats import stem_of
+from medseg.io.formats import is_annotation_file, stem_of
+from medseg.lookup import nearest_hint
 from medseg.volume import Finding
 
 __all__ = ["FORMATS", "Annotated", "Format", "case_names", "iter_annotations", "read_annotations", "write_annotations"]
@@ -143,7 +144,10 @@ def write_annotations(annotated: Annotated | Sequence[Annotated], path: str | Pa
     elif format == "coco":
         write_coco(each, target)
     else:
-        raise WriteError(f"cannot write {target}: format {format!r} is not known; expected {', '.join(FORMATS)}")
+        raise WriteError(
+            f"cannot write {target}: format {format!r} is not known; expected {', '.join(FORMATS)}"
+            f"{nearest_hint(format, FORMATS)}"
+        )
 
 
 def case_names(annotated: Iterable[Annotated]) -> list[str]:
@@ -185,7 +189,7 @@ def _sources(path: Path) -> tuple[list[_Source], Finding | None]:
         if kind is None:
             raise AnnotationError(f"{path} is no annotation of Labelme, CVAT, Supervisely or COCO; check what it is")
         return [_Source(path, kind, document)], None
-    files = [p for p in path.rglob("*") if p.suffix.lower() in (".json", ".xml") and p.is_file() and not is_hidden(p)]
+    files = [p for p in path.rglob("*") if is_annotation_file(p) and p.is_file() and not is_hidden(p)]
     found, others = [], []
     for file in sorted(files):
         kind = _recognised(load_document(file))

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import ConfigError, GeometryError, ReadError
+from medseg.errors import GeometryError, ReadError
 from medseg.geometry import flip_lps_ras
 from medseg.io.dicom.findings import findings_of
 from medseg.io.dicom.frame_checks import check_frames
@@ -22,6 +22,7 @@ from medseg.io.dicom.series import Series
 from medseg.io.dicom.slice import SliceHeader, shown
 from medseg.io.dicom.tags import impossible, tagged
 from medseg.io.plausible import MOST_PLANES, affine_fault
+from medseg.lookup import check_choice
 from medseg.volume import Finding
 
 __all__ = ["Irregular", "SeriesGrid", "check_irregular", "grid_of"]
@@ -64,8 +65,7 @@ def check_irregular(irregular: str) -> None:
     Raises:
         ConfigError: for anything but 'error', 'resample' and 'allow'.
     """
-    if irregular not in get_args(Irregular):
-        raise ConfigError(f"irregular={irregular!r}: choose one of {', '.join(get_args(Irregular))}")
+    check_choice("irregular", irregular, get_args(Irregular))
 
 
 def grid_of(series: Series, irregular: Irregular = "error") -> SeriesGrid:

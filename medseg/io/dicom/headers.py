@@ -19,16 +19,13 @@ from medseg.io.dicom.elements import DEFLATED, KEYWORDS, DatasetElements, Elemen
 from medseg.io.dicom.multiframe import functional_frames, plain_frames
 from medseg.io.dicom.slice import SliceHeader
 from medseg.io.dicom.tags import impossible
-from medseg.io.formats import has_dicom_magic, is_dicom_directory, kind_of
+from medseg.io.formats import has_dicom_magic, is_dicom_directory, kind_of, may_be_dicom
 from medseg.io.library_errors import refuse_own_fault
 
 __all__ = ["Headers", "SliceHeader", "read_headers", "scan_headers"]
 
 # Objects that describe, annotate or point at images without being one.
 _NOT_IMAGES = frozenset({"SEG", "PR", "SR", "KO", "REG", "FID", "RTSTRUCT", "RTPLAN", "RTRECORD", "DOC", "AU", "ECG"})
-_SUFFIXES_NOT_DICOM = frozenset(
-    {".txt", ".csv", ".json", ".xml", ".html", ".htm", ".pdf", ".md", ".py", ".log", ".yaml", ".yml", ".gif", ".bmp"}
-)
 # Files that a thread looks at in one go.
 _BATCH = 64
 # No image shrinks so much: beyond this a deflated file is made to fill the memory.
@@ -265,7 +262,7 @@ def _padding(elements: Elements, signed: bool) -> tuple[int, ...]:
 def scan_headers(source: Path | Iterable[Path]) -> Headers:
     """The headers of all image frames among some files, or in a folder and its sub-folders."""
     files, missed = files_below(source) if isinstance(source, Path) else (list(source), [])
-    candidates = sorted(p for p in files if _may_be_dicom(p))
+    candidates = sorted(p for p in files if not is_hidden(p) and may_be_dicom(p))
     # Waiting for a slow disk is what threads help with; parsing holds the interpreter lock.
     # pydicom's remarks about odd headers would end up in the user's log, one by one.
     with warnings.catch_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -282,10 +279,6 @@ def scan_headers(source: Path | Iterable[Path]) -> Headers:
             frames.extend(result)
             passed_over += not result
     return Headers(tuple(frames), tuple(damaged), passed_over)
-
-
-def _may_be_dicom(path: Path) -> bool:
-    return not is_hidden(path) and path.suffix.lower() not in _SUFFIXES_NOT_DICOM and kind_of(path) in ("dicom", "")
 
 
 def _headers_or_errors(paths: Sequence[Path]) -> list[tuple[SliceHeader, ...] | ReadError]:

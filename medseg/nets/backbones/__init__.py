@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from medseg.errors import ConfigError
+from medseg.lookup import check_option_names, known
 from medseg.nets.backbones.mobilenet_v3 import MobileNetV3
 from medseg.nets.backbones.resnet import ResNet
 from medseg.nets.backbones.strides import Backbone
@@ -51,13 +50,6 @@ def build_backbone(name: str, *, dims: int, in_channels: int, **options: Any) ->
         >>> build_backbone("resnet50", dims=3, in_channels=1, width=0.125, output_stride=16).out_channels
         (8, 32, 64, 128, 256)
     """
-    if name not in BACKBONES:
-        near = get_close_matches(name, BACKBONES, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"net.backbone is {name!r}; known backbones are {', '.join(BACKBONES)}{hint}")
-    builder = BACKBONES[name]
-    known = inspect.signature(builder).parameters
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        raise ConfigError(f"{name} has no option {unknown[0]!r}; it takes {', '.join(known)}")
+    builder = known(name, BACKBONES, "net.backbone", "backbones")
+    check_option_names(name, options, inspect.signature(builder).parameters)
     return builder(dims=dims, in_channels=in_channels, **options)

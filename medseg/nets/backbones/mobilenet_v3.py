@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medseg.errors import ConfigError
+from medseg.lookup import check_choice
 from medseg.nets.backbones.strides import Backbone, five_steps
 from medseg.nets.blocks import check_net, conv, initialize, norm_layer, run_block
 
@@ -101,8 +101,7 @@ class MobileNetV3(Backbone):
     ) -> None:
         super().__init__()
         check_net("a MobileNet v3", dims, norm, width)
-        if size not in TABLES:
-            raise ConfigError(f"size is {size!r}; choose one of {', '.join(TABLES)}")
+        check_choice("size", size, TABLES)
         steps = five_steps(dims, output_stride, axis_strides)
         self.checkpoint = checkpoint
         self.strides = steps.total

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
+from medseg.lookup import check_choice
 from medseg.nets.backbones.strides import Backbone, five_steps
 from medseg.nets.blocks import check_net, conv, initialize, max_pool, norm_layer, run_block, scaled
 
@@ -134,8 +135,7 @@ class ResNet(Backbone):
     ) -> None:
         super().__init__()
         check_net("a ResNet", dims, norm, width)
-        if depth not in BLOCKS:
-            raise ConfigError(f"depth is {depth}; choose one of {', '.join(map(str, BLOCKS))}")
+        check_choice("depth", depth, BLOCKS)
         blocks = BLOCKS[depth]
         if multi_grid is not None and len(multi_grid) != blocks[3]:
             raise ConfigError(f"multi_grid is {list(multi_grid)}; layer4 has {blocks[3]} blocks, give one factor each")

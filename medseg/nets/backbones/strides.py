@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from medseg.errors import ConfigError
+from medseg.lookup import check_choice
 
 __all__ = ["OUTPUT_STRIDES", "Backbone", "Steps", "five_steps"]
 
@@ -70,8 +71,7 @@ def five_steps(dims: int, output_stride: int = 32, axis_strides: Sequence[int] |
         >>> five_steps(3, 16, (16, 16, 4)).strides
         ((2, 2, 1), (2, 2, 1), (2, 2, 2), (2, 2, 2), (1, 1, 1))
     """
-    if output_stride not in OUTPUT_STRIDES:
-        raise ConfigError(f"output_stride is {output_stride}; choose one of {', '.join(map(str, OUTPUT_STRIDES))}")
+    check_choice("output_stride", output_stride, OUTPUT_STRIDES)
     wanted = (output_stride,) * dims if axis_strides is None else tuple(axis_strides)
     if len(wanted) != dims or any(w not in (1, 2, 4, 8, 16, 32) or w > output_stride for w in wanted):
         raise ConfigError(
