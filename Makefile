@@ -1,11 +1,13 @@
-# make demo: train, predict, evaluate on synthetic chest CT. make test: the default suite. VENV=folder chooses another environment.
+# make demo: train, predict, evaluate on synthetic chest CT. make test: the default suite.
+# make test-slow: what takes longer; to be run before a release, and on changes to what these tests cover.
+# VENV=folder chooses another environment.
 VENV ?= .venv
 PYTHON ?= python3
 DEMO_OUT ?= demo_out
 STAMP := $(VENV)/.medseg-installed
 RUN := $(VENV)/bin/python -m
 
-.PHONY: setup demo test check format samples
+.PHONY: setup demo test test-slow check format samples
 
 setup: $(STAMP)
 
@@ -21,6 +23,9 @@ demo: setup
 # One thread per worker: two workers with two threads each would only wait for each other.
 test: setup
 	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 -m "not slow and not gpu"
+
+test-slow: setup
+	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 -m slow
 
 check: setup
 	$(RUN) ruff format --check .

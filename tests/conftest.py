@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from series_fixtures import small_series, write_series  # noqa: F401
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
+from plans import plan_for
 from pydantic import ValidationError
 from scipy import ndimage
 from scipy.linalg import polar
+from volumes import ORIENTATIONS
 
 from medseg.errors import GeometryError
 from medseg.geometry import reorient
-from medseg.preparation import ChannelPlan, Plan, labels_to_network_grid, to_network_grid
+from medseg.preparation import ChannelPlan, labels_to_network_grid, to_network_grid
 from medseg.resampling import resample
 from medseg.volume import Volume
-
-ORIENTATIONS = [
-    "".join(letters) for axes in itertools.permutations(("RL", "AP", "SI")) for letters in itertools.product(*axes)
-]
-
-
-def plan_for(**changes) -> Plan:
-    values = {
-        "dims": 3,
-        "orientation": "RAS",
-        "spacing_mm": (1.0, 1.0, 2.0),
-        "patch_size": (16, 16, 8),
-        "batch_size": 2,
-        "in_channels": 1,
-        "normalization": (ChannelPlan(kind="zscore"),),
-        "channels": (8, 16),
-        "strides": ((1, 1, 1), (2, 2, 2)),
-        **changes,
-    }
-    return Plan(**values)
 
 
 def head() -> tuple[Volume, Volume]:

@@ -9,39 +9,14 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from plans import SCHEME, case
 
 from medseg.config import NetConfig, RunConfig
 from medseg.errors import ConfigError, DatasetError
-from medseg.labels import LabelScheme
 from medseg.preparation import Fingerprint, Plan, load_plan, make_plan, save_plan
-from medseg.preparation.case_figures import CaseFigures
-from medseg.preparation.fingerprint import CaseFingerprint, ChannelFingerprint
+from medseg.preparation.fingerprint import CaseFingerprint
 from medseg.preparation.net_needs import NEEDS, axis_strides, needs_of
 from medseg.preparation.patch import Budget, choose_patch, default_channels, strides_for, total_stride
-
-SCHEME = LabelScheme.from_mapping({"thing": 1})
-NO_FIGURES = CaseFigures((), (), ())
-CHANNEL = ChannelFingerprint(0.0, 9.0, True, 4.0, 1.0, (4.0,) * 200)
-
-
-def case(shape, spacing=None, orientation="RAS", channels=1, name="a", labelled=100) -> CaseFingerprint:
-    known = spacing is not None
-    spacing = spacing or (1.0,) * len(shape)
-    voxels = {0: math.prod(shape) - labelled, 1: labelled}
-    return CaseFingerprint(
-        name,
-        "",
-        shape,
-        spacing,
-        known,
-        orientation[: len(shape)],
-        "",
-        (CHANNEL,) * channels,
-        voxels,
-        {},
-        NO_FIGURES,
-        True,
-    )
 
 
 def plan(*cases: CaseFingerprint, memory_gb=8.0, on_gpu=False, **parts) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_plan import SCHEME, case
+from plans import SCHEME, case
 
 from medseg.config import RunConfig, validate_model
 from medseg.errors import ConfigError

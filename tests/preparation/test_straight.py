@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_grid import ORIENTATIONS, plan_for
+from plans import plan_for
+from volumes import ORIENTATIONS
 
 import medseg
 from medseg.errors import GeometryError

@@ -1,6 +1,6 @@
 """Every irregular study of the battery is read right or refused, never silently wrong.
 
-`pytest tests/io/test_dicom_battery.py -m slow -s -k table` prints the table: case -> right | refused: reason | WRONG.
+`pytest tests/io/dicom/test_dicom_battery.py -m slow -s -k table` prints, per case: right | refused: reason | WRONG.
 """
 
 from __future__ import annotations

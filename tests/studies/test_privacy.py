@@ -65,7 +65,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         **os.environ,
         "TMPDIR": str(temporary),
         "XDG_CONFIG_HOME": str(tmp_path / "home"),
-        "PYTHONPATH": str(Path(__file__).parents[1]),  # of the network in the bundle
+        "PYTHONPATH": str(Path(__file__).parents[1] / "helpers"),  # of the network in the bundle
         "OMP_NUM_THREADS": "1",
     }
 

@@ -7,6 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from bundle_fixtures import (  # noqa: F401
+    empty_image,
+    no_settling,
+    one_thread,
+    own_nets_permitted,
+    sides_bundle,
+    threshold_bundle,
+    unet_bundle,
+)
 
 from medseg.cli import main
 

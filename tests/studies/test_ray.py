@@ -90,7 +90,7 @@ def test_a_machine_dies_and_all_studies_are_done_once_with_the_masks_of_one_mach
     studies, out = _studies(tmp_path / "in", CASES), tmp_path / "out"
     (tmp_path / "at_work").mkdir()
     monkeypatch.setenv("AT_WORK", str(tmp_path / "at_work"))
-    for folder in (Path(__file__).parents[1], tmp_path / "code"):
+    for folder in (Path(__file__).parents[1] / "helpers", tmp_path / "code"):
         monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
     monkeypatch.setenv("RAY_worker_register_timeout_seconds", "600")
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")

@@ -1,0 +1,75 @@
+"""Bundles with hand-made or random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from inference_bundles import make_info, make_plan, threshold_weights, unet_weights
+from inference_nets import Sides
+
+import medseg
+from medseg.inference import save_bundle
+from medseg.studies import run
+from medseg.volume import Volume
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Windows of a few voxels are slower with more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that a test has just written are whole."""
+    monkeypatch.setattr(run, "SETTLE_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def own_nets_permitted() -> Iterator[None]:
+    """The networks of these tests, as a researcher's own: the bundles here may take them."""
+    # Not by the test's own monkeypatch, which the test may undo.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDSEG_ALLOW_CODE", "inference_nets,slow_net")
+        yield
+
+
+@pytest.fixture
+def unet_bundle(tmp_path: Path) -> Path:
+    info = make_info(make_plan())
+    return save_bundle(tmp_path / "unet", info, {0: unet_weights(info)})
+
+
+@pytest.fixture
+def threshold_bundle(tmp_path: Path) -> Callable[..., Path]:
+    """Label `value` where the image is above 0.5."""
+
+    def make(name: str = "threshold", value: int = 1, **plan: Any) -> Path:
+        plan = {"spacing_mm": None, **plan}
+        info = make_info(make_plan(**plan), "inference_nets:build_threshold", {"spot": value})
+        return save_bundle(tmp_path / name, info, {0: threshold_weights(2, 0.5)})
+
+    return make
+
+
+@pytest.fixture
+def sides_bundle(tmp_path: Path) -> Path:
+    plan = make_plan(patch_size=(32, 32, 32))
+    info = make_info(plan, "inference_nets:build_sides", {"left_lung": 1, "right_lung": 2})
+    return save_bundle(tmp_path / "sides", info, {0: Sides().state_dict()})
+
+
+@pytest.fixture
+def empty_image(tmp_path: Path) -> Path:
+    """A file of a volume in which nothing is."""
+    (tmp_path / "in").mkdir()
+    medseg.write(Volume(np.zeros((12, 12, 12), np.float32), np.eye(4)), tmp_path / "in" / "case.nii.gz")
+    return tmp_path / "in" / "case.nii.gz"
