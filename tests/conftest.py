@@ -1,8 +1,10 @@
-"""Fixtures that more than one part of the suite uses."""
+"""Fixtures that more than one part of the suite uses, and what is said at the end of a run."""
 
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,17 @@ from series_fixtures import small_series, write_series  # noqa: F401
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A run that left tests out for want of data does not look like one that ran them all."""
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    missing = Counter(
+        found[1] for reason in reasons if (found := re.search(r"expected beside the project in ([\w./]+)\)", reason))
+    )
+    for place, count in sorted(missing.items()):
+        tests = "test was" if count == 1 else "tests were"
+        terminalreporter.write_line(f"{count} {tests} left out because ../{place} is absent")
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def published() -> dict[str, dict[str, list[int]]]:
     if not KEYS.is_file():
-        pytest.skip("torchvision's key list is not on this machine (expected beside the project in shared)")
+        pytest.skip("torchvision's keys are not here (expected beside the project in shared/torchvision_keys.json.gz)")
     return json.loads(gzip.decompress(KEYS.read_bytes()))
 
 
