@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medseg.cli_options import Debug
+from medseg.lookup import nearest
 
 if TYPE_CHECKING:
     from medseg.config import RunConfig
@@ -146,7 +147,6 @@ def _load(
 
 
 def _refuse_unknown_options(context: typer.Context, arguments: list[str]) -> None:
-    import difflib
 
     from medseg.config import is_known, keys_meant, nearest_keys
     from medseg.errors import ConfigError
@@ -157,7 +157,7 @@ def _refuse_unknown_options(context: typer.Context, arguments: list[str]) -> Non
     option = given.partition("=")[0]
     name = option.lstrip("-")
     options = [each for parameter in context.command.params for each in parameter.opts if each.startswith("--")]
-    near = difflib.get_close_matches(option, options, n=1, cutoff=0.75)
+    near = nearest(option, options, alike=0.75)
     keys = [name] if is_known(name) else keys_meant(name) or ([] if near else nearest_keys(name))
     if keys:
         hint = f"it is a setting, which is written without dashes: {' or '.join(f'{key}=VALUE' for key in keys)}"

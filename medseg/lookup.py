@@ -15,8 +15,14 @@ Value = TypeVar("Value")
 _ALIKE = 0.5
 
 
-def nearest(name: str, names: Iterable[str], most: int = 1) -> list[str]:
+def nearest(name: str, names: Iterable[str], most: int = 1, alike: float = _ALIKE) -> list[str]:
     """The names most like `name`, at most `most`, the nearest first; upper and lower case count as the same.
+
+    Args:
+        name: what somebody wrote.
+        names: those there are.
+        most: how many to give.
+        alike: least likeness, 0 to 1 (`difflib.SequenceMatcher.ratio`).
 
     Example:
         >>> nearest("Lungs", ["vessel", "lung", "tumor"])
@@ -25,7 +31,7 @@ def nearest(name: str, names: Iterable[str], most: int = 1) -> list[str]:
     by_lower: dict[str, str] = {}
     for each in names:
         by_lower.setdefault(each.lower(), each)
-    return [by_lower[found] for found in difflib.get_close_matches(name.lower(), by_lower, n=most, cutoff=_ALIKE)]
+    return [by_lower[found] for found in difflib.get_close_matches(name.lower(), by_lower, n=most, cutoff=alike)]
 
 
 def nearest_hint(name: object, names: Iterable[object]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from medseg.config.models import RunConfig
+from medseg.lookup import nearest
 
 __all__ = ["Key", "all_keys", "is_known", "keys_meant", "nearest_keys"]
 
@@ -101,12 +101,12 @@ def nearest_keys(name: str) -> list[str]:
     ends: dict[str, list[str]] = {}
     for key in keys:
         ends.setdefault(_plain(key.rpartition(".")[2]), []).append(key)
-    return [key for end in difflib.get_close_matches(last, ends, n=1, cutoff=0.75) for key in ends[end]]
+    return [key for end in nearest(last, ends, alike=0.75) for key in ends[end]]
 
 
 def _close(plain: str, keys: Sequence[str], cutoff: float) -> list[str]:
     by_plain = {_plain(key): key for key in keys}
-    return [by_plain[each] for each in difflib.get_close_matches(plain, by_plain, n=1, cutoff=cutoff)]
+    return [by_plain[each] for each in nearest(plain, by_plain, alike=cutoff)]
 
 
 def _plain(name: str) -> str:
