@@ -28,17 +28,12 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that a test has just written are whole."""
-    monkeypatch.setattr(run, "SETTLE_SECONDS", 0.0)
-
-
-@pytest.fixture(autouse=True)
-def own_nets_permitted() -> Iterator[None]:
-    """The networks of these tests, as a researcher's own: the bundles here may take them."""
-    # Not by the test's own monkeypatch, which the test may undo.
+def as_for_tests() -> Iterator[None]:
+    """The networks of these tests are permitted as a researcher's own, and files that a test has written are whole."""
+    # Not by the test's own monkeypatch, which the test may undo, and which must be undone before this one.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDSEG_ALLOW_CODE", "inference_nets,slow_net")
+        patch.setattr(run, "SETTLE_SECONDS", 0.0)
         yield
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from bundle_fixtures import (  # noqa: F401
+    as_for_tests,
     empty_image,
-    no_settling,
     one_thread,
-    own_nets_permitted,
     sides_bundle,
     threshold_bundle,
     unet_bundle,
