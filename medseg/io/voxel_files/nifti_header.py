@@ -110,7 +110,7 @@ def _damaged(error: Exception, path: Path) -> ReadError:
 
 
 def _header_of(raw: bytes, path: Path) -> tuple[Any, NDArray[np.float64]]:
-    """The header, small faults mended, and its three spacings as they stood there."""
+    """The header with small faults corrected, and its three spacings as they stood there."""
     import nibabel as nib
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
