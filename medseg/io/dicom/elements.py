@@ -233,7 +233,7 @@ def to_numbers(keyword: str, values: Iterable[Any]) -> tuple[float, ...]:
     values = list(values)
     try:
         return tuple(float(v) for v in values)
-    except ValueError:
+    except (ValueError, TypeError):  # text that is no number, no value at all, or several
         raise ValueError(impossible(keyword, "\\".join(map(str, values)), "numbers")) from None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from medseg.errors import MedsegError, ReadError
 from medseg.io.dicom.decode_errors import damage, reason_of
+from medseg.io.library_errors import refuse_own_fault
 from medseg.volume import Metadata
 
 __all__ = ["load_object", "metadata_of", "refusing_damage"]
@@ -37,9 +38,29 @@ def refusing_damage(path: Path, what: str) -> Iterator[None]:
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {reason_of(error)}") from None
     except damage() as error:
-        # Values of any kind may stand anywhere in a damaged object, so that our own lines trip over them, too; the
-        # cause stays for whoever looks for a mistake of ours.
+        # Values of any kind may stand anywhere in a damaged object, so that our own lines trip over them, too.
+        if not _breaks_the_dictionary(path):
+            refuse_own_fault(error)
         raise ReadError(f"{path} is damaged ({reason_of(error)}); expected {what}: export it again") from error
+
+
+def _breaks_the_dictionary(path: Path) -> bool:
+    """Whether any standard element of a file has another kind or number of values than PS3.6 gives it."""
+    import pydicom
+    from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR
+
+    try:
+        for element in pydicom.dcmread(path, force=True, stop_before_pixels=True).iterall():
+            if not dictionary_has_tag(element.tag):
+                continue
+            count = dictionary_VM(element.tag)
+            if element.VR not in dictionary_VR(element.tag).split(" or "):
+                return True
+            if count.isdigit() and element.VM not in (0, int(count)):
+                return True
+    except Exception:  # pydicom raises whatever a damaged value makes its parsers raise
+        return True
+    return False
 
 
 def load_object(path: Path, classes: Collection[str], what: str) -> Any:

@@ -15,6 +15,8 @@ import medseg
 from medseg.errors import ReadError
 from medseg.faults import is_fault_of_a_file
 from medseg.io.dicom import pixels
+from medseg.io.dicom.objects import object_kind, read_object
+from medseg.io.dicom.seg import read
 
 
 @pytest.fixture
@@ -56,3 +58,15 @@ def test_a_mistake_of_ours_beside_the_decoder_goes_through(photograph, monkeypat
     with pytest.raises(TypeError, match="planted") as caught:
         medseg.read(photograph)
     assert not is_fault_of_a_file(caught.value)
+
+
+def test_a_mistake_of_ours_in_a_reader_of_objects_goes_through(real_data, monkeypatch):
+    path = next(path for path in sorted((real_data / "dicom_seg").rglob("*.dcm")) if object_kind(path) == "dicom-seg")
+    assert read_object(path)[0].array.any()
+
+    def planted(*_: object) -> None:
+        raise TypeError("planted")
+
+    monkeypatch.setattr(read, "segments_of", planted)
+    with pytest.raises(TypeError, match="planted"):
+        read_object(path)

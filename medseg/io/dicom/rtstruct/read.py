@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import GeometryError, ReadError
+from medseg.io.dicom.elements import to_numbers
 from medseg.io.dicom.grid import SeriesGrid
 from medseg.io.dicom.labels import MANUFACTURER
 from medseg.io.dicom.loading import load_object, metadata_of, refusing_damage
@@ -102,13 +103,13 @@ def referenced_series(path: str | Path) -> tuple[str, ...]:
 def _rois(dataset: Any, path: Path) -> tuple[_Roi, ...]:
     drawn: dict[int, Any] = {}
     for item in dataset.get("ROIContourSequence") or ():
-        drawn.setdefault(int(item.ReferencedROINumber), item)
+        drawn.setdefault(int(to_numbers("ReferencedROINumber", [item.ReferencedROINumber])[0]), item)
     described = dataset.get("StructureSetROISequence") or ()
     names = [str(item.get("ROIName") or "").strip() or f"ROI {item.ROINumber}" for item in described]
     ours = str(dataset.get("Manufacturer", "")) == MANUFACTURER
     rois = []
     for n, (item, name) in enumerate(zip(described, names, strict=True), start=1):
-        number = int(item.ROINumber)
+        number = int(to_numbers("ROINumber", [item.ROINumber])[0])
         is_region = ", region of the values" in str(item.get("ROIDescription") or "")
         contours: list[Points] = []
         skipped: dict[str, int] = {}

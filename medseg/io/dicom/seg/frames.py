@@ -104,7 +104,10 @@ def frames_of(dataset: Any, path: Path) -> Frames:
     if dataset.SegmentationType == "LABELMAP":
         segments = (0,) * count
     else:
-        segments = tuple(int(item.ReferencedSegmentNumber) for item in group("SegmentIdentificationSequence"))
+        segments = tuple(
+            int(to_numbers("ReferencedSegmentNumber", [item.ReferencedSegmentNumber])[0])
+            for item in group("SegmentIdentificationSequence")
+        )
         if len(segments) != count:
             raise ReadError(f"{path} does not say which segment each frame belongs to (SegmentIdentificationSequence)")
     planes, turns, measures = (

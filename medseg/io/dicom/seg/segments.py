@@ -14,6 +14,7 @@ from typing import Any
 from medseg.errors import ReadError
 from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.coded_terms import Code, term_for
+from medseg.io.dicom.elements import to_numbers
 from medseg.io.dicom.labels import COLOURS, MANUFACTURER, plain_text, value_text
 from medseg.labels import LabelScheme
 
@@ -102,7 +103,7 @@ def segments_of(dataset: Any, path: Any) -> tuple[Segment, ...]:
     background = int(dataset.get("PixelPaddingValue", 0) or 0)
     found: list[Segment] = []
     for item in dataset.get("SegmentSequence") or ():
-        number = int(item.SegmentNumber)
+        number = int(to_numbers("SegmentNumber", [item.SegmentNumber])[0])
         if dataset.get("SegmentationType") == "LABELMAP" and number == background:
             continue
         types = item.get("SegmentedPropertyTypeCodeSequence")
