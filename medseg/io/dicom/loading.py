@@ -50,7 +50,8 @@ def _breaks_the_dictionary(path: Path) -> bool:
     from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR
 
     try:
-        for element in pydicom.dcmread(path, force=True, stop_before_pixels=True).iterall():
+        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+        for element in (*dataset.file_meta, *dataset.iterall()):
             if not dictionary_has_tag(element.tag):
                 continue
             count = dictionary_VM(element.tag)
