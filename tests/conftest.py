@@ -25,6 +25,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for place, count in sorted(missing.items()):
         tests = "test was" if count == 1 else "tests were"
         terminalreporter.write_line(f"{count} {tests} left out because ../{place} is absent")
+    made = sum("made" in re.split(r"[\[\]-]", report.nodeid) for report in terminalreporter.stats.get("passed", []))
+    if made and not REAL_DATA.is_dir():
+        tests = "test" if made == 1 else "tests"
+        terminalreporter.write_line(f"{made} {tests} ran on made-up inputs only because ../shared/data is absent")
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +37,28 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("real data is not on this machine (expected beside the project in shared/data)")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of made-up inputs, small, under the paths that `real_data` has (`made_data.py` says what is in them)."""
+    import made_data
+
+    return made_data.make(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(params=["made", "real"] if REAL_DATA.is_dir() else ["made"])
+def data_folder(request: pytest.FixtureRequest) -> Path:
+    """Made-up inputs, then the real ones where they are present: for rules that hold on both."""
+    folder: Path = request.getfixturevalue(f"{request.param}_data")
+    return folder
+
+
+@pytest.fixture(params=["real" if REAL_DATA.is_dir() else "made"])
+def one_data_folder(request: pytest.FixtureRequest) -> Path:
+    """The real inputs, or made-up ones where those are absent: for tests too slow to run on both."""
+    folder: Path = request.getfixturevalue(f"{request.param}_data")
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)

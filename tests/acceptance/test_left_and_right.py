@@ -54,9 +54,9 @@ def _center_x(labels: NDArray[np.integer], affine: NDArray[np.float64], values: 
 
 
 @pytest.mark.slow
-def test_left_is_on_the_patients_left_in_all_48_axis_orders(real_data: Path, tmp_path: Path) -> None:
-    ct = medseg.read(real_data / "lung_ct_cip" / "ct-64.nrrd")
-    regions = medseg.read(real_data / "lung_ct_cip" / "lm-64.nrrd")
+def test_left_is_on_the_patients_left_in_all_48_axis_orders(one_data_folder: Path, tmp_path: Path) -> None:
+    ct = medseg.read(one_data_folder / "lung_ct_cip" / "ct-64.nrrd")
+    regions = medseg.read(one_data_folder / "lung_ct_cip" / "lm-64.nrrd")
     medseg.write(ct, tmp_path / "data" / "images" / "chest.nii.gz")
     lungs = regions.with_array((regions.array & 255).astype(np.uint8))
     medseg.write(lungs, tmp_path / "data" / "labels" / "chest.nii.gz")

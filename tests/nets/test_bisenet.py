@@ -175,9 +175,9 @@ def test_v1_names_the_backbones_it_knows():
 @pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize(("dims", "width", "steps"), [(2, 0.25, 120), (3, 0.125, 40)])
-def test_it_overfits_one_real_case(real_data, kind, heads, dims, width, steps):
+def test_it_overfits_one_real_case(one_data_folder, kind, heads, dims, width, steps):
     torch.manual_seed(0)
-    x, truth = real_case(real_data, dims)
+    x, truth = real_case(one_data_folder, dims)
     net = kind(dims, 1, 2, width=width)
     assert overfitted(net, x, truth, steps=steps, learning_rate=1e-2) >= 0.95 * allowed(truth, 8)
 

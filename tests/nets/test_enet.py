@@ -131,9 +131,9 @@ def test_the_layout_in_memory_does_not_matter():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dims", "steps"), [(2, 60), (3, 80)])
-def test_it_overfits_one_real_case(real_data, dims, steps):
+def test_it_overfits_one_real_case(one_data_folder, dims, steps):
     torch.manual_seed(0)
-    x, truth = real_case(real_data, dims)
+    x, truth = real_case(one_data_folder, dims)
     net = ENet(dims, 1, 2)
     assert overfitted(net, x, truth, steps=steps, learning_rate=5e-3) >= 0.95 * allowed(truth, 2)
 

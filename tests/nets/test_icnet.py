@@ -140,9 +140,9 @@ def test_options_out_of_range_are_refused(options, words):
     # In 3D the quarter of 24 voxels ends as one: an instance norm would leave nothing of it.
     [(2, {"width": 0.125}, 80, 1e-2), (3, {"width": 0.25, "norm": "group"}, 60, 3e-3)],
 )
-def test_it_overfits_one_real_case(real_data, dims, options, steps, rate):
+def test_it_overfits_one_real_case(one_data_folder, dims, options, steps, rate):
     torch.manual_seed(0)
-    x, truth = real_case(real_data, dims)
+    x, truth = real_case(one_data_folder, dims)
     net = ICNet(dims, 1, 2, **options)
     # Logits are at stride 4, but the finest map that they come from is at stride 8.
     assert overfitted(net, x, truth, steps=steps, learning_rate=rate) >= 0.95 * allowed(truth, 8)

@@ -149,9 +149,9 @@ def test_monai_is_imported_only_when_one_of_its_networks_is_built():
         pytest.param(monai_segresnet, 3, {"width": 0.5}, 60, marks=pytest.mark.slow),
     ],
 )
-def test_it_overfits_one_real_case(real_data, build, dims, options, steps):
+def test_it_overfits_one_real_case(one_data_folder, build, dims, options, steps):
     torch.manual_seed(0)
-    x, truth = real_case(real_data, dims)
+    x, truth = real_case(one_data_folder, dims)
     assert overfitted(build(dims, 1, 2, **options), x, truth, steps=steps, learning_rate=1e-2) >= 0.95
 
 

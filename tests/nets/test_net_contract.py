@@ -218,8 +218,8 @@ def test_every_net_compiles(name, dims):
 @pytest.mark.slow
 @every_dims
 @every_net
-def test_every_net_overfits_one_real_case(name, dims, real_data):
-    x, truth = real_case(real_data, dims)
+def test_every_net_overfits_one_real_case(name, dims, one_data_folder):
+    x, truth = real_case(one_data_folder, dims)
     net = small(name, dims, out_channels=2, width=0.5 if name in ("enet", "monai_swinunetr") else 0.25)
     score = overfitted(net, x, truth, steps=200, learning_rate=3e-3)
     wanted = 0.95 * allowed(truth, STRIDE.get(name, 1))

@@ -138,9 +138,9 @@ def test_options_that_do_not_fit_are_refused_in_one_line(options, words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_it_overfits_one_real_case(real_data, dims):
+def test_it_overfits_one_real_case(one_data_folder, dims):
     torch.manual_seed(0)
-    x, truth = real_case(real_data, dims)
+    x, truth = real_case(one_data_folder, dims)
     net = ResidualUNet(dims, 1, 2, channels=(32, 64, 128), width=0.25)
     assert overfitted(net, x, truth, steps=60, learning_rate=1e-2) >= 0.95
 

@@ -358,9 +358,9 @@ def test_case_names_become_safe_and_distinct_folders(tmp_path: Path) -> None:
     assert all(f.parent == tmp_path and not f.name.startswith(".") for f in folders)
 
 
-def test_hippocampus_is_planned_as_a_whole(real_data: Path, tmp_path: Path) -> None:
+def test_hippocampus_is_planned_as_a_whole(data_folder: Path, tmp_path: Path) -> None:
     labels = {"anterior": 1, "posterior": 2}
-    config = RunConfig(output=tmp_path, data={"root": real_data / "hippocampus", "labels": labels})
+    config = RunConfig(output=tmp_path, data={"root": data_folder / "hippocampus", "labels": labels})
     made = prepare(config, memory_gb=8.0)
     assert len(made.cases) == 60 and made.findings == ()
     assert (made.plan.patch_size, made.plan.batch_size) == ((40, 56, 40), 4)

@@ -276,8 +276,8 @@ def test_probabilities_come_back_smoothly_and_labels_as_they_are() -> None:
     assert labels.dtype == np.uint8 and set(np.unique(labels)) == {7, 200}
 
 
-def test_masks_on_a_real_study_with_a_tilted_gantry_go_there_and_back(real_data: Path) -> None:
-    study = medseg.read(real_data / "dicom_bad/gantrytilting")
+def test_masks_on_a_real_study_with_a_tilted_gantry_go_there_and_back(data_folder: Path) -> None:
+    study = medseg.read(data_folder / "dicom_bad/gantrytilting")
     plan = plan_for(spacing_mm=None)
     array, grid = to_network_grid(study.with_array(study.array[None], channels=1), plan)
     # 3.63 mm from the first slice to the last are 8.7 pixels; 5 mm along the table are 4.85 mm along the normal.

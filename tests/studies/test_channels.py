@@ -213,8 +213,8 @@ def test_a_dry_run_tells_the_series_of_each_case_and_why(bundle, tmp_path):
     assert json.loads(result.to_json())["reasons"]["p1"].startswith("FLAIR: ")
 
 
-def test_brats_files_go_through_the_whole_prediction(real_data, bundle, tmp_path):
-    folder = real_data / "tumor_brats2013"
+def test_brats_files_go_through_the_whole_prediction(data_folder, bundle, tmp_path):
+    folder = data_folder / "tumor_brats2013"
     result = predict_studies(bundle, [folder / "brats_2013_pat0001_1"], tmp_path / "out")
     (row,) = result.rows
     assert (row.case, row.state, row.error) == ("brats_2013_pat0001_1", "done", "")

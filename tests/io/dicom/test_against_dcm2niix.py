@@ -123,10 +123,10 @@ def header_positions(folder: Path) -> np.ndarray:
     return places[np.argsort(places @ np.cross(row, column))]
 
 
-def test_every_dicom_folder_is_compared(real_data):
+def test_every_dicom_folder_is_compared(data_folder):
     folders = {
-        str(path.parent.relative_to(real_data))
-        for path in real_data.rglob("*")
+        str(path.parent.relative_to(data_folder))
+        for path in data_folder.rglob("*")
         if path.is_file() and has_dicom_magic(path)
     }
     # Segmentations are labels, not images: they have tests of their own.
@@ -135,9 +135,9 @@ def test_every_dicom_folder_is_compared(real_data):
 
 
 @pytest.mark.parametrize("name", ALIKE)
-def test_real_studies_lie_where_dcm2niix_puts_them(name, real_data, convert):
-    images = convert(real_data / name)
-    volumes = medseg.read_all(real_data / name)
+def test_studies_lie_where_dcm2niix_puts_them(name, data_folder, convert):
+    images = convert(data_folder / name)
+    volumes = medseg.read_all(data_folder / name)
     assert len(images) == len(volumes) == 1
     apart, differ = compare(volumes[0], next(iter(images.values())))
     show(name, volumes[0], apart, differ)
@@ -146,7 +146,7 @@ def test_real_studies_lie_where_dcm2niix_puts_them(name, real_data, convert):
         assert apart <= 1e-3
         return
     assert apart <= ROUNDED_STEPS[name]
-    places = header_positions(real_data / name)
+    places = header_positions(data_folder / name)
     ours = np.array([volumes[0].affine @ [0, 0, k, 1] for k in range(len(places))])[:, :3]
     assert np.linalg.norm(ours - places * [-1, -1, 1], axis=1).max() <= 1e-3
 
@@ -183,9 +183,9 @@ def test_two_series_are_the_two_files_of_dcm2niix(convert, tmp_path):
         assert differ <= 1e-3
 
 
-def test_with_a_tilted_gantry_ours_follows_the_headers_and_dcm2niix_does_not(real_data, convert):
+def test_with_a_tilted_gantry_ours_follows_the_headers_and_dcm2niix_does_not(data_folder, convert):
     """Its main output has the same voxels, but steps of 5 mm x cos(14 degrees); its `_Tilt_1` resamples them."""
-    folder = real_data / TILTED
+    folder = data_folder / TILTED
     volume = medseg.read(folder)
     images = convert(folder)
     main = next(image for name, image in images.items() if "_Tilt" not in name)
@@ -214,12 +214,12 @@ def test_a_tilted_phantom_is_right_with_us_and_unsheared_with_dcm2niix(convert, 
     assert apart > 1
 
 
-def test_over_a_missing_slice_dcm2niix_writes_two_grids_and_we_refuse(real_data, convert):
+def test_over_a_missing_slice_dcm2niix_writes_two_grids_and_we_refuse(data_folder, convert):
     """Slices at 0, 5, 10 and 20 mm. Its main output says 5 mm between all, its `_Eq_1` has 6 slices 4 mm apart.
 
     With `allow` we keep the four, with `resample` the fifth is interpolated between its neighbours; both are flagged.
     """
-    folder = real_data / GAP
+    folder = data_folder / GAP
     with pytest.raises(MedsegError, match=r"IM-0001-0009"):
         medseg.read(folder)
     images = convert(folder)

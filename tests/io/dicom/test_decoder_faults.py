@@ -60,8 +60,8 @@ def test_a_mistake_of_ours_beside_the_decoder_goes_through(photograph, monkeypat
     assert not is_fault_of_a_file(caught.value)
 
 
-def test_a_mistake_of_ours_in_a_reader_of_objects_goes_through(real_data, monkeypatch):
-    path = next(path for path in sorted((real_data / "dicom_seg").rglob("*.dcm")) if object_kind(path) == "dicom-seg")
+def test_a_mistake_of_ours_in_a_reader_of_objects_goes_through(data_folder, monkeypatch):
+    path = next(path for path in sorted((data_folder / "dicom_seg").rglob("*.dcm")) if object_kind(path) == "dicom-seg")
     assert read_object(path)[0].array.any()
 
     def planted(*_: object) -> None:

@@ -280,9 +280,9 @@ def test_the_grid_is_found_from_any_frames_that_are_left(turn, step, shear, kept
     np.testing.assert_allclose(lps[:3, 3], positions[0], atol=1e-5)
 
 
-def test_real_objects_equal_their_volumes(real_data):
+def test_real_objects_equal_their_volumes(data_folder):
     """dcmqi's own examples, beside the label maps they were made from."""
-    folder = real_data / "dicom_seg"
+    folder = data_folder / "dicom_seg"
     for name, source, truth in [
         ("liver.dcm", "ct-3slice", "liver_seg.nrrd"),
         ("24x38x3/seg/label.seg", "24x38x3/image", "24x38x3/nrrd/label.nrrd"),
@@ -294,9 +294,9 @@ def test_real_objects_equal_their_volumes(real_data):
         assert found.labels == {"Liver": 1}
 
 
-def test_a_real_object_with_partly_overlapping_segments(real_data):
-    path = real_data / "dicom_seg" / "partial_overlaps.dcm"
-    source = read(real_data / "dicom_seg" / "ct-3slice")
+def test_a_real_object_with_partly_overlapping_segments(data_folder):
+    path = data_folder / "dicom_seg" / "partial_overlaps.dcm"
+    source = read(data_folder / "dicom_seg" / "ct-3slice")
     found = read_dicom_seg(path, like=source)
     assert list(found.labels.values()) == [1, 2, 3, 4, 5]
     assert [f.kind for f in found.volume.findings] == ["overlap"]
@@ -308,13 +308,13 @@ def test_a_real_object_with_partly_overlapping_segments(real_data):
     np.testing.assert_array_equal(found.volume.array, expected)
 
 
-def test_real_studies_are_segmented_and_read_back(real_data, tmp_path):
+def test_real_studies_are_segmented_and_read_back(data_folder, tmp_path):
     from medseg.io.dicom.grid import grid_of
     from medseg.io.dicom.series import find_series
 
     for name in ("dicom_mr_t1post", "dicom_mr_hcrop", "dicom_seg/ct-3slice", "dicom_seg/24x38x3/multiframe"):
-        source = read(real_data / name)
+        source = read(data_folder / name)
         array = a_label_map((*source.shape[:2], max(source.shape[2], 4)))[:, :, -source.shape[2] :]
-        grid = grid_of(find_series(real_data / name)[0])
+        grid = grid_of(find_series(data_folder / name)[0])
         write_dicom_seg(source.with_array(array), tmp_path / "seg.dcm", SCHEME, grid, MODEL)
         np.testing.assert_array_equal(read_dicom_seg(tmp_path / "seg.dcm", like=source).volume.array, array)
