@@ -208,7 +208,7 @@ def _pictures(folder: Path) -> None:
     place = folder / "vessel2d_chasedb1"
     place.mkdir(parents=True)
     sample = samples_folder() / "retina"
-    size = (480, 480)
+    size = (640, 640)
     photograph = Image.open(sample / "images" / "phantom_01.png").resize(size, Image.Resampling.BICUBIC)
     photograph.save(place / "Image_01L.jpg", quality=95)
     vessels = Image.open(sample / "labels" / "phantom_01.png").point(lambda value: 255 * value)

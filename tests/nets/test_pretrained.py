@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torchvision_layouts import published_layouts
 
 from medseg.errors import CheckpointError, ConfigError
 from medseg.nets import BACKBONES, build_backbone, build_net, load_pretrained
@@ -28,9 +29,15 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def published() -> dict[str, dict[str, list[int]]]:
+    return published_layouts()
+
+
+def test_the_layouts_are_those_of_the_published_files():
     if not KEYS.is_file():
         pytest.skip("torchvision's keys are not here (expected beside the project in shared/torchvision_keys.json.gz)")
-    return json.loads(gzip.decompress(KEYS.read_bytes()))
+    stored = json.loads(gzip.decompress(KEYS.read_bytes()))
+    for name, layout in published_layouts().items():
+        assert list(layout.items()) == list(stored[name].items()), name
 
 
 def as_published(shapes, only=lambda key: True):
