@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medseg.config import RunConfig, all_keys, is_known, load_config, parse_overrides, validate_model
-from medseg.config.keys import _SYNONYMS
+from medseg.config.keys import keys_meant
 from medseg.errors import ConfigError
 
 
@@ -81,9 +81,32 @@ def test_other_names_are_not(name: str) -> None:
     assert not is_known(name)
 
 
-def test_other_usual_names_lead_to_keys_and_hide_none() -> None:
-    assert set(_SYNONYMS.values()) <= all_keys().keys()
-    assert not _SYNONYMS.keys() & {key.rpartition(".")[2].replace("_", "") for key in all_keys()}
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("lr", "training.learning_rate"),
+        ("epochs", "training.max_iterations"),
+        ("hours", "training.max_minutes"),
+        ("bs", "training.batch_size"),
+        ("amp", "training.mixed_precision"),
+        ("weights", "training.init"),
+        ("Architecture", "net.name"),
+        ("net.encoder", "net.backbone"),
+        ("criterion", "loss.name"),
+        ("data_dir", "data.root"),
+        ("spacing", "plan.spacing_mm"),
+        ("tta", "prediction.mirror"),
+        ("gpu", "device"),
+        ("out-dir", "output"),
+    ],
+)
+def test_names_that_other_programs_use_lead_to_keys(name: str, meant: str) -> None:
+    assert keys_meant(name) == [meant]
+    assert meant in all_keys()
+
+
+def test_no_such_name_hides_a_key_whose_last_part_it_is() -> None:
+    assert [key for key in all_keys() if key not in keys_meant(key.rpartition(".")[2])] == []
 
 
 def test_keys_are_those_of_the_models() -> None:

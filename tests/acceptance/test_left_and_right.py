@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 import medseg
 from medseg.geometry import flip_lps_ras, reorient
-from medseg.volume import Volume
 
 ORDERS = [
     "".join(letters) for axes in itertools.permutations(("RL", "AP", "SI")) for letters in itertools.product(*axes)
 ]
 LABELS = {"left_lung": [9, 10, 11], "right_lung": [12, 13, 14]}
-
-
-def _write_dicom(volume: Volume, folder: Path) -> None:
-    """The volume as a CT series whose columns, rows and slices run along its axes i, j, k."""
-    folder.mkdir(parents=True)
-    lps = flip_lps_ras(volume.affine)
-    directions = lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)
-    study, series, frame = (generate_uid(entropy_srcs=[folder.name, kind]) for kind in ("study", "series", "frame"))
-    for k in range(volume.shape[2]):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
-        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[folder.name, str(k)])
-        image = Dataset()
-        image.file_meta = meta
-        image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-        image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = study, series, frame
-        image.PatientName, image.PatientID, image.Modality = "Test^One", "1", "CT"
-        image.ImageType, image.InstanceNumber = ["ORIGINAL", "PRIMARY", "AXIAL"], 1
-        image.ImagePositionPatient = [f"{value:.9g}" for value in (lps @ [0, 0, k, 1])[:3]]
-        image.ImageOrientationPatient = [f"{value:.9g}" for value in (*directions[:, 0], *directions[:, 1])]
-        image.PixelSpacing = [f"{volume.spacing_mm[1]:.9g}", f"{volume.spacing_mm[0]:.9g}"]
-        image.Rows, image.Columns = volume.shape[1], volume.shape[0]
-        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 1
-        image.RescaleIntercept, image.RescaleSlope = "0", "1"
-        image.PixelData = np.ascontiguousarray(volume.array[:, :, k].T).astype("<i2").tobytes()
-        image.save_as(folder / f"{k:03d}.dcm", enforce_file_format=True)
 
 
 def _center_x(labels: NDArray[np.integer], affine: NDArray[np.float64], values: list[int]) -> float:
@@ -54,7 +25,9 @@ def _center_x(labels: NDArray[np.integer], affine: NDArray[np.float64], values: 
 
 
 @pytest.mark.slow
-def test_left_is_on_the_patients_left_in_all_48_axis_orders(one_data_folder: Path, tmp_path: Path) -> None:
+def test_left_is_on_the_patients_left_in_all_48_axis_orders(
+    one_data_folder: Path, write_series: Callable[..., list[Path]], tmp_path: Path
+) -> None:
     ct = medseg.read(one_data_folder / "lung_ct_cip" / "ct-64.nrrd")
     regions = medseg.read(one_data_folder / "lung_ct_cip" / "lm-64.nrrd")
     medseg.write(ct, tmp_path / "data" / "images" / "chest.nii.gz")
@@ -82,7 +55,7 @@ def test_left_is_on_the_patients_left_in_all_48_axis_orders(one_data_folder: Pat
     for order in ORDERS:
         turned = reorient(ct, order)
         medseg.write(turned, tmp_path / "nifti" / f"{order}.nii.gz")
-        _write_dicom(turned, tmp_path / "dicom" / order)
+        write_series(tmp_path / "dicom" / order, turned.array, flip_lps_ras(turned.affine))
         from_nifti = model.predict(medseg.read(tmp_path / "nifti" / f"{order}.nii.gz"))
         from_dicom = model.predict(medseg.read(tmp_path / "dicom" / order))
         assert from_nifti.orientation == order

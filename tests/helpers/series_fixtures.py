@@ -67,8 +67,8 @@ def write_series() -> Callable[..., list[Path]]:
         for k in range(array.shape[2]):
             position = affine[:3, 3] + k * affine[:3, 2]
             own = {
-                "PixelSpacing": [spacing[1], spacing[0]],
-                "SliceThickness": spacing[2],
+                "PixelSpacing": [f"{spacing[1]:.9g}", f"{spacing[0]:.9g}"],
+                "SliceThickness": f"{spacing[2]:.9g}",
                 "InstanceNumber": int(numbers[k]) + 1,
                 **tags,
                 **per_slice(k),
