@@ -1,4 +1,4 @@
-"""Fixtures that more than one part of the suite uses, and what is said at the end of a run."""
+"""Fixtures for the whole suite, and a summary of the tests that were left out for lack of data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A run that left tests out for want of data does not look like one that ran them all."""
+    """Reports how many tests were left out, or ran on made-up inputs only, because data is absent."""
     reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
     missing = Counter(
         found[1] for reason in reasons if (found := re.search(r"expected beside the project in ([\w./]+)\)", reason))
@@ -33,7 +33,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder of real studies; tests that need it are skipped, saying so, where it is absent."""
+    """Folder of real studies; tests that need it are skipped, with the reason, where it is absent."""
     if not REAL_DATA.is_dir():
         pytest.skip("real data is not on this machine (expected beside the project in shared/data)")
     return REAL_DATA
@@ -41,7 +41,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of made-up inputs, small, under the paths that `real_data` has (`made_data.py` says what is in them)."""
+    """Folder of small made-up inputs under the same paths as in `real_data`; see `helpers/made_data.py`."""
     import made_data
 
     return made_data.make(tmp_path_factory.mktemp("made"))
@@ -63,7 +63,7 @@ def one_data_folder(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def home_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Whoever runs the tests keeps the key that they have, or none."""
+    """Keeps the tests away from the de-identification key of whoever runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield

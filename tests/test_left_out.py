@@ -1,4 +1,4 @@
-"""A clone without the real data says what its run did not check."""
+"""A test run in a clone without the real data reports what it could not check."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from medseg.volume import Volume
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Windows of a few voxels are slower with more threads."""
+    """One thread: for windows of a few voxels, more threads are slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -29,7 +29,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def as_for_tests() -> Iterator[None]:
-    """The networks of these tests are permitted as a researcher's own, and files that a test has written are whole."""
+    """Permits the tests' own networks as user code, and takes newly written files as complete at once."""
     # Not by the test's own monkeypatch, which the test may undo, and which must be undone before this one.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDSEG_ALLOW_CODE", "inference_nets,slow_net")
@@ -64,7 +64,7 @@ def sides_bundle(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def empty_image(tmp_path: Path) -> Path:
-    """A file of a volume in which nothing is."""
+    """Path of a NIfTI file of zeros."""
     (tmp_path / "in").mkdir()
     medseg.write(Volume(np.zeros((12, 12, 12), np.float32), np.eye(4)), tmp_path / "in" / "case.nii.gz")
     return tmp_path / "in" / "case.nii.gz"

@@ -1,4 +1,4 @@
-"""Plans, bundle descriptions and weights for the tests of this folder."""
+"""Plans, bundle descriptions and weights for tests of bundles and prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks small enough to compute by hand, reached by name as a researcher's own would be."""
+"""Networks small enough to compute by hand, found by name as a user's own networks are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Threshold(nn.Module):
-    """Logits 0 for background, `slope * x - bias` for the one label; channel 0 decides."""
+    """Logits 0 for background and `slope * x - bias` for the only label, where x is channel 0."""
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Sides(nn.Module):
 
 
 class Blurred(nn.Module):
-    """Label 1 where the mean of 8 x 8 squares is above a half: what a net of output stride 8 knows."""
+    """Label 1 where the mean of 8 x 8 squares is above 0.5: as coarse as a net of output stride 8."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """Made-up inputs under the paths of the real data, so that a rule is tested where the real data is absent.
 
-Drawn and written by code; no patient is in them. Whatever a test compares with (label maps, NIfTI and NRRD twins) is
-written by nibabel, SimpleITK and highdicom, not by medseg. They are as small as the rules allow: what only the variety
-of real scanners, protocols and patients can show stays with the tests of `real_data`.
+All of it is drawn and written by code; there is no patient in it. What a test compares with (label maps, NIfTI and NRRD
+copies) is written by nibabel, SimpleITK and highdicom, not by medseg. The inputs are as small as the tests allow; what
+only the variety of real scanners and patients can show stays with the tests that use `real_data`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MR = Phantom(modality="MR", slopes=None, stored="uint16", bits=12, offset=1500.0
 
 
 def make(folder: Path) -> Path:
-    """Write all of it, about 10 MB in 3 seconds; returns `folder`."""
+    """Write all inputs (about 8 MB, 3 seconds) and return `folder`."""
     for part in (_chest, _magnetic_resonance, _codecs, _irregular, _headers, _brain, _hippocampus, _pictures):
         part(folder)
     made_segmentations.make(folder / "dicom_seg", PERSON)
@@ -171,8 +171,8 @@ def _brain(folder: Path) -> None:
         values = np.where(brain, rng.normal(0, 0.3, shape) + bright * (tumour < 7), -1.0)
         _nifti(values.astype(np.float32), affine, folder / f"{name}_subtrMeanDivStd.nii.gz")
     _nifti(np.array([4, 1, 3, 2, 0], np.uint8)[classes], affine, folder / "OTMultiClass.nii.gz")
-    stored = np.where(brain, 2**31 - 1, -(2**31)).astype(np.int32)
-    mask = nib.Nifti1Image(stored, affine)
+    # Where a slope is set, nibabel stores the values as they are.
+    mask = nib.Nifti1Image(np.where(brain, 2**31 - 1, -(2**31)).astype(np.int32), affine)
     mask.header.set_slope_inter(1 / (2**32 - 1), 0.5)
     nib.save(mask, folder / "brainmask.nii.gz")
 

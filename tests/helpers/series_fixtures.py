@@ -48,7 +48,7 @@ def _slice(
 def write_series() -> Callable[..., list[Path]]:
     """write_series(folder, array (I, J, K), affine (LPS), seed=.., per_slice=f(k) -> tags, **tags) -> files by k.
 
-    File names and InstanceNumbers are shuffled, so that neither tells the order.
+    File names and InstanceNumbers are shuffled, so that neither reveals the order of the slices.
     """
 
     def write(

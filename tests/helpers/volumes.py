@@ -1,4 +1,4 @@
-"""Volumes whose values say which voxel they are, or where it lies in the patient."""
+"""Volumes whose values encode the voxel's index or its position in the patient."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def outer_corners(volume: Volume) -> np.ndarray:
 
 
 def tilted(shape: tuple[int, ...] = (12, 13, 9)) -> Volume:
-    """Slices 2.5 mm apart that slide by 1 mm along j and 0.4 mm along i; values linear in the world position."""
+    """Sheared: slices 2.5 mm apart, each shifted by 1 mm in y and 0.4 mm in x; values linear in world position."""
     affine = np.array([[1.0, 0, 0.4, -20], [0, 1.5, 1.0, 30], [0, 0, 2.5, 7.5], [0, 0, 0, 1]])
     empty = Volume(np.zeros(shape, np.float32), affine)
     return empty.with_array(says_where(empty).astype(np.float32))
