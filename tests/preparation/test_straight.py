@@ -276,7 +276,7 @@ def test_probabilities_come_back_smoothly_and_labels_as_they_are() -> None:
     assert labels.dtype == np.uint8 and set(np.unique(labels)) == {7, 200}
 
 
-def test_masks_on_a_real_study_with_a_tilted_gantry_go_there_and_back(data_folder: Path) -> None:
+def test_masks_on_a_study_with_a_tilted_gantry_go_there_and_back(data_folder: Path) -> None:
     study = medseg.read(data_folder / "dicom_bad/gantrytilting")
     plan = plan_for(spacing_mm=None)
     array, grid = to_network_grid(study.with_array(study.array[None], channels=1), plan)

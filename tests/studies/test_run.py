@@ -266,7 +266,7 @@ def test_dicom_and_its_nifti_twin_give_the_same_mask_and_no_patient_is_named(thr
         assert volume.metadata.patient_id not in (out / "ledger.jsonl").read_text()
 
 
-def test_a_real_ct_from_dicom_gives_the_mask_of_its_nrrd_twin(threshold_bundle, data_folder, tmp_path):
+def test_a_ct_from_dicom_gives_the_mask_of_its_nrrd_twin(threshold_bundle, data_folder, tmp_path):
     scale = ChannelPlan(kind="clip", low=-1000.0, high=1000.0, mean=0.0, std=400.0)
     model = load_model(threshold_bundle(spacing_mm=(2.5, 2.5, 2.5), patch_size=(160, 160, 64), normalization=(scale,)))
     places = [data_folder / "lung_ct_cip" / "ct-64Dicom", data_folder / "lung_ct_cip" / "ct-64.nrrd"]

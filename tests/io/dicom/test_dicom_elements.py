@@ -109,7 +109,7 @@ def test_text_is_decoded_by_its_character_set(small_series):
     assert walk(folder / "IM0000").text("SeriesDescription") == "Schädel"
 
 
-def test_real_files_are_walked_like_pydicom_reads_them(data_folder):
+def test_files_are_walked_like_pydicom_reads_them(data_folder):
     files = [p for f in sorted(data_folder.glob("*dicom*")) for p in sorted(f.rglob("*")) if p.is_file()]
     files += sorted((data_folder / "lung_ct_cip/ct-64Dicom").iterdir())[::10]
     files += sorted((data_folder / "ct_totalseg/example_ct_dicom").iterdir())[::5]

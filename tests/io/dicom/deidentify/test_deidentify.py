@@ -560,7 +560,7 @@ IDENTIFYING += ["SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID", "D
 
 @pytest.mark.parametrize("folder", REAL)
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
-def test_real_studies_lose_identity_and_keep_their_pixels(data_folder, tmp_path, folder):
+def test_studies_lose_identity_and_keep_their_pixels(data_folder, tmp_path, folder):
     files = sorted(p for p in (data_folder / folder).rglob("*") if p.is_file())
     sources = [p for p in files if p.read_bytes()[128:132] == b"DICM"][:6]
     deidentify_files(sources, tmp_path / "out", KEY)
@@ -584,7 +584,7 @@ def test_real_studies_lose_identity_and_keep_their_pixels(data_folder, tmp_path,
                 assert after.get(keyword) == before.get(keyword)
 
 
-def test_a_real_series_reads_the_same_after_it(data_folder, tmp_path):
+def test_a_series_reads_the_same_after_it(data_folder, tmp_path):
     source = data_folder / "dicom_mr_t1post"
     deidentify_files([source], tmp_path / "out", KEY)
     before, after = read(source), read(tmp_path / "out")
@@ -593,7 +593,7 @@ def test_a_real_series_reads_the_same_after_it(data_folder, tmp_path):
     assert before.metadata.study_instance_uid != after.metadata.study_instance_uid
 
 
-def test_a_segmentation_of_a_real_series_lies_on_its_de_identified_slices(data_folder, tmp_path):
+def test_a_segmentation_of_a_series_lies_on_its_de_identified_slices(data_folder, tmp_path):
     source = data_folder / "dicom_mr_t1post"
     volume, scheme = read(source), LabelScheme.from_mapping({"liver": 1, "tumor": 2})
     array = np.zeros(volume.shape, np.uint8)

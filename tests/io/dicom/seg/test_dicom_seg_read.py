@@ -280,8 +280,8 @@ def test_the_grid_is_found_from_any_frames_that_are_left(turn, step, shear, kept
     np.testing.assert_allclose(lps[:3, 3], positions[0], atol=1e-5)
 
 
-def test_real_objects_equal_their_volumes(data_folder):
-    """dcmqi's own examples, beside the label maps they were made from."""
+def test_objects_of_other_programs_equal_their_volumes(data_folder):
+    """Examples of dcmqi, and objects written by highdicom, with the label maps that they were made from."""
     folder = data_folder / "dicom_seg"
     for name, source, truth in [
         ("liver.dcm", "ct-3slice", "liver_seg.nrrd"),
@@ -294,7 +294,7 @@ def test_real_objects_equal_their_volumes(data_folder):
         assert found.labels == {"Liver": 1}
 
 
-def test_a_real_object_with_partly_overlapping_segments(data_folder):
+def test_an_object_of_another_program_with_partly_overlapping_segments(data_folder):
     path = data_folder / "dicom_seg" / "partial_overlaps.dcm"
     source = read(data_folder / "dicom_seg" / "ct-3slice")
     found = read_dicom_seg(path, like=source)
@@ -308,7 +308,7 @@ def test_a_real_object_with_partly_overlapping_segments(data_folder):
     np.testing.assert_array_equal(found.volume.array, expected)
 
 
-def test_real_studies_are_segmented_and_read_back(data_folder, tmp_path):
+def test_studies_are_segmented_and_read_back(data_folder, tmp_path):
     from medseg.io.dicom.grid import grid_of
     from medseg.io.dicom.series import find_series
 

@@ -400,7 +400,7 @@ def test_series_derived_from_real_ones_are_valid_and_equal(real_data, tmp_path, 
     assert dciodvfy(tmp_path / "out" / "00001.dcm") == []
 
 
-def test_a_real_nifti_goes_to_dicom_and_back(data_folder, tmp_path):
+def test_a_nifti_goes_to_dicom_and_back(data_folder, tmp_path):
     volume = read(data_folder / "nifti_edge" / "anatomical.nii")
     write_dicom_series(volume, tmp_path / "out")
     array, affine = as_read(volume)
