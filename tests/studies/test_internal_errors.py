@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -110,15 +111,17 @@ from medseg.studies import PredictOptions, predict_studies
 result = predict_studies(sys.argv[1], [sys.argv[2]], sys.argv[3], PredictOptions(engine="ray", settle=0))
 sys.exit(result.exit_code)
 """
-# Found by Python on the workers as they start.
+# Python runs it in every process; in Ray's own ones, loading medseg would take longer than Ray waits for them.
 PLANTED_ON_WORKERS = """
-import medseg.studies.chain as chain
-real = chain.measure
-def planted(mask, *others):
-    if mask.shape[0] == 7:
-        raise TypeError("planted")
-    return real(mask, *others)
-chain.measure = planted
+import sys
+if any(part.endswith("default_worker.py") for part in sys.orig_argv):
+    import medseg.studies.chain as chain
+    real = chain.measure
+    def planted(mask, *others):
+        if mask.shape[0] == 7:
+            raise TypeError("planted")
+        return real(mask, *others)
+    chain.measure = planted
 """
 
 
@@ -127,7 +130,8 @@ chain.measure = planted
 def test_a_mistake_of_ours_on_a_ray_worker_is_told_as_such(unet_bundle, folder, tmp_path, monkeypatch):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "sitecustomize.py").write_text(PLANTED_ON_WORKERS)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"))
+    paths = (tmp_path / "code", Path(medseg.__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, paths)))
     out = tmp_path / "out"
     command = [sys.executable, "-c", RAY_WORKER, str(unet_bundle), str(folder), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

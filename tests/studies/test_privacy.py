@@ -16,6 +16,9 @@ import pytest
 from medseg.phantoms import samples_folder
 from medseg.studies import PredictOptions, predict_studies
 
+# The code under test, and the network in the bundle.
+CODE = os.pathsep.join(map(str, (Path(__file__).parents[2], Path(__file__).parents[1] / "helpers")))
+
 NAME, NUMBER = "Roe^Richard", "MRN-0815"
 
 # Every file that a program writes ends by being renamed or removed, or it is still there in the end: so whoever looks
@@ -65,7 +68,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         **os.environ,
         "TMPDIR": str(temporary),
         "XDG_CONFIG_HOME": str(tmp_path / "home"),
-        "PYTHONPATH": str(Path(__file__).parents[1] / "helpers"),  # of the network in the bundle
+        "PYTHONPATH": CODE,
         "OMP_NUM_THREADS": "1",
     }
 

@@ -20,7 +20,8 @@ from medseg.preparation.plan import ChannelPlan
 from medseg.preparation.training_range import learn_range
 from medseg.volume import Volume
 
-HELPERS = Path(__file__).parents[1] / "helpers"
+# The code under test, and the tests' own net, found as an installed plug-in would be.
+CODE = os.pathsep.join(map(str, (Path(medseg.__file__).parents[1], Path(__file__).parents[1] / "helpers")))
 CONFIG = """
 data:
   split: {every: 5, start: 4}
@@ -37,8 +38,7 @@ prediction: {mirror: false}
 
 
 def medseg_command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    # The tests' own net is found as an installed plug-in would be.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HELPERS)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": CODE}
     command = [sys.executable, "-m", "medseg", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
