@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from medseg.config.keys import Key, all_keys, is_known, keys_meant, nearest_keys
+from medseg.config.augmentation import AugmentationConfig
+from medseg.config.data import DataConfig, Labels, SplitConfig, WindowConfig
+from medseg.config.intensity import (
+    BlurConfig,
+    BrightnessConfig,
+    ContrastConfig,
+    GammaConfig,
+    IntensityConfig,
+    LowResolutionConfig,
+    NoiseConfig,
+    PluginConfig,
+)
+from medseg.config.keys import Key, all_keys, entry_keys, is_known, keys_meant, nearest_keys
 from medseg.config.loading import (
     MOST_LIST_BYTES,
     config_from_values,
@@ -15,36 +27,50 @@ from medseg.config.loading import (
     read_text,
     validate_model,
 )
-from medseg.config.models import (
-    AugmentationConfig,
-    DataConfig,
-    LossConfig,
-    NetConfig,
-    PlanConfig,
-    PostprocessConfig,
-    PredictionConfig,
-    RunConfig,
-    SplitConfig,
-    TrainingConfig,
-    WindowConfig,
-)
+from medseg.config.loss import LossConfig, LossTerm
+from medseg.config.net import NetConfig, NetOptions
+from medseg.config.patterns import LONGEST_TEXT
+from medseg.config.plan import MOST_VOXELS, PatchSize, PlanConfig, Spacing
+from medseg.config.prediction import MOST_OVERLAP, Overlap, PostprocessConfig, PredictionConfig
+from medseg.config.run import RunConfig
+from medseg.config.select import SelectRule
+from medseg.config.training import TrainingConfig
 
 __all__ = [
+    "LONGEST_TEXT",
     "MOST_LIST_BYTES",
+    "MOST_OVERLAP",
+    "MOST_VOXELS",
     "AugmentationConfig",
+    "BlurConfig",
+    "BrightnessConfig",
+    "ContrastConfig",
     "DataConfig",
+    "GammaConfig",
+    "IntensityConfig",
     "Key",
+    "Labels",
     "LossConfig",
+    "LossTerm",
+    "LowResolutionConfig",
     "NetConfig",
+    "NetOptions",
+    "NoiseConfig",
+    "Overlap",
+    "PatchSize",
     "PlanConfig",
+    "PluginConfig",
     "PostprocessConfig",
     "PredictionConfig",
     "RunConfig",
+    "SelectRule",
+    "Spacing",
     "SplitConfig",
     "TrainingConfig",
     "WindowConfig",
     "all_keys",
     "config_from_values",
+    "entry_keys",
     "is_known",
     "keys_meant",
     "load_config",

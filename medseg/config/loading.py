@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from medseg.config.keys import is_known, keys_meant, nearest_keys
-from medseg.config.models import RunConfig
+from medseg.config.run import RunConfig
 from medseg.errors import ConfigError
 from medseg.lookup import nearest_hint
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.config.models import PostprocessConfig
+from medseg.config import PostprocessConfig
 from medseg.inference.postprocess import fill_holes, keep_components
 from medseg.labels import LabelScheme
 from medseg.metrics import score_case
