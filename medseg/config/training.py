@@ -13,16 +13,27 @@ __all__ = ["TrainingConfig"]
 
 
 class TrainingConfig(Part):
-    """How long and how to train. `max_minutes`, `max_iterations`: the first that is reached; with neither, one hour.
+    """How long and how to train.
 
-    `init`: a bundle, or public weights, to start from. `batch_size`: patches per step, else planned. `learning_rate`,
-    `weight_decay`: else those usual for the optimizer. `momentum`: of SGD. `schedule`: poly lets the learning rate fall
-    as (1 - progress)^`poly_power`. `warmup_iterations`: in these the learning rate rises. `gradient_clip`: largest norm
-    of the gradient. `ema_decay`: of the running average of the weights. `foreground_fraction`: share of patches around
-    a label. `mixed_precision`: where the device gains by it. `checkpoint`: which weights become the model.
-    `validate_every`: iterations between two validations. `save_every`: iterations between two checkpoints.
-    `validation_cases`: how many cases a validation during training looks at. `folds`: parts that the cases are split
-    into. `fold`: the part that validates, from 0, or all in turn.
+    `init`: a model bundle, or public weights, to start from.
+    `max_minutes`, `max_iterations`: the training ends at the first that is reached; with neither, after one hour.
+    `batch_size`: patches per step, else planned.
+    `learning_rate`: the highest, else the usual one for the optimizer.
+    `optimizer`: AdamW, or SGD with Nesterov momentum.
+    `weight_decay`: else the usual one for the optimizer.
+    `momentum`: of SGD.
+    `schedule`: with poly the learning rate falls as (1 - progress)^`poly_power`.
+    `warmup_iterations`: the learning rate rises linearly during these.
+    `gradient_clip`: largest norm of the gradient.
+    `ema_decay`: decay of the running average of the weights.
+    `foreground_fraction`: share of the patches that are centred on a label.
+    `mixed_precision`: used where it makes the device faster.
+    `checkpoint`: which weights become the model, the last or those with the best validation score.
+    `validate_every`: iterations between two validations.
+    `validation_cases`: number of cases that a validation during training uses, else all.
+    `save_every`: iterations between two checkpoints.
+    `folds`: number of parts that the cases are split into.
+    `fold`: the part that validates, from 0, or all in turn.
     """
 
     init: Path | None = None

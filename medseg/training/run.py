@@ -17,6 +17,7 @@ from medseg.config import PostprocessConfig, RunConfig
 from medseg.disk.atomic import write_text_atomic
 from medseg.errors import ConfigError
 from medseg.inference.bundle import save_bundle
+from medseg.inference.bundle_info import BundleInfo, NetInfo
 from medseg.inference.device import device_memory, resolve_device
 from medseg.inference.postprocess import check_postprocess
 from medseg.io.formats import is_there
@@ -31,8 +32,9 @@ from medseg.tasks.defaults import with_task_defaults
 from medseg.training.bundle_info import bundle_info
 from medseg.training.calibrate import calibrated
 from medseg.training.crf_choice import choose_crf
+from medseg.training.fold import Fold, Setup
 from medseg.training.init_weights import initialise
-from medseg.training.loop import train_fold
+from medseg.training.loop import Trained, train_fold
 from medseg.training.net import auxiliary_weights, describe_net, meta_net, net_info_for
 from medseg.training.validation import Scores
 
@@ -96,7 +98,7 @@ def train(
 
 
 def train_run(config: RunConfig, resume: bool = False) -> Run:
-    """`train` for a configuration that is loaded already."""
+    """`train` for a configuration that is loaded already; the same errors."""
     config = with_task_defaults(config)
     device = resolve_device(config.device)
     _check_names(config)
@@ -106,58 +108,63 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     preparation = prepare_run(config)
     for finding in preparation.findings:
         _log.info("%s: %s", finding.kind, finding.message)
-    check_label_bounds(preparation.dataset.labels.mapping)
+    scheme = preparation.dataset.labels
+    check_label_bounds(scheme.mapping)
     rules = config.prediction.postprocess
     if isinstance(rules, PostprocessConfig):
-        check_postprocess(rules, preparation.dataset.labels)
+        check_postprocess(rules, scheme)
     numbers = fold_numbers(preparation.dataset, config)
     for number in numbers:
         _refuse_overwriting(_fold_folder(output, number), resume)
     write_text_atomic(output / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     splits = {number: split_cases(preparation.dataset, config, number) for number in numbers}
-    net_info = net_info_for(config, preparation.plan, preparation.dataset.labels, device.type == "cuda")
+    net_info = net_info_for(config, preparation.plan, scheme, device.type == "cuda")
     _log.info("%s", describe_net(net_info))
+    setup = Setup(config, preparation.plan, scheme, device)
     scores = {}
     for number, split in splits.items():
-        torch.manual_seed(config.seed)
-        net = net_info.build()
-        if config.training.init is not None:
-            initialise(net, config.training.init)
-        validation = [open_case(preparation.cases[name]) for name in split.validation]
-        with console_progress(f"train fold {number}") as progress:
-            trained = train_fold(
-                net,
-                _build_loss(config, preparation, net),
-                [open_case(preparation.cases[name]) for name in split.train],
-                validation,
-                preparation.plan,
-                preparation.dataset.labels,
-                config,
-                number,
-                _fold_folder(output, number),
-                device,
-                resume,
-                progress,
-            )
-        scores[number] = trained.scores
-        crf = None
-        if config.prediction.crf == "fit":
-            net.load_state_dict(trained.weights)
-            crf = choose_crf(net, validation, preparation.plan, preparation.dataset.labels, device)
-        info = bundle_info(config, preparation, net_info, number, trained, crf)
-        if config.prediction.quality == "calibrate":
-            net.load_state_dict(trained.weights)
-            held = [case for case in preparation.dataset.cases if case.name in split.validation]
-            info = calibrated(info, net.to(device), device, held, config)
+        fold = Fold(
+            number,
+            _fold_folder(output, number),
+            training=[open_case(preparation.cases[name]) for name in split.train],
+            validation=[open_case(preparation.cases[name]) for name in split.validation],
+        )
+        info, trained = _train_one(fold, setup, preparation, net_info, resume)
         save_bundle(output / "model", info, {number: trained.weights})
+        scores[number] = trained.scores
     return Run(output, output / "model", scores)
+
+
+def _train_one(
+    fold: Fold, setup: Setup, preparation: Preparation, net_info: NetInfo, resume: bool
+) -> tuple[BundleInfo, Trained]:
+    """Train a fold, then fit what the configuration asks for on its validation cases."""
+    config, device = setup.config, setup.device
+    torch.manual_seed(config.seed)
+    net = net_info.build()
+    if config.training.init is not None:
+        initialise(net, config.training.init)
+    loss = _build_loss(config, preparation, net)
+    with console_progress(f"train fold {fold.number}") as progress:
+        trained = train_fold(net, loss, fold, setup, resume=resume, progress=progress)
+    crf = None
+    if config.prediction.crf == "fit":
+        net.load_state_dict(trained.weights)
+        crf = choose_crf(net, fold.validation, setup.plan, setup.scheme, device)
+    info = bundle_info(config, preparation, net_info, fold.number, trained, crf)
+    if config.prediction.quality == "calibrate":
+        net.load_state_dict(trained.weights)
+        names = {case.name for case in fold.validation}
+        held_out = [case for case in preparation.dataset.cases if case.name in names]
+        info = calibrated(info, net.to(device), device, held_out, config)
+    return info, trained
 
 
 def prepare_run(config: RunConfig) -> Preparation:
     """Check the data set, plan and store the prepared cases under `config.output`.
 
     Raises:
-        DatasetError, GeometryError, ReadError: naming the files and the mend.
+        DatasetError, GeometryError, ReadError: naming the files and what to do.
     """
     config = with_task_defaults(config)
     device = resolve_device(config.device)
@@ -181,12 +188,12 @@ def _fold_folder(output: Path, number: int) -> Path:
 
 def _refuse_overwriting(folder: Path, resume: bool) -> None:
     if not resume and is_there(folder / "last.pt"):
-        raise ConfigError(f"{folder} already holds a training; add --resume to go on, or give another output=FOLDER")
+        raise ConfigError(f"{folder} already holds a training; add --resume to continue, or give another output=FOLDER")
 
 
 def _check_names(config: RunConfig) -> None:
     """Build net and loss without memory, so that a wrong name or option shows before any data is read."""
-    # Where the data will say whether it is 3D, a net that has one form only is given the benefit of the doubt.
+    # Where the data will say whether it is 3D, a net that exists in one of the two only passes.
     for dims in (config.net.dims,) if config.net.dims else (3, 2):
         try:
             weights = auxiliary_weights(meta_net(config, dims))

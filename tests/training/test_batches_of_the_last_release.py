@@ -22,6 +22,7 @@ from medseg.preparation.plan import ChannelPlan, Plan
 from medseg.preparation.store import PreparedCase
 from medseg.tasks.defaults import with_task_defaults
 from medseg.training.data import Batch, BatchSource
+from medseg.training.identity import identity_of_settings
 
 SCHEME = LabelScheme.from_mapping({"one": 1, "two": 2})
 KINDS = ("noise", "blur", "brightness", "contrast", "gamma", "low_resolution")
@@ -146,6 +147,12 @@ def test_batches_are_those_of_the_last_release(name: str, dims: int, monkeypatch
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_checkpoint_of_the_last_release_is_recognised(name: str) -> None:
-    config = configured(name)
-    content = [config.loss.model_dump(mode="json"), config.augmentation.model_dump(mode="json")]
+    content = identity_of_settings(configured(name))[:2]
     assert hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16] == IDENTITY[name]
+
+
+def test_keys_that_came_later_are_part_of_the_identity_where_they_are_used() -> None:
+    config = load_config("hippocampus", {"data.root": "x", "augmentation.extra": [{"name": "noise"}]})
+    terms = load_config("hippocampus", {"data.root": "x", "loss.terms": [{"name": "dice"}]})
+    plain = identity_of_settings(load_config("hippocampus", {"data.root": "x"}))
+    assert identity_of_settings(config) != plain and identity_of_settings(terms) != plain
