@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
 
+from medseg.augmentation import SampleAugment
 from medseg.config import PostprocessConfig, RunConfig
 from medseg.disk.atomic import write_text_atomic
 from medseg.errors import ConfigError
@@ -22,7 +21,6 @@ from medseg.inference.device import device_memory, resolve_device
 from medseg.inference.postprocess import check_postprocess
 from medseg.io.formats import is_there
 from medseg.labels import check_label_bounds
-from medseg.losses import build_loss
 from medseg.preparation.folder import config_of
 from medseg.preparation.prepare import Preparation, prepare
 from medseg.preparation.split import fold_numbers, split_cases
@@ -35,7 +33,8 @@ from medseg.training.crf_choice import choose_crf
 from medseg.training.fold import Fold, Setup
 from medseg.training.init_weights import initialise
 from medseg.training.loop import Trained, train_fold
-from medseg.training.net import auxiliary_weights, describe_net, meta_net, net_info_for
+from medseg.training.loss import check_loss, loss_for
+from medseg.training.net import describe_net, meta_net, net_info_for
 from medseg.training.validation import Scores
 
 __all__ = ["Run", "prepare_run", "train", "train_run"]
@@ -144,7 +143,7 @@ def _train_one(
     net = net_info.build()
     if config.training.init is not None:
         initialise(net, config.training.init)
-    loss = _build_loss(config, preparation, net)
+    loss = loss_for(config.loss, preparation, net)
     with console_progress(f"train fold {fold.number}") as progress:
         trained = train_fold(net, loss, fold, setup, resume=resume, progress=progress)
     crf = None
@@ -192,32 +191,14 @@ def _refuse_overwriting(folder: Path, resume: bool) -> None:
 
 
 def _check_names(config: RunConfig) -> None:
-    """Build net and loss without memory, so that a wrong name or option shows before any data is read."""
-    # Where the data will say whether it is 3D, a net that exists in one of the two only passes.
+    """Build net, loss and augmentations without data, so that a wrong name or option shows before any is read."""
+    # Where only the data can tell 2D from 3D, a net that exists in one of the two passes.
     for dims in (config.net.dims,) if config.net.dims else (3, 2):
         try:
-            weights = auxiliary_weights(meta_net(config, dims))
+            net = meta_net(config, dims)
             break
         except ConfigError:
             if dims == (config.net.dims or 2):
                 raise
-    if config.loss.options.get("weights") != "inverse_frequency":
-        build_loss(config.loss.name, None, **{"auxiliary_weights": weights, **config.loss.options})
-
-
-def _build_loss(config: RunConfig, preparation: Preparation, net: nn.Module) -> nn.Module:
-    options = {"auxiliary_weights": auxiliary_weights(net), **config.loss.options}
-    if options.get("weights") == "inverse_frequency" and "frequencies" not in options:
-        options["frequencies"] = _frequencies(preparation)
-    return build_loss(config.loss.name, preparation.dataset.labels, **options)
-
-
-def _frequencies(preparation: Preparation) -> list[float]:
-    """Fraction of voxels per output channel: background and labels, or each region."""
-    scheme = preparation.dataset.labels
-    counts: Counter[int] = Counter()
-    for case in preparation.fingerprint.cases:
-        counts.update(case.label_voxels)
-    total = sum(n for value, n in counts.items() if value != scheme.ignore) or 1
-    inside = [sum(counts[v] for v in values) / total for values in scheme.values]
-    return inside if scheme.is_regions else [counts[0] / total, *inside]
+    check_loss(config.loss, net)
+    SampleAugment(config.augmentation)
