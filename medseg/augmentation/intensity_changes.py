@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg.augmentation.change import DrawnChange, IntensityChange
-from medseg.config import (
+from medseg.config.intensity import (
     BlurConfig,
     BrightnessConfig,
     ContrastConfig,

@@ -155,7 +155,7 @@ def test_settings_come_from_the_configuration() -> None:
 
 
 def test_each_key_of_a_change_has_the_default_of_that_change() -> None:
-    assert AugmentationConfig().intensity() == tuple(config() for config in get_args(IntensityConfig))
+    assert all(settings == type(settings)() for settings in AugmentationConfig().intensity())
 
 
 @pytest.mark.parametrize("options", [{"gamma": (1.5, 0.7)}, {"blur_sigma": (0.0, 1.0)}, {"low_resolution": (0.5, 2.0)}])
