@@ -45,7 +45,7 @@ class Key:
         name: dotted, e.g. 'training.max_minutes'.
         schema: its JSON schema: type, choices, bounds and default.
         part: docstring of the model that the key belongs to.
-        is_open: whether names of the user's own follow it, as in `data.labels.lung`.
+        is_open: whether names chosen by the user follow it, as in `data.labels.lung`.
         is_required: whether there is no default.
     """
 
@@ -76,7 +76,7 @@ def entry_keys() -> dict[str, Key]:
 
 
 def is_known(name: str) -> bool:
-    """Whether a dotted name is a key, a part such as 'training', or lies in a key that takes names of one's own."""
+    """Whether a dotted name is a key, a part such as 'training', or lies below a key with names of the user's own."""
     keys = all_keys()
     parts = name.split(".")
     above = (keys.get(".".join(parts[:n])) for n in range(1, len(parts)))
@@ -84,7 +84,7 @@ def is_known(name: str) -> bool:
 
 
 def keys_meant(name: str) -> list[str]:
-    """The keys that a wrong name stands for: other separators or case, the last part alone, or another usual name.
+    """The keys that a wrong name probably means: other separators or case, the last part alone, or another usual name.
 
     Example:
         >>> keys_meant("Data-Root"), keys_meant("max_minutes"), keys_meant("lr")

@@ -1,4 +1,4 @@
-"""`plan`: what planning is told instead of deriving it."""
+"""`plan`: values that planning takes as given instead of deriving them."""
 
 from __future__ import annotations
 

@@ -40,14 +40,15 @@ _VALIDATIONS = 10
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What one fold's training left behind.
+    """Result of training one fold.
 
     Args:
         weights: averaged weights to ship (the last, or the best where `training.checkpoint: best`).
         iterations: steps done.
         seconds: time spent.
         scores: validation scores of the shipped weights, without post-processing.
-        postprocess: what helps on the validation cases, and by how much.
+        postprocess: the rules that help on the validation cases.
+        postprocess_gains: 'label: rule' -> gain in the mean score.
     """
 
     weights: dict[str, torch.Tensor]
@@ -68,7 +69,7 @@ def train_fold(
         loss: called with (logits, labels), a scalar.
         fold: cases and folder.
         setup: what all folds share.
-        resume: go on from the folder's last checkpoint where there is one.
+        resume: continue from the folder's last checkpoint where there is one.
         progress: called with how far the training is.
 
     Raises:
@@ -118,7 +119,7 @@ class _Trainer:
         self.entries: list[dict[str, Any]] = []
 
     def restore(self) -> None:
-        """Go on where the last checkpoint stopped."""
+        """Continue where the last checkpoint stopped."""
         state = load_checkpoint(self.last)
         if state.identity != self.identity:
             raise CheckpointError(
@@ -191,7 +192,7 @@ class _Trainer:
                     self.save()
         except KeyboardInterrupt:
             self.save()
-            _log.info("stopped at iteration %d; go on with --resume", self.iteration)
+            _log.info("stopped at iteration %d; continue with --resume", self.iteration)
             raise
         finally:
             batches.close()  # type: ignore[attr-defined]
@@ -266,7 +267,9 @@ class _Trainer:
 def _restored(path: Path, take: Callable[[], Any]) -> None:
     try:
         take()
-    except Exception as error:  # A file that somebody altered may hold anything, and each state fails in its own way.
+    except (
+        Exception
+    ) as error:  # An altered file may contain anything, and every state dict fails with errors of its own.
         raise CheckpointError(
             f"{path}: does not fit this training ({first_line(error)}); delete it to train from the start, or restore "
             "it from a backup"

@@ -70,7 +70,7 @@ def train(
         config: a YAML file, a folder of data, the name of a preset, or a `RunConfig`.
         overrides: dotted key -> value, on top of the file or folder.
         fold: which fold, or "all"; default `training.fold`.
-        resume: go on from the last checkpoint of `output`, or start where there is none.
+        resume: continue from the last checkpoint of `output`, or start where there is none.
 
     Returns:
         The run: folder, model bundle, validation scores.
@@ -87,7 +87,7 @@ def train(
     """
     if isinstance(config, RunConfig):
         if overrides:
-            raise ConfigError("overrides go with a file or preset; change a RunConfig with model_copy")
+            raise ConfigError("overrides apply to a file or preset; change a RunConfig with model_copy")
         loaded = config
     else:
         loaded = config_of(config, overrides)
