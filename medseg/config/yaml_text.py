@@ -53,7 +53,8 @@ def parse_yaml(text: str, options: bool = False) -> Any:
 
     Raises:
         yaml.YAMLError: for text that is not YAML, longer than 1 MB, nested more than 100 levels deep, with more than
-            200,000 values or that many by its aliases, or with a key given twice in one mapping.
+            200,000 values or that many by its aliases, with a key given twice in one mapping, or with a date that
+            does not exist.
 
     Example:
         >>> parse_yaml("{lung: 1, tumour: [2, 3], crf: off}")
@@ -92,15 +93,23 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_Base):  # type: ignore[misc]
-    """Plain values, of which only true and false are booleans, and none is a date."""
+    """Plain values, of which only true and false are booleans; dates are checked and stay text."""
 
     yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (f"{_TAG}bool", f"{_TAG}timestamp")]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != f"{_TAG}bool"]
         for first, resolvers in _Base.yaml_implicit_resolvers.items()
     }
 
 
 _Loader.add_implicit_resolver(f"{_TAG}bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
+def _date(loader: Any, node: yaml.ScalarNode) -> Any:
+    loader.construct_yaml_timestamp(node)
+    return node.value
+
+
+_Loader.add_constructor(f"{_TAG}timestamp", _date)
 
 
 def _check_size(text: str) -> None:
