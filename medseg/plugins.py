@@ -26,7 +26,7 @@ ALLOW_CODE = "MEDSEG_ALLOW_CODE"
 
 
 def is_plugin(name: str) -> bool:
-    """Whether a name means a builder outside medseg: it holds a colon, which no built-in name does."""
+    """Whether a name means a builder outside medseg: it contains a colon, which no built-in name does."""
     return ":" in name
 
 
@@ -38,7 +38,7 @@ def resolve(name: str, what: str) -> Callable[..., Any]:
 
     Args:
         name: `"package.module:builder"`.
-        what: the configuration key that holds it, for the message, e.g. `"net.name"`.
+        what: the configuration key that contains it, for the message, e.g. `"net.name"`.
 
     Raises:
         ConfigError: malformed name, no such module, a module that cannot be imported, no such attribute, not callable.
@@ -59,7 +59,7 @@ def permitted_modules(allow_code: Iterable[str]) -> tuple[str, ...]:
     """The modules that may be imported where a bundle names them: those given and those of `MEDSEG_ALLOW_CODE`.
 
     Raises:
-        ConfigError: for a text, or an entry that is not the name of a module.
+        ConfigError: for a string instead of a sequence, or an entry that is not the name of a module.
 
     Example:
         >>> permitted_modules(["my_package.nets"])
@@ -107,7 +107,7 @@ def resolve_permitted(name: str, what: str, permitted: Sequence[str], bundle: Se
         )
     if module_name not in permitted:
         raise CheckpointError(
-            f"{what} needs the net {name!r} of the module {module_name}, which is no part of medseg; nothing was run: "
+            f"{what} needs the net {name!r} of the module {module_name}, which is not part of medseg; nothing was run: "
             f"if you trust that module, permit it by --allow-code {module_name} (in Python "
             f"allow_code=({module_name!r},), or {ALLOW_CODE}={module_name})"
         )
@@ -130,7 +130,11 @@ def _refuse_inside(module_name: str, what: str, bundle: Sequence[Path]) -> None:
         prefix = ".".join(parts[:n])
         try:
             spec = importlib.util.find_spec(prefix)
-        except (ImportError, SyntaxError, ValueError):  # which the import itself says better, or a module without file
+        except (
+            ImportError,
+            SyntaxError,
+            ValueError,
+        ):  # the import itself reports these better, or the module has no file
             return
         if spec is None:
             return
@@ -155,8 +159,8 @@ def _builder(
         if own and _is_foreign(current, module_name):
             origin = getattr(current, "__module__", None) or getattr(current, "__name__", "elsewhere")
             raise CheckpointError(
-                f"{what}: {name!r} is not {module_name}'s own, it comes from {origin}; nothing was run: only code of "
-                f"{module_name} was permitted"
+                f"{what}: {name!r} is not defined in {module_name}, it comes from {origin}; nothing was run: only "
+                f"code of {module_name} was permitted"
             )
     if not callable(current):
         raise ConfigError(f"{what}: {name!r} is a {type(current).__name__}, expected a function or class to call")
@@ -174,14 +178,14 @@ def _is_foreign(found: Any, module_name: str) -> bool:
     return bool(origin.partition(".")[0] != module_name.partition(".")[0])
 
 
-def _module(module_name: str, name: str, what: str, mend: str) -> Any:
+def _module(module_name: str, name: str, what: str, advice: str) -> Any:
     importlib.invalidate_caches()
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         if module_name == missing or module_name.startswith(f"{missing}."):
-            message = f"no module {missing!r}; {mend}"
+            message = f"no module {missing!r}; {advice}"
         else:
             message = f"{module_name} imports {missing!r}, which is not installed"
         raise ConfigError(f"{what}: {name!r}: {message}") from None

@@ -43,7 +43,7 @@ def test_the_defaults_told_are_those_of_the_models() -> None:
         ("training.fold", ["default: 0", "takes:   whole number >= 0 or all"]),
         ("data.labels", ["takes:   {name: whole number or [whole number, ...]}", "meaning: `labels`: name to integer"]),
         ("data.root", ["default: none: it must be given", "takes:   file or folder"]),
-        ("augmentation.gamma", ["takes:   [number > 0, number > 0]", "part:    How training samples vary."]),
+        ("augmentation.gamma", ["takes:   [number > 0, number > 0]", "meaning: `gamma`: range of that exponent"]),
         ("prediction.crf", ["takes:   off or fit", "meaning: `crf`: 'fit' tries a dense CRF"]),
         ("data.window.function", ["default: LINEAR", "takes:   LINEAR or LINEAR_EXACT"]),
     ],

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import medseg
-from medseg.config.models import DataConfig
+from medseg.config import DataConfig
 from medseg.errors import ConfigError
 from medseg.io.dicom.grid import check_irregular
 from medseg.lookup import check_choice, check_option_names, known, nearest, nearest_hint

@@ -27,7 +27,7 @@ def outside_values(source: Tensor | NDArray[np.generic], fill: Sequence[float] |
     """(C,) float32 grey values outside the image: as given, else the minimum of each channel of the whole image.
 
     Raises:
-        ConfigError: as many values as neither 1 nor C.
+        ConfigError: a number of values that is neither 1 nor C.
     """
     channels = box.shape[0]
     if fill is not None:

@@ -81,7 +81,7 @@ class SpatialAugment:
             of it and all of it, and reduced where the deformation could fold otherwise.
         elastic_grid: control cells along the longest side of the patch; the cells are cubes in mm.
         mirror_axes: per axis, whether it is mirrored in half of the samples; the caller leaves out left and right
-            where labels tell them apart. None or () for no axis.
+            where labels distinguish them. None or () for no axis.
         probability: of rotation and scale, per sample.
         ignore: label outside the image; None for 0.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from medseg.config import Key, all_keys, is_known, keys_meant, nearest_keys
+from medseg.config import Key, all_keys, entry_keys, is_known, keys_meant, nearest_keys
 from medseg.errors import ConfigError
 
 __all__ = ["explain_all", "explain_key"]
@@ -27,6 +27,8 @@ def explain_all() -> str:
 def explain_key(name: str) -> str:
     """A key with its default, what it takes and its meaning; for a part such as 'training', every key in it.
 
+    For a list, the keys of its entries follow.
+
     The meaning is what the docstring of the part says about the key, else what it says about the part as a whole.
 
     Raises:
@@ -39,12 +41,10 @@ def explain_key(name: str) -> str:
           takes:   number >= 0 and < 1
           meaning: `momentum`: of SGD.
     """
-    keys = all_keys()
-    if name in keys:
-        return _explained(keys[name])
-    inside = [key for key in keys.values() if key.name.startswith(f"{name}.")]
-    if inside:
-        return "\n".join(_explained(key) for key in inside)
+    keys = {**all_keys(), **entry_keys()}
+    found = [key for key in keys.values() if key.name == name or key.name.startswith(f"{name}.")]
+    if found:
+        return "\n".join(_explained(key) for key in found)
     if is_known(name):
         owner = next(key for key in keys.values() if name.startswith(f"{key.name}."))
         return _explained(owner)
@@ -82,6 +82,8 @@ def _taken(schema: Mapping[str, Any]) -> str:
     """What a JSON schema allows, in words."""
     if "anyOf" in schema:
         return " or ".join(_taken(branch) for branch in schema["anyOf"] if branch.get("type") != "null")
+    if "oneOf" in schema:
+        return "{name: one of those below, ...}"
     if "$ref" in schema:
         return "{key: value}, whose keys medseg config lists"
     choices = schema.get("enum", [schema["const"]] if "const" in schema else None)

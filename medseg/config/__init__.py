@@ -2,49 +2,67 @@
 
 from __future__ import annotations
 
-from medseg.config.keys import Key, all_keys, is_known, keys_meant, nearest_keys
-from medseg.config.loading import (
-    MOST_LIST_BYTES,
-    config_from_values,
-    load_config,
-    packaged,
-    packaged_configs,
-    packaged_presets,
-    parse_overrides,
-    parse_yaml,
-    read_text,
-    validate_model,
+from medseg.config.augmentation import AugmentationConfig
+from medseg.config.data import DataConfig, Labels, SplitConfig, WindowConfig
+from medseg.config.intensity import (
+    BlurConfig,
+    BrightnessConfig,
+    ContrastConfig,
+    GammaConfig,
+    IntensityConfig,
+    LowResolutionConfig,
+    NoiseConfig,
+    PluginConfig,
 )
-from medseg.config.models import (
-    AugmentationConfig,
-    DataConfig,
-    LossConfig,
-    NetConfig,
-    PlanConfig,
-    PostprocessConfig,
-    PredictionConfig,
-    RunConfig,
-    SplitConfig,
-    TrainingConfig,
-    WindowConfig,
-)
+from medseg.config.keys import Key, all_keys, entry_keys, is_known, keys_meant, nearest_keys
+from medseg.config.loading import config_from_values, load_config, parse_overrides
+from medseg.config.loss import LossConfig, LossTerm
+from medseg.config.net import NetConfig, NetOptions
+from medseg.config.patterns import LONGEST_TEXT
+from medseg.config.plan import MOST_VOXELS, PatchSize, PlanConfig, Spacing
+from medseg.config.prediction import MOST_OVERLAP, Overlap, PostprocessConfig, PredictionConfig
+from medseg.config.presets import packaged, packaged_configs, packaged_presets
+from medseg.config.run import RunConfig
+from medseg.config.select import SelectRule
+from medseg.config.training import TrainingConfig
+from medseg.config.validation import validate_model
+from medseg.config.yaml_text import MOST_LIST_BYTES, parse_yaml, read_text
 
 __all__ = [
+    "LONGEST_TEXT",
     "MOST_LIST_BYTES",
+    "MOST_OVERLAP",
+    "MOST_VOXELS",
     "AugmentationConfig",
+    "BlurConfig",
+    "BrightnessConfig",
+    "ContrastConfig",
     "DataConfig",
+    "GammaConfig",
+    "IntensityConfig",
     "Key",
+    "Labels",
     "LossConfig",
+    "LossTerm",
+    "LowResolutionConfig",
     "NetConfig",
+    "NetOptions",
+    "NoiseConfig",
+    "Overlap",
+    "PatchSize",
     "PlanConfig",
+    "PluginConfig",
     "PostprocessConfig",
     "PredictionConfig",
     "RunConfig",
+    "SelectRule",
+    "Spacing",
     "SplitConfig",
     "TrainingConfig",
     "WindowConfig",
     "all_keys",
     "config_from_values",
+    "entry_keys",
     "is_known",
     "keys_meant",
     "load_config",

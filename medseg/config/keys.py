@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from medseg.config.models import RunConfig
+from medseg.config.run import RunConfig
 from medseg.lookup import nearest
 
-__all__ = ["Key", "all_keys", "is_known", "keys_meant", "nearest_keys"]
+__all__ = ["Key", "all_keys", "entry_keys", "is_known", "keys_meant", "nearest_keys"]
 
 # Names that other programs and papers use for these keys, without dots and underscores.
 _SYNONYMS = {
@@ -45,7 +45,7 @@ class Key:
         name: dotted, e.g. 'training.max_minutes'.
         schema: its JSON schema: type, choices, bounds and default.
         part: docstring of the model that the key belongs to.
-        is_open: whether names of the user's own follow it, as in `data.labels.lung`.
+        is_open: whether names chosen by the user follow it, as in `data.labels.lung`.
         is_required: whether there is no default.
     """
 
@@ -63,8 +63,20 @@ def all_keys() -> dict[str, Key]:
     return {key.name: key for key in _walk(schema, schema["$defs"], "")}
 
 
+@lru_cache(maxsize=1)
+def entry_keys() -> dict[str, Key]:
+    """Keys of the entries of lists, as `data.select.modality`; of a list of several kinds with the kind's name before.
+
+    Example:
+        >>> entry_keys()["augmentation.extra.noise.std"].schema["default"]
+        0.15
+    """
+    models = RunConfig.model_json_schema()["$defs"]
+    return {key.name: key for each in all_keys().values() for key in _walk_entries(each, models)}
+
+
 def is_known(name: str) -> bool:
-    """Whether a dotted name is a key, a part such as 'training', or lies in a key that takes names of one's own."""
+    """Whether a dotted name is a key, a part such as 'training', or lies below a key with names of the user's own."""
     keys = all_keys()
     parts = name.split(".")
     above = (keys.get(".".join(parts[:n])) for n in range(1, len(parts)))
@@ -72,7 +84,7 @@ def is_known(name: str) -> bool:
 
 
 def keys_meant(name: str) -> list[str]:
-    """The keys that a wrong name stands for: other separators or case, the last part alone, or another usual name.
+    """The keys that a wrong name probably means: other separators or case, the last part alone, or another usual name.
 
     Example:
         >>> keys_meant("Data-Root"), keys_meant("max_minutes"), keys_meant("lr")
@@ -123,3 +135,19 @@ def _walk(part: Mapping[str, Any], models: Mapping[str, Any], prefix: str) -> It
             yield Key(dotted, schema, part["description"], is_open, name in part.get("required", ()))
         for model in inner:
             yield from _walk(model, models, f"{dotted}.")
+
+
+def _walk_entries(key: Key, models: Mapping[str, Any]) -> Iterator[Key]:
+    for branch in key.schema.get("anyOf", [key.schema]):
+        for model in _models_in(branch.get("items", {}), models):
+            kind = model["properties"].get("name", {}).get("const")
+            for inner in _walk(model, models, f"{key.name}.{kind}." if kind else f"{key.name}."):
+                if "const" not in inner.schema:
+                    yield inner
+
+
+def _models_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    if "$ref" in schema:
+        yield models[schema["$ref"].rpartition("/")[2]]
+    for branch in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
+        yield from _models_in(branch, models)

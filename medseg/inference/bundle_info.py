@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import nn
 
-from medseg.config.models import Labels, NetOptions, Overlap, PostprocessConfig
+from medseg.config import Labels, NetOptions, Overlap, PostprocessConfig
 from medseg.inference.calibration import Calibration
 from medseg.labels import LabelScheme
 from medseg.nets import build_net

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from medseg.config.models import MOST_VOXELS
+from medseg.config import MOST_VOXELS
 from medseg.errors import CheckpointError, ConfigError, MedsegError, MissingPartError
 from medseg.inference.bundle_info import BundleInfo, NetInfo
 from medseg.inference.device import device_memory

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medseg.config.models import PostprocessConfig
+from medseg.config import PostprocessConfig
 from medseg.errors import ConfigError, GeometryError
 from medseg.labels import LabelScheme
 from medseg.lookup import nearest_hint

@@ -20,8 +20,8 @@ class ClDiceLoss(VoxelLoss):
 
     How much of the predicted skeleton lies in the label, `(sum(S_P T) + smooth) / (sum(S_P) + smooth)`, and how much of
     the label's skeleton lies in the prediction. A gap in a thin vessel costs as much as one in a thick vessel. Alone it
-    says nothing of the width, and of an image filled with vessel nothing at all: use `dice_cldice`. Ignored voxels
-    count as background of both.
+    ignores the width, and does not penalise an image filled with vessel: use `dice_cldice`. Ignored voxels count as
+    background in both.
 
     Args:
         labels: what the values mean; None where values are channel indices.
@@ -68,7 +68,7 @@ class ClDiceLoss(VoxelLoss):
             channels = torch.arange(self.first, voxels.log_p.shape[1], device=p.device)
             target = (voxels.target[:, None] == channels[:, None]).to(p.dtype)
         if voxels.mask is not None:
-            # Before the thinning: it would carry what is ignored to its neighbours.
+            # Before the thinning, which would spread ignored voxels to their neighbours.
             p, target = p * voxels.mask[:, None], target * voxels.mask[:, None]
         precise = self._inside(self._skeleton(p, voxels.shape), target)
         sensitive = self._inside(self._skeleton(target, voxels.shape), p)
@@ -84,7 +84,7 @@ class ClDiceLoss(VoxelLoss):
 
 
 def soft_skeleton(x: Tensor, iterations: int) -> Tensor:
-    """What an opening takes from the image, and from each erosion of it (the paper's algorithm 1).
+    """Soft skeleton: what an opening removes from the image and from each erosion of it (the paper's algorithm 1).
 
     Args:
         x: `(B, C, I, J[, K])`, 0 to 1.

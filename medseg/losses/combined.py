@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
+from medseg.labels import LabelScheme
 from medseg.losses.voxels import VoxelLoss, Voxels
 
-__all__ = ["DeepSupervision", "SumLoss", "resize_labels"]
+__all__ = ["DeepSupervision", "SumLoss", "SumOf", "resize_labels"]
 
 
 class SumLoss(VoxelLoss):
-    """Weighted sum of losses of the same labels; the softmax is computed once for all.
+    """Weighted sum of losses of the same labels; the softmax is computed once for all of ours.
 
     Args:
-        terms: pairs of weight and loss.
+        terms: pairs of weight and loss; a loss is a `VoxelLoss`, or any module called with (logits, labels).
 
     Raises:
         ConfigError: if no weight is positive or one is negative.
+
+    Example:
+        >>> from medseg.losses import CrossEntropyLoss, DiceLoss
+        >>> loss = SumLoss([(1.0, DiceLoss()), (0.5, CrossEntropyLoss())])
+        >>> loss(torch.zeros(1, 2, 8, 8), torch.zeros(1, 1, 8, 8)).item() > 0.5
+        True
     """
 
-    def __init__(self, terms: Sequence[tuple[float, VoxelLoss]]) -> None:
+    def __init__(self, terms: Sequence[tuple[float, nn.Module]]) -> None:
         super().__init__()
         self.weights = [float(weight) for weight, _ in terms]
         if not self.weights or min(self.weights) < 0 or not any(self.weights):
@@ -31,13 +40,63 @@ class SumLoss(VoxelLoss):
         self.terms = nn.ModuleList(term for _, term in terms)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        first = self.terms[0]
-        assert isinstance(first, VoxelLoss)
-        return self.compute(first.voxels(logits, labels))
+        voxels = self.voxels(logits, labels) if any(isinstance(term, VoxelLoss) for term in self.terms) else None
+        parts = [
+            weight * (term.compute(voxels) if isinstance(term, VoxelLoss) and voxels else term(logits, labels))
+            for weight, term in zip(self.weights, self.terms, strict=True)
+            if weight
+        ]
+        return torch.stack(parts).sum()
 
     def compute(self, voxels: Voxels) -> Tensor:
         parts = [w * term.compute(voxels) for w, term in zip(self.weights, self.terms, strict=True) if w]  # type: ignore[operator]
         return torch.stack(parts).sum()
+
+    def voxels(self, logits: Tensor, labels: Tensor) -> Voxels:
+        """Encoded as the terms encode them; the sum itself holds no labels."""
+        first = next(term for term in self.terms if isinstance(term, VoxelLoss))
+        return first.voxels(logits, labels)
+
+
+class SumOf:
+    """Builds the same weighted sum of losses for any labels and options, as `dice_ce` does.
+
+    Calling it takes `labels`, for each term `<name>_weight` (1 unless given), and the options of the terms' classes; an
+    option that several of them have goes to all of these. Its signature lists them.
+
+    Args:
+        **terms: short name -> class, in the order of the sum.
+
+    Example:
+        >>> from medseg.losses import CrossEntropyLoss, DiceLoss
+        >>> builder = SumOf(dice=DiceLoss, ce=CrossEntropyLoss)
+        >>> builder(ce_weight=0.5, smooth=1e-3).weights
+        [1.0, 0.5]
+    """
+
+    def __init__(self, **terms: type[VoxelLoss]) -> None:
+        self.terms = terms
+        weights = [
+            inspect.Parameter(f"{name}_weight", inspect.Parameter.KEYWORD_ONLY, default=1.0, annotation=float)
+            for name in terms
+        ]
+        options = {name: p for loss in terms.values() for name, p in inspect.signature(loss).parameters.items()}
+        labels = options.pop("labels")
+        self.__signature__ = inspect.Signature([labels, *weights, *options.values()], return_annotation=SumLoss)
+
+    def __call__(self, labels: LabelScheme | None = None, **options: Any) -> SumLoss:
+        """The sum.
+
+        Raises:
+            TypeError: for an option that no term takes.
+            ConfigError: for a value that a term refuses.
+        """
+        self.__signature__.bind(labels, **options)
+        losses = []
+        for name, loss in self.terms.items():
+            own = {key: value for key, value in options.items() if key in inspect.signature(loss).parameters}
+            losses.append((options.get(f"{name}_weight", 1.0), loss(labels, **own)))
+        return SumLoss(losses)
 
 
 class DeepSupervision(nn.Module):
@@ -50,6 +109,15 @@ class DeepSupervision(nn.Module):
 
     Raises:
         ConfigError: for weights that are negative.
+
+    Source:
+        Lee et al., Deeply-Supervised Nets, AISTATS 2015; halved weights as in Isensee et al., Nature Methods 2021.
+
+    Example:
+        >>> from medseg.losses import DiceLoss
+        >>> heads = (torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 4, 4))
+        >>> DeepSupervision(DiceLoss())(heads, torch.zeros(1, 1, 8, 8)).ndim
+        0
     """
 
     def __init__(self, loss: nn.Module, auxiliary_weights: Sequence[float] | None = None) -> None:
@@ -83,7 +151,15 @@ class DeepSupervision(nn.Module):
 
 
 def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """`(B, 1, ...)` labels on another grid over the same extent: of each new voxel, the label at its centre."""
+    """Labels on another grid over the same extent: of each new voxel, the label at its centre (nearest neighbour).
+
+    Args:
+        labels: `(B, 1, I, J[, K])`.
+        size: voxels along each spatial axis.
+
+    Returns:
+        `(B, 1, *size)`, of the same type.
+    """
     for axis, n in enumerate(size, start=2):
         old = labels.shape[axis]
         if old != n:

@@ -67,14 +67,14 @@ class CrossEntropyLoss(VoxelLoss):
             weight = mask.to(loss.dtype).expand_as(loss) if weight is None else weight * mask
         if weight is None:
             return loss.mean()
-        # A batch without any voxel that counts gives 0, not 0 / 0.
+        # A batch in which all voxels are ignored or have weight 0 gives 0, not 0 / 0.
         return (loss * weight).sum() / weight.sum().clamp_min(torch.finfo(loss.dtype).tiny)
 
 
 def inverse_frequency_weights(frequencies: Sequence[float]) -> list[float]:
     """Weight of each class: `N / (K n_c)`, N voxels in all, K classes that occur, n_c voxels of class c.
 
-    A class that never occurs gets the largest weight of the others: no voxel tells, and infinity would end training.
+    A class that never occurs gets the largest weight of the others, since infinity would end the training.
 
     Raises:
         ConfigError: for negative numbers or no voxel at all.

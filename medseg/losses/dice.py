@@ -18,9 +18,9 @@ class DiceLoss(VoxelLoss):
     Args:
         labels: what the values mean; None where values are channel indices.
         background: count channel 0 of plain labels as a label too.
-        batch: sums run over the whole batch, so that a label absent from one patch does not decide; False: per patch.
-        smooth: in voxels. It makes an absent label that is predicted empty perfect, and one voxel predicted wrongly
-            half a miss and not a whole one, with a gradient of at most 1 / smooth.
+        batch: sums run over the whole batch, so that a label absent from one patch does not dominate; False: per patch.
+        smooth: in voxels, above 0. With 1, an absent label that is predicted empty has loss 0, and a single wrong voxel
+            loss 1/2; the gradient is at most 1 / smooth.
 
     Example:
         >>> loss = DiceLoss()(torch.tensor([[[50.0, -50.0]], [[-50.0, 50.0]]]).movedim(0, 1), torch.tensor([[[0, 1]]]))

@@ -1,4 +1,4 @@
-"""Focal loss (Lin et al., ICCV 2017): cross-entropy that turns down voxels already right."""
+"""Focal loss (Lin et al., ICCV 2017): cross-entropy that down-weights voxels already classified well."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class FocalLoss(CrossEntropyLoss):
 
     Args:
         labels: what the values mean; None where values are channel indices.
-        gamma: how strongly easy voxels are turned down, >= 0.
-        alpha: weight of the foreground, 1 - alpha that of the background (regions: inside and outside). The mean stays
-            one over voxels, as in the paper. None: no such weight.
+        gamma: how strongly easy voxels are down-weighted, >= 0.
+        alpha: weight of the foreground, 1 - alpha that of the background (regions: inside and outside). The mean is
+            still taken over voxels, as in the paper. None: no such weight.
         weights, frequencies: as in `CrossEntropyLoss`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What every loss here starts from: logits and labels, brought together voxel by voxel.
+"""Base of the losses: logits and labels, encoded voxel by voxel.
 
 B batch, C channels (background first for plain labels; one per region otherwise), N voxels of all axes in a row.
 The one-hot of the labels is never built: losses need the probability of each voxel's own class, which one gather gives.
@@ -26,7 +26,7 @@ class Voxels:
         log_true: plain labels: `(B, N)` log-probability of each voxel's own class.
             Regions: `(B, C, N)` log-probability of each voxel's own state (inside or outside) of each region.
         target: plain labels: `(B, N)` int64 channel of each voxel, 0 where ignored. Regions: `(B, C, N)` float 0 or 1.
-        mask: `(B, N)` bool, False where ignored; None where no voxel can be.
+        mask: `(B, N)` bool, False where ignored; None where the labels have no ignore value.
         regions: sigmoid channels instead of softmax.
         shape: voxels along each axis, for losses that look at neighbours.
     """
@@ -55,7 +55,7 @@ class VoxelLoss(nn.Module):
         table = None
         if labels is not None:
             table = torch.from_numpy(labels.region_table() if self.regions else labels.channel_table())
-        # Not persistent: the table is the data set's, not something learned.
+        # Not persistent: the table belongs to the data set and is not learned.
         self.register_buffer("table", table, persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:

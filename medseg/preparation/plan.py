@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from medseg.config import parse_yaml, read_text, validate_model
-from medseg.config.models import PatchSize, SelectRule, Spacing
+from medseg.config import PatchSize, SelectRule, Spacing, parse_yaml, read_text, validate_model
 from medseg.disk.atomic import write_text_atomic
 from medseg.errors import ConfigError
 from medseg.preparation.patch import total_stride

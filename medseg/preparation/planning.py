@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg.config import RunConfig, validate_model
-from medseg.config.models import SelectRule
+from medseg.config import RunConfig, SelectRule, validate_model
 from medseg.errors import ConfigError, DatasetError
 from medseg.io.channel_names import kind_of_name, modality_of_kind
 from medseg.labels import LabelScheme

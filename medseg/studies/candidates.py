@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medseg.config.models import LONGEST_TEXT, SelectRule
+from medseg.config import LONGEST_TEXT, SelectRule
 from medseg.io.channel_names import kind_of_name, modality_of_kind
 from medseg.io.dicom.series import Series
 from medseg.io.dicom.slice import SliceHeader

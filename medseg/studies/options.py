@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from medseg.config.models import MOST_OVERLAP
+from medseg.config import MOST_OVERLAP
 from medseg.errors import ConfigError
 from medseg.output_formats import MASK_FORMATS, check_format
 from medseg.plugins import permitted_modules

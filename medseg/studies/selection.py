@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from medseg.config.models import SelectRule
+from medseg.config import SelectRule
 from medseg.errors import MedsegError, ReadError
 from medseg.io.channel_names import kind_of_name
 from medseg.preparation.plan import Plan

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from medseg.config.models import RunConfig
+from medseg.config import RunConfig
 from medseg.tasks import get_task
 
 __all__ = ["with_task_defaults"]

@@ -1,4 +1,4 @@
-"""Fit what `predict --estimate-quality` needs: on the validation cases and on copies of them that are damaged."""
+"""Fits the calibration for `predict --estimate-quality` on the validation cases and on perturbed copies of them."""
 
 from __future__ import annotations
 
@@ -22,61 +22,64 @@ from medseg.inference.quality.perturbations import DAMAGES
 from medseg.preparation.sources import read_case
 from medseg.volume import Volume
 
-__all__ = ["calibrated", "signs_and_dice"]
+__all__ = ["calibrated", "inputs_and_dice"]
 
 _log = logging.getLogger("medseg")
 
 MOST_CASES = 12
-# Of all cases together; each is a prediction and one pass per mirror axis.
+# For all cases together; each costs a prediction and one pass per mirror axis.
 MOST_COPIES = 72
 
 
 def calibrated(
     info: BundleInfo, net: nn.Module, device: torch.device, cases: Sequence[Case], config: RunConfig
 ) -> BundleInfo:
-    """The description of a model with its calibration, without one where the validation cases are too few.
+    """The description of a model with its calibration, or without one where the validation cases are too few.
 
-    At most twelve cases, evenly picked, each as it is and with as many damages as make 72 copies in all.
+    At most twelve cases, evenly picked; each unchanged and perturbed, at most 72 copies in all.
 
     Args:
         info: of the trained model, with its fingerprint.
         net: trained, on `device`.
         device: where to predict.
         cases: validation cases, never training or test ones.
-        config: of the run; its seed decides how large each damage is.
+        config: of the run; its seed decides how strong each perturbation is.
 
     Raises:
         ReadError: a file that is gone since the data set was prepared.
     """
     picked = cases[:: math.ceil(len(cases) / MOST_CASES)] if cases else []
     model = Model(info, (net.eval(),), device, "", NetworkEngine(device))
-    signs: list[tuple[float, ...]] = []
+    inputs: list[tuple[float, ...]] = []
     dice: list[float] = []
     groups: list[int] = []
     damages = min(len(DAMAGES), MOST_COPIES // max(1, len(picked)) - 1)
     for number, case in enumerate(picked):
         _log.info("calibrating the estimate of quality: case %d of %d", number + 1, len(picked))
         for image, labels in _copies(*read_case(case, config.data.label_threshold), number, damages, config.seed):
-            for each in signs_and_dice(model, image, labels):
+            for each in inputs_and_dice(model, image, labels):
                 if each is not None:
-                    signs.append(each[0])
+                    inputs.append(each[0])
                     dice.append(each[1])
                     groups.append(number)
-    calibration = fit_calibration(np.array(signs), np.array(dice), groups)
+    calibration = fit_calibration(np.array(inputs), np.array(dice), groups)
     if calibration is None:
         _log.warning("%d validation cases are too few to calibrate the estimate of quality", len(picked))
     else:
-        _log.info("quality: predicted Dice is off by %.3f (root mean square, cases left out)", calibration.error)
+        _log.info(
+            "quality: error of the predicted Dice %.3f (root mean square, on cases left out of the fit)",
+            calibration.error,
+        )
     return info.model_copy(update={"calibration": calibration})
 
 
-def signs_and_dice(model: Model, image: Volume, labels: Volume) -> list[tuple[tuple[float, ...], float] | None]:
-    """Predict a case; per label the signs of its quality and its true Dice, None where mask or reference lack it."""
+def inputs_and_dice(model: Model, image: Volume, labels: Volume) -> list[tuple[tuple[float, ...], float] | None]:
+    """Predict a case; per label the calibration inputs and the true Dice, None where one of the masks is empty."""
     mask = model.predict(image)
     known = np.True_ if model.scheme.ignore is None else labels.array != model.scheme.ignore
     found: list[tuple[tuple[float, ...], float] | None] = []
-    signs = signs_of_case(model.info, image, mask, disagreement(model, image))
-    for name, each in zip(model.scheme.names, signs, strict=True):
+    inputs = signs_of_case(model.info, image, mask, disagreement(model, image))
+    for name, each in zip(model.scheme.names, inputs, strict=True):
         pred, ref = model.scheme.mask(mask.array, name) & known, model.scheme.mask(labels.array, name)
         both = int(pred.sum()) + int(ref.sum())
         found.append(None if each is None or not ref.any() else (each, 2.0 * int((pred & ref).sum()) / both))
@@ -84,7 +87,7 @@ def signs_and_dice(model: Model, image: Volume, labels: Volume) -> list[tuple[tu
 
 
 def _copies(image: Volume, labels: Volume, number: int, damages: int, seed: int) -> Iterator[tuple[Volume, Volume]]:
-    """The case and its damaged copies; case after case goes on in the list of damages."""
+    """The case and its perturbed copies; each case continues in the list where the last one stopped."""
     yield image, labels
     names = list(DAMAGES)
     for n in range(number * damages, (number + 1) * damages):

@@ -1,4 +1,4 @@
-"""Whether a dense CRF helps a trained network, and with which options: tried on a few validation cases."""
+"""Chooses the options of a dense CRF, or none, by trying them on a few validation cases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["CrfChoice", "choose_crf", "crf_candidates"]
 _log = logging.getLogger("medseg")
 
 MOST_CASES = 6
-# Less than this on average is noise of the few cases that validate.
+# A smaller mean gain is within the noise of so few cases.
 LEAST_GAIN = 0.001
 # Weights of the smoothness and of the appearance kernel, from none of the latter to the defaults.
 STRENGTHS = ((1.0, 0.0), (1.0, 0.5), (3.0, 2.0))
@@ -35,12 +35,12 @@ APPEARANCE_INTENSITIES = (0.1, 0.3)
 
 @dataclass(frozen=True, slots=True)
 class CrfChoice:
-    """What was found.
+    """The options chosen and their gain.
 
     Args:
         options: for the bundle; None where no candidate gains enough.
         gain: of the mean Dice over `cases` validation cases, 0 where nothing is kept. The same cases chose the
-            options, so new ones gain rather less.
+            options, so the gain on new cases is likely smaller.
         cases: those whose reference holds a label, at most `MOST_CASES`.
     """
 
@@ -90,7 +90,7 @@ def crf_candidates(plan: Plan) -> list[CrfOptions]:
             appearance_mm=voxels * finest,
             appearance_intensity=intensity,
         )
-        # Without its weight, the other numbers of the appearance kernel do nothing.
+        # Where the weight is 0, the other numbers of the appearance kernel have no effect.
         if appearance or not found:
             found.append(options)
     return found

@@ -7,13 +7,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medseg.augmentation import IntensityAugment, SpatialAugment, load_custom
+from medseg.augmentation import SampleAugment, SpatialAugment
 from medseg.config import AugmentationConfig, RunConfig
 from medseg.inference.tta import allowed_mirror_axes
 from medseg.labels import LabelScheme
@@ -37,11 +36,6 @@ def mirror_axes(config: AugmentationConfig, plan: Plan, scheme: LabelScheme) -> 
         return ()
     allowed = allowed_mirror_axes(plan.dims, plan.orientation, scheme)
     return allowed if config.mirror is True else tuple(axis for axis in allowed if axis in config.mirror)
-
-
-class _Augment(Protocol):
-    def draw(self, rng: np.random.Generator, shape: Sequence[int]) -> object: ...
-    def apply(self, image: torch.Tensor, labels: torch.Tensor, params: object) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
 class BatchSource:
@@ -78,9 +72,8 @@ class BatchSource:
             mirror_axes=[axis in mirrored for axis in range(plan.dims)],
             ignore=scheme.ignore,
         )
-        self.intensity = IntensityAugment.from_config(augmentation) if augmentation.enabled else None
+        self.augment = SampleAugment(augmentation)
         self._outside: dict[str, tuple[float, ...]] = {}
-        self.custom: _Augment | None = load_custom(augmentation.custom) if augmentation.custom else None
 
     def batch(self, iteration: int) -> Batch:
         """The batch of this iteration."""
@@ -101,10 +94,7 @@ class BatchSource:
         for channel, scale in enumerate(case.scales):
             values = patch[channel]
             values.clamp_(scale.low, scale.high).sub_(scale.mean).div_(scale.std)
-        if self.intensity is not None:
-            patch = self.intensity.apply(patch, self.intensity.draw(rng, patch.shape[0]))
-        if self.custom is not None:
-            patch, patch_labels = self.custom.apply(patch, patch_labels, self.custom.draw(rng, patch.shape[1:]))
+        patch, patch_labels = self.augment(rng, patch, patch_labels)
         return patch, patch_labels.to(torch.int16 if patch_labels.dtype == torch.uint8 else torch.int32)
 
     def _center(self, case: PreparedCase, rng: np.random.Generator, foreground: bool) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""`training.init`: the weights that a training starts from, of a model bundle or a public file."""
+"""`training.init`: initial weights of a training, from a model bundle or a public file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SHOWN = 6
 
 
 def initialise(net: nn.Module, path: Path) -> None:
-    """Give a net what fits of a bundle (folder or zip) or of public weights (.pth, .pt, .safetensors).
+    """Load into a net what fits of a bundle (folder or zip) or of public weights (.pth, .pt, .safetensors).
 
-    What was loaded, adapted (channels, classes, 2D kernels in a 3D net), dropped and left new is logged.
+    The log says what was loaded, adapted (channels, classes, 2D kernels in a 3D net), dropped and not found.
 
     Raises:
         CheckpointError: for a file that is absent or damaged, and where nothing fits.
@@ -41,7 +41,7 @@ def initialise(net: nn.Module, path: Path) -> None:
     for name, how in list(report.how.items())[:SHOWN]:
         _log.info("  %s: %s", name, how)
     if any(name.endswith("running_mean") for name in report.dropped):
-        _log.info("  these weights come with batch statistics, which this net has not; net.norm=batch keeps them")
+        _log.info("  these weights contain batch statistics, which this net does not use; net.norm=batch keeps them")
 
 
 def _show(what: str, names: Sequence[str]) -> None:

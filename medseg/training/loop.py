@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from medseg.config import PostprocessConfig, RunConfig
+from medseg.config import PostprocessConfig, TrainingConfig
 from medseg.disk.atomic import atomic_path, write_text_atomic
 from medseg.errors import CheckpointError, MedsegError
-from medseg.labels import LabelScheme
 from medseg.nets.weights_file import first_line, load_torch_file
-from medseg.preparation.plan import Plan
-from medseg.preparation.store import PreparedCase
 from medseg.progress import ProgressCallback
 from medseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from medseg.training.curve import write_curve
 from medseg.training.data import BatchSource, prefetched
 from medseg.training.ema import WeightAverage
+from medseg.training.fold import Fold, Setup
+from medseg.training.identity import identity_of_settings
 from medseg.training.postprocess_choice import PostprocessChoice, score_of_task
 from medseg.training.precision import precision_for
 from medseg.training.schedule import default_learning_rate, is_over, learning_rate, progress_of
@@ -41,14 +40,15 @@ _VALIDATIONS = 10
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What one fold's training left behind.
+    """Result of training one fold.
 
     Args:
         weights: averaged weights to ship (the last, or the best where `training.checkpoint: best`).
         iterations: steps done.
         seconds: time spent.
         scores: validation scores of the shipped weights, without post-processing.
-        postprocess: what helps on the validation cases, and by how much.
+        postprocess: the rules that help on the validation cases.
+        postprocess_gains: 'label: rule' -> gain in the mean score.
     """
 
     weights: dict[str, torch.Tensor]
@@ -60,52 +60,44 @@ class Trained:
 
 
 def train_fold(
-    net: nn.Module,
-    loss: nn.Module,
-    training_cases: Sequence[PreparedCase],
-    validation_cases: Sequence[PreparedCase],
-    plan: Plan,
-    scheme: LabelScheme,
-    config: RunConfig,
-    fold: int,
-    folder: Path,
-    device: torch.device,
-    resume: bool,
-    progress: ProgressCallback,
+    net: nn.Module, loss: nn.Module, fold: Fold, setup: Setup, *, resume: bool, progress: ProgressCallback
 ) -> Trained:
     """Train one network on one fold.
+
+    Args:
+        net: logits `(B, C, I, J[, K])`, or in training a tuple of main and auxiliary ones.
+        loss: called with (logits, labels), a scalar.
+        fold: cases and folder.
+        setup: what all folds share.
+        resume: continue from the folder's last checkpoint where there is one.
+        progress: called with how far the training is.
 
     Raises:
         CheckpointError: `resume` with a checkpoint that is damaged or belongs to another training.
         WriteError: disk full; the last good checkpoint stays.
         MedsegError: the loss is no longer a number.
     """
-    identity = _identity(net, plan, scheme, config, fold, training_cases)
-    trainer = _Trainer(net.to(device), loss.to(device), plan, scheme, config, device, folder, identity)
+    trainer = _Trainer(net, loss, fold, setup)
     if resume and trainer.last.exists():
         trainer.restore()
         _log.info("resuming at iteration %d", trainer.iteration)
-    source = BatchSource(training_cases, plan, scheme, config, fold)
-    trainer.run(source, validation_cases, progress)
-    choice = PostprocessChoice(scheme, score_of_task(config.task))
-    weights, scores = trainer.shipped(validation_cases, choice)
+    source = BatchSource(fold.training, setup.plan, setup.scheme, setup.config, fold.number)
+    trainer.run(source, progress)
+    choice = PostprocessChoice(setup.scheme, score_of_task(setup.config.task))
+    weights, scores = trainer.shipped(choice)
     return Trained(weights, trainer.iteration, trainer.elapsed, scores, *choice.chosen())
 
 
-def _identity(
-    net: nn.Module, plan: Plan, scheme: LabelScheme, config: RunConfig, fold: int, cases: Sequence[PreparedCase]
-) -> str:
+def _identity(net: nn.Module, fold: Fold, setup: Setup) -> str:
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     content = [
-        plan.model_dump(mode="json"),
-        repr(scheme),
+        setup.plan.model_dump(mode="json"),
+        repr(setup.scheme),
         repr(shapes),
-        config.seed,
-        fold,
-        [case.name for case in cases],
-        config.loss.model_dump(mode="json"),
-        config.augmentation.model_dump(mode="json"),
-        config.training.optimizer,
+        setup.config.seed,
+        fold.number,
+        [case.name for case in fold.training],
+        *identity_of_settings(setup.config),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -113,30 +105,21 @@ def _identity(
 class _Trainer:
     """State of one training; `restore` and `save` keep all of it."""
 
-    def __init__(
-        self,
-        net: nn.Module,
-        loss: nn.Module,
-        plan: Plan,
-        scheme: LabelScheme,
-        config: RunConfig,
-        device: torch.device,
-        folder: Path,
-        identity: str,
-    ) -> None:
-        self.net, self.loss, self.plan, self.scheme, self.device = net, loss, plan, scheme, device
-        self.config, self.training = config, config.training
-        self.folder, self.identity = folder, identity
-        self.last, self.best, self.log = folder / "last.pt", folder / "best.pt", folder / "log.jsonl"
+    def __init__(self, net: nn.Module, loss: nn.Module, fold: Fold, setup: Setup) -> None:
+        self.plan, self.scheme, self.device = setup.plan, setup.scheme, setup.device
+        self.net, self.loss = net.to(self.device), loss.to(self.device)
+        self.training, self.cases = setup.config.training, fold.validation
+        self.folder, self.identity = fold.folder, _identity(net, fold, setup)
+        self.last, self.best, self.log = (fold.folder / name for name in ("last.pt", "best.pt", "log.jsonl"))
         self.average = WeightAverage(net, self.training.ema_decay)
-        self.optimizer = _optimizer(net, config)
-        self.precision = precision_for(net, plan, device) if self.training.mixed_precision else None
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
+        self.optimizer = _optimizer(net, self.training)
+        self.precision = precision_for(net, self.plan, self.device) if self.training.mixed_precision else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.iteration, self.elapsed, self.best_score = 0, 0.0, -1.0
         self.entries: list[dict[str, Any]] = []
 
     def restore(self) -> None:
-        """Go on where the last checkpoint stopped."""
+        """Continue where the last checkpoint stopped."""
         state = load_checkpoint(self.last)
         if state.identity != self.identity:
             raise CheckpointError(
@@ -178,7 +161,7 @@ class _Trainer:
         save_checkpoint(state, self.last)
         write_text_atomic(self.log, "".join(json.dumps(entry) + "\n" for entry in self.entries))
 
-    def run(self, source: BatchSource, validation_cases: Sequence[PreparedCase], progress: ProgressCallback) -> None:
+    def run(self, source: BatchSource, progress: ProgressCallback) -> None:
         """Steps until the limit, saving and validating on the way; an interruption saves first."""
         batches = prefetched(source, self.iteration, self.device.type == "cuda")
         started = time.monotonic() - self.elapsed
@@ -202,14 +185,14 @@ class _Trainer:
                     self._show(progress, done)
                     waited, losses, since = 0.0, [], now
                 if self._validation_due(done_before, done) and not is_over(self.iteration, self.elapsed, self.training):
-                    self._validate(validation_cases)
+                    self._validate()
                     self.elapsed = time.monotonic() - started
                     waited, losses, since = 0.0, [], time.monotonic()
                 if self.iteration % self.training.save_every == 0:
                     self.save()
         except KeyboardInterrupt:
             self.save()
-            _log.info("stopped at iteration %d; go on with --resume", self.iteration)
+            _log.info("stopped at iteration %d; continue with --resume", self.iteration)
             raise
         finally:
             batches.close()  # type: ignore[attr-defined]
@@ -238,10 +221,12 @@ class _Trainer:
             return self.iteration % self.training.validate_every == 0
         return int(before * _VALIDATIONS) != int(now * _VALIDATIONS)
 
-    def _validate(self, cases: Sequence[PreparedCase]) -> None:
-        if not cases:
+    def _validate(self) -> None:
+        if not self.cases:
             return
-        scores = validate(self.average.net, self._validated(cases), self.plan, self.scheme, self.device)
+        limit = self.training.validation_cases or len(self.cases)
+        picked = self.cases[:: math.ceil(len(self.cases) / limit)]
+        scores = validate(self.average.net, picked, self.plan, self.scheme, self.device)
         self._note(validation_dice=scores.mean_dice, dice=scores.dice)
         if scores.mean_dice > self.best_score:
             self.best_score = scores.mean_dice
@@ -249,18 +234,12 @@ class _Trainer:
                 torch.save(self.average.net.state_dict(), temporary)
         write_curve(self.entries, self.folder / "progress.png")
 
-    def _validated(self, cases: Sequence[PreparedCase]) -> Sequence[PreparedCase]:
-        limit = self.training.validation_cases or len(cases)
-        return cases[:: math.ceil(len(cases) / limit)]
-
-    def shipped(
-        self, cases: Sequence[PreparedCase], choice: PostprocessChoice
-    ) -> tuple[dict[str, torch.Tensor], Scores]:
+    def shipped(self, choice: PostprocessChoice) -> tuple[dict[str, torch.Tensor], Scores]:
         """The weights to ship, scored on all validation cases."""
         if self.training.checkpoint == "best" and self.best.exists():
             best = load_torch_file(self.best, "delete it, or train from the start")
             _restored(self.best, lambda: self.average.net.load_state_dict(best))
-        scores = validate(self.average.net, cases, self.plan, self.scheme, self.device, choice.add)
+        scores = validate(self.average.net, self.cases, self.plan, self.scheme, self.device, choice.add)
         self._note(validation_dice=scores.mean_dice, dice=scores.dice, final=True)
         write_text_atomic(self.log, "".join(json.dumps(entry) + "\n" for entry in self.entries))
         write_curve(self.entries, self.folder / "progress.png")
@@ -288,15 +267,16 @@ class _Trainer:
 def _restored(path: Path, take: Callable[[], Any]) -> None:
     try:
         take()
-    except Exception as error:  # A file that somebody altered may hold anything, and each state fails in its own way.
+    except (
+        Exception
+    ) as error:  # An altered file may contain anything, and every state dict fails with errors of its own.
         raise CheckpointError(
             f"{path}: does not fit this training ({first_line(error)}); delete it to train from the start, or restore "
             "it from a backup"
         ) from None
 
 
-def _optimizer(net: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
-    training = config.training
+def _optimizer(net: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
     rate = default_learning_rate(training)
     if training.optimizer == "sgd":
         decay = 3e-5 if training.weight_decay is None else training.weight_decay

@@ -1,4 +1,4 @@
-"""Which network a configuration and a plan mean: width, norm, strides of thick slices, weights of auxiliary heads."""
+"""The network of a configuration and plan: width, norm, strides for thick slices, weights of auxiliary heads."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def meta_net(config: RunConfig, dims: int) -> nn.Module:
 
 
 def net_info_for(config: RunConfig, plan: Plan, scheme: LabelScheme, on_gpu: bool) -> NetInfo:
-    """What the bundle says of its net, and what is built to train.
+    """The description of the network for the bundle, from which it is also built for training.
 
     Raises:
-        ConfigError: for options that cannot be.
+        ConfigError: for options that do not fit the network.
     """
     net = config.net
     options = _options(config)
@@ -77,12 +77,12 @@ def describe_net(info: NetInfo) -> str:
 
 
 def _options(config: RunConfig) -> dict[str, Any]:
-    """What the net's builder takes beside sizes, backbone and width; only what is not its default."""
+    """Options of the net's builder beside sizes, backbone and width; only those that differ from its defaults."""
     net = config.net
     options = dict(net.options)
     if net.channels is not None and net.name not in STAGED:
         raise ConfigError(
-            f"net.channels is for {', '.join(STAGED)}; for {net.name} give net.width, or what its builder takes under "
+            f"net.channels is for {', '.join(STAGED)}; for {net.name} give net.width, or options of its builder under "
             "net.options"
         )
     if net.norm is not None:

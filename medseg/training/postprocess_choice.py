@@ -1,4 +1,4 @@
-"""Which post-processing helps: tried per label on the validation cases, kept only where it does."""
+"""Chooses post-processing per label: tried on the validation cases, kept only where it helps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.config.models import PostprocessConfig
+from medseg.config import PostprocessConfig
 from medseg.inference.postprocess import fill_holes, keep_components
 from medseg.labels import LabelScheme
 from medseg.metrics import score_case
@@ -21,7 +21,7 @@ MaskScore = Callable[[Mask, Mask, tuple[float, ...]], float]
 
 COMPONENTS = (1, 2)
 VOLUMES_ML = (0.03, 0.1, 0.3, 1.0, 3.0)
-# Less than this on average is noise of the few cases that validate.
+# A smaller mean gain is within the noise of so few cases.
 LEAST_GAIN = 0.001
 _HOLES = "fill_holes"
 
@@ -64,7 +64,7 @@ class PostprocessChoice:
         Args:
             predicted: `(I, J[, K])` label map without post-processing.
             reference: the same shape.
-            spacing_mm: per axis; None where it is not known, and no volume can then be a limit.
+            spacing_mm: per axis; None where it is not known; limits by volume are then not tried.
         """
         spacing = tuple(spacing_mm or (1.0,) * predicted.ndim)
         known = None if self.scheme.ignore is None else reference != self.scheme.ignore

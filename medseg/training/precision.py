@@ -9,12 +9,12 @@ from medseg.preparation.plan import Plan
 
 __all__ = ["precision_for"]
 
-# A convolution that looks around a map shorter than this along all axes stays in float32.
+# A convolution with a kernel above 1, on a map shorter than this along all axes, stays in float32.
 SMALLEST_MAP = 4
 
 
 def precision_for(net: nn.Module, plan: Plan, device: torch.device) -> torch.dtype | None:
-    """The reduced precision the device computes fast and rightly in, None for float32.
+    """The reduced precision in which the device computes fast and correctly, None for float32.
 
     On a CPU a net stays in float32 where its maps shrink to a few voxels on the plan's patch: oneDNN leaves weight
     gradients of bfloat16 convolutions unwritten where an undilated kernel is longer than the map along the first axis,
@@ -28,7 +28,7 @@ def precision_for(net: nn.Module, plan: Plan, device: torch.device) -> torch.dty
 
 
 def _has_tiny_maps(net: nn.Module, plan: Plan) -> bool:
-    """Whether a convolution that looks around sees a map on which its gradients cannot be trusted."""
+    """Whether a convolution with a kernel above 1 gets a map on which its gradients are unreliable."""
     doubtful: list[bool] = []
 
     def note(module: nn.Conv2d | nn.Conv3d, inputs: tuple[Tensor, ...]) -> None:

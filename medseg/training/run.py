@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,17 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
 
+from medseg.augmentation import SampleAugment
 from medseg.config import PostprocessConfig, RunConfig
 from medseg.disk.atomic import write_text_atomic
 from medseg.errors import ConfigError
 from medseg.inference.bundle import save_bundle
+from medseg.inference.bundle_info import BundleInfo, NetInfo
 from medseg.inference.device import device_memory, resolve_device
 from medseg.inference.postprocess import check_postprocess
 from medseg.io.formats import is_there
 from medseg.labels import check_label_bounds
-from medseg.losses import build_loss
 from medseg.preparation.folder import config_of
 from medseg.preparation.prepare import Preparation, prepare
 from medseg.preparation.split import fold_numbers, split_cases
@@ -31,9 +30,11 @@ from medseg.tasks.defaults import with_task_defaults
 from medseg.training.bundle_info import bundle_info
 from medseg.training.calibrate import calibrated
 from medseg.training.crf_choice import choose_crf
+from medseg.training.fold import Fold, Setup
 from medseg.training.init_weights import initialise
-from medseg.training.loop import train_fold
-from medseg.training.net import auxiliary_weights, describe_net, meta_net, net_info_for
+from medseg.training.loop import Trained, train_fold
+from medseg.training.loss import check_loss, loss_for
+from medseg.training.net import describe_net, meta_net, net_info_for
 from medseg.training.validation import Scores
 
 __all__ = ["Run", "prepare_run", "train", "train_run"]
@@ -69,7 +70,7 @@ def train(
         config: a YAML file, a folder of data, the name of a preset, or a `RunConfig`.
         overrides: dotted key -> value, on top of the file or folder.
         fold: which fold, or "all"; default `training.fold`.
-        resume: go on from the last checkpoint of `output`, or start where there is none.
+        resume: continue from the last checkpoint of `output`, or start where there is none.
 
     Returns:
         The run: folder, model bundle, validation scores.
@@ -86,7 +87,7 @@ def train(
     """
     if isinstance(config, RunConfig):
         if overrides:
-            raise ConfigError("overrides go with a file or preset; change a RunConfig with model_copy")
+            raise ConfigError("overrides apply to a file or preset; change a RunConfig with model_copy")
         loaded = config
     else:
         loaded = config_of(config, overrides)
@@ -96,7 +97,7 @@ def train(
 
 
 def train_run(config: RunConfig, resume: bool = False) -> Run:
-    """`train` for a configuration that is loaded already."""
+    """`train` for a configuration that is loaded already; the same errors."""
     config = with_task_defaults(config)
     device = resolve_device(config.device)
     _check_names(config)
@@ -106,58 +107,63 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     preparation = prepare_run(config)
     for finding in preparation.findings:
         _log.info("%s: %s", finding.kind, finding.message)
-    check_label_bounds(preparation.dataset.labels.mapping)
+    scheme = preparation.dataset.labels
+    check_label_bounds(scheme.mapping)
     rules = config.prediction.postprocess
     if isinstance(rules, PostprocessConfig):
-        check_postprocess(rules, preparation.dataset.labels)
+        check_postprocess(rules, scheme)
     numbers = fold_numbers(preparation.dataset, config)
     for number in numbers:
         _refuse_overwriting(_fold_folder(output, number), resume)
     write_text_atomic(output / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     splits = {number: split_cases(preparation.dataset, config, number) for number in numbers}
-    net_info = net_info_for(config, preparation.plan, preparation.dataset.labels, device.type == "cuda")
+    net_info = net_info_for(config, preparation.plan, scheme, device.type == "cuda")
     _log.info("%s", describe_net(net_info))
+    setup = Setup(config, preparation.plan, scheme, device)
     scores = {}
     for number, split in splits.items():
-        torch.manual_seed(config.seed)
-        net = net_info.build()
-        if config.training.init is not None:
-            initialise(net, config.training.init)
-        validation = [open_case(preparation.cases[name]) for name in split.validation]
-        with console_progress(f"train fold {number}") as progress:
-            trained = train_fold(
-                net,
-                _build_loss(config, preparation, net),
-                [open_case(preparation.cases[name]) for name in split.train],
-                validation,
-                preparation.plan,
-                preparation.dataset.labels,
-                config,
-                number,
-                _fold_folder(output, number),
-                device,
-                resume,
-                progress,
-            )
-        scores[number] = trained.scores
-        crf = None
-        if config.prediction.crf == "fit":
-            net.load_state_dict(trained.weights)
-            crf = choose_crf(net, validation, preparation.plan, preparation.dataset.labels, device)
-        info = bundle_info(config, preparation, net_info, number, trained, crf)
-        if config.prediction.quality == "calibrate":
-            net.load_state_dict(trained.weights)
-            held = [case for case in preparation.dataset.cases if case.name in split.validation]
-            info = calibrated(info, net.to(device), device, held, config)
+        fold = Fold(
+            number,
+            _fold_folder(output, number),
+            training=[open_case(preparation.cases[name]) for name in split.train],
+            validation=[open_case(preparation.cases[name]) for name in split.validation],
+        )
+        info, trained = _train_one(fold, setup, preparation, net_info, resume)
         save_bundle(output / "model", info, {number: trained.weights})
+        scores[number] = trained.scores
     return Run(output, output / "model", scores)
+
+
+def _train_one(
+    fold: Fold, setup: Setup, preparation: Preparation, net_info: NetInfo, resume: bool
+) -> tuple[BundleInfo, Trained]:
+    """Train a fold, then fit what the configuration asks for on its validation cases."""
+    config, device = setup.config, setup.device
+    torch.manual_seed(config.seed)
+    net = net_info.build()
+    if config.training.init is not None:
+        initialise(net, config.training.init)
+    loss = loss_for(config.loss, preparation, net)
+    with console_progress(f"train fold {fold.number}") as progress:
+        trained = train_fold(net, loss, fold, setup, resume=resume, progress=progress)
+    crf = None
+    if config.prediction.crf == "fit":
+        net.load_state_dict(trained.weights)
+        crf = choose_crf(net, fold.validation, setup.plan, setup.scheme, device)
+    info = bundle_info(config, preparation, net_info, fold.number, trained, crf)
+    if config.prediction.quality == "calibrate":
+        net.load_state_dict(trained.weights)
+        names = {case.name for case in fold.validation}
+        held_out = [case for case in preparation.dataset.cases if case.name in names]
+        info = calibrated(info, net.to(device), device, held_out, config)
+    return info, trained
 
 
 def prepare_run(config: RunConfig) -> Preparation:
     """Check the data set, plan and store the prepared cases under `config.output`.
 
     Raises:
-        DatasetError, GeometryError, ReadError: naming the files and the mend.
+        DatasetError, GeometryError, ReadError: naming the files and what to do.
     """
     config = with_task_defaults(config)
     device = resolve_device(config.device)
@@ -181,36 +187,18 @@ def _fold_folder(output: Path, number: int) -> Path:
 
 def _refuse_overwriting(folder: Path, resume: bool) -> None:
     if not resume and is_there(folder / "last.pt"):
-        raise ConfigError(f"{folder} already holds a training; add --resume to go on, or give another output=FOLDER")
+        raise ConfigError(f"{folder} already holds a training; add --resume to continue, or give another output=FOLDER")
 
 
 def _check_names(config: RunConfig) -> None:
-    """Build net and loss without memory, so that a wrong name or option shows before any data is read."""
-    # Where the data will say whether it is 3D, a net that has one form only is given the benefit of the doubt.
+    """Build net, loss and augmentations without data, so that a wrong name or option shows before any is read."""
+    # Where only the data can tell 2D from 3D, a net that exists in one of the two passes.
     for dims in (config.net.dims,) if config.net.dims else (3, 2):
         try:
-            weights = auxiliary_weights(meta_net(config, dims))
+            net = meta_net(config, dims)
             break
         except ConfigError:
             if dims == (config.net.dims or 2):
                 raise
-    if config.loss.options.get("weights") != "inverse_frequency":
-        build_loss(config.loss.name, None, **{"auxiliary_weights": weights, **config.loss.options})
-
-
-def _build_loss(config: RunConfig, preparation: Preparation, net: nn.Module) -> nn.Module:
-    options = {"auxiliary_weights": auxiliary_weights(net), **config.loss.options}
-    if options.get("weights") == "inverse_frequency" and "frequencies" not in options:
-        options["frequencies"] = _frequencies(preparation)
-    return build_loss(config.loss.name, preparation.dataset.labels, **options)
-
-
-def _frequencies(preparation: Preparation) -> list[float]:
-    """Fraction of voxels per output channel: background and labels, or each region."""
-    scheme = preparation.dataset.labels
-    counts: Counter[int] = Counter()
-    for case in preparation.fingerprint.cases:
-        counts.update(case.label_voxels)
-    total = sum(n for value, n in counts.items() if value != scheme.ignore) or 1
-    inside = [sum(counts[v] for v in values) / total for values in scheme.values]
-    return inside if scheme.is_regions else [counts[0] / total, *inside]
+    check_loss(config.loss, net)
+    SampleAugment(config.augmentation)

@@ -1,4 +1,4 @@
-"""How far a training is, and the learning rate that belongs to it."""
+"""Progress of a training, and its learning rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LEARNING_RATES = {"adamw": 2e-3, "sgd": 1e-2}
 
 
 def progress_of(iteration: int, elapsed_seconds: float, config: TrainingConfig) -> float:
-    """Part of the schedule done, 0 to 1: iter / max_iterations, or elapsed / max_minutes when only that is set."""
+    """Fraction of the schedule done, 0 to 1: iter / max_iterations, or elapsed / max_minutes when only that is set."""
     if config.max_iterations is not None:
         return min(1.0, iteration / config.max_iterations)
     return min(1.0, elapsed_seconds / 60 / (config.max_minutes or DEFAULT_MINUTES))
@@ -29,7 +29,7 @@ def is_over(iteration: int, elapsed_seconds: float, config: TrainingConfig) -> b
 
 
 def default_learning_rate(config: TrainingConfig) -> float:
-    """The peak learning rate: the one configured, or the optimiser's customary one."""
+    """The peak learning rate: the one configured, or the usual one for the optimizer."""
     return config.learning_rate or _LEARNING_RATES[config.optimizer]
 
 

@@ -24,9 +24,9 @@ __all__ = ["Scores", "validate"]
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Dice on the network's grid: the mean over labels, and per label the mean over cases that hold it.
+    """Dice on the network's grid: the mean over labels, and per label the mean over cases that contain it.
 
-    A label that no case holds has no Dice (None) and no part in the mean.
+    A label that no case contains has no Dice (None) and does not enter the mean.
     """
 
     mean_dice: float

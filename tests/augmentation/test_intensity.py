@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,8 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from medseg.augmentation import IntensityAugment, IntensityParams
-from medseg.config import AugmentationConfig
+from medseg.augmentation import CHANGES, DrawnChange, IntensityAugment, IntensityParams, build_change
+from medseg.config import (
+    AugmentationConfig,
+    BlurConfig,
+    BrightnessConfig,
+    ContrastConfig,
+    GammaConfig,
+    IntensityConfig,
+    LowResolutionConfig,
+    NoiseConfig,
+)
 from medseg.errors import ConfigError
 
 KINDS = ("noise", "blur", "brightness", "contrast", "low_resolution", "gamma")
@@ -25,6 +34,14 @@ def picture(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def only(kind: str, **options: Any) -> IntensityAugment:
     return IntensityAugment(**{f"{k}_probability": float(k == kind) for k in KINDS}, **options)
+
+
+def changed(settings: IntensityConfig, image: torch.Tensor, *strengths: float, variant: int = 0) -> torch.Tensor:
+    return build_change(settings).apply(image.clone(), DrawnChange(strengths, variant))
+
+
+def test_every_change_with_settings_has_a_class_and_every_class_settings() -> None:
+    assert {config.model_fields["name"].default for config in get_args(IntensityConfig)} == CHANGES.keys()
 
 
 def test_nothing_drawn_changes_nothing_and_still_copies() -> None:
@@ -40,7 +57,7 @@ def test_each_kind_alone_changes_the_image_alike_on_every_replay(kind: str, shap
     before = image.clone()
     augment = only(kind, low_resolution=(0.5, 0.7))
     params = augment.draw(np.random.default_rng(4), channels=2)
-    assert [getattr(params, k) is not None for k in KINDS] == [k == kind for k in KINDS]
+    assert [name for name, _ in params.changes] == [kind]
     first = augment.apply(image, params)
     again = augment.apply(image, augment.draw(np.random.default_rng(4), channels=2))
     assert torch.equal(first, again) and torch.equal(image, before)
@@ -49,17 +66,16 @@ def test_each_kind_alone_changes_the_image_alike_on_every_replay(kind: str, shap
 
 
 def test_noise_has_the_standard_deviation_drawn_for_each_channel() -> None:
-    noisy = AUGMENT.apply(torch.zeros(2, 40, 40, 40), IntensityParams(noise=(0.1, 0.3), noise_seed=5))
+    noisy = changed(NoiseConfig(), torch.zeros(2, 40, 40, 40), 0.1, 0.3, variant=5)
     assert noisy.flatten(1).std(dim=1).tolist() == pytest.approx([0.1, 0.3], rel=0.02)
-    other = AUGMENT.apply(torch.zeros(2, 40, 40, 40), IntensityParams(noise=(0.1, 0.3), noise_seed=6))
-    assert not torch.equal(noisy, other)
+    assert not torch.equal(noisy, changed(NoiseConfig(), torch.zeros(2, 40, 40, 40), 0.1, 0.3, variant=6))
 
 
 def test_noise_leaves_torchs_own_random_numbers_alone() -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    AUGMENT.apply(torch.zeros(1, 4, 4), IntensityParams(noise=(0.1,), noise_seed=5))
+    changed(NoiseConfig(), torch.zeros(1, 4, 4), 0.1, variant=5)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -67,26 +83,25 @@ def test_noise_leaves_torchs_own_random_numbers_alone() -> None:
 @pytest.mark.parametrize("sigma", [0.5, 0.8, 1.0])
 def test_blur_is_scipys_gaussian(shape: tuple[int, ...], sigma: float) -> None:
     image = picture(1, *shape)
-    blurred = AUGMENT.apply(image, IntensityParams(blur=(sigma,)))
     expected = gaussian_filter(image[0].numpy(), sigma, mode="nearest", radius=int(np.ceil(2 * sigma)))
-    np.testing.assert_allclose(blurred[0].numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(changed(BlurConfig(), image, sigma)[0].numpy(), expected, atol=1e-5)
 
 
 def test_brightness_multiplies_each_channel_by_its_factor() -> None:
-    result = AUGMENT.apply(torch.ones(2, 3, 3), IntensityParams(brightness=(0.8, 1.2)))
+    result = changed(BrightnessConfig(), torch.ones(2, 3, 3), 0.8, 1.2)
     assert torch.equal(result, torch.tensor([0.8, 1.2]).view(2, 1, 1).expand(2, 3, 3))
 
 
 def test_contrast_stretches_about_the_mean_and_keeps_the_range() -> None:
     image = torch.tensor([[[0.0, 2.0, 3.0, 7.0]]])
-    assert AUGMENT.apply(image, IntensityParams(contrast=(0.5,)))[0, 0].tolist() == [1.5, 2.5, 3.0, 5.0]
-    assert AUGMENT.apply(image, IntensityParams(contrast=(2.0,)))[0, 0].tolist() == [0.0, 1.0, 3.0, 7.0]
+    assert changed(ContrastConfig(), image, 0.5)[0, 0].tolist() == [1.5, 2.5, 3.0, 5.0]
+    assert changed(ContrastConfig(), image, 2.0)[0, 0].tolist() == [0.0, 1.0, 3.0, 7.0]
 
 
 @pytest.mark.parametrize("inverted", [False, True])
 def test_gamma_keeps_mean_deviation_and_the_order_of_values(inverted: bool) -> None:
     image = picture(1, 10, 10, 10)
-    result = AUGMENT.apply(image, IntensityParams(gamma=(1.4,), gamma_inverted=inverted))
+    result = changed(GammaConfig(), image, 1.4, variant=int(inverted))
     assert result.mean().item() == pytest.approx(image.mean().item(), abs=1e-5)
     assert result.std().item() == pytest.approx(image.std().item(), rel=1e-4)
     assert torch.equal(image.flatten().argsort(), result.flatten().argsort())
@@ -97,21 +112,23 @@ def test_gamma_keeps_mean_deviation_and_the_order_of_values(inverted: bool) -> N
 def test_low_resolution_loses_detail_and_keeps_flat_areas() -> None:
     board = (torch.arange(16)[:, None] + torch.arange(16)) % 2
     image = torch.stack([board.float(), torch.full((16, 16), 3.0)])
-    result = AUGMENT.apply(image, IntensityParams(low_resolution=(0.5, 0.5)))
+    result = changed(LowResolutionConfig(), image, 0.5, 0.5)
     assert result[0].std() < 0.5 * image[0].std() and torch.allclose(result[1], image[1])
-    assert torch.equal(AUGMENT.apply(image, IntensityParams(low_resolution=(1.0, 1.0))), image)
+    assert torch.equal(changed(LowResolutionConfig(), image, 1.0, 1.0), image)
 
 
 def test_kinds_come_as_often_as_asked_and_within_their_ranges() -> None:
     rng = np.random.default_rng(0)
-    drawn = [AUGMENT.draw(rng, 2) for _ in range(3000)]
-    for kind, often in zip(KINDS, (0.15, 0.1, 0.15, 0.15, 0.1, 0.25), strict=True):
-        values = [getattr(p, kind) for p in drawn if getattr(p, kind) is not None]
-        assert len(values) / 3000 == pytest.approx(often, abs=0.03)
-        low, high = (0, 0.15) if kind == "noise" else getattr(AUGMENT, {"blur": "blur_sigma"}.get(kind, kind))
+    drawn = [dict(AUGMENT.draw(rng, 2).changes) for _ in range(3000)]
+    for change in AUGMENT.changes:
+        values = [params[change.settings.name].strengths for params in drawn if change.settings.name in params]
+        assert len(values) / 3000 == pytest.approx(change.settings.probability, abs=0.03)
+        low, high = change.strength
         assert low - 1e-9 <= np.min(values) and np.max(values) <= high + 1e-9
-    gammas = np.log([p.gamma[0] for p in drawn if p.gamma is not None])
+    gammas = np.log([params["gamma"].strengths[0] for params in drawn if "gamma" in params])
     assert gammas.mean() == pytest.approx((np.log(0.7) + np.log(1.5)) / 2, abs=0.03)
+    inverted = [params["gamma"].variant for params in drawn if "gamma" in params]
+    assert np.mean(inverted) == pytest.approx(0.5, abs=0.06)
 
 
 @settings(max_examples=40, deadline=None)
@@ -132,16 +149,27 @@ def test_any_image_stays_finite_under_all_kinds_at_once(
 
 def test_settings_come_from_the_configuration() -> None:
     config = AugmentationConfig(noise_std=0.4, gamma=(0.9, 1.1), low_resolution_probability=0.6)
-    augment = IntensityAugment.from_config(config)
-    assert (augment.noise_std, augment.gamma, augment.low_resolution_probability) == (0.4, (0.9, 1.1), 0.6)
+    by_name = {change.settings.name: change for change in IntensityAugment.from_config(config).changes}
+    assert by_name["noise"].strength == (0.0, 0.4) and by_name["gamma"].strength == (0.9, 1.1)
+    assert by_name["low_resolution"].settings.probability == 0.6
+
+
+def test_each_key_of_a_change_has_the_default_of_that_change() -> None:
+    assert all(settings == type(settings)() for settings in AugmentationConfig().intensity())
 
 
 @pytest.mark.parametrize("options", [{"gamma": (1.5, 0.7)}, {"blur_sigma": (0.0, 1.0)}, {"low_resolution": (0.5, 2.0)}])
 def test_impossible_ranges_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"augmentation.{next(iter(options))}"):
+    with pytest.raises(ConfigError, match=f"augmentation: {next(iter(options))}"):
         IntensityAugment(**options)
+
+
+@pytest.mark.parametrize("name", ["noise_sdt", "rotation_degrees"])
+def test_a_setting_that_is_none_of_an_intensity_change_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"IntensityAugment has no option '{name}'"):
+        IntensityAugment(**{name: 1.0})
 
 
 def test_parameters_for_another_number_of_channels_are_refused() -> None:
     with pytest.raises(ConfigError, match="drawn for 1"):
-        AUGMENT.apply(torch.zeros(2, 4, 4), IntensityParams(gamma=(1.1,)))
+        AUGMENT.apply(torch.zeros(2, 4, 4), IntensityParams((("gamma", DrawnChange((1.1,))),)))

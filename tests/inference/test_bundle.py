@@ -9,7 +9,7 @@ import pytest
 import torch
 from inference_bundles import make_info, make_plan, threshold_weights, unet_weights
 
-from medseg.config.models import PostprocessConfig
+from medseg.config import PostprocessConfig
 from medseg.errors import CheckpointError, ConfigError, MissingPartError, WriteError
 from medseg.inference import PredictionInfo, load_bundle, load_model, save_bundle
 

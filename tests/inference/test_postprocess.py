@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg.config.models import PostprocessConfig
+from medseg.config import PostprocessConfig
 from medseg.errors import ConfigError, GeometryError
 from medseg.inference.postprocess import fill_holes, keep_components, postprocess
 from medseg.labels import LabelScheme

@@ -9,7 +9,7 @@ import pytest
 import torch
 from inference_bundles import make_info, make_plan, threshold_weights, unet_weights
 
-from medseg.config.models import PostprocessConfig
+from medseg.config import PostprocessConfig
 from medseg.errors import ConfigError, GeometryError, ReadError
 from medseg.geometry import reorient
 from medseg.inference import load_model, save_bundle

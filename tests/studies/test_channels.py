@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from selection_studies import write_series
 
 import medseg
-from medseg.config.models import SelectRule
+from medseg.config import SelectRule
 from medseg.errors import GeometryError, ReadError
 from medseg.inference import save_bundle
 from medseg.preparation.plan import ChannelPlan, Plan

@@ -12,7 +12,7 @@ from inference_bundles import make_plan
 from pydicom.dataset import FileDataset
 from selection_studies import STUDY, write_series
 
-from medseg.config.models import SelectRule
+from medseg.config import SelectRule
 from medseg.errors import ReadError
 from medseg.preparation.plan import ChannelPlan, Plan
 from medseg.studies.candidates import candidate_of, misfit

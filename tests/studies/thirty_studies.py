@@ -13,7 +13,7 @@ from selection_studies import write_series
 from skimage.morphology import convex_hull_image
 
 import medseg
-from medseg.config.models import SelectRule
+from medseg.config import SelectRule
 from medseg.phantoms import make_phantom
 from medseg.volume import Volume
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg.config.models import PostprocessConfig
+from medseg.config import PostprocessConfig
 from medseg.labels import LabelScheme
 from medseg.training.postprocess_choice import PostprocessChoice, dice_of_masks
 

@@ -1,0 +1,96 @@
+"""`augmentation`: how training samples vary."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from medseg.config.intensity import (
+    BlurConfig,
+    BrightnessConfig,
+    ContrastConfig,
+    ExtraAugmentation,
+    GammaConfig,
+    IntensityConfig,
+    LowResolutionConfig,
+    NoiseConfig,
+    Standard,
+    Zoom,
+)
+from medseg.config.part import Fraction, Part, Range
+
+__all__ = ["AugmentationConfig"]
+
+_NOISE, _BLUR, _BRIGHTNESS, _CONTRAST = NoiseConfig(), BlurConfig(), BrightnessConfig(), ContrastConfig()
+_LOW_RESOLUTION, _GAMMA = LowResolutionConfig(), GammaConfig()
+
+
+def _listed(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ValueError("expected a list of augmentations, e.g. [{name: noise, std: 0.3}]")
+    return value
+
+
+class AugmentationConfig(Part):
+    """How training samples vary: in space, then in their grey levels, then by augmentations of your own or listed.
+
+    `enabled`: false leaves out all of it but `custom`.
+    `spatial_probability`: share of the samples that are rotated and scaled.
+    `rotation_degrees`: largest rotation about each axis, in degrees; else 30, and 180 for pictures without orientation.
+    `scale`: range of the magnification, drawn log-uniformly.
+    `elastic_probability`: share of the samples that are deformed elastically.
+    `elastic_magnitude`: largest elastic displacement, as a fraction of the patch's extent along each axis.
+    `elastic_grid`: control cells of the deformation along the longest side of the patch.
+    `mirror`: true for every axis that keeps the labels right (never across left/right pairs), or a list of axes of the
+    prepared case, e.g. [0] for left-right where its orientation is RAS; test-time mirroring follows it.
+    `noise_probability`: share of the samples that get white noise.
+    `noise_std`: largest standard deviation of the noise, in units of the normalised image.
+    `blur_probability`: share of the samples that are blurred.
+    `blur_sigma`: range of the Gaussian's standard deviation, in voxels.
+    `brightness_probability`: share of the samples whose values are multiplied by a factor.
+    `brightness`: range of that factor.
+    `contrast_probability`: share of the samples whose contrast is changed.
+    `contrast`: range of the factor on the distance from the channel's mean; the range of values is kept.
+    `gamma_probability`: share of the samples whose values are raised to an exponent.
+    `gamma`: range of that exponent, drawn log-uniformly; half of the time it acts on the inverted image.
+    `low_resolution_probability`: share of the samples that are made coarser.
+    `low_resolution`: range of the zoom, at most 1, to which they are reduced and enlarged again.
+    `custom`: an augmentation of your own, as package.module:builder; it runs after those above.
+    `extra`: a list of further augmentations, applied in this order after all others; a name may stand in it repeatedly,
+    e.g. [{name: noise, std: 0.3}, {name: "my_package.module:build", options: {strength: 2}}].
+    """
+
+    enabled: bool = True
+    spatial_probability: Fraction = 0.9
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
+    scale: Range = (0.75, 1.33)
+    elastic_probability: Fraction = 0.3
+    elastic_magnitude: Annotated[float, Field(ge=0, le=0.5)] = 0.04
+    elastic_grid: Annotated[int, Field(ge=2, le=32)] = 4
+    mirror: bool | tuple[Annotated[int, Field(ge=0, le=2)], ...] = True
+    noise_probability: Fraction = _NOISE.probability
+    noise_std: Standard = _NOISE.std
+    blur_probability: Fraction = _BLUR.probability
+    blur_sigma: Range = _BLUR.sigma
+    brightness_probability: Fraction = _BRIGHTNESS.probability
+    brightness: Range = _BRIGHTNESS.factor
+    contrast_probability: Fraction = _CONTRAST.probability
+    contrast: Range = _CONTRAST.factor
+    gamma_probability: Fraction = _GAMMA.probability
+    gamma: Range = _GAMMA.exponent
+    low_resolution_probability: Fraction = _LOW_RESOLUTION.probability
+    low_resolution: Zoom = _LOW_RESOLUTION.zoom
+    custom: str | None = None
+    extra: Annotated[tuple[ExtraAugmentation, ...], BeforeValidator(_listed)] = ()
+
+    def intensity(self) -> tuple[IntensityConfig, ...]:
+        """The intensity changes that the keys above mean, in the order in which they are drawn and applied."""
+        return (
+            NoiseConfig(probability=self.noise_probability, std=self.noise_std),
+            BlurConfig(probability=self.blur_probability, sigma=self.blur_sigma),
+            BrightnessConfig(probability=self.brightness_probability, factor=self.brightness),
+            ContrastConfig(probability=self.contrast_probability, factor=self.contrast),
+            LowResolutionConfig(probability=self.low_resolution_probability, zoom=self.low_resolution),
+            GammaConfig(probability=self.gamma_probability, exponent=self.gamma),
+        )

@@ -1,0 +1,147 @@
+"""Settings of the intensity changes: of each its name, defaults, bounds and meaning, stated once.
+
+`medseg.augmentation.CHANGES` holds the class that carries each of them out. Probabilities are per sample; strengths
+are drawn uniformly within the range given, one per channel. Defaults follow nnU-Net (Isensee et al. 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+
+from medseg.config.part import Fraction, Part, Range, ascending
+from medseg.lookup import nearest_hint
+from medseg.plugins import is_plugin
+
+__all__ = [
+    "BlurConfig",
+    "BrightnessConfig",
+    "ContrastConfig",
+    "ExtraAugmentation",
+    "GammaConfig",
+    "IntensityConfig",
+    "LowResolutionConfig",
+    "NoiseConfig",
+    "PluginConfig",
+    "Standard",
+    "Zoom",
+]
+
+Standard = Annotated[float, Field(ge=0)]
+"""A standard deviation in units of the normalised image."""
+Zoom = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]], AfterValidator(ascending)
+]
+"""Two zooms above 0 and at most 1, the smaller first."""
+
+
+class NoiseConfig(Part):
+    """White Gaussian noise, independent in every voxel.
+
+    `probability`: share of the samples that get noise. `std`: largest standard deviation, in units of the normalised
+    image; each channel draws its own between 0 and this.
+    """
+
+    name: Literal["noise"] = "noise"
+    probability: Fraction = 0.15
+    std: Standard = 0.15
+
+
+class BlurConfig(Part):
+    """Gaussian blur.
+
+    `probability`: share of the samples that are blurred. `sigma`: range of the standard deviation, in voxels.
+    """
+
+    name: Literal["blur"] = "blur"
+    probability: Fraction = 0.1
+    sigma: Range = (0.5, 1.0)
+
+
+class BrightnessConfig(Part):
+    """All values times a factor.
+
+    `probability`: share of the samples that are changed. `factor`: range of the factor.
+    """
+
+    name: Literal["brightness"] = "brightness"
+    probability: Fraction = 0.15
+    factor: Range = (0.75, 1.25)
+
+
+class ContrastConfig(Part):
+    """The distance of all values from their channel's mean times a factor; minimum and maximum are kept as limits.
+
+    `probability`: share of the samples that are changed. `factor`: range of the factor.
+    """
+
+    name: Literal["contrast"] = "contrast"
+    probability: Fraction = 0.15
+    factor: Range = (0.75, 1.25)
+
+
+class LowResolutionConfig(Part):
+    """A coarser image: reduced by nearest neighbour and enlarged again linearly.
+
+    `probability`: share of the samples that are changed. `zoom`: range of the factor of the size, at most 1.
+    """
+
+    name: Literal["low_resolution"] = "low_resolution"
+    probability: Fraction = 0.1
+    zoom: Zoom = (0.5, 1.0)
+
+
+class GammaConfig(Part):
+    """Values between minimum and maximum raised to an exponent; mean and standard deviation are kept.
+
+    `probability`: share of the samples that are changed. `exponent`: range of the exponent, drawn log-uniformly; in
+    half of these samples it acts on the inverted image.
+    """
+
+    name: Literal["gamma"] = "gamma"
+    probability: Fraction = 0.25
+    exponent: Range = (0.7, 1.5)
+
+
+class PluginConfig(Part):
+    """An augmentation of your own; it may change image and labels.
+
+    `name`: of your builder, as package.module:builder. `options`: keyword arguments of the builder.
+    """
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+IntensityConfig = NoiseConfig | BlurConfig | BrightnessConfig | ContrastConfig | LowResolutionConfig | GammaConfig
+"""Settings of any built-in intensity change."""
+
+
+def _kind(entry: Any) -> str:
+    name = _name(entry)
+    return "plugin" if isinstance(name, str) and is_plugin(name) else "built-in"
+
+
+def _name(entry: Any) -> Any:
+    return entry.get("name") if isinstance(entry, Mapping) else getattr(entry, "name", None)
+
+
+def _known(entry: Any) -> Any:
+    name, names = _name(entry), [config.model_fields["name"].default for config in get_args(IntensityConfig)]
+    if _kind(entry) == "built-in" and name not in names:
+        listed = f"{', '.join(names)}, or your own as package.module:builder"
+        if name is None:
+            raise ValueError(f"expected a mapping with a name, which is one of {listed}")
+        raise ValueError(f"unknown augmentation {name!r}; known are {listed}{nearest_hint(name, names)}")
+    return entry
+
+
+_BuiltIn = Annotated[IntensityConfig, Field(discriminator="name")]
+ExtraAugmentation = Annotated[
+    Annotated[_BuiltIn, Tag("built-in")] | Annotated[PluginConfig, Tag("plugin")],
+    Discriminator(_kind),
+    BeforeValidator(_known),
+]
+"""An entry of `augmentation.extra`: the settings of a built-in change, or an augmentation of one's own."""

@@ -1,0 +1,40 @@
+"""`plan`: values that planning takes as given instead of deriving them."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from medseg.config.part import Part, Positive
+
+__all__ = ["MOST_VOXELS", "PatchSize", "PlanConfig", "Spacing"]
+
+MOST_VOXELS = 2**26
+"""Voxels of the largest patch: 400 x 400 x 400, or 8192 x 8192; beyond any use, and below what exhausts a machine."""
+Spacing = Annotated[float, Field(ge=1e-5, le=1e4)]
+"""Millimetres between voxel centres: from 10 nm to 10 m."""
+
+
+def _few_voxels(value: tuple[int, ...]) -> tuple[int, ...]:
+    if math.prod(value) > MOST_VOXELS:
+        raise ValueError(f"a patch of more than {MOST_VOXELS} voxels does not fit into memory")
+    return value
+
+
+PatchSize = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=MOST_VOXELS)], ...], Field(max_length=3), AfterValidator(_few_voxels)
+]
+"""Voxels per axis, at most 2^26 together."""
+
+
+class PlanConfig(Part):
+    """Values fixed for planning; the others are derived from the data and the available memory.
+
+    `spacing_mm`: of the network's grid. `patch_size`: voxels that the network sees at once. `memory_gb`: of the device.
+    """
+
+    spacing_mm: tuple[Spacing, ...] | None = None
+    patch_size: PatchSize | None = None
+    memory_gb: Positive | None = None

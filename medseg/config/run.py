@@ -1,0 +1,45 @@
+"""A whole run: the parts together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from medseg.config.augmentation import AugmentationConfig
+from medseg.config.data import DataConfig
+from medseg.config.loss import LossConfig
+from medseg.config.net import NetConfig
+from medseg.config.part import Part
+from medseg.config.plan import PlanConfig
+from medseg.config.prediction import PredictionConfig
+from medseg.config.training import TrainingConfig
+from medseg.labels import LabelScheme
+
+__all__ = ["RunConfig"]
+
+
+class RunConfig(Part):
+    """One run: everything that decides its result.
+
+    `output`: folder of the run. `seed`: same seed, machine and iterations, same result. `device`: auto, cpu or cuda.
+    `task`: vessel, lung or tumor: its defaults, and what is measured.
+    """
+
+    format_version: Literal[1] = 1
+    output: Path | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: str = "auto"
+    task: str | None = None
+    data: DataConfig
+    plan: PlanConfig = PlanConfig()
+    net: NetConfig = NetConfig()
+    loss: LossConfig = LossConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    training: TrainingConfig = TrainingConfig()
+    prediction: PredictionConfig = PredictionConfig()
+
+    def label_scheme(self) -> LabelScheme | None:
+        """The label scheme that `data.labels` gives, or None where the data set itself must name its labels."""
+        return None if self.data.labels is None else LabelScheme.from_mapping(self.data.labels, self.data.ignore)

@@ -1,0 +1,59 @@
+"""`training`: how long and how a network is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from medseg.config.part import Count, Fraction, Part, Positive
+
+__all__ = ["TrainingConfig"]
+
+
+class TrainingConfig(Part):
+    """How long and how to train.
+
+    `init`: a model bundle, or public weights, to start from.
+    `max_minutes`, `max_iterations`: the training ends at the first that is reached; with neither, after one hour.
+    `batch_size`: patches per step, else planned.
+    `learning_rate`: the highest, else the usual one for the optimizer.
+    `optimizer`: AdamW, or SGD with Nesterov momentum.
+    `weight_decay`: else the usual one for the optimizer.
+    `momentum`: of SGD.
+    `schedule`: with poly the learning rate falls as (1 - progress)^`poly_power`.
+    `warmup_iterations`: the learning rate rises linearly during these.
+    `gradient_clip`: largest norm of the gradient.
+    `ema_decay`: decay of the running average of the weights.
+    `foreground_fraction`: share of the patches that are centred on a label.
+    `mixed_precision`: used where it makes the device faster.
+    `checkpoint`: which weights become the model, the last or those with the best validation score.
+    `validate_every`: iterations between two validations.
+    `validation_cases`: number of cases that a validation during training uses, else all.
+    `save_every`: iterations between two checkpoints.
+    `folds`: number of parts that the cases are split into.
+    `fold`: the part that validates, from 0, or all in turn.
+    """
+
+    init: Path | None = None
+    max_minutes: Positive | None = None
+    max_iterations: Count | None = None
+    batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
+    learning_rate: Positive | None = None
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    schedule: Literal["poly", "constant"] = "poly"
+    poly_power: Positive = 0.9
+    warmup_iterations: Annotated[int, Field(ge=0)] = 20
+    gradient_clip: Positive = 12.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    foreground_fraction: Fraction = 0.33
+    mixed_precision: bool = True
+    checkpoint: Literal["last", "best"] = "last"
+    validate_every: Count | None = None
+    validation_cases: Count | None = None
+    save_every: Count = 100
+    folds: Annotated[int, Field(ge=2)] = 5
+    fold: Annotated[int, Field(ge=0)] | Literal["all"] = 0
