@@ -1,4 +1,4 @@
-"""Which reader a file belongs to, and what its case is called."""
+"""The kinds of files: which reader and writer a file belongs to, by suffix and content, and the name of its case."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ _KINDS: dict[str, Kind] = {
     ".ima": "dicom",
     ".zip": "zip",
 }
-# Suffixes of voxels whose header lies in a file of its own; DICOM files are called .img, too.
+# Suffixes of voxel files with a separate header; DICOM files can end in .img as well.
 _VOXELS = {".img": (".hdr",), ".img.gz": (".hdr.gz", ".hdr")}
-# Headers that may, or do, have their voxels in a second file.
+# Headers that have, or may have, their voxels in a second file.
 _HEADERS = frozenset({".hdr", ".hdr.gz", ".mhd", ".nhdr"})
 _ANNOTATIONS = frozenset({".json", ".xml"})
 _PROBABILITIES = ".npz"
-# What often lies beside images; any other suffix may be part of the name of a DICOM file.
+# Files often found next to images; any other suffix may be part of the name of a DICOM file.
 _NOT_DICOM = _ANNOTATIONS | {
     *(".txt", ".csv", ".html", ".htm", ".pdf", ".md", ".py", ".log", ".yaml", ".yml", ".gif", ".bmp"),
 }
-# Discs may add a version (';1'), Siemens calls it DIRFILE.
+# CDs may append a version (';1'); Siemens calls the file DIRFILE.
 _DIRECTORY_NAME = re.compile(r"(?:dicomdir|dirfile)(?:[.;].*)?", re.IGNORECASE)
 _DIRECTORY_CLASS = re.compile(rb"1\.2\.840\.10008\.1\.3\.10(?![.\d])")
 READABLE = (
@@ -77,9 +77,9 @@ def _suffix_of(path: Path) -> str:
 
 
 def kind_of(path: Path) -> Kind:
-    """The reader that the suffix asks for; '' where the suffix says nothing (DICOM files often have none).
+    """The reader that the suffix selects; '' if the suffix is not known (DICOM files often have none).
 
-    An `.img` is the second half of a pair where its `.hdr` lies beside it, and says nothing elsewhere.
+    An `.img` is the second half of a pair if its `.hdr` is next to it; otherwise its suffix means nothing.
     """
     suffix = _suffix_of(path)
     if suffix in _VOXELS and header_file_of(path) is None:
@@ -88,12 +88,12 @@ def kind_of(path: Path) -> Kind:
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether the suffix is that of an image other than DICOM."""
+    """Whether the suffix belongs to an image other than DICOM."""
     return kind_of(path) in ("nifti", "itk", "raster")
 
 
 def is_annotation_file(path: Path) -> bool:
-    """Whether the suffix is one of those that annotation tools write; what the file holds, its content says."""
+    """Whether annotation tools use this suffix; the content decides whether the file is an annotation."""
     return path.suffix.lower() in _ANNOTATIONS
 
 
@@ -103,22 +103,22 @@ def is_probability_file(path: Path) -> bool:
 
 
 def may_be_dicom(path: Path) -> bool:
-    """Whether the name leaves room for a DICOM file; those of many archives have no suffix, or any."""
+    """Whether a file of this name can be DICOM; in many archives DICOM files have no suffix, or any."""
     return path.suffix.lower() not in _NOT_DICOM and kind_of(path) in ("dicom", "")
 
 
 def has_voxels_elsewhere(path: Path) -> bool:
-    """Whether the suffix is that of a header whose voxels lie, or may lie, in a second file."""
+    """Whether the suffix belongs to a header whose voxels are, or may be, in a second file."""
     return _suffix_of(path) in _HEADERS
 
 
 def voxel_file_of(header: Path) -> Path | None:
-    """The `.img` or `.img.gz` that belongs to an `.hdr`; None where there is none."""
+    """The `.img` or `.img.gz` of an `.hdr`; None if there is none."""
     return _beside(header, (".img", ".img.gz"))
 
 
 def header_file_of(voxels: Path) -> Path | None:
-    """The `.hdr` or `.hdr.gz` that belongs to an `.img`; None where there is none."""
+    """The `.hdr` or `.hdr.gz` of an `.img`; None if there is none."""
     return _beside(voxels, _VOXELS.get(_suffix_of(voxels), ()))
 
 
@@ -128,7 +128,7 @@ def _beside(path: Path, suffixes: tuple[str, ...]) -> Path | None:
 
 
 def stem_of(path: Path) -> str:
-    """The file name without its image suffix: 'ct.nii.gz' and 'ct.png' give 'ct', 'IM0001' stays."""
+    """The file name without its image suffix: 'ct.nii.gz' and 'ct.png' give 'ct', 'IM0001' is unchanged."""
     suffix = _suffix_of(path)
     return path.name[: -len(suffix)] if suffix else path.name
 
@@ -153,9 +153,9 @@ def has_dicom_magic(path: Path, strictly: bool = False) -> bool:
 
 
 def is_dicom_directory(path: Path) -> bool:
-    """Whether a file is the table of contents of a CD or the like (DICOMDIR, PS3.10 section 8), a damaged one too.
+    """Whether a file is a DICOM directory (DICOMDIR, PS3.10 section 8), possibly damaged.
 
-    By its name, by its class in the file's meta information, or, where both are lacking, by its first element.
+    Decided by its name, by its class in the file meta information, or, if both are missing, by its first element.
     """
     if _DIRECTORY_NAME.fullmatch(path.name):
         return True
@@ -164,12 +164,12 @@ def is_dicom_directory(path: Path) -> bool:
             start = file.read(1024)
     except OSError:
         return False
-    # Group 0004 stands in nothing else.
+    # Group 0004 occurs in no other object.
     return _DIRECTORY_CLASS.search(start) is not None or (start[:2] == b"\4\0" and start[3:4] in (b"\x11", b"\x12"))
 
 
 def is_there(path: Path) -> bool:
-    """Whether a file or folder of that name exists; no for names that no disk can hold, as damaged lists name them."""
+    """Whether a file or folder of that name exists; False for names that no file system allows, as in damaged lists."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -177,10 +177,10 @@ def is_there(path: Path) -> bool:
 
 
 def check_source(source: Path) -> None:
-    """Refuse what is neither a file nor a folder before anything opens it: a pipe would be waited for without end.
+    """Refuse anything but a file or folder before it is opened: reading a pipe would wait forever.
 
     Raises:
-        ReadError: missing, a broken link or one that goes round in circles, a pipe or device, or not to be looked at.
+        ReadError: if it is missing, a broken or circular link, a pipe or device, or cannot be accessed.
     """
     try:
         mode = source.stat().st_mode
@@ -189,24 +189,24 @@ def check_source(source: Path) -> None:
         raise ReadError(f"{source} {what}; check the path") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ReadError(f"{source} cannot be looked at: {reason}; check the path") from None
+        raise ReadError(f"{source} cannot be accessed: {reason}; check the path") from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise ReadError(f"{source} is a device or pipe; expected a file or folder")
 
 
 def image_files(folder: Path, recursive: bool = False) -> list[Path]:
-    """The NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG and TIFF files of a folder, sorted; hidden ones left out.
+    """The NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG and TIFF files of a folder, sorted; hidden ones are skipped.
 
-    A pair of `.hdr` and `.img` counts once, by its header; a header without voxels not at all, as other programs use
-    that suffix for other things.
+    A pair of `.hdr` and `.img` counts once, by its header. A header without voxels does not count, because other
+    programs use that suffix for other purposes.
 
     Raises:
-        ReadError: if the folder cannot be looked into.
+        ReadError: if the folder cannot be listed.
     """
     try:
         found = files_below(folder)[0] if recursive else [p for p in folder.iterdir() if p.is_file()]
     except OSError as error:
-        raise ReadError(f"{folder} cannot be looked into: {error.strerror or error}") from None
+        raise ReadError(f"{folder} cannot be listed: {error.strerror or error}") from None
     return sorted(p for p in found if _is_whole_image(p) and not is_hidden(p))
 
 
