@@ -88,7 +88,7 @@ def _csv_path(data: DataConfig) -> Path:
     files = sorted(data.root.glob("*.csv"))
     if len(files) != 1:
         names = ", ".join(f.name for f in files) or "none"
-        raise DatasetError(f"{root} should contain one CSV that lists the cases, found {names}; name it in data.csv")
+        raise DatasetError(f"{data.root} should have one CSV that lists the cases, found {names}; name it in data.csv")
     return files[0]
 
 

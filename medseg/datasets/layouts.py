@@ -54,7 +54,8 @@ def _recognise(data: DataConfig) -> str:
         return kind
     raise DatasetError(
         f"no data set recognised in {data.root}; expected imagesTr/ with labelsTr/ and dataset.json (MSD, nnU-Net), "
-        f"images/ with labels/ or masks/, or a CSV with the columns case, image, label (data.csv){_mend(data.root)}"
+        f"images/ with labels/ or masks/, or a CSV with the columns case, image, label (data.csv)"
+        f"{_suggestion(data.root)}"
     )
 
 
@@ -66,7 +67,7 @@ def _kind_of_folder(root: Path) -> str:
     return "csv" if any(root.glob("*.csv")) else ""
 
 
-def _mend(root: Path) -> str:
+def _suggestion(root: Path) -> str:
     """Which folders to rename, or which sub-folder to give; '' if nothing resembles a data set."""
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not is_hidden(p))
     inner = [p for p in folders if _kind_of_folder(p)]
@@ -146,7 +147,7 @@ def _decathlon(root: Path, kind: str) -> Layout:
         raise DatasetError(f"{root / 'dataset.json'}: expected keys and values, found {type(description).__name__}")
     images, labels = _listed(description, root)
     if not labels and not (root / "labelsTr").is_dir():
-        raise DatasetError(f"{root} has imagesTr/ but no labelsTr/ with the label maps{_mend(root)}")
+        raise DatasetError(f"{root} has imagesTr/ but no labelsTr/ with the label maps{_suggestion(root)}")
     if not images:
         images = group_channels(image_files(folder), folder)
     cases = _with_labels(images, root / "labelsTr", labels)

@@ -15,7 +15,7 @@ from medseg.errors import MedsegError, WriteError
 
 __all__ = ["atomic_folder", "atomic_path", "parents_made", "replaced_folder", "write_error", "write_text_atomic"]
 
-_MENDS = {
+_REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space or write somewhere else",
     errno.EDQUOT: "the disk quota is used up; free some space or write somewhere else",
     errno.EACCES: "no permission to write there; choose another folder",
@@ -36,7 +36,7 @@ def write_error(path: Path, error: OSError) -> WriteError:
     # numpy reports a full disk as "8000 requested and 7136 written", without an errno.
     number = errno.ENOSPC if found.errno is None and "requested and" in str(found) else found.errno
     text = found.strerror or str(found).strip().partition("\n")[0] or type(found).__name__
-    return WriteError(f"cannot write {path}: {_MENDS.get(number or 0, text)}")
+    return WriteError(f"cannot write {path}: {_REMEDIES.get(number or 0, text)}")
 
 
 def _first_error(error: OSError) -> OSError:

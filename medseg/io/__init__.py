@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 
 from medseg.disk.temporary import remove_dead_folders, temporary_folder
 from medseg.errors import MedsegError, ReadError, WriteError
-from medseg.io.formats import READABLE, check_source, has_dicom_magic, image_files, is_image_file, kind_of
+from medseg.io.formats import (
+    READABLE,
+    check_source,
+    has_dicom_magic,
+    image_files,
+    is_image_file,
+    kind_of,
+    reader_of,
+    writer_of,
+)
 from medseg.io.library_errors import naming_file
 from medseg.output_formats import OUTPUT_FORMATS
 from medseg.volume import Finding, Volume
@@ -131,23 +140,12 @@ def write(volume: Volume, path: str | Path) -> None:
         (1.0, 1.0, 2.5)
     """
     target = Path(path)
-    kind = kind_of(target)
-    if kind == "nifti":
-        from medseg.io.voxel_files.nifti import write_nifti
-
-        write_nifti(volume, target)
-    elif kind == "itk":
-        from medseg.io.voxel_files.itk import write_itk
-
-        write_itk(volume, target)
-    elif kind == "raster":
-        from medseg.io.voxel_files.raster import write_raster
-
-        write_raster(volume, target)
-    else:
+    writer = writer_of(target)
+    if writer is None:
         voxels = [each for each in OUTPUT_FORMATS.values() if each.content == "voxels"]
         suffixes = ", ".join(suffix for each in voxels for suffix in each.asked_by)
         raise WriteError(f"cannot write {target}: expected a name ending in one of {suffixes}")
+    writer(volume, target)
 
 
 def contents(place: Path) -> tuple[list[Series], list[Path], list[ReadError]]:
@@ -185,21 +183,11 @@ def read_file(path: Path) -> Volume:
     Raises:
         ReadError: if the file is of another kind or cannot be read.
     """
-    kind = kind_of(path)
+    reader = reader_of(path)
+    if reader is None:
+        raise ReadError(f"{path} is not a supported image file; expected {READABLE}")
     with naming_file(path):
-        if kind == "nifti":
-            from medseg.io.voxel_files.nifti import read_nifti
-
-            return read_nifti(path)
-        if kind == "itk":
-            from medseg.io.voxel_files.itk import read_itk
-
-            return read_itk(path)
-        if kind == "raster":
-            from medseg.io.voxel_files.raster import read_raster
-
-            return read_raster(path)
-    raise ReadError(f"{path} is not a supported image file; expected {READABLE}")
+        return reader(path)
 
 
 def _read_series(series: Series, source: Path, irregular: Irregular) -> Volume:

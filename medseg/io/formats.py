@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from medseg.disk.directory_walk import files_below, is_hidden
 from medseg.errors import ReadError
+from medseg.volume import Volume
 
 __all__ = [
     "READABLE",
+    "FileFormat",
     "Kind",
     "check_source",
+    "format_of",
     "has_dicom_magic",
     "has_voxels_elsewhere",
     "header_file_of",
@@ -25,33 +31,54 @@ __all__ = [
     "is_there",
     "kind_of",
     "may_be_dicom",
+    "reader_of",
     "stem_of",
     "voxel_file_of",
+    "writer_of",
 ]
 
 Kind = Literal["nifti", "itk", "raster", "dicom", "zip", ""]
 
-_KINDS: dict[str, Kind] = {
-    ".nii.gz": "nifti",
-    ".nii": "nifti",
-    ".hdr.gz": "nifti",
-    ".hdr": "nifti",
-    ".img.gz": "nifti",
-    ".img": "nifti",
-    ".nrrd": "itk",
-    ".nhdr": "itk",
-    ".mha": "itk",
-    ".mhd": "itk",
-    ".png": "raster",
-    ".jpg": "raster",
-    ".jpeg": "raster",
-    ".tif": "raster",
-    ".tiff": "raster",
-    ".dcm": "dicom",
-    ".dicom": "dicom",
-    ".ima": "dicom",
-    ".zip": "zip",
-}
+
+@dataclass(frozen=True, slots=True)
+class FileFormat:
+    """A format of files and the code that reads and writes it.
+
+    Args:
+        name: a short name, unique among the formats.
+        kind: formats of one kind share their conventions.
+        suffixes: in lower case; the first one with which a whole volume can be written comes first.
+        title: how messages list it, with its suffixes.
+        reader: 'module:function', imported on first use, which takes a path; '' if another part of medseg reads it.
+        writer: 'module:function', imported on first use, which takes a `Volume` and a path; '' if `medseg.write` cannot
+            write it.
+    """
+
+    name: str
+    kind: Kind
+    suffixes: tuple[str, ...]
+    title: str
+    reader: str = ""
+    writer: str = ""
+
+
+_VOXEL_FILES = "medseg.io.voxel_files"
+_NIFTI = (f"{_VOXEL_FILES}.nifti:read_nifti", f"{_VOXEL_FILES}.nifti:write_nifti")
+_RASTER = (f"{_VOXEL_FILES}.raster:read_raster", f"{_VOXEL_FILES}.raster:write_raster")
+_ITK = (f"{_VOXEL_FILES}.itk:read_itk", f"{_VOXEL_FILES}.itk:write_itk")
+# A new file format is a row here and a module with its reader and writer.
+_FORMATS = (
+    FileFormat("nifti", "nifti", (".nii.gz", ".nii"), "NIfTI (.nii, .nii.gz)", *_NIFTI),
+    FileFormat("analyze", "nifti", (".hdr.gz", ".hdr", ".img.gz", ".img"), "Analyze (.hdr with .img)", *_NIFTI),
+    FileFormat("nrrd", "itk", (".nrrd", ".nhdr"), "NRRD (.nrrd, .nhdr)", *_ITK),
+    FileFormat("metaimage", "itk", (".mha", ".mhd"), "MetaImage (.mha, .mhd)", *_ITK),
+    FileFormat("png", "raster", (".png",), "PNG", *_RASTER),
+    FileFormat("jpeg", "raster", (".jpg", ".jpeg"), "JPEG", *_RASTER),
+    FileFormat("tiff", "raster", (".tif", ".tiff"), "TIFF", *_RASTER),
+    FileFormat("dicom", "dicom", (".dcm", ".dicom", ".ima"), "DICOM"),
+    FileFormat("zip", "zip", (".zip",), "a zip"),
+)
+_BY_SUFFIX = {suffix: each for each in _FORMATS for suffix in each.suffixes}
 # Suffixes of voxel files with a separate header; DICOM files can end in .img as well.
 _VOXELS = {".img": (".hdr",), ".img.gz": (".hdr.gz", ".hdr")}
 # Headers that have, or may have, their voxels in a second file.
@@ -65,15 +92,12 @@ _NOT_DICOM = _ANNOTATIONS | {
 # CDs may append a version (';1'); Siemens calls the file DIRFILE.
 _DIRECTORY_NAME = re.compile(r"(?:dicomdir|dirfile)(?:[.;].*)?", re.IGNORECASE)
 _DIRECTORY_CLASS = re.compile(rb"1\.2\.840\.10008\.1\.3\.10(?![.\d])")
-READABLE = (
-    "NIfTI (.nii, .nii.gz), Analyze (.hdr with .img), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), PNG, JPEG, TIFF, "
-    "DICOM or a zip"
-)
+READABLE = f"{', '.join(each.title for each in _FORMATS[:-1])} or {_FORMATS[-1].title}"
 
 
 def _suffix_of(path: Path) -> str:
     name = path.name.lower()
-    return next((suffix for suffix in _KINDS if name.endswith(suffix) and name != suffix), "")
+    return next((suffix for suffix in _BY_SUFFIX if name.endswith(suffix) and name != suffix), "")
 
 
 def kind_of(path: Path) -> Kind:
@@ -84,12 +108,35 @@ def kind_of(path: Path) -> Kind:
     suffix = _suffix_of(path)
     if suffix in _VOXELS and header_file_of(path) is None:
         return ""
-    return _KINDS.get(suffix, "")
+    return _BY_SUFFIX[suffix].kind if suffix else ""
+
+
+def format_of(path: Path) -> FileFormat | None:
+    """The format that the suffix selects, whether or not the file exists; None if the suffix is not known."""
+    return _BY_SUFFIX.get(_suffix_of(path))
+
+
+def reader_of(path: Path) -> Callable[[Path], Volume] | None:
+    """The function that reads the volume of a file into RAS+; None for DICOM, zips and everything else."""
+    found = format_of(path) if kind_of(path) else None
+    return _imported(found.reader) if found and found.reader else None
+
+
+def writer_of(path: Path) -> Callable[[Volume, Path], None] | None:
+    """The function that writes a volume to a file of this name; None if the suffix selects no writer."""
+    found = format_of(path) if kind_of(path) else None
+    return _imported(found.writer) if found and found.writer else None
+
+
+def _imported(place: str) -> Any:
+    module, function = place.split(":")
+    return getattr(import_module(module), function)
 
 
 def is_image_file(path: Path) -> bool:
     """Whether the suffix belongs to an image other than DICOM."""
-    return kind_of(path) in ("nifti", "itk", "raster")
+    found = format_of(path) if kind_of(path) else None
+    return found is not None and found.reader != ""
 
 
 def is_annotation_file(path: Path) -> bool:
@@ -214,4 +261,4 @@ def _is_whole_image(path: Path) -> bool:
     suffix = _suffix_of(path)
     if suffix in (".hdr", ".hdr.gz"):
         return voxel_file_of(path) is not None
-    return suffix not in _VOXELS and _KINDS.get(suffix) in ("nifti", "itk", "raster")
+    return suffix not in _VOXELS and is_image_file(path)

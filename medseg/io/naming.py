@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medseg.io.formats import stem_of
 
-__all__ = ["CHANNEL_NAME", "group_channels", "safe_name"]
+__all__ = ["CHANNEL_NAME", "group_channels", "natural_order", "safe_name"]
 
 CHANNEL_NAME = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 # File names have at most 255 bytes, including suffixes and the marks of locks and temporary files.
@@ -66,6 +66,17 @@ def safe_name(name: str) -> str:
         return text
     digest = hashlib.sha256(coded).hexdigest()[:8]
     return f"{coded[: _LONGEST - 9].decode(errors='ignore')}_{digest}"
+
+
+def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sorting key that puts 'label_2' before 'label_10' and ignores case.
+
+    Example:
+        >>> sorted(["label_10", "Label_2"], key=natural_order)
+        ['Label_2', 'label_10']
+    """
+    parts = [p for p in re.split(r"(\d{1,9})", name) if p]
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p.casefold()) for p in parts], name
 
 
 def _case_name(path: Path, folder: Path) -> str:

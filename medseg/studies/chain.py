@@ -27,7 +27,7 @@ from medseg.io import write
 from medseg.machine import free_memory
 from medseg.output_formats import MASK_FORMATS
 from medseg.reports.preview import preview_png
-from medseg.studies.channels import CHANNEL_KINDS, read_case
+from medseg.studies.channels import CHANNEL_KINDS, read_channels
 from medseg.studies.failures import as_medseg, refuse_change, told_without_values
 from medseg.studies.ledger import Ledger, LedgerRow, State, hash_file
 from medseg.studies.measurements import Measurement, measure
@@ -170,7 +170,7 @@ class CaseChain:
                 raise ReadError(work.source.error)
             self._refuse_fewer_images(work)
             plan = self.model.info.plan
-            work.volume = read_case(
+            work.volume = read_channels(
                 work.source, channel_names(plan), plan.reference_channel, register=self.options.register
             )
             refuse_change(work.source, work.snapshot)

@@ -15,7 +15,7 @@ from medseg.studies.registration import register_rigid
 from medseg.studies.sources import Source, read_source
 from medseg.volume import Finding, Volume
 
-__all__ = ["CHANNEL_KINDS", "read_case"]
+__all__ = ["CHANNEL_KINDS", "read_channels"]
 
 CHANNEL_KINDS = frozenset({"channel_registered", "channel_partly_missing", "channel_dates_differ"})
 
@@ -32,7 +32,7 @@ class _Channel:
     date: str
 
 
-def read_case(source: Source, names: Sequence[str] = (), reference: int = 0, register: bool = False) -> Volume:
+def read_channels(source: Source, names: Sequence[str] = (), reference: int = 0, register: bool = False) -> Volume:
     """The image of a case, channels first, (C, I, J, K) or (C, I, J), on the grid of the reference channel.
 
     Channels of one frame of reference are resampled to that grid, linearly. Outside a channel's field of view its

@@ -13,10 +13,10 @@ from medseg.io.naming import safe_name
 from medseg.io.output_names import Owner, claim_names, owner_of_file, owner_of_folder, owner_of_series
 from medseg.studies.sources import Source, find_studies
 
-__all__ = ["find_cases", "with_own_names"]
+__all__ = ["find_sources", "with_own_names"]
 
 
-def find_cases(
+def find_sources(
     places: Sequence[Path], series: str | Sequence[str] | None, out: Path, channels: Sequence[str] = ()
 ) -> list[Source]:
     """All cases, each once; among several places, one without a readable image is a failed case and not an error.

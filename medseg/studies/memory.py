@@ -20,7 +20,7 @@ from medseg.machine import free_memory
 from medseg.preparation.plan import Plan
 from medseg.studies.sources import Source
 
-__all__ = ["MemoryBudget", "case_bytes", "default_budget", "file_bytes"]
+__all__ = ["MemoryBudget", "default_budget", "file_bytes", "memory_of_case"]
 
 # Bytes per voxel of an image as stored (16 bit), and of a mask with its intermediate slabs.
 _STORED, _MASK = 2, 2
@@ -29,7 +29,7 @@ _PACKED = 2
 _SHARE = 0.5
 
 
-def case_bytes(source: Source, info: BundleInfo, whole_logits: int = 0) -> int:
+def memory_of_case(source: Source, info: BundleInfo, whole_logits: int = 0) -> int:
     """Approximate peak memory of a case in bytes: image, network input, pending logits, mask; no voxel is read.
 
     Args:
@@ -40,7 +40,7 @@ def case_bytes(source: Source, info: BundleInfo, whole_logits: int = 0) -> int:
 
     Example:
         >>> model = medseg.load_model("runs/lung/model")
-        >>> round(case_bytes(Source("ct", (Path("ct.nii.gz"),)), model.info) / 1e6)
+        >>> round(memory_of_case(Source("ct", (Path("ct.nii.gz"),)), model.info) / 1e6)
         2
     """
     voxels, spacing_mm = _size(source)

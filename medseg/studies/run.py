@@ -25,11 +25,11 @@ from medseg.io.output_names import folded
 from medseg.labels import LabelScheme
 from medseg.studies.chain import CaseChain, CaseWork
 from medseg.studies.failures import LOGS
-from medseg.studies.find import find_cases, with_own_names
+from medseg.studies.find import find_sources, with_own_names
 from medseg.studies.ledger import Ledger
 from medseg.studies.leftovers import clear_leftovers
 from medseg.studies.measurements import write_measurements
-from medseg.studies.memory import case_bytes, default_budget
+from medseg.studies.memory import default_budget, memory_of_case
 from medseg.studies.options import PredictOptions
 from medseg.studies.pipeline import overlapped
 from medseg.studies.results import StudiesResult
@@ -107,7 +107,7 @@ def _predict(
         else load_model(model, options.device, fast=options.fast, allow_code=options.allow_code)
     )
     snapshot = take_snapshot(places, folder, SETTLE_SECONDS if options.settle is None else options.settle)
-    found = find_cases(places, options.series, folder, channel_names(loaded.info.plan))
+    found = find_sources(places, options.series, folder, channel_names(loaded.info.plan))
     loaded = replace(loaded, engine=loaded.engine.for_images(len(found)))
     chain = CaseChain(loaded, folder, options, _deidentifier(loaded.scheme) if options.anonymize else None)
     ledger = Ledger(folder / "ledger.jsonl")
@@ -193,7 +193,9 @@ class _Run:
         self.progress = progress
         self.ray: RayEngine | None = None
         self.works: dict[str, CaseWork] = {}
-        self.sizes = {source.case: max(1, case_bytes(source, chain.model.info, chain.whole_logits)) for source in found}
+        self.sizes = {
+            source.case: max(1, memory_of_case(source, chain.model.info, chain.whole_logits)) for source in found
+        }
         # Kept as sums, because progress is reported for every window of every case.
         self._all_sizes = sum(self.sizes.values())
         self._sizes_done = 0

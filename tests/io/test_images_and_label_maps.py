@@ -91,7 +91,7 @@ def test_grey_masks_saved_as_colour_are_labels_and_true_colours_are_not(tmp_path
     Image.new("RGB", (3, 4), (2, 2, 2)).save(tmp_path / "a.png")
     Image.new("RGB", (3, 4), (2, 0, 2)).save(tmp_path / "b.png")
     assert read_label_map([LabelSource(tmp_path / "a.png")], None).array.max() == 2
-    with pytest.raises(DatasetError, match="channels that differ"):
+    with pytest.raises(DatasetError, match="different channels"):
         read_label_map([LabelSource(tmp_path / "b.png")], None)
 
 

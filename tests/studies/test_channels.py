@@ -19,7 +19,7 @@ from medseg.errors import GeometryError, ReadError
 from medseg.inference import save_bundle
 from medseg.preparation.plan import ChannelPlan, Plan
 from medseg.studies import PredictOptions, predict_studies
-from medseg.studies.channels import read_case
+from medseg.studies.channels import read_channels
 from medseg.studies.registration import register_rigid
 from medseg.studies.selection import select_series
 from medseg.studies.sources import Source, find_studies
@@ -51,7 +51,7 @@ def study(folder: Path, flair: dict[str, Any] | None = None, t1c: dict[str, Any]
 
 
 def read(source: Source, **options: Any) -> Volume:
-    return read_case(source, NAMES, **options)
+    return read_channels(source, NAMES, **options)
 
 
 def ramp(shape: tuple[int, int, int], k_spacing: float = 1.0, k_origin: float = 0.0) -> np.ndarray:

@@ -16,7 +16,7 @@ from medseg.io.annotations.coco import coco_classes, coco_pictures, is_coco, wri
 from medseg.io.annotations.cvat import cvat_classes, cvat_pictures, is_cvat
 from medseg.io.annotations.cvat_writer import write_cvat
 from medseg.io.annotations.labelme import is_labelme, labelme_classes, labelme_picture, write_labelme
-from medseg.io.annotations.shapes import MAX_PIXELS, Annotated, ClassTable, Picture, natural, paint
+from medseg.io.annotations.shapes import MAX_PIXELS, Annotated, ClassTable, Picture, paint
 from medseg.io.annotations.supervisely import (
     is_supervisely,
     supervisely_classes,
@@ -25,6 +25,7 @@ from medseg.io.annotations.supervisely import (
 )
 from medseg.io.annotations.untrusted_fields import Json, Xml, load_document
 from medseg.io.formats import is_annotation_file, stem_of
+from medseg.io.naming import natural_order
 from medseg.lookup import nearest_hint
 from medseg.volume import Finding
 
@@ -246,7 +247,7 @@ def _numbered(sources: list[_Source], path: Path) -> ClassTable:
             raise AnnotationError(f"the files in {path} give one category id to different classes; give classes")
         return ClassTable(ids)
     by_name = sources[0].kind == "labelme" and len(sources) > 1
-    return ClassTable.numbered(sorted(names, key=natural) if by_name else names, str(path))
+    return ClassTable.numbered(sorted(names, key=natural_order) if by_name else names, str(path))
 
 
 def _pictures(document: Json | Xml, source: _Source) -> Iterator[Picture]:

@@ -29,8 +29,9 @@ from medseg.disk.atomic import write_text_atomic
 from medseg.errors import AnnotationError
 from medseg.io.annotations.outlines import Part, parts, pixel_edges, pixel_indices
 from medseg.io.annotations.polygons import check_points
-from medseg.io.annotations.shapes import MAX_PIXELS, Annotated, Notes, Patch, Picture, Shape, check_size, natural
+from medseg.io.annotations.shapes import MAX_PIXELS, Annotated, Notes, Patch, Picture, Shape, check_size
 from medseg.io.annotations.untrusted_fields import Json
+from medseg.io.naming import natural_order
 
 __all__ = ["base64_bytes", "is_labelme", "labelme_classes", "labelme_picture", "png_mask", "png_of", "write_labelme"]
 
@@ -45,7 +46,7 @@ def is_labelme(document: Json) -> bool:
 def labelme_classes(document: Json) -> list[str]:
     """The labels that occur, sorted, because the file does not declare any."""
     found = {s.at("label").text() for s in document.at("shapes").items() if _kind(s) not in _IGNORED}
-    return sorted(found, key=natural)
+    return sorted(found, key=natural_order)
 
 
 def labelme_picture(document: Json, path: Path) -> Picture:

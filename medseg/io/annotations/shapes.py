@@ -6,7 +6,6 @@ covers. Which pixels those are depends on the tool, and is documented in its rea
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,6 @@ __all__ = [
     "Picture",
     "Shape",
     "check_size",
-    "natural",
     "paint",
 ]
 
@@ -132,12 +130,6 @@ class Annotated:
     def findings(self) -> tuple[Finding, ...]:
         """What was skipped or is ambiguous."""
         return self.label_map.findings
-
-
-def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sorting key under which 'label_2' comes before 'label_10'."""
-    parts = [p for p in re.split(r"(\d{1,9})", name) if p]
-    return [(0, int(p), "") if p.isdecimal() else (1, 0, p.casefold()) for p in parts], name
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,9 @@ from medseg.errors import AnnotationError, MedsegError
 from medseg.io.annotations.labelme import base64_bytes, png_mask, png_of
 from medseg.io.annotations.outlines import Part, parts, pixel_edges, pixel_indices
 from medseg.io.annotations.polygons import check_points, opencv_polygon
-from medseg.io.annotations.shapes import Annotated, Notes, Patch, Picture, Shape, check_size, natural
+from medseg.io.annotations.shapes import Annotated, Notes, Patch, Picture, Shape, check_size
 from medseg.io.annotations.untrusted_fields import Json, load_document
+from medseg.io.naming import natural_order
 
 __all__ = ["is_supervisely", "supervisely_classes", "supervisely_picture", "write_supervisely"]
 
@@ -53,7 +54,7 @@ def supervisely_classes(document: Json, path: Path) -> list[str]:
             continue
         if found <= set(names):
             return names
-    return sorted(found, key=natural)
+    return sorted(found, key=natural_order)
 
 
 def supervisely_picture(document: Json, path: Path) -> Picture:

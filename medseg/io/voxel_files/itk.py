@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from medseg.disk.atomic import atomic_path
 from medseg.errors import ReadError, WriteError
 from medseg.geometry import flip_lps_ras
+from medseg.io.formats import format_of, has_voxels_elsewhere
 from medseg.volume import Volume
 
 __all__ = ["read_itk", "write_itk"]
@@ -44,13 +45,18 @@ def read_itk(path: Path) -> Volume:
     """
     if not path.is_file():
         raise ReadError(f"{path} does not exist")
-    if path.suffix.lower() in (".nrrd", ".nhdr"):
+    if _is_nrrd(path):
         from medseg.io.voxel_files.nrrd import read_nrrd
 
         return read_nrrd(path)
     from medseg.io.voxel_files.metaimage import read_metaimage
 
     return read_metaimage(path)
+
+
+def _is_nrrd(path: Path) -> bool:
+    found = format_of(path)
+    return found is not None and found.name == "nrrd"
 
 
 def write_itk(volume: Volume, path: Path) -> None:
@@ -61,8 +67,8 @@ def write_itk(volume: Volume, path: Path) -> None:
             needs two files.
     """
     suffix = path.suffix.lower()
-    if suffix in (".mhd", ".nhdr"):
-        whole = {".mhd": ".mha", ".nhdr": ".nrrd"}[suffix]
+    if has_voxels_elsewhere(path):
+        whole = ".nrrd" if _is_nrrd(path) else ".mha"
         raise WriteError(f"cannot write {path}: {suffix} needs a second file for the voxels; write {whole} instead")
     array: NDArray[Any] = volume.array
     if array.dtype == bool or array.dtype == np.float16:
@@ -81,7 +87,7 @@ def write_itk(volume: Volume, path: Path) -> None:
     lead = int(bool(volume.channels))
     order = [*range(array.ndim - 1, lead - 1, -1), *range(lead)]
     voxels = np.ascontiguousarray(array.transpose(order), array.dtype.newbyteorder("<"))
-    header, content = _nrrd(volume, kind, lps, voxels) if suffix == ".nrrd" else _meta(volume, kind, lps, voxels)
+    header, content = _nrrd(volume, kind, lps, voxels) if _is_nrrd(path) else _meta(volume, kind, lps, voxels)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(header.encode("ascii"))
         file.write(content)

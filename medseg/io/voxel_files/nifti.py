@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medseg.disk.atomic import atomic_path
 from medseg.errors import GeometryError, ReadError, WriteError
-from medseg.io.formats import header_file_of, stem_of, voxel_file_of
+from medseg.io.formats import format_of, has_voxels_elsewhere, header_file_of, stem_of, voxel_file_of
 from medseg.io.voxel_files.analyze import parse_analyze
 from medseg.io.voxel_files.nifti_header import StoredImage, parse_nifti
 from medseg.io.voxel_files.streams import VoxelBlock, is_gzip, read_block, read_start
@@ -48,7 +48,7 @@ def read_nifti(path: Path) -> Volume:
     """
     head = header_file_of(path) or path
     raw = read_start(head, 540, "gzip" if is_gzip(head) else "raw")
-    paired = head.name.lower().endswith((".hdr", ".hdr.gz"))
+    paired = has_voxels_elsewhere(head)
     is_nifti = raw[4:7] in (b"n+2", b"ni2") or raw[344:347] in (b"n+1", b"ni1")
     stored = parse_analyze(raw, head) if paired and not is_nifti else parse_nifti(raw, head)
     voxels = voxel_file_of(head) if stored.in_second_file else head
@@ -126,7 +126,8 @@ def write_nifti(volume: Volume, path: Path) -> None:
     """
     import nibabel as nib
 
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
+    found = format_of(path)
+    if found is None or found.name != "nifti":
         raise WriteError(f"cannot write {path}: pairs of .hdr and .img are only read; write .nii.gz instead")
     array = np.moveaxis(volume.array, 0, -1) if volume.channels else volume.array
     if volume.channels and volume.dims == 2:

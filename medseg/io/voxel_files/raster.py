@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medseg.disk.atomic import atomic_path
 from medseg.errors import ReadError, WriteError
+from medseg.io.formats import format_of
 from medseg.io.voxel_files.pictures import read_pillow
 from medseg.io.voxel_files.tiff import read_tiff
 from medseg.volume import Metadata, Volume
@@ -30,8 +31,7 @@ def read_raster(path: Path) -> Volume:
     Raises:
         ReadError: if the file is damaged, or contains neither grey levels nor colours.
     """
-    is_tiff = path.suffix.lower() in (".tif", ".tiff")
-    rows, channels, findings = read_tiff(path) if is_tiff else read_pillow(path)
+    rows, channels, findings = read_tiff(path) if _format(path) == "tiff" else read_pillow(path)
     # From [.., y, x] to [x, y, ..]; pages become the last axis.
     spatial = range(rows.ndim - 1, 0 if channels else -1, -1)
     array = rows.transpose([0, *spatial] if channels else [*spatial])
@@ -41,6 +41,11 @@ def read_raster(path: Path) -> Volume:
     return Volume(array, np.eye(4), channels, metadata, findings, spacing_known=False)
 
 
+def _format(path: Path) -> str:
+    found = format_of(path)
+    return "" if found is None else found.name
+
+
 def write_raster(volume: Volume, path: Path) -> None:
     """Write a 2D image as PNG (8 or 16-bit grey, 8-bit colour), or anything as TIFF (a page per slice).
 
@@ -48,11 +53,10 @@ def write_raster(volume: Volume, path: Path) -> None:
         WriteError: if the disk is full, permission is missing, the format cannot store the values, or it is JPEG, which
             alters values.
     """
-    suffix = path.suffix.lower()
-    if suffix in (".tif", ".tiff"):
+    if _format(path) == "tiff":
         _write_tiff(volume, path)
         return
-    if suffix != ".png":
+    if _format(path) != "png":
         raise WriteError(f"cannot write {path}: JPEG alters the values; write .png instead")
     if volume.dims != 2:
         raise WriteError(f"cannot write {path}: a PNG contains one 2D image, found {volume!r}; write .nii.gz instead")

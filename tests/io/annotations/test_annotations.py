@@ -133,7 +133,7 @@ def test_a_byte_order_mark_is_no_damage(tmp_path):
 def test_a_missing_or_empty_place_is_named(tmp_path):
     with pytest.raises(ReadError, match=r"nothing\.json does not exist"):
         read_annotations(tmp_path / "nothing.json")
-    with pytest.raises(AnnotationError, match="holds no annotation"):
+    with pytest.raises(AnnotationError, match="contains no annotation"):
         read_annotations(tmp_path)
 
 
@@ -142,7 +142,7 @@ def test_what_a_format_does_not_hold_is_not_written(tmp_path):
     flat = annotated(np.ones((3, 3), np.uint8))
     for given_maps, format, message in (
         (stack, "coco", "a stack can be written as CVAT video"),
-        ([flat, flat], "labelme", "holds one image, found 2"),
+        ([flat, flat], "labelme", "contains one image, found 2"),
         ([stack, flat], "cvat", "images or one video"),
         ([], "coco", "no label maps"),
         (flat, "yolo", "'yolo' is not known"),

@@ -201,7 +201,7 @@ def test_an_empty_file_named_dcm_is_refused(small_series):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(ReadError, match="holds no image"):
+    with pytest.raises(ReadError, match="contains no image"):
         read(tmp_path)
 
 

@@ -122,7 +122,7 @@ def test_a_disc_is_copied_without_its_directory(disc, tmp_path, change: Callable
     told = [finding.message for finding in done.findings if finding.kind == "left_out"]
     assert told == [
         "1 file(s) are lists of patients (DICOMDIR) and were not copied",
-        "6 file(s) are no DICOM objects and were not copied",
+        "6 file(s) are not DICOM objects and were not copied",
     ]
 
 

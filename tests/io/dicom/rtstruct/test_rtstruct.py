@@ -378,7 +378,7 @@ def test_a_label_map_that_lies_elsewhere_is_refused(study, tmp_path):
     grid = study()
     moved = grid.affine.copy()
     moved[0, 3] += 0.5
-    with pytest.raises(GeometryError, match="lies elsewhere than its source series"):
+    with pytest.raises(GeometryError, match="has another position than its source series"):
         write_rtstruct(Volume(a_label_map(), moved), tmp_path / "rt.dcm", SCHEME, grid, MODEL)
     with pytest.raises(GeometryError, match="8 slices of 9 x 7 pixels"):
         write_rtstruct(volume_on(grid, a_label_map()[:, :, :5]), tmp_path / "rt.dcm", SCHEME, grid, MODEL)
@@ -394,7 +394,7 @@ def test_values_that_are_no_labels_are_refused(study, tmp_path):
         write_rtstruct(volume_on(grid, -(a_label_map() > 0).astype(int)), tmp_path / "rt.dcm", SCHEME, grid, MODEL)
     with pytest.raises(WriteError, match="integers, found float32"):
         write_rtstruct(volume_on(grid, np.ones(SHAPE, np.float32)), tmp_path / "rt.dcm", SCHEME, grid, MODEL)
-    with pytest.raises(WriteError, match="to be ignored"):
+    with pytest.raises(WriteError, match="voxels to ignore"):
         ignoring = LabelScheme.from_mapping({"lung": 1, "nodule": 7}, ignore=300)
         write_rtstruct(volume_on(grid, a_label_map()), tmp_path / "rt.dcm", ignoring, grid, MODEL)
 
