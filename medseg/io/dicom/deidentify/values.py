@@ -27,7 +27,7 @@ __all__ = ["UID", "Values", "values_of_file", "values_of_headers"]
 UID = re.compile(r"2\.25\.\d{10,}|\d+(?:\.\d+){5,}")
 # An exception quotes the beginning of a value, and messages are cut after 200 characters.
 _QUOTED = 512
-# A match of this many characters is no coincidence anywhere; shorter values must match as a whole.
+# A match of this many characters cannot be a coincidence; shorter values must match as a whole.
 GRAM = 8
 _SHORTEST, _SHORTEST_NAME, _SHORTEST_FOREIGN = 4, 3, 2
 _SINGLE = frozenset({"LT", "ST", "UR", "UT"})
