@@ -189,9 +189,6 @@ def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHea
 
     signed = one("PixelRepresentation", 0) == 1
     bits_stored = int(one("BitsStored", 16))
-    syntax = elements.text("TransferSyntaxUID")
-    lossy = elements.text("LossyImageCompression")
-    slope = one("RescaleSlope", one("DoseGridScaling", 1.0))
     frames = one("NumberOfFrames", 1.0)
     if frames < 1 or not frames.is_integer():
         raise ValueError(impossible("NumberOfFrames", frames, "a whole number of 1 or more"))
@@ -210,10 +207,7 @@ def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHea
         description=elements.text("SeriesDescription"),
         body_part=elements.text("BodyPartExamined"),
         has_contrast=elements.has("ContrastBolusAgent") or elements.has("ContrastBolusAgentSequence"),
-        date=elements.text("AcquisitionDate")
-        or elements.text("AcquisitionDateTime")[:8]
-        or elements.text("SeriesDate")
-        or elements.text("StudyDate"),
+        date=_date(elements),
         image_type=elements.texts("ImageType"),
         instance_number=int(number[0]) if number and number[0].lstrip("+-").isdigit() else None,
         position=several("ImagePositionPatient", 3),
@@ -223,7 +217,7 @@ def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHea
         thickness=one("SliceThickness", 0.0),
         rows=int(elements.numbers("Rows")[0]),
         columns=int(elements.numbers("Columns")[0]),
-        slope=slope,
+        slope=one("RescaleSlope", one("DoseGridScaling", 1.0)),
         intercept=one("RescaleIntercept", 0.0),
         has_modality_lut=elements.has("ModalityLUTSequence"),
         bits_allocated=int(one("BitsAllocated", 16)),
@@ -233,22 +227,42 @@ def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHea
         samples=int(one("SamplesPerPixel", 1)),
         photometric=elements.text("PhotometricInterpretation"),
         padding=_padding(elements, signed),
-        is_lossy=lossy == "01" or syntax in _ALWAYS_LOSSY or (syntax in _MAYBE_LOSSY and lossy != "00"),
-        transfer_syntax=syntax,
+        is_lossy=_is_lossy(elements),
+        transfer_syntax=elements.text("TransferSyntaxUID"),
         pixel_offset=raw.pixel_offset if raw else -1,
         pixel_length=raw.pixel_length if raw else -1,
-        marks=(
-            "\\".join(elements.texts("ImageType")),
-            elements.text("StackID"),
-            elements.text("TemporalPositionIdentifier"),
-            elements.text("EchoTime") or elements.text("EchoNumbers"),
-            "".join(f"{b:g}" for b in elements.numbers("DiffusionBValue")),
-            elements.text("TriggerTime"),
-            elements.text("AcquisitionNumber"),
-            elements.text("AcquisitionDateTime") or elements.text("AcquisitionTime") or elements.text("ContentTime"),
-        ),
+        marks=_marks(elements),
         illegal=elements.too_long("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     )
+
+
+def _date(elements: Elements) -> str:
+    """The day of acquisition, or of the series or study if that is missing."""
+    return (
+        elements.text("AcquisitionDate")
+        or elements.text("AcquisitionDateTime")[:8]
+        or elements.text("SeriesDate")
+        or elements.text("StudyDate")
+    )
+
+
+def _marks(elements: Elements) -> tuple[str, ...]:
+    """The values of `medseg.io.dicom.slice.MARKS`, in their order."""
+    return (
+        "\\".join(elements.texts("ImageType")),
+        elements.text("StackID"),
+        elements.text("TemporalPositionIdentifier"),
+        elements.text("EchoTime") or elements.text("EchoNumbers"),
+        "".join(f"{b:g}" for b in elements.numbers("DiffusionBValue")),
+        elements.text("TriggerTime"),
+        elements.text("AcquisitionNumber"),
+        elements.text("AcquisitionDateTime") or elements.text("AcquisitionTime") or elements.text("ContentTime"),
+    )
+
+
+def _is_lossy(elements: Elements) -> bool:
+    stated, syntax = elements.text("LossyImageCompression"), elements.text("TransferSyntaxUID")
+    return stated == "01" or syntax in _ALWAYS_LOSSY or (syntax in _MAYBE_LOSSY and stated != "00")
 
 
 def _padding(elements: Elements, signed: bool) -> tuple[int, ...]:
