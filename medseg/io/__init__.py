@@ -101,8 +101,16 @@ def read_all(path: str | Path, irregular: Irregular = "error") -> list[Volume]:
         path: see `read`.
         irregular: see `read`.
 
+    Returns:
+        DICOM series in the order of their UIDs, or other files in the order of their names; shapes, units and affines
+        as for `read`.
+
     Raises:
         ReadError, GeometryError: if nothing could be read; the error is the first one met.
+
+    Example:
+        >>> [volume.metadata.modality for volume in read_all("study/")]
+        ['CT']
     """
     source = Path(path)
     volumes: list[Volume] = []
@@ -130,6 +138,10 @@ def write(volume: Volume, path: str | Path) -> None:
 
     The file appears complete or not at all, and the same volume gives the same bytes on every run.
 
+    Args:
+        volume: 2D or 3D, with or without channels; in RAS+ mm, which is converted to the file's convention.
+        path: the file to write; missing parent folders are created.
+
     Raises:
         WriteError: if the disk is full, permission is missing, the suffix is unknown, or the format cannot store the
             values.
@@ -153,6 +165,14 @@ def contents(place: Path) -> tuple[list[Series], list[Path], list[ReadError]]:
 
     Args:
         place: a file, or a folder, which is searched recursively; not a zip.
+
+    Raises:
+        ReadError: if the folder cannot be listed.
+
+    Example:
+        >>> series, files, errors = contents(Path("study"))
+        >>> [len(each.slices) for each in series], files, errors
+        ([40], [], [])
     """
     from medseg.io.dicom.series import scan
 
@@ -178,10 +198,20 @@ def _is_unnamed_dicom(place: Path) -> bool:
 
 
 def read_file(path: Path) -> Volume:
-    """The volume in one NIfTI, NRRD, MetaImage, PNG, JPEG or TIFF file.
+    """The volume in one NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG or TIFF file.
+
+    Args:
+        path: the file; its suffix selects the reader.
+
+    Returns:
+        The volume as stored, see `read`.
 
     Raises:
         ReadError: if the file is of another kind or cannot be read.
+
+    Example:
+        >>> read_file(Path("ct.nii.gz")).dims
+        3
     """
     reader = reader_of(path)
     if reader is None:
@@ -206,7 +236,20 @@ def _nothing(source: Path) -> str:
 
 @contextlib.contextmanager
 def unpacked(source: Path) -> Iterator[Path]:
-    """The source itself, or a temporary folder with the contents of a zip."""
+    """The source itself, or a temporary folder with the contents of a zip.
+
+    Args:
+        source: a file, folder or zip.
+
+    Raises:
+        ReadError: if it is missing, not a file or folder, or a damaged or hostile zip.
+        WriteError: if a zip does not fit onto the disk.
+
+    Example:
+        >>> with unpacked(Path("study")) as place:
+        ...     place.name
+        'study'
+    """
     check_source(source)
     _remove_dead_folders_once()
     if not (source.is_file() and kind_of(source) == "zip"):

@@ -235,9 +235,9 @@ def _numbered(sources: list[_Source], path: Path) -> ClassTable:
             own = coco_classes(document)
             if any(ids.get(n, v) != v for n, v in own.items()):
                 raise AnnotationError(
-                    f"{source.path} numbers its categories otherwise than the files before; give classes"
+                    f"{source.path} numbers its categories differently from the files before; give classes"
                 )
-            f"{source.path} numbers its categories differently from the files before; give classes"
+            ids.update(own)
         elif source.kind == "labelme":
             names.update(dict.fromkeys(labelme_classes(document)))
         else:

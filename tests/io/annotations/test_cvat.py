@@ -287,7 +287,7 @@ LAUGHS = """<?xml version="1.0"?>
         (video(MOVING, frame_filter="step=0"), "frame_filter is 'step=0'"),
         (exported(MOVING), "lacks meta/task/original_size"),
         (video(MOVING)[:-40], "damaged or cut off"),
-        ("<annotation><object/></annotation>", "no annotation of Labelme, CVAT"),
+        ("<annotation><object/></annotation>", "not an annotation of Labelme, CVAT"),
         (LAUGHS, r"declares a document type \('lolz'\)"),
     ],
 )
