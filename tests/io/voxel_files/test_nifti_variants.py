@@ -218,5 +218,5 @@ def test_label_maps_with_odd_scaling_come_back_as_integers(tmp_path):
 def test_label_maps_that_are_no_integers_are_refused(tmp_path):
     from medseg.errors import DatasetError
 
-    with pytest.raises(DatasetError, match=r"a\.nii holds the value"):
+    with pytest.raises(DatasetError, match=r"a\.nii contains the value"):
         labels_scaled(tmp_path, np.array([0, 100, 255] * 4, np.uint8).reshape(2, 2, 3), 1 / 255, 0)

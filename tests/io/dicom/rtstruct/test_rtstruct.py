@@ -303,7 +303,7 @@ def test_values_that_are_no_labels_are_refused(study, tmp_path):
         write_rtstruct(volume_on(grid, a_label_map()), tmp_path / "rt.dcm", one, grid, MODEL)
     with pytest.raises(DatasetError, match=r"value\(s\) -1"):
         write_rtstruct(volume_on(grid, -(a_label_map() > 0).astype(int)), tmp_path / "rt.dcm", SCHEME, grid, MODEL)
-    with pytest.raises(WriteError, match="integers, found float32"):
+    with pytest.raises(WriteError, match="integer labels, found float32"):
         write_rtstruct(volume_on(grid, np.ones(SHAPE, np.float32)), tmp_path / "rt.dcm", SCHEME, grid, MODEL)
     with pytest.raises(WriteError, match="voxels to ignore"):
         ignoring = LabelScheme.from_mapping({"lung": 1, "nodule": 7}, ignore=300)

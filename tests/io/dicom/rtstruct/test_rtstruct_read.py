@@ -123,7 +123,7 @@ def test_contours_between_slices_go_to_the_nearest_with_a_finding(drawn):
     labels, _ = read_rtstruct(drawn({"a": [square(1.5, 4.5, 4.7), square(1.5, 4.5, 7.2)]}), LIKE)
     assert labels.array.sum(axis=(0, 1)).tolist() == [0, 0, 9, 0, 9, 0]
     assert kinds(labels) == ["contours_between_slices", "contours_sparse"]
-    assert "up to 0.80 mm off" in labels.findings[0].message
+    assert "up to 0.80 mm onto" in labels.findings[0].message
 
 
 def test_of_several_planes_for_one_slice_the_nearest_is_taken(drawn):
