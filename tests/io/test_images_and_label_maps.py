@@ -55,7 +55,7 @@ def test_channels_of_two_patients_are_refused(small_series):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_voxels_that_are_no_numbers_are_refused_by_file(tmp_path, bad):
-    with pytest.raises(ReadError, match=r"a\.nii\.gz holds 1 NaN or infinite"):
+    with pytest.raises(ReadError, match=r"a\.nii\.gz contains 1 NaN or infinite"):
         read_image([save(tmp_path / "a.nii.gz", cube(bad, np.float32))])
 
 

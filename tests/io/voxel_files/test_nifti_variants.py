@@ -51,7 +51,7 @@ def test_a_pair_in_a_folder_is_one_volume(tmp_path):
 def test_a_header_without_its_voxels_says_what_is_missing(tmp_path):
     nib.save(nib.Nifti1Pair(numbers(), np.eye(4)), tmp_path / "a.hdr")
     (tmp_path / "a.img").unlink()
-    with pytest.raises(ReadError, match=r"a\.hdr has no voxels beside it; expected a\.img"):
+    with pytest.raises(ReadError, match=r"a\.hdr has no voxel file; expected a\.img"):
         read(tmp_path / "a.hdr")
     with pytest.raises(WriteError, match=r"write \.nii\.gz"):
         write(Volume(numbers(), np.eye(4)), tmp_path / "a.hdr")
