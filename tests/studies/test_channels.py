@@ -99,13 +99,13 @@ def test_places_that_hardly_overlap_are_refused(tmp_path):
 
 def test_other_frames_of_reference_are_refused(tmp_path):
     source = study(tmp_path / "p", {}, {"FrameOfReferenceUID": "1.2.3"})
-    with pytest.raises(GeometryError, match=r"FLAIR and T1c lie in different frames of reference.*--register"):
+    with pytest.raises(GeometryError, match=r"FLAIR and T1c are in different frames of reference.*--register"):
         read(source)
 
 
 def test_the_same_voxels_twice_are_refused(tmp_path):
     array = np.arange(6 * 5 * 12, dtype=np.int16).reshape(6, 5, 12)
-    with pytest.raises(ReadError, match="FLAIR and T1c hold the same voxels"):
+    with pytest.raises(ReadError, match="FLAIR and T1c have the same voxels"):
         read(study(tmp_path / "p", {"array": array}, {"array": array}))
 
 
