@@ -1,6 +1,6 @@
 """medseg: medical-image segmentation, from a folder of CT/MR studies to masks on the patient's own grid.
 
-Everything here is loaded on first use, so `import medseg` costs nothing.
+All names are imported on first use, so `import medseg` itself is fast.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Every error that a command can end with: those that user input causes, and one for faults of our own.
+"""All errors that a command can end with: those that user input causes, and one for internal errors.
 
 MedsegError                      exit code
-├── InternalError      RuntimeError  1     a fault of medseg's own
+├── InternalError      RuntimeError  1     a bug in medseg
 ├── ConfigError        ValueError    2     unknown key, wrong type, impossible value
 ├── ReadError          OSError       3     a file that cannot be read as an image
 ├── GeometryError      ValueError    3     grids that do not fit together
@@ -33,12 +33,12 @@ __all__ = [
 
 
 class MedsegError(Exception):
-    """Root of all errors; `exit_code` is what the command line ends with.
+    """Base class of all errors; `exit_code` is the exit code of the command line.
 
     Args:
         message: one readable line.
-        kind: for an image that is refused, the kind of the finding behind it, such as 'missing_slices'.
-        files: names of the files that the finding is about.
+        kind: for a refused image, the kind of the finding behind it, such as 'missing_slices'.
+        files: names of the files concerned.
     """
 
     exit_code = 3
@@ -50,7 +50,7 @@ class MedsegError(Exception):
 
 
 class InternalError(MedsegError, RuntimeError):
-    """A fault of medseg's own, which nothing that the user does can mend; see `medseg.faults`."""
+    """A bug in medseg, which the user cannot fix; see `medseg.faults`."""
 
     exit_code = 1
 
@@ -62,11 +62,11 @@ class ConfigError(MedsegError, ValueError):
 
 
 class ReadError(MedsegError, OSError):
-    """A file or folder that cannot be read as the image it should be."""
+    """A file or folder that cannot be read as the expected image."""
 
 
 class GeometryError(MedsegError, ValueError):
-    """Grids, spacings or orientations that do not fit together."""
+    """Grids, spacings or orientations that do not match."""
 
 
 class DatasetError(MedsegError, ValueError):
@@ -84,7 +84,7 @@ class PartialFailure(MedsegError, RuntimeError):
 
 
 class CheckpointError(MedsegError, ValueError):
-    """A model bundle, weight file or checkpoint that is damaged or does not fit."""
+    """A model bundle, weight file or checkpoint that is damaged or does not match."""
 
     exit_code = 5
 

@@ -1,4 +1,4 @@
-"""Whose fault an unexpected exception is: that of a file which a library cannot cope with, or medseg's own."""
+"""Classifies an unexpected exception: caused by a file that a library cannot handle, or a bug in medseg."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", 
 
 
 def is_fault_of_a_file(error: BaseException) -> bool:
-    """Whether a library that `medseg/io` called raised the error: then the file is at fault, whatever its kind.
+    """Whether a library that `medseg/io` called raised the error: then the file is the cause, whatever its kind.
 
-    Readers foresee what damaged files do. What they did not foresee is told by where it was raised: in a library,
-    something in the file surprised its authors; in medseg's own lines, we have made a mistake, whatever the file.
+    Readers handle the expected effects of damaged files. An unexpected exception is classified by where it was raised:
+    in a library, the file contains something its authors did not expect; in medseg's own code, it is a bug.
     """
     frames = _files_of(error)
     ours = [file for file in frames if _is_below(file, _PACKAGE)]
@@ -31,9 +31,9 @@ def internal_error(error: BaseException, kept: str = "that --debug shows", with_
     """The error as one line that names the place and asks for a report.
 
     Args:
-        error: what was raised.
-        kept: where its traceback is, to go on the sentence "with the traceback".
-        with_text: whether its own text, which may quote a header, is told.
+        error: the exception.
+        kept: where its traceback is stored, to complete the sentence "with the traceback".
+        with_text: whether to include its text, which may quote a header.
     """
     frames = traceback.extract_tb(error.__traceback__)
     last = next((f for f in reversed(frames) if _is_below(f.filename, _PACKAGE)), frames[-1] if frames else None)
@@ -42,13 +42,13 @@ def internal_error(error: BaseException, kept: str = "that --debug shows", with_
     reason = next((line.strip() for line in text.splitlines() if line.strip()), "")[:200]
     kind = type(error).__name__
     return InternalError(
-        f"internal error{where} ({kind}{': ' if reason else ''}{reason}); this is a fault of medseg, please report it "
+        f"internal error{where} ({kind}{': ' if reason else ''}{reason}); this is a bug in medseg, please report it "
         f"with the traceback {kept}"
     )
 
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback as Python prints it, with file names from the package on."""
+    """The traceback as Python prints it, with file names relative to the package."""
     return "".join(traceback.format_exception(error)).replace(str(Path(_PACKAGE).parent), "...")
 
 
@@ -72,6 +72,6 @@ def _is_below(file: str, folder: str) -> bool:
 def _is_library(file: str) -> bool:
     if _is_below(file, _PACKAGE):
         return False
-    # Compiled modules name their sources relative to where they were built.
+    # Compiled modules name their sources relative to the build folder.
     compiled = file.startswith("<frozen ") or Path(file).suffix in (".pyx", ".pxd", ".pxi")
     return compiled or any(_is_below(file, folder) for folder in _LIBRARIES)

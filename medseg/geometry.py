@@ -1,4 +1,4 @@
-"""Orientation, cropping, padding: every step moves the affine with the array. A crop moves it by A * start."""
+"""Reorienting, cropping and padding; the affine always moves with the array. A crop moves it by A * start."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Array = NDArray[Any]
 
 
 def flip_lps_ras(affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """An LPS affine as RAS, or the reverse: the first two world axes change sign."""
+    """Convert an affine from LPS to RAS, or the reverse: the first two world axes change sign."""
     return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
 
 
@@ -38,7 +38,7 @@ def flip_lps_ras(affine: NDArray[np.float64]) -> NDArray[np.float64]:
 class Reorientation:
     """A permutation and flips of the spatial axes: exact, and exactly undone by `undo`.
 
-    Output axis `a` is input axis `axes[a]`, reversed where `flips[a]`.
+    Output axis `a` is input axis `axes[a]`, reversed if `flips[a]`.
     """
 
     axes: tuple[int, ...]
@@ -89,7 +89,7 @@ def reorient(volume: Volume, target: str = "RAS") -> Volume:
     """The same volume with its axes permuted and flipped towards `target`; voxels are moved, never interpolated.
 
     Raises:
-        GeometryError: for a 2D image, whose place in the patient is not known.
+        GeometryError: for a 2D image, whose position in the patient is unknown.
     """
     if volume.dims != 3:
         raise GeometryError(f"only 3D volumes can be reoriented, found {volume!r}")
@@ -99,13 +99,13 @@ def reorient(volume: Volume, target: str = "RAS") -> Volume:
 
 
 def crop(volume: Volume, start: Sequence[int], stop: Sequence[int]) -> Volume:
-    """The box `[start, stop)` of the volume.
+    """The part of the volume inside the box `[start, stop)`, in voxel indices.
 
     Raises:
-        GeometryError: if the box is empty or reaches outside.
+        GeometryError: if the box is empty or extends outside.
     """
     if any(not 0 <= a < b <= n for a, b, n in zip(start, stop, volume.shape, strict=True)):
-        raise GeometryError(f"box {tuple(start)}..{tuple(stop)} does not lie inside {volume!r}")
+        raise GeometryError(f"box {tuple(start)}..{tuple(stop)} is not inside {volume!r}")
     box: tuple[Any, ...] = (..., *(slice(a, b) for a, b in zip(start, stop, strict=True)))
     return replace(volume, array=volume.array[box], affine=_shifted(volume.affine, start))
 
@@ -139,7 +139,7 @@ def describe(volume: Volume) -> str:
 
 
 def check_same_geometry(first: Volume, second: Volume, first_name: str, second_name: str) -> None:
-    """Refuse two volumes that do not lie on one grid.
+    """Refuse two volumes that are not on the same grid.
 
     Raises:
         GeometryError: naming both and printing both geometries.

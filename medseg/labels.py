@@ -1,4 +1,4 @@
-"""`LabelScheme`: what the integers in a label map mean.
+"""`LabelScheme`: the meaning of the integers in a label map.
 
 Plain labels (`{liver: 1, tumour: 2}`): channel n is the n-th label, channel 0 is background, softmax.
 Regions (`{WT: [1, 2, 3, 4], TC: [1, 3, 4], ET: [4]}`): one sigmoid channel each, painted in the order given.
@@ -30,8 +30,8 @@ class LabelScheme:
     Args:
         names: one name per label or region.
         values: the integers that belong to each; plain labels have exactly one.
-        is_regions: True where any label is given as a list.
-        ignore: value of voxels that take part in neither loss nor scores.
+        is_regions: True if any label is given as a list.
+        ignore: value of voxels that are excluded from loss and scores.
 
     Example:
         >>> scheme = LabelScheme.from_mapping({"liver": 1, "tumour": 2})
@@ -46,10 +46,11 @@ class LabelScheme:
 
     @classmethod
     def from_mapping(cls, labels: Mapping[str, int | Sequence[int]], ignore: int | None = None) -> LabelScheme:
-        """A scheme from `data.labels`. An entry with value 0 names the background and is left out.
+        """A scheme from `data.labels`. An entry with value 0 names the background and is dropped.
 
         Raises:
-            ConfigError: for no labels, a negative value, a value used by two plain labels, or `ignore` used as a label.
+            ConfigError: if there are no labels, a value is negative or used by two plain labels, or `ignore` is a
+                label.
         """
         names, values = [], []
         is_regions = False
@@ -73,7 +74,7 @@ class LabelScheme:
 
     @property
     def mapping(self) -> dict[str, int | tuple[int, ...]]:
-        """Name -> value, or values of a region: what `from_mapping` takes."""
+        """Name -> value, or values of a region: the argument of `from_mapping`."""
         pairs = zip(self.names, self.values, strict=True)
         return {name: values if self.is_regions else values[0] for name, values in pairs}
 
@@ -84,18 +85,18 @@ class LabelScheme:
 
     @property
     def known_values(self) -> frozenset[int]:
-        """Every integer a label map may hold: background, labels and ignore."""
+        """Every integer that may occur in a label map: background, labels and ignore."""
         extra = () if self.ignore is None else (self.ignore,)
         return frozenset([0, *extra, *(v for each in self.values for v in each)])
 
     @property
     def painted(self) -> tuple[int, ...]:
-        """The value each label is written with, so that reading the result gives the same labels back.
+        """The value that each label is written with, so that reading the result gives the same labels back.
 
-        For a region it is the first of its values that no later region holds: BraTS WT, TC, ET become 2, 1, 4.
+        For a region it is the first of its values that no later region contains: BraTS WT, TC, ET become 2, 1, 4.
 
         Raises:
-            ConfigError: if a region has no value of its own, so painting could not be read back.
+            ConfigError: if a region has no value of its own, so that the painted map could not be read back.
         """
         result = []
         for n, each in enumerate(self.values):
@@ -103,7 +104,7 @@ class LabelScheme:
             own = [v for v in each if v not in later]
             if not own:
                 raise ConfigError(f"region {self.names[n]!r} has no value of its own: list the larger regions first")
-            # A value shared with an earlier region that does not hold all of this one would paint that one too.
+            # A value shared with an earlier region that does not contain all of this one would paint that one as well.
             crossing = [other for other in self.values[:n] if not set(each) <= set(other)]
             result.append(min(own, key=lambda v: sum(v in other for other in crossing)))
         return tuple(result)
@@ -122,7 +123,7 @@ class LabelScheme:
 
     @property
     def left_right(self) -> dict[str, str]:
-        """Name of each sided label -> 'left' or 'right'."""
+        """Name of each lateralised label -> 'left' or 'right'."""
         result = {}
         for left, right in self.left_right_pairs:
             result[self.names[left]] = "left"
@@ -130,14 +131,14 @@ class LabelScheme:
         return result
 
     def mask(self, label_map: NDArray[Any], name: str) -> NDArray[np.bool_]:
-        """Where the named label or region lies: bool, same shape."""
+        """Mask of the named label or region: bool, same shape."""
         return np.isin(label_map, self.values[self.names.index(name)])
 
     def check_values(self, found: Sequence[int], source: str) -> None:
-        """Refuse integers that the scheme does not know.
+        """Refuse integers that the scheme does not contain.
 
         Raises:
-            DatasetError: naming the file, the values and the mend.
+            DatasetError: naming the file, the values and the remedy.
         """
         unknown = sorted(int(v) for v in set(found) - self.known_values)
         if unknown:
@@ -151,7 +152,7 @@ class LabelScheme:
                 else "add them to data.labels or dataset.json, or name one of them in data.ignore"
             )
             raise DatasetError(
-                f"{source} holds label value(s) {shown} that data.labels does not name ({known}); {hint}"
+                f"{source} contains label value(s) {shown} that data.labels does not name ({known}); {hint}"
             )
 
     def channel_table(self) -> NDArray[np.int64]:
@@ -172,15 +173,15 @@ class LabelScheme:
 
     @property
     def dtype(self) -> type[np.unsignedinteger[Any]]:
-        """Smallest of uint8 and uint16 that holds every value; uint32 beyond."""
+        """The smallest of uint8 and uint16 that can store every value; uint32 beyond."""
         largest = max(self.known_values)
         return np.uint8 if largest < 256 else np.uint16 if largest < 65536 else np.uint32
 
 
 def check_label_bounds(labels: Mapping[str, int | Sequence[int]]) -> None:
-    """Refuse labels that no model is made for: at most 1024 of them, values up to 65535, names of up to 200 characters.
+    """Check the limits of a label scheme: at most 1024 labels, values up to 65535, names of up to 200 characters.
 
-    A name is text on one line, and no path: it is written into reports and DICOM objects.
+    A name must be text on one line and not a path, because it is written into reports and DICOM objects.
 
     Raises:
         ConfigError: naming the label.

@@ -1,4 +1,4 @@
-"""Names that people write, looked up in the names there are; a wrong one is refused with the nearest right one."""
+"""Look-up of names that users write; an unknown one is refused with a suggestion of the nearest known one."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from medseg.errors import ConfigError
 __all__ = ["check_choice", "check_option_names", "known", "nearest", "nearest_hint"]
 
 Value = TypeVar("Value")
-# Below it, names share letters by chance.
+# Below this similarity, names share letters by chance.
 _ALIKE = 0.5
 
 
 def nearest(name: str, names: Iterable[str], most: int = 1, alike: float = _ALIKE) -> list[str]:
-    """The names most like `name`, at most `most`, the nearest first; upper and lower case count as the same.
+    """The names most similar to `name`, at most `most`, the nearest first; case is ignored.
 
     Args:
-        name: what somebody wrote.
-        names: those there are.
-        most: how many to give.
-        alike: least likeness, 0 to 1 (`difflib.SequenceMatcher.ratio`).
+        name: the name given.
+        names: the known names.
+        most: maximum number of results.
+        alike: minimum similarity, 0 to 1 (`difflib.SequenceMatcher.ratio`).
 
     Example:
         >>> nearest("Lungs", ["vessel", "lung", "tumor"])
@@ -35,7 +35,7 @@ def nearest(name: str, names: Iterable[str], most: int = 1, alike: float = _ALIK
 
 
 def nearest_hint(name: object, names: Iterable[object]) -> str:
-    """The end of a message about an unknown name; '' where no name is like it, or where it is no text.
+    """The end of a message about an unknown name; '' if no name is similar, or it is not text.
 
     Example:
         >>> nearest_hint("lungs", ["vessel", "lung", "tumor"])
@@ -46,17 +46,17 @@ def nearest_hint(name: object, names: Iterable[object]) -> str:
 
 
 def known(name: str, table: Mapping[str, Value], key: str, what: str, otherwise: str = "") -> Value:
-    """What a table holds for a name.
+    """The value of a name in a table.
 
     Args:
-        name: what somebody wrote.
+        name: the name given.
         table: name -> value.
-        key: where it was written, such as 'net.name'.
-        what: what the names stand for, in the plural, such as 'nets'.
-        otherwise: what may be written instead of a name, after a comma.
+        key: where it was given, such as 'net.name'.
+        what: the kind of thing, in the plural, such as 'nets'.
+        otherwise: what may be given instead of a name, after a comma.
 
     Raises:
-        ConfigError: for a name that the table lacks, with those it has and the nearest.
+        ConfigError: if the table lacks the name, with the known names and the nearest one.
     """
     if name not in table:
         names = f"{', '.join(table)}{otherwise and f', {otherwise}'}"
@@ -65,7 +65,7 @@ def known(name: str, table: Mapping[str, Value], key: str, what: str, otherwise:
 
 
 def check_choice(key: str, value: object, choices: Iterable[object]) -> None:
-    """Refuse a value that is none of a few.
+    """Refuse a value that is not one of the choices.
 
     Raises:
         ConfigError: naming the choices, and the nearest.
@@ -77,15 +77,15 @@ def check_choice(key: str, value: object, choices: Iterable[object]) -> None:
 
 
 def check_option_names(owner: str, options: Iterable[str], takes: Collection[str]) -> None:
-    """Refuse an option that its owner does not take.
+    """Refuse an option that its owner does not have.
 
     Args:
-        owner: what the options are for, as the message begins.
-        options: the names somebody gave.
-        takes: the names there are.
+        owner: the owner of the options, at the beginning of the message.
+        options: the option names given.
+        takes: the known option names.
 
     Raises:
-        ConfigError: for the first option that does not exist, with those that do and the nearest.
+        ConfigError: for the first unknown option, with the known ones and the nearest.
     """
     unknown = next((each for each in options if each not in takes), None)
     if unknown is not None:

@@ -1,4 +1,4 @@
-"""What this machine has to give: processors and memory."""
+"""The resources of this machine: processors and memory."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ __all__ = ["available_cpus", "free_memory"]
 
 
 def available_cpus() -> int:
-    """Processors this process may use."""
+    """Number of processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def free_memory() -> int | None:
-    """Bytes that can still be allocated, as far as the system says so."""
+    """Bytes that can still be allocated; None if the system does not say."""
     limits: list[int] = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         limits.extend(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     with contextlib.suppress(OSError, ValueError):
-        # 'max' where a container has no limit.
+        # 'max' if a container has no limit.
         limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
     return min(limits, default=None)

@@ -17,12 +17,12 @@ class OutputFormat:
     """A format that medseg writes.
 
     Args:
-        name: as `--format` takes it.
+        name: the value of `--format`.
         content: 'voxels': a file of voxels; 'slices': a DICOM series, a folder; 'object': a DICOM object that refers to
-            the series it was drawn on; 'annotations': what an annotation tool reads.
+            the series it was drawn on; 'annotations': the file of an annotation tool.
         suffix: of the files written; '' for a folder.
-        asked_by: suffixes of a target that mean this format; a DICOM object's is shared, and means SEG.
-        for_masks: whether `predict` writes it, too.
+        asked_by: suffixes of a target that select this format; DICOM objects share one, which selects SEG.
+        for_masks: whether `predict` writes it as well.
     """
 
     name: str
@@ -33,12 +33,12 @@ class OutputFormat:
 
     @property
     def needs_series(self) -> bool:
-        """Whether it cannot be written without the DICOM series that was segmented."""
+        """Whether writing it requires the DICOM series that was segmented."""
         return self.content == "object"
 
     @property
     def holds_labels_only(self) -> bool:
-        """Whether images cannot be written in it."""
+        """Whether it can only store label maps, not images."""
         return self.content in ("object", "annotations")
 
 
@@ -64,14 +64,14 @@ _ASKED_BY = {suffix: each for each in _ALL for suffix in each.asked_by}
 
 
 def check_format(name: str | None, formats: dict[str, OutputFormat]) -> None:
-    """Refuse an output format that does not exist.
+    """Refuse an unknown output format.
 
     Args:
-        name: what was asked for; None, nothing, is fine.
+        name: the requested format; None is accepted.
         formats: `OUTPUT_FORMATS` or `MASK_FORMATS`.
 
     Raises:
-        ConfigError: naming the formats there are.
+        ConfigError: naming the known formats.
     """
     if name is not None and name not in formats:
         choices = f"{', '.join(formats)}{nearest_hint(name, formats)}"
@@ -79,7 +79,7 @@ def check_format(name: str | None, formats: dict[str, OutputFormat]) -> None:
 
 
 def format_of_name(target: Path) -> OutputFormat | None:
-    """The format that a target's suffix asks for, None where it says nothing.
+    """The format that a target's suffix selects, None if it selects none.
 
     Example:
         >>> format_of_name(Path("study.NII.GZ")).name

@@ -1,7 +1,7 @@
 """Resampling to another spacing or onto another grid; the affine moves with the array.
 
-Resampling keeps the outer edges of the image: n_out = max(1, round(n * s_in / s_target)), the real new spacing is
-n * s_in / n_out, and samples lie at half-pixel centres.
+Resampling keeps the outer edges of the image: n_out = max(1, round(n * s_in / s_target)), the actual new spacing is
+n * s_in / n_out, and samples are at half-pixel centres.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from medseg.volume import Volume
 __all__ = ["resample", "resample_affine", "resample_array", "resample_like", "resampled_shape"]
 
 Array = NDArray[Any]
-# Voxels that are interpolated at a time, few enough to stay small beside the image.
+# Number of voxels interpolated at a time, small compared with the image.
 SLAB_VOXELS = 2**20
 
 
@@ -43,16 +43,16 @@ def resample_array(array: Array, new_shape: Sequence[int], order: int) -> Array:
 
     Args:
         array: `(..., I, J, K)` or `(..., I, J)`.
-        new_shape: the wanted spatial shape.
+        new_shape: the target spatial shape.
         order: 0 nearest (dtype kept; ties go to the lower index), 1 linear (float32).
     """
     if array.ndim == 1:
         return np.asarray(resample_array(array[None], new_shape, order)[0])
     lead = array.ndim - len(new_shape)
-    # `take` copies what is not C-contiguous, which is slow across memory order, so axes are put in that order first.
+    # `take` copies arrays that are not C-contiguous, which is slow across memory order, so axes are put in order first.
     layout = sorted(range(array.ndim), key=lambda a: -abs(array.strides[a]))
     out = array.transpose(layout)
-    # Axes that shrink go first, so the later ones have less to do.
+    # Axes that shrink come first, so that later ones have less to do.
     for wanted in sorted(range(len(new_shape)), key=lambda a: new_shape[a] / array.shape[lead + a]):
         axis = layout.index(lead + wanted)
         n_in, n_out = out.shape[axis], new_shape[wanted]
@@ -67,7 +67,7 @@ def resample_array(array: Array, new_shape: Sequence[int], order: int) -> Array:
         fraction = fraction.reshape([-1 if a == axis else 1 for a in range(out.ndim)])
         high = np.minimum(low + 1, n_in - 1)
         new = np.empty([n_out if a == axis else n for a, n in enumerate(out.shape)], dtype=np.float32)
-        # In slabs across another axis: what comes in between stays small.
+        # In slabs across another axis, so that the intermediate array stays small.
         across = max((a for a in range(out.ndim) if a != axis), key=lambda a: (out.shape[a] > 1, -a))
         step = max(1, SLAB_VOXELS * out.shape[across] // max(1, new.size))
         for first in range(0, out.shape[across], step):
@@ -84,15 +84,15 @@ def resample_array(array: Array, new_shape: Sequence[int], order: int) -> Array:
 
 
 def resample(volume: Volume, spacing_mm: Sequence[float], order: int = 1) -> Volume:
-    """The volume at (nearly) `spacing_mm`, outer edges kept; a sheared one along its own axes, so it stays sheared.
+    """The volume at (approximately) `spacing_mm`, outer edges kept; a sheared volume stays sheared.
 
     Args:
         volume: any volume with a known spacing.
-        spacing_mm: wanted spacing per spatial axis.
+        spacing_mm: target spacing per spatial axis.
         order: 1 for images (linear, float32), 0 for labels (nearest).
 
     Raises:
-        GeometryError: if the spacing is not known, not positive, or of another rank.
+        GeometryError: if the spacing is unknown, not positive, or of another rank.
     """
     if not volume.spacing_known:
         raise GeometryError(f"{volume!r} has no known spacing, so it cannot be resampled to {tuple(spacing_mm)} mm")
@@ -104,13 +104,13 @@ def resample(volume: Volume, spacing_mm: Sequence[float], order: int = 1) -> Vol
 
 
 def resample_like(volume: Volume, reference: Volume, order: int = 1, outside: float = 0.0) -> Volume:
-    """The volume on the reference's grid, whatever its orientation.
+    """The volume on the reference's grid, in any orientation.
 
     Args:
         volume: 3D volume, with or without channels.
-        reference: 3D volume that gives the grid.
+        reference: 3D volume that defines the grid.
         order: 1 linear, 0 nearest.
-        outside: value where the reference reaches beyond the volume.
+        outside: value where the reference extends beyond the volume.
 
     Raises:
         GeometryError: if either is not 3D or has no known spacing.
@@ -138,10 +138,10 @@ def resample_like(volume: Volume, reference: Volume, order: int = 1, outside: fl
 
 
 def _inside(matrix: NDArray[np.float64], source: Sequence[int], shape: Sequence[int]) -> NDArray[np.bool_]:
-    """Where a grid of `shape` lies within the outer edges of a grid of shape `source`; `matrix` maps index to index."""
+    """Which voxels of a grid of `shape` are within the outer edges of a grid `source`; `matrix` maps index to index."""
     result = np.empty(tuple(shape), dtype=bool)
     j, k = np.arange(shape[1])[:, None], np.arange(shape[2])
-    edge = 0.5 + 1e-4  # a point on the edge must not fall off by rounding
+    edge = 0.5 + 1e-4  # a point on the edge must not be lost to rounding
     for i in range(shape[0]):
         plane = np.ones(tuple(shape[1:]), dtype=bool)
         for axis, n in enumerate(source):

@@ -1,4 +1,4 @@
-"""The version of medseg, where every floor can ask for it."""
+"""The version of medseg, available to every floor."""
 
 from __future__ import annotations
 

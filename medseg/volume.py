@@ -1,4 +1,4 @@
-"""`Volume`: an array, where it lies in the patient, and what is known about it.
+"""`Volume`: an array with its position in the patient and its metadata.
 
 Array axes are `[i, j, k]`, or `[i, j]` in 2D, with channels, if any, first. The affine maps voxel index to
 millimetres in RAS+ (x to the patient's right, y anterior, z superior), as in NIfTI; LPS exists only inside `medseg.io`.
@@ -26,7 +26,7 @@ def orientation_of(affine: NDArray[np.float64]) -> str:
 
 
 def _is_invertible(affine: NDArray[np.float64]) -> bool:
-    # By the directions of the axes alone: voxels of an electron microscope fill 1e-18 mm3.
+    # Independent of the size: voxels of an electron microscope fill 1e-18 mm3.
     with np.errstate(all="ignore"):
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
         return bool(abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-12)
@@ -34,7 +34,7 @@ def _is_invertible(affine: NDArray[np.float64]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Where a volume comes from. Identifiers stay in memory: they never reach logs, file names or reports."""
+    """The origin of a volume. Identifiers stay in memory: they never reach logs, file names or reports."""
 
     source: str = ""
     modality: str = ""
@@ -47,7 +47,7 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One irregularity met while reading: a short stable `kind`, a sentence, and the files it concerns."""
+    """One irregularity found while reading: a short stable `kind`, a sentence, and the files it concerns."""
 
     kind: str
     message: str
@@ -56,14 +56,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Volume:
-    """An image or label map with its place in the patient.
+    """An image or label map with its position in the patient.
 
     Args:
         array: `(I, J, K)` or `(I, J)`; `(C, I, J, K)` or `(C, I, J)` when `channels` is C > 0.
         affine: `(4, 4)`, voxel index to millimetres, RAS+.
         channels: number of leading channels, 0 for none, so a shape is never guessed.
         metadata: origin of the volume.
-        findings: irregularities met while reading.
+        findings: irregularities found while reading.
         spacing_known: False for photographs and other files without a physical scale; distances are then in pixels.
 
     Raises:
@@ -115,7 +115,7 @@ class Volume:
 
     @property
     def spacing_mm(self) -> tuple[float, ...]:
-        """Distance between neighbouring voxel centres along each spatial axis, in mm (pixels if not known)."""
+        """Distance between neighbouring voxel centres along each spatial axis, in mm (in pixels if unknown)."""
         return tuple(float(s) for s in np.linalg.norm(self.affine[:3, :3], axis=0)[: self.dims])
 
     @property
@@ -125,11 +125,11 @@ class Volume:
 
     @property
     def diagonal_mm(self) -> float:
-        """Length of the image's diagonal: what an infinite distance counts as in a mean."""
+        """Length of the image's diagonal in mm, which replaces an infinite distance in a mean."""
         return float(np.linalg.norm(np.multiply(self.shape, self.spacing_mm)))
 
     def with_array(self, array: ArrayLike, channels: int = 0) -> Volume:
-        """Another array on the same grid.
+        """The same volume with another array on the same grid.
 
         Raises:
             GeometryError: if the spatial shape differs.
@@ -140,7 +140,7 @@ class Volume:
         return other
 
     def same_geometry(self, other: Volume, tolerance_mm: float = 1e-3) -> bool:
-        """Whether both lie on the same grid: equal shape, and no corner further apart than `tolerance_mm`."""
+        """Whether both are on the same grid: equal shape, and no corner more than `tolerance_mm` away."""
         if self.shape != other.shape or self.spacing_known != other.spacing_known:
             return False
         size = np.array(self.shape + (1,) * (3 - self.dims)) - 1

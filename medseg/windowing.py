@@ -22,7 +22,7 @@ WindowFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A named window: centre and width in Hounsfield units, and where the pair comes from."""
+    """A named window: centre and width in Hounsfield units, and the source of the pair."""
 
     center_hu: float
     width_hu: float

@@ -127,7 +127,9 @@ def test_pairs_of_left_and_right_are_found_by_name(names: tuple[str, ...], pairs
 def test_unknown_values_are_named_with_the_file_and_the_mend() -> None:
     scheme = LabelScheme.from_mapping({"liver": 1, "tumour": 2})
     scheme.check_values([0, 1, 2], "a.nii.gz")
-    with pytest.raises(DatasetError, match=r"a\.nii\.gz holds label value\(s\) 3, 9 .*liver=1, tumour=2.*data\.ignore"):
+    with pytest.raises(
+        DatasetError, match=r"a\.nii\.gz contains label value\(s\) 3, 9 .*liver=1, tumour=2.*data\.ignore"
+    ):
         scheme.check_values([0, 3, 9], "a.nii.gz")
 
 

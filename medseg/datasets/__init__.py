@@ -1,1 +1,1 @@
-"""Layouts of training data: which files are the images and labels of which case."""
+"""Layouts of training data: the images and labels of each case."""

@@ -1,4 +1,4 @@
-"""The cases of a dataset, and reading their images and label maps."""
+"""The cases of a data set, with their labels and channels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The cases of a dataset, sorted by name, and what their labels and channels mean.
+    """The cases of a data set, sorted by name, and the meaning of their labels and channels.
 
     Args:
-        cases: at least one, names unique.
-        labels: from `data.labels`, else from the dataset's own `dataset.json`.
-        channel_names: modality or name of each channel, () where neither the config nor the dataset names them.
-        folds: names of the validation cases of each fold, from `splits_final.json`; () without one.
+        cases: at least one, with unique names.
+        labels: from `data.labels`, otherwise from the data set's own `dataset.json`.
+        channel_names: modality or name of each channel, () if neither the config nor the data set names them.
+        folds: names of the validation cases of each fold, from `splits_final.json`; () if there is none.
     """
 
     cases: tuple[Case, ...]
@@ -35,13 +35,14 @@ class Dataset:
 
 
 def find_cases(data: DataConfig) -> Dataset:
-    """The cases of the dataset at `data.root`. No image is opened.
+    """The cases of the data set at `data.root`. No image is opened.
 
     Layouts: MSD and nnU-Net raw (`imagesTr`, `labelsTr`, `dataset.json`), `images/` with `labels/` or `masks/`, CSV.
 
     Raises:
-        DatasetError: no cases, a missing file or column, two cases of one name, differing numbers of channels.
-        ConfigError: neither `data.labels` nor a `dataset.json` names the labels.
+        DatasetError: if there are no cases, a file or column is missing, two cases share a name, or numbers of channels
+            differ.
+        ConfigError: if neither `data.labels` nor a `dataset.json` names the labels.
 
     Example:
         >>> dataset = find_cases(DataConfig(root="chest", labels={"lung": 1, "tumour": 2}))
@@ -50,11 +51,11 @@ def find_cases(data: DataConfig) -> Dataset:
     """
     layout = find_layout(data)
     if not layout.cases:
-        raise DatasetError(f"{data.root} holds no cases ({layout.name} layout); check data.root and data.layout")
+        raise DatasetError(f"{data.root} contains no cases ({layout.name} layout); check data.root and data.layout")
     names = [c.name for c in layout.cases]
     twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
     if twice:
-        raise DatasetError(f"{data.root}: two cases are called {twice[0]!r}; give each a name of its own")
+        raise DatasetError(f"{data.root}: two cases are called {twice[0]!r}; give each a unique name")
     counts = {len(c.images): c for c in layout.cases}
     if len(counts) > 1:
         (a, first), (b, second), *_ = sorted(counts.items())
@@ -66,7 +67,9 @@ def find_cases(data: DataConfig) -> Dataset:
     for fold, validation in enumerate(layout.folds):
         missing = sorted(set(validation) - known)
         if missing:
-            raise DatasetError(f"splits_final.json of {data.root}: fold {fold} names {missing[0]!r}, which is no case")
+            raise DatasetError(
+                f"splits_final.json of {data.root}: fold {fold} names {missing[0]!r}, which is not a case"
+            )
     cases = tuple(sorted(layout.cases, key=lambda c: c.name))
     return Dataset(cases, _scheme(data, layout), _channel_names(data, layout), layout.folds)
 
@@ -77,8 +80,8 @@ def _scheme(data: DataConfig, layout: Layout) -> LabelScheme:
     if layout.labels:
         return LabelScheme.from_mapping(layout.labels, layout.ignore if data.ignore is None else data.ignore)
     raise ConfigError(
-        f"nothing says what the labels of {data.root} mean; write e.g. 'data: {{labels: {{lung: 1, tumour: 2}}}}' into "
-        "the config (name: integer in the label maps), as codes are never guessed"
+        f"the meaning of the labels of {data.root} is unknown; write e.g. 'data: {{labels: {{lung: 1, tumour: 2}}}}' "
+        "into the config (name: integer in the label maps), because label values are never guessed"
     )
 
 

@@ -1,4 +1,4 @@
-"""Datasets listed in a CSV: `case,image[,image_<channel>...],label,group,split`."""
+"""Data sets listed in a CSV: `case,image[,image_<channel>...],label,group,split`."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def csv_layout(data: DataConfig) -> Layout:
 
     Columns: `case`, `image` and/or one `image_<channel>` per channel, `label`; optional `group` (the patient) and
     `split` (train, validation or test). A label is a file, or several `file:value` joined by `;`. Paths are relative to
-    `data.root` or to the CSV. Other columns are left alone.
+    `data.root` or to the CSV. Other columns are ignored.
 
     Raises:
-        DatasetError: a missing CSV, column or file, an empty cell, an unknown split.
+        DatasetError: if the CSV, a column or a file is missing, a cell is empty, or a split is unknown.
     """
     path = _csv_path(data)
     try:
@@ -56,16 +56,16 @@ def csv_layout(data: DataConfig) -> Layout:
 
 
 def case_list_in(root: Path) -> Path | None:
-    """The CSV that lists the cases of a folder: the only one there with the columns case, image and label, else None.
+    """The CSV that lists the cases of a folder: the only one with the columns case, image and label, else None.
 
     Raises:
-        DatasetError: several CSV files have these columns.
+        DatasetError: if several CSV files have these columns.
     """
     found = [path for path in sorted(root.glob("*.csv")) if _is_case_list(path)]
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise DatasetError(
-            f"{root} holds {len(found)} CSV files that list cases: {names}; say which with data.csv=FILE"
+            f"{root} contains {len(found)} CSV files that list cases: {names}; choose one with data.csv=FILE"
         )
     return found[0] if found else None
 
@@ -88,14 +88,14 @@ def _csv_path(data: DataConfig) -> Path:
     files = sorted(data.root.glob("*.csv"))
     if len(files) != 1:
         names = ", ".join(f.name for f in files) or "none"
-        raise DatasetError(f"{data.root} should hold one CSV that lists the cases, found {names}; name it in data.csv")
+        raise DatasetError(f"{data.root} should have one CSV that lists the cases, found {names}; name it in data.csv")
     return files[0]
 
 
 def _case(row: dict[str, str], images: list[str], where: str, root: Path, beside: Path) -> Case:
     name = row["case"]
     if not name or name.startswith(".") or "/" in name or "\\" in name:
-        raise DatasetError(f"{where}: {name[:120]!r} is no name for a case; expected text without slashes")
+        raise DatasetError(f"{where}: {name[:120]!r} is not a name for a case; expected text without slashes")
     empty = next((c for c in (*images, "label") if not row[c]), None)
     if empty is not None:
         raise DatasetError(f"{where}: case {name!r} has nothing in column {empty}; give a file or remove the line")

@@ -1,4 +1,4 @@
-"""How datasets lie on disk: MSD, nnU-Net raw, plain folders, CSV. Only names are read here, no image."""
+"""Layouts of data sets on disk: MSD, nnU-Net raw, plain folders, CSV. Only names are read here, no image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medseg.io.naming import group_channels
 
 __all__ = ["described_labels", "find_layout"]
 
-# What people call the folders of a data set, and what they must be called here.
+# Common names of the folders of a data set, and the names that medseg expects.
 _FOLDER_NAMES = {
     **dict.fromkeys(("images", "image", "imgs", "img"), "images"),
     **dict.fromkeys(("labels", "label", "annotations", "segmentations"), "labels"),
@@ -30,14 +30,14 @@ _SHOWN = 5
 
 
 def find_layout(data: DataConfig) -> Layout:
-    """The dataset at `data.root`, in the layout named or recognised.
+    """The data set at `data.root`, in the given or a recognised layout.
 
     Raises:
-        DatasetError: nothing recognised, a missing file, a damaged `dataset.json`.
+        DatasetError: if no layout is recognised, a file is missing, or `dataset.json` is damaged.
     """
     root = data.root
     if not (is_there(root) and root.is_dir()):
-        raise DatasetError(f"data.root: {root} is not a folder; give the folder that holds the dataset")
+        raise DatasetError(f"data.root: {root} is not a folder; give the folder that contains the data set")
     kind: str = data.layout
     if kind == "auto":
         kind = _recognise(data)
@@ -53,8 +53,9 @@ def _recognise(data: DataConfig) -> str:
     if kind:
         return kind
     raise DatasetError(
-        f"no dataset recognised in {data.root}; expected imagesTr/ with labelsTr/ and dataset.json (MSD, nnU-Net), "
-        f"images/ with labels/ or masks/, or a CSV with the columns case, image, label (data.csv){_mend(data.root)}"
+        f"no data set recognised in {data.root}; expected imagesTr/ with labelsTr/ and dataset.json (MSD, nnU-Net), "
+        f"images/ with labels/ or masks/, or a CSV with the columns case, image, label (data.csv)"
+        f"{_suggestion(data.root)}"
     )
 
 
@@ -66,8 +67,8 @@ def _kind_of_folder(root: Path) -> str:
     return "csv" if any(root.glob("*.csv")) else ""
 
 
-def _mend(root: Path) -> str:
-    """What to rename, or which folder in this one to give; '' where nothing there resembles a data set."""
+def _suggestion(root: Path) -> str:
+    """Which folders to rename, or which sub-folder to give; '' if nothing resembles a data set."""
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not is_hidden(p))
     inner = [p for p in folders if _kind_of_folder(p)]
     if inner:
@@ -88,7 +89,7 @@ def _label_folder(root: Path) -> Path | None:
 def _folders(root: Path) -> Layout:
     images, labels = root / "images", _label_folder(root)
     if not images.is_dir() or labels is None:
-        raise DatasetError(f"{root} has no images/ with labels/ or masks/ beside it; check data.root and data.layout")
+        raise DatasetError(f"{root} has no images/ with labels/ or masks/; check data.root and data.layout")
     found = _images_in(images)
     return Layout("folders", _with_labels(found, labels, {}))
 
@@ -129,7 +130,7 @@ def _unlabelled(
     if len(without) > 1:
         others = [other for other, _, _ in without[1:]]
         rest = ", ..." if len(others) > _SHOWN else ""
-        text += f"; the same holds for {len(others)} more case(s): {', '.join(others[:_SHOWN])}{rest}"
+        text += f"; the same applies to {len(others)} more case(s): {', '.join(others[:_SHOWN])}{rest}"
     if unused:
         rest = ", ..." if len(unused) > _SHOWN else ""
         text += "; label files without an image of their name: "
@@ -146,7 +147,7 @@ def _decathlon(root: Path, kind: str) -> Layout:
         raise DatasetError(f"{root / 'dataset.json'}: expected keys and values, found {type(description).__name__}")
     images, labels = _listed(description, root)
     if not labels and not (root / "labelsTr").is_dir():
-        raise DatasetError(f"{root} has imagesTr/ but no labelsTr/ with the label maps{_mend(root)}")
+        raise DatasetError(f"{root} has imagesTr/ but no labelsTr/ with the label maps{_suggestion(root)}")
     if not images:
         images = group_channels(image_files(folder), folder)
     cases = _with_labels(images, root / "labelsTr", labels)
@@ -161,10 +162,10 @@ def _decathlon(root: Path, kind: str) -> Layout:
 
 
 def described_labels(root: Path) -> tuple[Mapping[str, int | tuple[int, ...]] | None, int | None]:
-    """(name -> value or values, value to ignore) that the `dataset.json` of a folder names; None where it does not.
+    """(name -> value or values, value to ignore) from the `dataset.json` of a folder; None if it has no labels.
 
     Raises:
-        DatasetError: a damaged `dataset.json`.
+        DatasetError: if `dataset.json` is damaged.
     """
     path = root / "dataset.json"
     description = _json(path) if path.is_file() else {}

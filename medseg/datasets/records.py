@@ -1,4 +1,4 @@
-"""What the layouts of a data set are read into: cases and where their labels lie."""
+"""Records that every layout of a data set is read into: cases and the files of their labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a dataset says about itself."""
+    """The contents of a data set as read from its layout."""
 
     name: str
     cases: tuple[Case, ...]

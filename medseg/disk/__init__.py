@@ -1,1 +1,1 @@
-"""Files on disk: written whole or not at all, locked, unpacked, walked, watched; temporary folders."""
+"""Files on disk: atomic writing, locks, archives, directory walks, detection of changes, temporary folders."""

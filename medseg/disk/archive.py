@@ -1,7 +1,7 @@
-"""Zip archives of studies, unpacked only where nothing in them is hostile.
+"""Zip archives of studies, unpacked only if nothing in them is hostile.
 
-The directory of the archive is looked at before anything is written: names that lead outside, links, encryption,
-entries that share their bytes, and sizes that no study has are refused.
+The archive's directory is checked before anything is written: names that lead outside, links, encryption, entries that
+share their bytes, and implausible sizes are refused.
 """
 
 from __future__ import annotations
@@ -23,35 +23,33 @@ from medseg.errors import MedsegError, ReadError, WriteError
 
 __all__ = ["NoRoomError", "check_members", "naming_archive", "opened_zip", "split_zip_path", "unpack"]
 
-# Label maps of one value shrink a thousandfold, so a high ratio alone proves nothing; but no study holds so many bytes
-# of them.
+# Label maps compress a thousandfold, so a high ratio alone proves nothing; but no study contains so many bytes of them.
 _BOMB_BYTES = 1 << 30
 _BOMB_RATIO = 200
-# A study has thousands of files; its directory a hundred bytes for each.
+# A study has thousands of files; the archive's directory has about a hundred bytes for each.
 _MOST_MEMBERS = 100_000
 _LARGEST_DIRECTORY = 32 << 20
-# What only writing can end in.
+# Errors that only writing can raise.
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-# Left free on the disk, for the outputs and for everybody else.
+# Left free on the disk for the outputs and for other programs.
 _SPARE_BYTES = 256 << 20
 
 
 class NoRoomError(WriteError, ReadError):
-    """What must be unpacked to be read finds no room on the disk; ends the command line like any full disk."""
+    """There is no room on the disk to unpack an archive; reported by the command line like any full disk."""
 
 
 def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) -> None:
     """Extract a zip, or some of its members, into an existing folder.
 
-    Args:
-        archive: the zip.
+    archive: the zip.
         folder: an existing folder, empty or not.
-        members: names as in the archive; all without it.
+        members: names as in the archive; None for all.
 
     Raises:
-        ReadError: a damaged, encrypted or hostile archive (names that lead outside, links, sizes that no study has), or
-            a missing member.
-        NoRoomError: no room for the contents.
+        ReadError: if the archive is damaged, encrypted or hostile (names that lead outside, links, implausible sizes),
+            or a member is missing.
+        NoRoomError: if the contents do not fit onto the disk.
     """
     with opened_zip(archive) as opened:
         entries = opened.infolist() if members is None else [_entry(opened, name, archive) for name in members]
@@ -69,10 +67,10 @@ def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) ->
 
 @contextlib.contextmanager
 def opened_zip(archive: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip to read from; its directory is not larger than that of a study.
+    """Open a zip for reading; its directory must not be larger than that of a study.
 
     Raises:
-        ReadError: for what is no zip, and for what fails while its members are read.
+        ReadError: if the file is not a zip, or reading its members fails.
     """
     try:
         with _Opened(archive) as file, zipfile.ZipFile(file) as opened:
@@ -82,7 +80,7 @@ def opened_zip(archive: Path) -> Iterator[zipfile.ZipFile]:
     except MedsegError:
         raise
     except zipfile.BadZipFile as error:
-        raise ReadError(f"{archive} is no zip or is damaged ({error}); download it again") from None
+        raise ReadError(f"{archive} is not a zip or is damaged ({error}); download it again") from None
     except OSError as error:
         raise ReadError(f"{archive} cannot be unpacked: {error.strerror or error}") from None
     except (RuntimeError, EOFError, zlib.error, lzma.LZMAError, struct.error, ValueError, ArithmeticError) as error:
@@ -90,10 +88,10 @@ def opened_zip(archive: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def check_members(opened: zipfile.ZipFile, archive: Path) -> None:
-    """Refuse an archive in which anything is hostile, whatever of it is wanted.
+    """Refuse an archive that contains anything hostile, even if only some members are wanted.
 
     Raises:
-        ReadError: names that lead outside, links, encryption, files of one name or that share their bytes.
+        ReadError: for names that lead outside, links, encryption, and files of equal names or with shared bytes.
     """
     entries = opened.infolist()
     for entry in entries:
@@ -109,7 +107,7 @@ def _entry(opened: zipfile.ZipFile, name: str, archive: Path) -> zipfile.ZipInfo
 
 
 class _Opened(io.FileIO):
-    """An archive whose directory, which is read in one piece and parsed into much larger objects, has a limit."""
+    """A zip with a limit on its directory, which is read in one piece and parsed into much larger objects."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _LARGEST_DIRECTORY:
@@ -118,7 +116,7 @@ class _Opened(io.FileIO):
 
 
 def _too_many(archive: Path) -> str:
-    return f"{archive} holds more than {_MOST_MEMBERS} files, as no study does; unpack it yourself and give the folder"
+    return f"{archive} has more than {_MOST_MEMBERS} files, more than any study; unpack it yourself and give the folder"
 
 
 def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:
@@ -128,11 +126,11 @@ def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:
     # Archives from Windows may use its separators and drives.
     parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
     if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor:
-        raise ReadError(f"{archive} holds {name[:120]!r}, which leads out of its folder; nothing was unpacked")
+        raise ReadError(f"{archive} contains {name[:120]!r}, which leads out of its folder; nothing was unpacked")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise ReadError(
-            f"{archive} holds {name[:120]!r}, which is a link or device; unpack it yourself and give the folder"
+            f"{archive} contains {name[:120]!r}, which is a link or device; unpack it yourself and give the folder"
         )
     # Bit 0 of the general purpose flags (APPNOTE 4.4.4).
     if entry.flag_bits & 1:
@@ -141,9 +139,9 @@ def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:
 
 def _check_places(files: list[zipfile.ZipInfo], archive: Path) -> None:
     if len({entry.filename for entry in files}) < len(files):
-        raise ReadError(f"{archive} holds two files of one name; unpack it yourself and give the folder")
+        raise ReadError(f"{archive} contains two files of one name; unpack it yourself and give the folder")
     if sum(entry.compress_size for entry in files) > archive.stat().st_size:
-        raise ReadError(f"{archive} holds entries that share their bytes, as in a zip bomb; it is not unpacked")
+        raise ReadError(f"{archive} contains entries that share their bytes, as in a zip bomb; it is not unpacked")
 
 
 def _check_sizes(entries: list[zipfile.ZipInfo], archive: Path, folder: Path) -> None:
@@ -154,8 +152,8 @@ def _check_sizes(entries: list[zipfile.ZipInfo], archive: Path, folder: Path) ->
     if sum(e.file_size for e in dense) > _BOMB_BYTES:
         grown, small = sum(e.file_size for e in dense) / 1e9, sum(e.compress_size for e in dense) / 1e6
         raise ReadError(
-            f"{archive} holds files that would grow from {small:.1f} MB to {grown:.1f} GB, as in a zip bomb; if it is "
-            "none, unpack it yourself and give the folder"
+            f"{archive} contains files that would grow from {small:.1f} MB to {grown:.1f} GB, as in a zip bomb; if you "
+            "trust it, unpack it yourself and give the folder"
         )
     free = shutil.disk_usage(folder).free - _SPARE_BYTES
     if unpacked > free:
@@ -167,7 +165,7 @@ def _check_sizes(entries: list[zipfile.ZipInfo], archive: Path, folder: Path) ->
 
 @contextlib.contextmanager
 def naming_archive(archive: Path, folder: Path) -> Iterator[None]:
-    """Errors about files in the unpacked `folder` name the archive: the folder is gone when they are read."""
+    """Make errors about files in the unpacked `folder` name the archive, because the folder is temporary."""
     try:
         yield
     except MedsegError as error:
@@ -176,7 +174,7 @@ def naming_archive(archive: Path, folder: Path) -> Iterator[None]:
 
 
 def split_zip_path(path: Path) -> tuple[Path, str] | None:
-    """`('/a/b.zip', 'study/1.dcm')` for `/a/b.zip/study/1.dcm`; None for a path that lies in no zip."""
+    """`('/a/b.zip', 'study/1.dcm')` for `/a/b.zip/study/1.dcm`; None for a path that is not inside a zip."""
     for parent in path.parents:
         if parent.suffix.lower() == ".zip" and parent.is_file():
             return parent, path.relative_to(parent).as_posix()

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written beside the target, then renamed onto it."""
+"""Files and folders that appear complete or not at all: written under a temporary name, then renamed to the target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medseg.errors import MedsegError, WriteError
 
 __all__ = ["atomic_folder", "atomic_path", "parents_made", "replaced_folder", "write_error", "write_text_atomic"]
 
-_MENDS = {
+_REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space or write somewhere else",
     errno.EDQUOT: "the disk quota is used up; free some space or write somewhere else",
     errno.EACCES: "no permission to write there; choose another folder",
@@ -31,16 +31,16 @@ _MENDS = {
 
 
 def write_error(path: Path, error: OSError) -> WriteError:
-    """The `WriteError` for an `OSError` met while writing `path`, in one line with the mend."""
+    """The `WriteError` for an `OSError` raised while writing `path`, in one line with the remedy."""
     found = _first_error(error)
     # numpy reports a full disk as "8000 requested and 7136 written", without an errno.
     number = errno.ENOSPC if found.errno is None and "requested and" in str(found) else found.errno
     text = found.strerror or str(found).strip().partition("\n")[0] or type(found).__name__
-    return WriteError(f"cannot write {path}: {_MENDS.get(number or 0, text)}")
+    return WriteError(f"cannot write {path}: {_REMEDIES.get(number or 0, text)}")
 
 
 def _first_error(error: OSError) -> OSError:
-    """The error that the system gave: pydicom raises others from it, with tracebacks as their text."""
+    """The original system error: pydicom raises others from it, with tracebacks as their text."""
     while error.errno is None and isinstance(error.__cause__, OSError):
         error = error.__cause__
     return error
@@ -48,11 +48,11 @@ def _first_error(error: OSError) -> OSError:
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what is written there becomes `path` when the block ends without an error.
+    """A temporary path next to `path`; it becomes `path` if the block ends without an error.
 
-    The temporary name is hidden and ends like the target, so writers that look at the suffix are not fooled.
-    Missing parent folders are made. After an error, an interruption or a full disk nothing is left behind, and an
-    older file of that name stays as it was.
+    The temporary name is hidden and has the suffix of the target, which some writers depend on. Missing parent folders
+    are created. After an error, an interruption or on a full disk nothing is left behind, and an older file of that
+    name is unchanged.
 
     Raises:
         WriteError: for any OSError in the block or while renaming: disk full, no permission.
@@ -82,10 +82,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def parents_made(target: Path) -> Iterator[None]:
-    """Make the folders above `target`; those that are new go again if the block ends in an error and left them empty.
+    """Create the folders above `target`; new ones are removed again if the block ends in an error and left them empty.
 
     Raises:
-        OSError: no permission, or a part of the path is a file.
+        OSError: if permission is missing, or a part of the path is a file.
     """
     missing = list(itertools.takewhile(lambda folder: not folder.exists(), target.parents))
     try:
@@ -99,10 +99,10 @@ def parents_made(target: Path) -> Iterator[None]:
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:
-    """Write UTF-8 text so that the file appears whole or not at all.
+    """Write UTF-8 text; the file appears complete or not at all.
 
     Raises:
-        WriteError: disk full, no permission.
+        WriteError: if the disk is full or permission is missing.
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -110,18 +110,18 @@ def write_text_atomic(path: str | Path, text: str) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `path`; it becomes `path` when the block ends without an error.
+    """A temporary folder next to `path`; it becomes `path` if the block ends without an error.
 
-    After an error or an interruption nothing is left behind, and an older folder of that name stays as it was. Where
-    the process is killed between the two renames of a replacement, the older folder lies at `replaced_folder(path)`,
-    and the next call puts it back first.
+    After an error or an interruption nothing is left behind, and an older folder of that name is unchanged. If the
+    process is killed between the two renames of a replacement, the older folder is at `replaced_folder(path)`, and the
+    next call first restores it.
 
     Args:
-        path: the folder to appear. It may exist if it is empty.
-        overwrite: True to replace an existing folder with all that is in it.
+        path: the folder to create. It may exist if it is empty.
+        overwrite: True to replace an existing folder and its contents.
 
     Raises:
-        WriteError: `path` is a file, or a folder with content that is not to be overwritten; disk full, no permission.
+        WriteError: if `path` is a file, or a folder that is not empty without `overwrite`; disk full, no permission.
 
     Example:
         >>> with atomic_folder("series") as folder:
@@ -167,12 +167,12 @@ def _check_free(target: Path, overwrite: bool) -> None:
 
 
 def replaced_folder(path: Path) -> Path:
-    """Where the former folder of that name lies while `atomic_folder` replaces it."""
+    """The path of the previous folder while `atomic_folder` replaces it."""
     return path.with_name(f".{path.name}.replaced")
 
 
 def _to_disk(file: Path) -> None:
-    # Without this a crash of the machine can leave a renamed but empty file.
+    # Otherwise a crash of the machine could leave a renamed but empty file.
     descriptor = os.open(file, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The files below a folder, each once, and the places that are not looked into, so that none is lost unnoticed."""
+"""All files below a folder, each once, together with the places that could not be searched."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["files_below", "is_hidden"]
 
 
 def files_below(folder: Path) -> tuple[list[Path], list[tuple[Path, ReadError]]]:
-    """All regular files in a folder and its sub-folders; pipes, devices and sockets are left out.
+    """All regular files in a folder and its sub-folders; pipes, devices and sockets are skipped.
 
-    Links to files are followed. Links to folders are not: they may go round in circles, or through the whole disk.
+    Links to files are followed. Links to folders are not: they may be circular, or lead through the whole disk.
 
     Returns:
-        The files, in no particular order, and each folder that was not looked into, with the reason: one without
-        permission, or a link to a folder elsewhere. Links back to folders on the way are nothing to miss.
+        The files, in no particular order, and each folder that was not searched, with the reason: missing permission,
+        or a link to a folder elsewhere. Links back to a parent folder are ignored.
     """
     files: list[Path] = []
     missed: list[tuple[Path, ReadError]] = []
@@ -25,7 +25,7 @@ def files_below(folder: Path) -> tuple[list[Path], list[tuple[Path, ReadError]]]
 
     def note(error: OSError) -> None:
         missed.append(
-            (Path(error.filename), ReadError(f"{error.filename} cannot be looked into: {error.strerror or error}"))
+            (Path(error.filename), ReadError(f"{error.filename} cannot be listed: {error.strerror or error}"))
         )
 
     for parent, folders, names in os.walk(folder, onerror=note):
@@ -41,5 +41,5 @@ def files_below(folder: Path) -> tuple[list[Path], list[tuple[Path, ReadError]]]
 
 
 def is_hidden(path: Path) -> bool:
-    """Names that no person gave: '._x.nii.gz' of macOS archives, '.DS_Store', temporary files."""
+    """Whether no person chose this name: '._x.nii.gz' of macOS archives, '.DS_Store', temporary files."""
     return path.name.startswith(".") or "__MACOSX" in path.parts

@@ -1,4 +1,4 @@
-"""Whether the holder of a file still lives: the kernel drops `flock` with the process, `kill -9` included."""
+"""Whether the process that locked a file is still alive: the kernel releases `flock` with it, even after `kill -9`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["fcntl", "is_open_file", "lives", "try_lock"]
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Whether the file is ours now, until the descriptor is closed; None where the file system cannot tell."""
+    """Lock the file until the descriptor is closed; whether that worked, None if the file system has no locks."""
     if fcntl is None:
         return None
     try:
@@ -37,9 +37,9 @@ def is_open_file(descriptor: int, path: Path) -> bool:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process of this machine is alive; yes where nobody can tell."""
+    """Whether a process of this machine is alive; True if that cannot be determined."""
     if fcntl is None:
-        return True  # on Windows the question itself would interrupt the process
+        return True  # on Windows asking would interrupt the process
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,8 +1,8 @@
-"""Who works on what in an output folder: lock files that outlive no run, on one machine or on several.
+"""Lock files that tell runs on one or several machines which cases of an output folder are being processed.
 
-A lock is a small file that its run holds by `flock` and touches twice a minute. The kernel drops the first when the run
-dies, `kill -9` included; the second tells a run on another machine whose file system does not pass `flock` on. Ages are
-measured by the clock of the file system, so machines need not agree on the time.
+A lock is a small file that its run locks by `flock` and touches twice a minute. The kernel releases `flock` when the
+run dies, even by `kill -9`; the time of the last touch informs runs on other machines whose file system does not share
+`flock`. Ages are measured by the clock of the file system, so machines need not agree on the time.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ __all__ = ["FOLDER", "Locks"]
 
 FOLDER = ".medseg-locks"
 BEAT_SECONDS = 30.0
-# A run on another machine that has not touched its lock for so long is dead.
+# A run on another machine that has not touched its lock for this long is dead.
 STALE_SECONDS = 600.0
 _RUN = "run-"
 _HOST = socket.gethostname()
 
 
 class Locks:
-    """The locks of one run in an output folder; a context manager that gives all of them back.
+    """The locks of one run in an output folder; a context manager that releases all of them.
 
     Args:
-        folder: the output folder; `.medseg-locks` is made in it, and removed with the last lock.
+        folder: the output folder; `.medseg-locks` is created in it, and removed with the last lock.
 
     Raises:
-        WriteError: no permission, disk full.
+        WriteError: if permission is missing or the disk is full.
 
     Example:
         >>> with Locks(Path("masks")) as locks:
@@ -52,7 +52,7 @@ class Locks:
 
     def __enter__(self) -> Locks:
         while not self._take(self._name):
-            pass  # a run that looks for dead ones holds it for a moment
+            pass  # a run that checks for dead ones holds it for a moment
         threading.Thread(target=self._beat, name="medseg-locks", daemon=True).start()
         return self
 
@@ -64,19 +64,19 @@ class Locks:
             self._folder.rmdir()
 
     def take(self, case: str) -> bool:
-        """Whether the case is this run's now; False where another run that is alive works on it.
+        """Lock a case; False if another living run works on it.
 
         Raises:
-            WriteError: no permission, disk full.
+            WriteError: if permission is missing or the disk is full.
         """
         return self._take(f"case-{case}")
 
     def give(self, case: str) -> None:
-        """Give a case back; nothing happens if it is not held."""
+        """Release a case; does nothing if it is not locked by this run."""
         self._give(f"case-{case}")
 
     def alone(self) -> bool:
-        """Whether no other run that is alive works in the folder; what dead ones left of their locks is removed."""
+        """Whether no other living run works in the folder; locks of dead runs are removed."""
         for path in self._folder.glob("*.lock"):
             name = path.name.removesuffix(".lock")
             if name in self._held:
@@ -102,7 +102,7 @@ class Locks:
                     os.close(descriptor)
                     return False
                 if not is_open_file(descriptor, path):
-                    os.close(descriptor)  # its holder has just given it back
+                    os.close(descriptor)  # its holder has just released it
                     continue
                 if not self._may_take_over(descriptor, known=held is True):
                     os.close(descriptor)
@@ -127,18 +127,18 @@ class Locks:
         os.close(descriptor)
 
     def _may_take_over(self, descriptor: int, known: bool) -> bool:
-        """Whether the lock is free: nobody holds it by `flock`, which this machine's own runs do where it is known."""
+        """Whether the lock is free: not held by `flock`, which runs on this machine always use if it is available."""
         try:
             holder = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
             host, pid = holder["host"], int(holder["pid"])
         except (ValueError, KeyError, TypeError):
-            return True  # new, or its holder died before it had written its name
+            return True  # new, or its holder died before writing its name
         if host == _HOST:
             return known or not lives(pid)
         return self._now() - os.fstat(descriptor).st_mtime > STALE_SECONDS
 
     def _now(self) -> float:
-        """The time by the clock of the file system."""
+        """The current time by the clock of the file system."""
         probe = self._folder / f"{self._name}.clock"
         try:
             probe.touch()

@@ -1,4 +1,4 @@
-"""Files of JSON lines that several runs append to at once: locked while they are written, whole lines only."""
+"""Files of JSON lines that several runs append to: locked while they are written, complete lines only."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ __all__ = ["SharedLines", "shared_lines"]
 
 
 class SharedLines:
-    """An open file of JSON lines that no other run writes to meanwhile; see `shared_lines`."""
+    """An open file of JSON lines that no other run can write to; see `shared_lines`."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def read(self) -> list[bytes]:
-        """All lines, without their ends."""
+        """All lines, without line ends."""
         size = os.fstat(self._descriptor).st_size
         return os.pread(self._descriptor, size, 0).splitlines()
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Add a line per record and see them onto the disk.
+        """Append a line per record and flush them to the disk.
 
         Raises:
-            OSError: disk full.
+            OSError: if the disk is full.
         """
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        # Names of files need not be text.
+        # File names may contain bytes that are not valid text.
         content = text.encode(errors="backslashreplace")
         if os.write(self._descriptor, content) < len(content):
             raise OSError(errno.ENOSPC, "the line was cut short")
@@ -43,12 +43,12 @@ class SharedLines:
 
 @contextlib.contextmanager
 def shared_lines(path: Path) -> Iterator[SharedLines]:
-    """The file, made if it is not there, for this run alone during the block, as far as the file system can lock.
+    """Open the file, creating it if missing, for this run alone, as far as the file system supports locks.
 
-    What a run that died while writing left behind the last whole line is removed.
+    An incomplete last line, left by a run that died while writing, is removed.
 
     Raises:
-        WriteError: disk full, no permission.
+        WriteError: if the disk is full or permission is missing.
 
     Example:
         >>> with shared_lines(Path("ledger.jsonl")) as lines:
@@ -69,7 +69,7 @@ def shared_lines(path: Path) -> Iterator[SharedLines]:
 
 @contextlib.contextmanager
 def _exclusive(descriptor: int) -> Iterator[None]:
-    """Wait until no other run writes to the file, as far as the file system can tell."""
+    """Wait until no other run writes to the file, as far as the file system supports locks."""
     if fcntl is not None:
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,6 +1,6 @@
-"""Whether files are still being written: their names, sizes and times before they were looked for and afterwards.
+"""Detects files that are still being written, by comparing names, sizes and times before and after.
 
-Slices that arrive over a network lie there one after the other, and nothing in a part of a study says that it is one.
+Slices that arrive over a network appear one by one, and an incomplete study looks like a complete one.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from medseg.disk.directory_walk import is_hidden
 
 __all__ = ["CaseSnapshot", "Snapshot", "take_snapshot"]
 
-# Size, time of the last writing, and of the last change of any kind, which cannot be set back; nanoseconds.
+# Size, time of the last modification, and of the last change of any kind, which cannot be set back; nanoseconds.
 Stamp = tuple[int, int, int]
-# Of the seconds to wait for quiet: writing that goes on for longer is not waited for.
+# Multiples of the time to wait for quiet: writing that continues for longer is not waited for.
 _PATIENCE = 10
 
 
 @dataclass(frozen=True, slots=True)
 class FolderStamp:
-    """When entries last came into a folder or went, and the newest change of a file and of a folder in it."""
+    """When entries were last added to or removed from a folder, and the newest change of a file and a folder in it."""
 
     entries_changed: int
     newest_file: int = 0
@@ -36,10 +36,10 @@ class CaseSnapshot:
     """The files of one case as they were before anything was read. Small enough to be sent to another machine.
 
     Args:
-        files: each file with its stamp, None where it was not there.
+        files: each file with its stamp, None if it was not there.
         folders: each folder in which further files of the case may appear.
-        vanished: files of these folders that had gone before anybody could see whose they were.
-        was_quiet: whether nothing had been written for as long as was asked for.
+        vanished: files of these folders that disappeared before it was clear which case they belong to.
+        was_quiet: whether nothing had been written for the requested time.
     """
 
     files: Mapping[Path, Stamp | None]
@@ -48,10 +48,10 @@ class CaseSnapshot:
     was_quiet: bool = True
 
     def change(self, belong: Callable[[Sequence[Path]], int]) -> str:
-        """What has changed since, in a phrase; '' where nothing has.
+        """The changes since, in a phrase; '' if there are none.
 
         Args:
-            belong: how many of some new files may belong to the case.
+            belong: returns how many of the given new files may belong to the case.
         """
         states = [(before, _stamp(path)) for path, before in self.files.items()]
         gone = sum(now is None for _, now in states)
@@ -64,20 +64,20 @@ class CaseSnapshot:
         return ", ".join(parts) + " since the run began" if parts else ""
 
     def _new_files(self, folder: Path) -> list[Path]:
-        """The new files of a folder, and one of each folder in it that is new or has changed."""
+        """The new files of a folder, and one file of each new or changed folder in it."""
         before = self.folders[folder]
         if _entries_changed(folder) == before.entries_changed:
             return []
         try:
             found = [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
         except OSError:
-            return []  # the files of the case are then gone themselves
+            return []  # the files of the case have then disappeared themselves
         new: list[Path] = []
         for path in found:
             stamp = _stamp(path)
             if stamp is None or path in self.files or path in self.folders:
                 continue
-            # One that came in the same tick of the clock as the newest known one has its time.
+            # A file created in the same clock tick as the newest known one has the same time.
             if stamp[2] >= (before.newest_folder if path.is_dir() else before.newest_file):
                 new += _first_file(path) if path.is_dir() else [path]
         return new
@@ -85,7 +85,7 @@ class CaseSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All files below some places as they were at one moment."""
+    """All files below some places at one moment."""
 
     stamps: Mapping[Path, Stamp]
     in_folder: Mapping[Path, Sequence[Path]]
@@ -99,7 +99,7 @@ class Snapshot:
         return max((stamp[2] for stamp in self.stamps.values()), default=0)
 
     def is_fresh(self, changed_ns: int) -> bool:
-        """Whether a change lies no longer back than what counts as quiet; a clock that is far off tells nothing."""
+        """Whether a change is more recent than the time that counts as quiet; a badly wrong clock is ignored."""
         return abs(self.taken_ns - changed_ns) < self.settle_s * 1e9
 
     def of(self, paths: Iterable[Path], may_grow: bool) -> CaseSnapshot:
@@ -117,7 +117,7 @@ class Snapshot:
             if not path.is_dir():
                 held = inside[0] if inside else path
                 files[held] = self.stamps.get(held)
-            # Slices of one series may come into a folder beside, so all folders up to the place count.
+            # Slices of a series may appear in a sibling folder, so all folders up to the place count.
             while may_grow and inside is None and folder in self.folders and folder not in folders:
                 folders[folder] = self.folders[folder]
                 folder = folder.parent
@@ -133,13 +133,13 @@ class Snapshot:
 def take_snapshot(places: Sequence[Path], without: Path, settle_s: float) -> Snapshot:
     """All files below `places`, once nothing has been written there for `settle_s` seconds.
 
-    Writing that goes on for ten times as long is not waited for; cases whose files are then still fresh are told by
-    their own snapshot.
+    Writing that continues for ten times as long is not waited for; the snapshot of a case then shows that its files are
+    recent.
 
     Args:
         places: files and folders.
-        without: a folder that is passed over: the output, which may lie below one of them.
-        settle_s: seconds without a change that count as quiet; 0 waits for nothing.
+        without: a folder to skip: the output folder, which may be inside one of them.
+        settle_s: seconds without a change that count as quiet; 0 does not wait.
     """
     deadline = time.monotonic() + _PATIENCE * settle_s
     while True:
@@ -176,7 +176,7 @@ def _note(
     in_folder: dict[Path, list[Path]],
     folders: dict[Path, FolderStamp],
 ) -> None:
-    # Before the files: one that comes between is then taken for a new one.
+    # Read before the files: a file that appears in between then counts as new.
     entries_changed = _entries_changed(folder)
     found = {path: stamp for path in files if (stamp := _stamp(path)) is not None}
     stamps |= found
@@ -187,12 +187,12 @@ def _note(
 
 
 def _first_file(folder: Path) -> list[Path]:
-    """One file of a folder, which says whose the folder is; none where it is empty."""
+    """One file of a folder, which identifies the case of the folder; none if the folder is empty."""
     return next(([Path(parent, min(names))] for parent, _, names in os.walk(folder) if names), [])
 
 
 def _entries_changed(folder: Path) -> int:
-    """When files last came into a folder or went; -1 where it is gone."""
+    """When entries were last added to or removed from a folder; -1 if it is missing."""
     try:
         return folder.stat().st_mtime_ns
     except OSError:
@@ -204,5 +204,5 @@ def _stamp(path: Path) -> Stamp | None:
         state = path.stat()
     except OSError:
         return None
-    # On Windows the third is when the file was made, which tells new files too.
+    # On Windows the third value is the creation time, which also reveals new files.
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns

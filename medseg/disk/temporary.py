@@ -1,7 +1,7 @@
-"""Temporary folders that no dead run leaves behind: the next run removes them.
+"""Temporary folders that are removed by the next run if their own run is killed.
 
-A folder holds a file `owner`, which its process keeps locked as long as it lives, and `files`, which is what is worked
-in. Only folders of this form that belong to this user are ever removed.
+A folder contains a file `owner`, which its process keeps locked while it lives, and `files`, the actual working folder.
+Only folders of this form that belong to the current user are ever removed.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ __all__ = ["remove_dead_folders", "temporary_folder"]
 _PREFIX = "medseg-"
 _OWNER, _FILES = "owner", "files"
 _HOST = socket.gethostname()
-# Where a lock says nothing (another machine, a file system without locks), a folder is left alone for so long.
+# If locks are not available (another machine, a file system without locks), a folder is kept this long.
 _STALE_SECONDS = 86400.0
 
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """An empty folder in the system's place for temporary files, readable by this user only, for the time of the block.
+    """An empty folder in the system's temporary directory, readable by this user only, for the duration of the block.
 
     Raises:
-        WriteError: disk full, no permission.
+        WriteError: if the disk is full or permission is missing.
 
     Example:
         >>> with temporary_folder() as folder:
@@ -52,7 +52,7 @@ def temporary_folder() -> Iterator[Path]:
         raise write_error(root, error) from error
     try:
         try:
-            # Locked before it names anybody: a file without a name is nobody's to remove.
+            # Locked before its owner is written: a file without an owner is never removed.
             try_lock(descriptor)
             os.pwrite(descriptor, json.dumps({"host": _HOST, "pid": os.getpid()}).encode(), 0)
             (root / _FILES).mkdir()
@@ -65,7 +65,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def remove_dead_folders() -> None:
-    """Remove the temporary folders of runs that were killed; those of living runs, and of anybody else, stay."""
+    """Remove the temporary folders of killed runs; those of living runs and of other users stay."""
     try:
         found = [Path(each.path) for each in os.scandir(tempfile.gettempdir()) if each.name.startswith(_PREFIX)]
     except OSError:
@@ -94,7 +94,7 @@ def _remove_if_dead(root: Path) -> None:
 
 
 def _remove(root: Path) -> None:
-    """What was worked on goes first: a removal that is itself cut short is ended by the next run."""
+    """Remove a folder, its contents first: if the removal itself is interrupted, the next run completes it."""
     shutil.rmtree(root / _FILES, ignore_errors=True)
     with contextlib.suppress(OSError):
         if not (root / _FILES).exists():

@@ -1,6 +1,6 @@
-"""Images in and out: NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF and regular DICOM series.
+"""Reading and writing images: NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG, TIFF and DICOM series.
 
-Readers are loaded when first used. Everything leaves this package in RAS+ millimetres.
+Readers are imported on first use. All volumes are in RAS+ millimetres, whatever the file's own convention.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 
 from medseg.disk.temporary import remove_dead_folders, temporary_folder
 from medseg.errors import MedsegError, ReadError, WriteError
-from medseg.io.formats import READABLE, check_source, has_dicom_magic, image_files, is_image_file, kind_of
+from medseg.io.formats import (
+    READABLE,
+    check_source,
+    has_dicom_magic,
+    image_files,
+    is_image_file,
+    kind_of,
+    reader_of,
+    writer_of,
+)
 from medseg.io.library_errors import naming_file
 from medseg.output_formats import OUTPUT_FORMATS
 from medseg.volume import Finding, Volume
@@ -30,21 +39,23 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
     """The one volume in a file, a DICOM folder or a zip.
 
     Args:
-        path: a NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF or DICOM file, a folder (with sub-folders) or a zip. A DICOM
-            Segmentation gives its label map, on its own grid.
-        series: SeriesInstanceUID to take where a folder holds several; with '#2' behind it for the second volume of a
-            series that holds several (time points, echoes), as the error and `medseg inspect` name them.
+        path: a NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG, TIFF or DICOM file, a folder (searched recursively) or a
+            zip. A DICOM Segmentation gives its label map, on its own grid.
+        series: SeriesInstanceUID to choose if there are several; followed by '#2' for the second volume of a series
+            that contains several (time points, echoes), as the error and `medseg inspect` name them.
         irregular: what to do with missing or unevenly spaced DICOM slices: 'error' refuses them, 'resample'
-            interpolates onto a regular grid, 'allow' takes them as if evenly spaced; both leave a finding.
+            interpolates onto a regular grid, 'allow' treats them as evenly spaced; the last two add a finding.
 
     Returns:
-        The volume as it lies on disk, `(I, J, K)` or `(I, J)`, with leading channels where the file has them. A single
-        DICOM slice is a 2D image.
+        The volume as stored, `(I, J, K)` or `(I, J)`, with leading channels if the file has any; a single DICOM slice
+        is a 2D image. Grey values are in the file's units after rescaling: Hounsfield units for CT. The affine is RAS+,
+        mm.
 
     Raises:
-        ReadError: missing, unreadable or empty source, or more than one volume in it (they are named).
-        GeometryError: a DICOM series that is no regular grid.
-        ConfigError: an unknown value of `irregular`.
+        ReadError: if the source is missing, unreadable or empty, or contains more than one volume (the message lists
+            them).
+        GeometryError: if a DICOM series does not form a regular grid.
+        ConfigError: if `irregular` has an unknown value.
 
     Example:
         >>> volume = read("study/")
@@ -57,7 +68,7 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
     with unpacked(source) as place:
         if place.is_file() and kind_of(place) != "dicom" and not _is_unnamed_dicom(place):
             if series is not None:
-                raise ReadError(f"{source} is no DICOM series, so series={series} cannot be chosen from it")
+                raise ReadError(f"{source} is not a DICOM series, so series={series} cannot be chosen from it")
             return read_file(place)
         if place.is_file() and object_kind(place):
             return _named(read_object(place)[0], source)
@@ -69,11 +80,11 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
             found = [s for s in found if series in (s.uid, s.key)]
             files = []
             if not found:
-                raise ReadError(f"{source} holds no series {series}; it holds: {known}")
+                raise ReadError(f"{source} does not contain series {series}; it contains: {known}")
         if len(found) + len(files) > 1:
             names = "; ".join([*(s.title for s in found), *(p.name for p in files)][:12])
             hint = _how_to_choose(found)
-            raise ReadError(f"{source} holds {len(found) + len(files)} volumes, expected one: {names}; {hint}")
+            raise ReadError(f"{source} contains {len(found) + len(files)} volumes, expected one: {names}; {hint}")
         if files:
             return _named(read_file(files[0]), source)
         if not found:
@@ -82,16 +93,24 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
 
 
 def read_all(path: str | Path, irregular: Irregular = "error") -> list[Volume]:
-    """Every volume in a file, a folder (with sub-folders) or a zip, each with its findings.
+    """Every volume in a file, a folder (searched recursively) or a zip, each with its findings.
 
-    What is there but cannot be read is named in a finding of kind 'unreadable' on each volume that could.
+    Files that cannot be read are named in a finding of kind 'unreadable' on each volume that could.
 
     Args:
-        path: as for `read`.
-        irregular: as for `read`.
+        path: see `read`.
+        irregular: see `read`.
+
+    Returns:
+        DICOM series in the order of their UIDs, or other files in the order of their names; shapes, units and affines
+        as for `read`.
 
     Raises:
-        ReadError, GeometryError: if nothing could be read; the first reason is given.
+        ReadError, GeometryError: if nothing could be read; the error is the first one met.
+
+    Example:
+        >>> [volume.metadata.modality for volume in read_all("study/")]
+        ['CT']
     """
     source = Path(path)
     volumes: list[Volume] = []
@@ -115,12 +134,17 @@ def read_all(path: str | Path, irregular: Irregular = "error") -> list[Volume]:
 
 
 def write(volume: Volume, path: str | Path) -> None:
-    """Write a volume; the suffix decides: .nii, .nii.gz, .nrrd, .mha, .png, .tif, .tiff.
+    """Write a volume; the suffix selects the format: .nii, .nii.gz, .nrrd, .mha, .png, .tif, .tiff.
 
-    The file appears whole or not at all, and the same volume gives the same bytes on every run.
+    The file appears complete or not at all, and the same volume gives the same bytes on every run.
+
+    Args:
+        volume: 2D or 3D, with or without channels; in RAS+ mm, which is converted to the file's convention.
+        path: the file to write; missing parent folders are created.
 
     Raises:
-        WriteError: disk full, no permission, an unknown suffix, or values the format does not hold.
+        WriteError: if the disk is full, permission is missing, the suffix is unknown, or the format cannot store the
+            values.
 
     Example:
         >>> write(Volume(np.zeros((4, 5, 6), np.uint8), np.diag([1.0, 1.0, 2.5, 1.0])), "labels.nii.gz")
@@ -128,37 +152,34 @@ def write(volume: Volume, path: str | Path) -> None:
         (1.0, 1.0, 2.5)
     """
     target = Path(path)
-    kind = kind_of(target)
-    if kind == "nifti":
-        from medseg.io.voxel_files.nifti import write_nifti
-
-        write_nifti(volume, target)
-    elif kind == "itk":
-        from medseg.io.voxel_files.itk import write_itk
-
-        write_itk(volume, target)
-    elif kind == "raster":
-        from medseg.io.voxel_files.raster import write_raster
-
-        write_raster(volume, target)
-    else:
+    writer = writer_of(target)
+    if writer is None:
         voxels = [each for each in OUTPUT_FORMATS.values() if each.content == "voxels"]
         suffixes = ", ".join(suffix for each in voxels for suffix in each.asked_by)
         raise WriteError(f"cannot write {target}: expected a name ending in one of {suffixes}")
+    writer(volume, target)
 
 
 def contents(place: Path) -> tuple[list[Series], list[Path], list[ReadError]]:
-    """DICOM series, other image files, and what is wrong with files that should have been either.
+    """DICOM series, other image files, and the errors of files that look like either but are damaged.
 
     Args:
-        place: a file, or a folder, which is searched through; no zip.
+        place: a file, or a folder, which is searched recursively; not a zip.
+
+    Raises:
+        ReadError: if the folder cannot be listed.
+
+    Example:
+        >>> series, files, errors = contents(Path("study"))
+        >>> [len(each.slices) for each in series], files, errors
+        ([40], [], [])
     """
     from medseg.io.dicom.series import scan
 
     if place.is_file() and is_image_file(place):
         return [], [place], []
     found = scan([place] if place.is_file() else place)
-    # Pictures beside DICOM slices are thumbnails, not studies.
+    # Pictures next to DICOM slices are thumbnails, not studies.
     files = [] if found.series or place.is_file() else image_files(place, recursive=True)
     return list(found.series), files, [error for _, error in found.damaged]
 
@@ -177,26 +198,26 @@ def _is_unnamed_dicom(place: Path) -> bool:
 
 
 def read_file(path: Path) -> Volume:
-    """The volume in one NIfTI, NRRD, MetaImage, PNG, JPEG or TIFF file.
+    """The volume in one NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG or TIFF file.
+
+    Args:
+        path: the file; its suffix selects the reader.
+
+    Returns:
+        The volume as stored, see `read`.
 
     Raises:
-        ReadError: for a file of another kind, or one that cannot be read.
+        ReadError: if the file is of another kind or cannot be read.
+
+    Example:
+        >>> read_file(Path("ct.nii.gz")).dims
+        3
     """
-    kind = kind_of(path)
+    reader = reader_of(path)
+    if reader is None:
+        raise ReadError(f"{path} is not a supported image file; expected {READABLE}")
     with naming_file(path):
-        if kind == "nifti":
-            from medseg.io.voxel_files.nifti import read_nifti
-
-            return read_nifti(path)
-        if kind == "itk":
-            from medseg.io.voxel_files.itk import read_itk
-
-            return read_itk(path)
-        if kind == "raster":
-            from medseg.io.voxel_files.raster import read_raster
-
-            return read_raster(path)
-    raise ReadError(f"{path} is of no kind that can be read; expected {READABLE}")
+        return reader(path)
 
 
 def _read_series(series: Series, source: Path, irregular: Irregular) -> Volume:
@@ -210,12 +231,25 @@ def _named(volume: Volume, source: Path) -> Volume:
 
 
 def _nothing(source: Path) -> str:
-    return f"{source} holds no image; expected {READABLE}"
+    return f"{source} contains no image; expected {READABLE}"
 
 
 @contextlib.contextmanager
 def unpacked(source: Path) -> Iterator[Path]:
-    """The source itself, or for a zip a temporary folder with its contents."""
+    """The source itself, or a temporary folder with the contents of a zip.
+
+    Args:
+        source: a file, folder or zip.
+
+    Raises:
+        ReadError: if it is missing, not a file or folder, or a damaged or hostile zip.
+        WriteError: if a zip does not fit onto the disk.
+
+    Example:
+        >>> with unpacked(Path("study")) as place:
+        ...     place.name
+        'study'
+    """
     check_source(source)
     _remove_dead_folders_once()
     if not (source.is_file() and kind_of(source) == "zip"):
@@ -231,5 +265,5 @@ def unpacked(source: Path) -> Iterator[Path]:
 
 @functools.cache
 def _remove_dead_folders_once() -> None:
-    # Once per process: thousands of files may be read one by one.
+    # Once per process, because thousands of files may be read one by one.
     remove_dead_folders()

@@ -1,6 +1,6 @@
-"""What a channel's name, a series description or a file name says about the kind of image: 'flair', 't1c', 'ct', ...
+"""The kind of image ('flair', 't1c', 'ct', ...) from the name of a channel, a series description or a file name.
 
-One table reads all three, so a model's channel "T1CE" finds the series "AX T1 POST GAD" and the file `p1_t1gd.nii.gz`.
+One table serves all three, so a model's channel "T1CE" matches the series "AX T1 POST GAD" and `p1_t1gd.nii.gz`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import re
 
 __all__ = ["kind_of_name", "modality_of_kind", "split_name"]
 
-# Words are compared in lower case, everything but letters, digits, + and * read as a space.
+# Compared in lower case; everything except letters, digits, + and * counts as a space.
 _T1 = r"\b(t1(?!\d)|mp ?rage|spgr|bravo)"
-# The first that matches counts. T1 after contrast: T1c, T1ce, T1Gd, T1wCE, T1 post, T1 +C, T1 KM.
+# The first match counts. T1 after contrast: T1c, T1ce, T1Gd, T1wCE, T1 post, T1 +C, T1 KM.
 _KINDS = (
     ("subtraction", r"\bsubtract\w*|\bt[12].* sub$"),
     ("perfusion", r"\b(perf\w*|dsc|dce|pwi|cbv|cbf|mtt|ttp)\b"),
@@ -36,11 +36,12 @@ _MODALITIES = {"ct": "CT", "pet": "PT"}
 
 
 def kind_of_name(text: str, has_contrast: bool = False) -> str:
-    """The kind of image that a name or description tells; '' where it tells none.
+    """The kind of image that a name or description implies; '' if it implies none.
 
     Args:
         text: in any case and with any separators.
-        has_contrast: whether a contrast agent is known to have been given; 'pre' or 'without' in the text go before.
+        has_contrast: whether a contrast agent is known to have been given; 'pre' or 'without' in the text take
+            precedence.
 
     Returns:
         't1', 't1c' (after contrast), 't2', 'flair', 'pd', 'dwi', 'adc', 'swi', 'perfusion', 'map', 'subtraction',
@@ -58,12 +59,12 @@ def kind_of_name(text: str, has_contrast: bool = False) -> str:
 
 
 def modality_of_kind(kind: str) -> str:
-    """DICOM Modality of a kind of image, '' for none."""
+    """DICOM Modality of a kind of image, '' if there is none."""
     return _MODALITIES.get(kind, "MR") if kind else ""
 
 
 def split_name(stem: str) -> tuple[str, str]:
-    """The kind of image that a file name tells, and the name without it: 'p1_t1_ce' gives ('t1c', 'p1')."""
+    """The kind of image that a file name implies, and the name without it: 'p1_t1_ce' gives ('t1c', 'p1')."""
     kind = kind_of_name(stem)
     if not kind:
         return "", stem

@@ -1,19 +1,25 @@
-"""Which reader a file belongs to, and what its case is called."""
+"""The kinds of files: which reader and writer a file belongs to, by suffix and content, and the name of its case."""
 
 from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from medseg.disk.directory_walk import files_below, is_hidden
 from medseg.errors import ReadError
+from medseg.volume import Volume
 
 __all__ = [
     "READABLE",
+    "FileFormat",
     "Kind",
     "check_source",
+    "format_of",
     "has_dicom_magic",
     "has_voxels_elsewhere",
     "header_file_of",
@@ -25,75 +31,116 @@ __all__ = [
     "is_there",
     "kind_of",
     "may_be_dicom",
+    "reader_of",
     "stem_of",
     "voxel_file_of",
+    "writer_of",
 ]
 
 Kind = Literal["nifti", "itk", "raster", "dicom", "zip", ""]
 
-_KINDS: dict[str, Kind] = {
-    ".nii.gz": "nifti",
-    ".nii": "nifti",
-    ".hdr.gz": "nifti",
-    ".hdr": "nifti",
-    ".img.gz": "nifti",
-    ".img": "nifti",
-    ".nrrd": "itk",
-    ".nhdr": "itk",
-    ".mha": "itk",
-    ".mhd": "itk",
-    ".png": "raster",
-    ".jpg": "raster",
-    ".jpeg": "raster",
-    ".tif": "raster",
-    ".tiff": "raster",
-    ".dcm": "dicom",
-    ".dicom": "dicom",
-    ".ima": "dicom",
-    ".zip": "zip",
-}
-# Suffixes of voxels whose header lies in a file of its own; DICOM files are called .img, too.
+
+@dataclass(frozen=True, slots=True)
+class FileFormat:
+    """A format of files and the code that reads and writes it.
+
+    Args:
+        name: a short name, unique among the formats.
+        kind: formats of one kind share their conventions.
+        suffixes: in lower case; the first one with which a whole volume can be written comes first.
+        title: how messages list it, with its suffixes.
+        reader: 'module:function', imported on first use, which takes a path; '' if another part of medseg reads it.
+        writer: 'module:function', imported on first use, which takes a `Volume` and a path; '' if `medseg.write` cannot
+            write it.
+    """
+
+    name: str
+    kind: Kind
+    suffixes: tuple[str, ...]
+    title: str
+    reader: str = ""
+    writer: str = ""
+
+
+_VOXEL_FILES = "medseg.io.voxel_files"
+_NIFTI = (f"{_VOXEL_FILES}.nifti:read_nifti", f"{_VOXEL_FILES}.nifti:write_nifti")
+_RASTER = (f"{_VOXEL_FILES}.raster:read_raster", f"{_VOXEL_FILES}.raster:write_raster")
+_ITK = (f"{_VOXEL_FILES}.itk:read_itk", f"{_VOXEL_FILES}.itk:write_itk")
+# A new file format is a row here and a module with its reader and writer.
+_FORMATS = (
+    FileFormat("nifti", "nifti", (".nii.gz", ".nii"), "NIfTI (.nii, .nii.gz)", *_NIFTI),
+    FileFormat("analyze", "nifti", (".hdr.gz", ".hdr", ".img.gz", ".img"), "Analyze (.hdr with .img)", *_NIFTI),
+    FileFormat("nrrd", "itk", (".nrrd", ".nhdr"), "NRRD (.nrrd, .nhdr)", *_ITK),
+    FileFormat("metaimage", "itk", (".mha", ".mhd"), "MetaImage (.mha, .mhd)", *_ITK),
+    FileFormat("png", "raster", (".png",), "PNG", *_RASTER),
+    FileFormat("jpeg", "raster", (".jpg", ".jpeg"), "JPEG", *_RASTER),
+    FileFormat("tiff", "raster", (".tif", ".tiff"), "TIFF", *_RASTER),
+    FileFormat("dicom", "dicom", (".dcm", ".dicom", ".ima"), "DICOM"),
+    FileFormat("zip", "zip", (".zip",), "a zip"),
+)
+_BY_SUFFIX = {suffix: each for each in _FORMATS for suffix in each.suffixes}
+# Suffixes of voxel files with a separate header; DICOM files can end in .img as well.
 _VOXELS = {".img": (".hdr",), ".img.gz": (".hdr.gz", ".hdr")}
-# Headers that may, or do, have their voxels in a second file.
+# Headers that have, or may have, their voxels in a second file.
 _HEADERS = frozenset({".hdr", ".hdr.gz", ".mhd", ".nhdr"})
 _ANNOTATIONS = frozenset({".json", ".xml"})
 _PROBABILITIES = ".npz"
-# What often lies beside images; any other suffix may be part of the name of a DICOM file.
+# Files often found next to images; any other suffix may be part of the name of a DICOM file.
 _NOT_DICOM = _ANNOTATIONS | {
     *(".txt", ".csv", ".html", ".htm", ".pdf", ".md", ".py", ".log", ".yaml", ".yml", ".gif", ".bmp"),
 }
-# Discs may add a version (';1'), Siemens calls it DIRFILE.
+# CDs may append a version (';1'); Siemens calls the file DIRFILE.
 _DIRECTORY_NAME = re.compile(r"(?:dicomdir|dirfile)(?:[.;].*)?", re.IGNORECASE)
 _DIRECTORY_CLASS = re.compile(rb"1\.2\.840\.10008\.1\.3\.10(?![.\d])")
-READABLE = (
-    "NIfTI (.nii, .nii.gz), Analyze (.hdr with .img), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), PNG, JPEG, TIFF, "
-    "DICOM or a zip"
-)
+READABLE = f"{', '.join(each.title for each in _FORMATS[:-1])} or {_FORMATS[-1].title}"
 
 
 def _suffix_of(path: Path) -> str:
     name = path.name.lower()
-    return next((suffix for suffix in _KINDS if name.endswith(suffix) and name != suffix), "")
+    return next((suffix for suffix in _BY_SUFFIX if name.endswith(suffix) and name != suffix), "")
 
 
 def kind_of(path: Path) -> Kind:
-    """The reader that the suffix asks for; '' where the suffix says nothing (DICOM files often have none).
+    """The reader that the suffix selects; '' if the suffix is not known (DICOM files often have none).
 
-    An `.img` is the second half of a pair where its `.hdr` lies beside it, and says nothing elsewhere.
+    An `.img` is the second half of a pair if its `.hdr` is next to it; otherwise its suffix means nothing.
     """
     suffix = _suffix_of(path)
     if suffix in _VOXELS and header_file_of(path) is None:
         return ""
-    return _KINDS.get(suffix, "")
+    return _BY_SUFFIX[suffix].kind if suffix else ""
+
+
+def format_of(path: Path) -> FileFormat | None:
+    """The format that the suffix selects, whether or not the file exists; None if the suffix is not known."""
+    return _BY_SUFFIX.get(_suffix_of(path))
+
+
+def reader_of(path: Path) -> Callable[[Path], Volume] | None:
+    """The function that reads the volume of a file into RAS+; None for DICOM, zips and everything else."""
+    found = format_of(path) if kind_of(path) else None
+    return _imported(found.reader) if found and found.reader else None
+
+
+def writer_of(path: Path) -> Callable[[Volume, Path], None] | None:
+    """The function that writes a volume to a file of this name; None if the suffix selects no writer."""
+    found = format_of(path) if kind_of(path) else None
+    return _imported(found.writer) if found and found.writer else None
+
+
+def _imported(place: str) -> Any:
+    module, function = place.split(":")
+    return getattr(import_module(module), function)
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether the suffix is that of an image other than DICOM."""
-    return kind_of(path) in ("nifti", "itk", "raster")
+    """Whether the suffix belongs to an image other than DICOM."""
+    found = format_of(path) if kind_of(path) else None
+    return found is not None and found.reader != ""
 
 
 def is_annotation_file(path: Path) -> bool:
-    """Whether the suffix is one of those that annotation tools write; what the file holds, its content says."""
+    """Whether annotation tools use this suffix; the content decides whether the file is an annotation."""
     return path.suffix.lower() in _ANNOTATIONS
 
 
@@ -103,22 +150,22 @@ def is_probability_file(path: Path) -> bool:
 
 
 def may_be_dicom(path: Path) -> bool:
-    """Whether the name leaves room for a DICOM file; those of many archives have no suffix, or any."""
+    """Whether a file of this name can be DICOM; in many archives DICOM files have no suffix, or any."""
     return path.suffix.lower() not in _NOT_DICOM and kind_of(path) in ("dicom", "")
 
 
 def has_voxels_elsewhere(path: Path) -> bool:
-    """Whether the suffix is that of a header whose voxels lie, or may lie, in a second file."""
+    """Whether the suffix belongs to a header whose voxels are, or may be, in a second file."""
     return _suffix_of(path) in _HEADERS
 
 
 def voxel_file_of(header: Path) -> Path | None:
-    """The `.img` or `.img.gz` that belongs to an `.hdr`; None where there is none."""
+    """The `.img` or `.img.gz` of an `.hdr`; None if there is none."""
     return _beside(header, (".img", ".img.gz"))
 
 
 def header_file_of(voxels: Path) -> Path | None:
-    """The `.hdr` or `.hdr.gz` that belongs to an `.img`; None where there is none."""
+    """The `.hdr` or `.hdr.gz` of an `.img`; None if there is none."""
     return _beside(voxels, _VOXELS.get(_suffix_of(voxels), ()))
 
 
@@ -128,7 +175,7 @@ def _beside(path: Path, suffixes: tuple[str, ...]) -> Path | None:
 
 
 def stem_of(path: Path) -> str:
-    """The file name without its image suffix: 'ct.nii.gz' and 'ct.png' give 'ct', 'IM0001' stays."""
+    """The file name without its image suffix: 'ct.nii.gz' and 'ct.png' give 'ct', 'IM0001' is unchanged."""
     suffix = _suffix_of(path)
     return path.name[: -len(suffix)] if suffix else path.name
 
@@ -153,9 +200,9 @@ def has_dicom_magic(path: Path, strictly: bool = False) -> bool:
 
 
 def is_dicom_directory(path: Path) -> bool:
-    """Whether a file is the table of contents of a CD or the like (DICOMDIR, PS3.10 section 8), a damaged one too.
+    """Whether a file is a DICOM directory (DICOMDIR, PS3.10 section 8), possibly damaged.
 
-    By its name, by its class in the file's meta information, or, where both are lacking, by its first element.
+    Decided by its name, by its class in the file meta information, or, if both are missing, by its first element.
     """
     if _DIRECTORY_NAME.fullmatch(path.name):
         return True
@@ -164,12 +211,12 @@ def is_dicom_directory(path: Path) -> bool:
             start = file.read(1024)
     except OSError:
         return False
-    # Group 0004 stands in nothing else.
+    # Group 0004 occurs in no other object.
     return _DIRECTORY_CLASS.search(start) is not None or (start[:2] == b"\4\0" and start[3:4] in (b"\x11", b"\x12"))
 
 
 def is_there(path: Path) -> bool:
-    """Whether a file or folder of that name exists; no for names that no disk can hold, as damaged lists name them."""
+    """Whether a file or folder of that name exists; False for names that no file system allows, as in damaged lists."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -177,10 +224,10 @@ def is_there(path: Path) -> bool:
 
 
 def check_source(source: Path) -> None:
-    """Refuse what is neither a file nor a folder before anything opens it: a pipe would be waited for without end.
+    """Refuse anything but a file or folder before it is opened: reading a pipe would wait forever.
 
     Raises:
-        ReadError: missing, a broken link or one that goes round in circles, a pipe or device, or not to be looked at.
+        ReadError: if it is missing, a broken or circular link, a pipe or device, or cannot be accessed.
     """
     try:
         mode = source.stat().st_mode
@@ -189,24 +236,24 @@ def check_source(source: Path) -> None:
         raise ReadError(f"{source} {what}; check the path") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ReadError(f"{source} cannot be looked at: {reason}; check the path") from None
+        raise ReadError(f"{source} cannot be accessed: {reason}; check the path") from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise ReadError(f"{source} is a device or pipe; expected a file or folder")
 
 
 def image_files(folder: Path, recursive: bool = False) -> list[Path]:
-    """The NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG and TIFF files of a folder, sorted; hidden ones left out.
+    """The NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG and TIFF files of a folder, sorted; hidden ones are skipped.
 
-    A pair of `.hdr` and `.img` counts once, by its header; a header without voxels not at all, as other programs use
-    that suffix for other things.
+    A pair of `.hdr` and `.img` counts once, by its header. A header without voxels does not count, because other
+    programs use that suffix for other purposes.
 
     Raises:
-        ReadError: if the folder cannot be looked into.
+        ReadError: if the folder cannot be listed.
     """
     try:
         found = files_below(folder)[0] if recursive else [p for p in folder.iterdir() if p.is_file()]
     except OSError as error:
-        raise ReadError(f"{folder} cannot be looked into: {error.strerror or error}") from None
+        raise ReadError(f"{folder} cannot be listed: {error.strerror or error}") from None
     return sorted(p for p in found if _is_whole_image(p) and not is_hidden(p))
 
 
@@ -214,4 +261,4 @@ def _is_whole_image(path: Path) -> bool:
     suffix = _suffix_of(path)
     if suffix in (".hdr", ".hdr.gz"):
         return voxel_file_of(path) is not None
-    return suffix not in _VOXELS and _KINDS.get(suffix) in ("nifti", "itk", "raster")
+    return suffix not in _VOXELS and is_image_file(path)

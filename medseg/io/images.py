@@ -1,4 +1,4 @@
-"""The image of a case: channels first, one file per channel or one with several, all of one patient on one grid."""
+"""The image of a case: channels first, one file per channel or one file with several, one patient, one grid."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def channels_first(volume: Volume) -> Volume:
 
 
 def read_image(paths: Sequence[Path]) -> Volume:
-    """The image of a case, `(C, I, J, K)` or `(C, I, J)`, C >= 1, one path per channel (or a path with several).
+    """The image of a case, `(C, I, J, K)` or `(C, I, J)`, C >= 1, from one path per channel or one path with several.
 
-    Colour pictures give three channels. Integers stay integers, doubles become float32.
+    Colour images give three channels. Integers stay integers, doubles become float32.
 
     Raises:
-        ReadError: an unreadable file, or NaN or infinite voxels in it.
-        GeometryError: channels on different grids, or from different patients, studies or frames of reference.
+        ReadError: if a file is unreadable, or contains NaN or infinite voxels.
+        GeometryError: if channels have different grids, patients, studies or frames of reference.
     """
     if not paths:
         raise ReadError("a case without image files cannot be read")
@@ -39,7 +39,7 @@ def read_image(paths: Sequence[Path]) -> Volume:
             bad = int(part.array.size - np.count_nonzero(np.isfinite(part.array)))
             if bad:
                 raise ReadError(
-                    f"{path} holds {bad} NaN or infinite voxel(s); replace them by a number or leave it out"
+                    f"{path} contains {bad} NaN or infinite voxel(s); replace them by a number or leave the case out"
                 )
             if part.array.dtype == np.float64:
                 part = part.with_array(part.array.astype(np.float32), part.channels)

@@ -1,4 +1,4 @@
-"""The label map of a case: integers, from one file or from a mask per label."""
+"""The label map of a case: integers, from one file or from one mask per label."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["LabelSource", "read_label_map"]
 
 @dataclass(frozen=True, slots=True)
 class LabelSource:
-    """A label file; with a `value`, every voxel that is set in it becomes that value."""
+    """A label file; with a `value`, every nonzero voxel gets that value."""
 
     path: Path
     value: int | None = None
@@ -30,15 +30,15 @@ def read_label_map(sources: Sequence[LabelSource], threshold: float | None = Non
     """The label map of a case, unsigned integers `(I, J, K)` or `(I, J)`, no channels.
 
     Args:
-        sources: files; where a value is given, every voxel that is set in the file gets that value. Later files are
-            painted over earlier ones.
-        threshold: for masks such as 0/255: voxels above it are set; without a value in the source they become 1. A file
-            of integers 0 and 1 is left as it is.
+        sources: files; if a value is given, every nonzero voxel of the file gets that value. Later files are painted
+            over earlier ones.
+        threshold: for masks such as 0/255: voxels above it are foreground; without a value in the source they become 1.
+            A file with only the integers 0 and 1 is unchanged.
 
     Raises:
-        ReadError: an unreadable file.
-        DatasetError: negative, non-integer or NaN values, or colours.
-        GeometryError: files on different grids.
+        ReadError: if a file is unreadable.
+        DatasetError: if values are negative, non-integer or NaN, or the file contains colours.
+        GeometryError: if the files have different grids.
     """
     if not sources:
         raise DatasetError("a case without label files has no label map")
@@ -65,7 +65,7 @@ def _one_channel(volume: Volume, path: Path) -> Volume:
     if volume.channels in (1, 3) and all(np.array_equal(first, other) for other in volume.array[1:]):
         return volume.with_array(first)
     raise DatasetError(
-        f"{path} has {volume.channels} channels that differ; expected one integer per voxel: convert colours to label "
+        f"{path} has {volume.channels} different channels; expected one integer per voxel: convert colours to label "
         "values first"
     )
 
@@ -74,8 +74,8 @@ def _label_values(array: NDArray[Any], source: LabelSource, threshold: float | N
     if array.dtype == bool:
         array = array.astype(np.uint8)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DatasetError(f"{source.path} holds NaN or infinite values; expected one integer per voxel")
-    # A two-level file is read as 0 and 1, whatever its colours; a threshold meant for 0/255 would empty it.
+        raise DatasetError(f"{source.path} contains NaN or infinite values; expected one integer per voxel")
+    # A file with two values is read as 0 and 1 anyway; a threshold meant for 0/255 would empty it.
     two_level = array.dtype.kind != "f" and array.max(initial=0) <= 1
     if threshold is not None and not (two_level and threshold >= 1):
         return _painted(array > threshold, 1 if source.value is None else source.value)
@@ -87,20 +87,20 @@ def _label_values(array: NDArray[Any], source: LabelSource, threshold: float | N
         if apart.size and apart.max() > 1e-3:
             example = array.flat[int(np.argmax(apart))]
             raise DatasetError(
-                f"{source.path} holds the value {example:.4g}; expected integers: is this an image, or a probability "
+                f"{source.path} contains the value {example:.4g}; expected integers: is it an image, or a probability "
                 "map? For a mask with soft edges set data.label_threshold"
             )
         if array.dtype.itemsize <= 4 and np.abs(rounded).max(initial=0) >= 2**24:
             raise DatasetError(
-                f"{source.path} holds label values of 2**24 and more in single precision, which cannot tell them "
-                "apart; save the label map as integers"
+                f"{source.path} has label values of 2**24 and more in single precision, which cannot represent them "
+                "exactly; save the label map as integers"
             )
         array = rounded
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     if low < 0:
-        raise DatasetError(f"{source.path} holds the value {low}; label maps hold 0 and positive integers")
+        raise DatasetError(f"{source.path} contains the value {low}; label maps contain 0 and positive integers")
     if high >= 2**32:
-        raise DatasetError(f"{source.path} holds the value {high}; expected label values below 2**32")
+        raise DatasetError(f"{source.path} contains the value {high}; expected label values below 2**32")
     return array.astype(_smallest(high), copy=False)
 
 

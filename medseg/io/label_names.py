@@ -1,4 +1,4 @@
-"""Label names in a file: plain YAML or JSON, the `labels.json` of a prediction, or a run's configuration."""
+"""Label names from a file: plain YAML or JSON, the `labels.json` of a prediction, or a run's configuration."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from medseg.labels import LabelScheme
 __all__ = ["read_label_names"]
 
 _MOST_YAML, _MOST_JSON = 1 << 20, 1 << 24
-# More values than 16 bits hold are no region.
+# A region cannot have more values than 16 bits can represent.
 _MOST_VALUES = 1 << 16
 
 
 def read_label_names(path: Path) -> LabelScheme:
-    """The labels that a file names.
+    """The labels that a file defines.
 
     Args:
         path: YAML or JSON with `name: value` pairs, a key `labels` (and `ignore`), or `data.labels`.
 
     Raises:
-        ConfigError: for a file that cannot be read or holds no labels.
+        ConfigError: if the file cannot be read or defines no labels.
     """
     try:
         values = _parsed(read_text(path, _MOST_JSON))
@@ -48,11 +48,11 @@ def read_label_names(path: Path) -> LabelScheme:
 
 
 def _parsed(text: str) -> Any:
-    # A data set's JSON lists its cases, too, which YAML would take minutes for.
+    # A data set's JSON lists its cases as well, which takes minutes to parse as YAML.
     with contextlib.suppress(ValueError, RecursionError):
         return json.loads(text)
     if len(text) > _MOST_YAML:
-        raise yaml.YAMLError(f"{len(text) / 1e6:.0f} MB of it; expected the names of some labels")
+        raise yaml.YAMLError(f"the file has {len(text) / 1e6:.0f} MB; expected the names of some labels")
     return parse_yaml(text)
 
 

@@ -1,4 +1,4 @@
-"""What a library trips over in a file becomes an error that names the file."""
+"""Unexpected errors of libraries become errors that name the file; mistakes in medseg's own code stay as they are."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["naming_file", "refuse_own_fault"]
 
 @contextlib.contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """Turn what nobody foresaw in a file into a `ReadError` of that file; a mistake in medseg's own lines goes through.
+    """Turn an unexpected error of a library into a `ReadError` of the file; medseg's own mistakes are not caught.
 
     Raises:
-        ReadError: a library called by a reader raised something else than the errors it is known for.
+        ReadError: if a library called by a reader raised an error that the reader does not expect.
 
     Example:
         >>> from medseg.io.voxel_files.nifti import read_nifti
@@ -41,12 +41,12 @@ def naming_file(path: Path) -> Iterator[None]:
 
 
 def refuse_own_fault(error: Exception) -> None:
-    """Let a mistake in medseg's own lines through, which is no damage of the file that is read.
+    """Re-raise a mistake in medseg's own code, so that it is not reported as damage of the file.
 
-    Of the errors that damage can raise, these two are what mistakes raise as well.
+    Of the exceptions that damaged files cause, only these two are also typical of mistakes.
 
     Raises:
-        TypeError, AttributeError: `error`, where it is such a mistake.
+        TypeError, AttributeError: `error`, if it is such a mistake.
     """
     if isinstance(error, TypeError | AttributeError) and not is_fault_of_a_file(error):
         raise error

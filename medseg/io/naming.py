@@ -1,4 +1,4 @@
-"""Which files are one case, and what it is called."""
+"""Grouping of files into cases, and names of cases and files."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 
 from medseg.io.formats import stem_of
 
-__all__ = ["CHANNEL_NAME", "group_channels", "safe_name"]
+__all__ = ["CHANNEL_NAME", "group_channels", "natural_order", "safe_name"]
 
 CHANNEL_NAME = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
-# Of a file name 255 bytes are the most; suffixes and the marks of locks and temporary files come on top.
+# File names have at most 255 bytes, including suffixes and the marks of locks and temporary files.
 _LONGEST = 150
 
 
 def group_channels(files: Iterable[Path], folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Case -> its files in channel order, by nnU-Net's `_0000`, `_0001`, ... where they count up from 0.
+    """Case -> its files in channel order, by nnU-Net's `_0000`, `_0001`, ... if they count up from 0.
 
-    Files that share a name but not a suffix, or a name but not a folder, get their suffix or folder into the case name.
+    If files differ only in suffix or folder, their case names include the suffix or folder.
 
     Args:
         files: image files below `folder`.
-        folder: what case names are relative to.
+        folder: the folder that case names are relative to.
     """
     names: dict[tuple[Path, str], dict[int, Path]] = {}
     plain: list[Path] = []
@@ -52,9 +52,9 @@ def group_channels(files: Iterable[Path], folder: Path) -> dict[str, tuple[Path,
 
 
 def safe_name(name: str) -> str:
-    """A name that every disk, log and table can hold: at most 150 bytes of UTF-8, printable, not hidden.
+    """A name that is safe on every disk, in logs and in tables: at most 150 bytes of UTF-8, printable, not hidden.
 
-    What is not printable, or no text at all, becomes its bytes as in `caf%E9`; long names end in a hash of the rest.
+    Characters that are not printable, or not valid text, become their bytes as in `caf%E9`; long names end in a hash.
     """
     text = "".join(
         c if c.isprintable() else "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogateescape")) for c in name
@@ -66,6 +66,17 @@ def safe_name(name: str) -> str:
         return text
     digest = hashlib.sha256(coded).hexdigest()[:8]
     return f"{coded[: _LONGEST - 9].decode(errors='ignore')}_{digest}"
+
+
+def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sorting key that puts 'label_2' before 'label_10' and ignores case.
+
+    Example:
+        >>> sorted(["label_10", "Label_2"], key=natural_order)
+        ['Label_2', 'label_10']
+    """
+    parts = [p for p in re.split(r"(\d{1,9})", name) if p]
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p.casefold()) for p in parts], name
 
 
 def _case_name(path: Path, folder: Path) -> str:

@@ -1,7 +1,7 @@
-"""Which study a name in an output folder belongs to, so that no result replaces another study's.
+"""Which study owns a name in an output folder, so that no result replaces another study's.
 
-A name belongs to the study that took it first. Another study that would get the same name gets a suffix, in this run
-and in every later one. The names are entered in a file of the output folder, which holds hashes only.
+A name belongs to the study that used it first. Another study that would get the same name gets a suffix, in this run
+and in every later one. The names are recorded in a file of the output folder, which contains only hashes.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _DIGITS = 16
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who a result belongs to; every value is a hash under the site's key.
+    """The owner of a result; every value is a hash with the site's key.
 
     Args:
-        study: of PatientID and StudyInstanceUID, or of the path where there is no UID; '' where nothing could be read.
-        series: of SeriesInstanceUID; '' for other files, and as long as no series of the study is chosen.
-        place: of the folder or file, by which a study is known while nothing of it can be read.
+        study: hash of PatientID and StudyInstanceUID, or of the path if there is no UID; '' if nothing could be read.
+        series: hash of SeriesInstanceUID; '' for other files, and while no series of the study is chosen.
+        place: hash of the folder or file, which identifies a study while nothing in it can be read.
     """
 
     study: str
@@ -41,18 +41,18 @@ class Owner:
     place: str
 
     def has(self, other: Owner) -> bool:
-        """Whether what belongs to this owner also belongs to `other`."""
+        """Whether results of this owner also belong to `other`."""
         if not self.study or not other.study:
             return self.place == other.place
         return self.study == other.study and self.series in ("", other.series)
 
 
 def owner_of_series(series: Sequence[Series], place: Path) -> Owner:
-    """The owner of what is made from a study.
+    """The owner of results made from a study.
 
     Args:
-        series: the series that was chosen; several while none is.
-        place: where the study lies; inside a zip as `archive.zip/folder`.
+        series: the chosen series; several while none is chosen.
+        place: the path of the study; inside a zip as `archive.zip/folder`.
     """
     first = series[0].slices[0]
     where = _hash_of_path(place)
@@ -62,13 +62,13 @@ def owner_of_series(series: Sequence[Series], place: Path) -> Owner:
 
 
 def owner_of_file(path: Path) -> Owner:
-    """The owner of what is made from an image file that is no DICOM."""
+    """The owner of results made from an image file other than DICOM."""
     where = _hash_of_path(path)
     return Owner(where, "", where)
 
 
 def owner_of_folder(path: Path) -> Owner:
-    """The owner of a failure: a folder or file of which nothing can be read yet."""
+    """The owner of a failure: a folder or file in which nothing can be read yet."""
     return Owner("", "", _hash_of_path(path))
 
 
@@ -82,20 +82,20 @@ def claim_names(
     owns: Callable[[int, str], bool | None],
     dry_run: bool = False,
 ) -> list[str]:
-    """The name in `folder` of each wanted result; no two are equal, nor differ in case or Unicode form alone.
+    """The name in `folder` of each wanted result; no two are equal, or differ only in case or Unicode form.
 
     Args:
-        folder: the output folder, made if it is not there.
-        wanted: the name that each result would have if it were alone, and its owner.
-        owns: called with (index, name) for a name that is not entered under this site's key: whether it stands for the
-            wanted result of that index already; None where it stands for nothing.
-        dry_run: enter nothing.
+        folder: the output folder, created if missing.
+        wanted: the name that each result would have on its own, and its owner.
+        owns: called with (index, name) for a name that is not recorded under this site's key: whether it already
+            belongs to the wanted result of that index; None if it belongs to nothing.
+        dry_run: record nothing.
 
     Returns:
-        Names in the order of `wanted`; another owner's name gets a hash of the owner as its suffix.
+        Names in the order of `wanted`; if another owner has the name, with a hash of the owner as suffix.
 
     Raises:
-        WriteError: no permission, disk full.
+        WriteError: if permission is missing or the disk is full.
 
     Example:
         >>> one, other = owner_of_file(Path("a/DICOM.nii")), owner_of_file(Path("b/dicom.nii"))
@@ -117,7 +117,7 @@ class _Claims:
     def __init__(self, lines: Sequence[bytes], owns: Callable[[int, str], bool | None]) -> None:
         self.fresh: list[dict[str, Any]] = []
         self._owns = owns
-        # An owner whose key is another site's, or was lost, cannot be compared.
+        # An owner recorded with another or a lost key cannot be compared.
         self._key = keyed_hash("key")
         self._owners: dict[str, Owner] = {}
         self._foreign: set[str] = set()
@@ -134,7 +134,7 @@ class _Claims:
     def _name(self, index: int, wanted: str, owner: Owner) -> str:
         name = next(name for name in _candidates(wanted, owner) if self._is_free(index, name, owner))
         self._given.add(folded(name))
-        # What cannot be read yet is entered when it can.
+        # A study that cannot be read yet is recorded once it can.
         if owner.study and self._take(name, owner):
             values = {"study": owner.study, "series": owner.series, "place": owner.place}
             self.fresh.append({"format_version": FORMAT_VERSION, "name": name, "key": self._key, **values})
@@ -150,7 +150,7 @@ class _Claims:
         return owned or (owned is None and same not in self._foreign)
 
     def _take(self, name: str, owner: Owner) -> bool:
-        """Whether that told something new: the first study keeps a name, and its first series."""
+        """Record an owner; whether that was new: a name keeps its first study, and that study's first series."""
         before = self._owners.get(folded(name))
         if before is None:
             self._owners[folded(name)] = owner
@@ -169,7 +169,7 @@ def _candidates(name: str, owner: Owner) -> Iterator[str]:
 
 
 def folded(name: str) -> str:
-    """What disks that know no case, or store accents in another form, take for the same name."""
+    """The name as compared by file systems that ignore case, or store accents in another form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", os.fsdecode(name)).casefold())
 
 

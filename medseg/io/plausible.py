@@ -1,7 +1,7 @@
-"""Bounds on the numbers of a header, wider than any image that is taken of something alive, and the reasons for them.
+"""Plausible ranges of the numbers in a header, wider than any biomedical image needs, and the reasons for them.
 
-A number beyond them is damage or a unit mistaken for another. It is refused from the header, by the name of its field:
-worked with, it ends in a grid that fills the memory, in infinite voxels, or in a mask that lies somewhere else.
+A number outside them is damage or a wrong unit. It is refused when the header is read, by the name of its field: used,
+it would lead to a grid that fills the memory, to infinite voxels, or to a mask in the wrong place.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ __all__ = [
     "spacing_fault",
 ]
 
-# From 0.1 nm, an atom, below every pixel of an electron microscope, to 10 m, above every scanner's field of view.
+# From 0.1 nm, an atom, below the pixels of electron microscopes, to 10 m, above the field of view of any scanner.
 SMALLEST_MM, LARGEST_MM = 1e-7, 1e4
-# Serial sections may have pixels of 0.25 um and lie 5 mm apart, which is a ratio of 20,000.
+# Serial sections may have pixels of 0.25 um and be 5 mm apart, a ratio of 20,000.
 _MOST_UNEQUAL = 1e5
-# 10 km: patients lie within metres of the origin, and microscopes count nanometres along a brain of a centimetre,
-# which some files call millimetres.
+# 10 km: patients are within metres of the origin, but microscopes count nanometres along a brain of a centimetre,
+# and some files call them millimetres.
 FARTHEST_MM = 1e7
 # Tiny numbers stored as 64-bit integers have slopes of 1e-25 and less, counts and becquerels of 1e10 and more; beyond
-# these ends the values leave single precision.
+# these limits the values exceed single precision.
 _SMALLEST_SLOPE, _LARGEST_SLOPE, _LARGEST_INTERCEPT = 1e-30, 1e20, 1e20
-# Axes this close to one plane span no volume.
+# Axes this close to a plane span no volume.
 _FLATTEST = 1e-6
-# A whole body in slices of 0.2 mm; gaps are not filled beyond it.
+# A whole body in slices of 0.2 mm; larger gaps are not filled.
 MOST_PLANES = 10_000
 
 
 def spacing_fault(spacing_mm: Sequence[float]) -> str:
-    """What was expected of a spacing, '' if it can be one.
+    """The expected range if the spacing is impossible, otherwise ''.
 
     Args:
-        spacing_mm: distance of neighbouring voxels along some axes, in mm.
+        spacing_mm: distance between neighbouring voxels along some axes, in mm.
     """
     # Comparisons with NaN are false.
     if all(SMALLEST_MM <= s <= LARGEST_MM for s in spacing_mm):
@@ -52,14 +52,14 @@ def spacing_fault(spacing_mm: Sequence[float]) -> str:
 
 
 def place_fault(position_mm: Sequence[float]) -> str:
-    """What was expected of a position in mm, '' if something can lie there."""
+    """The expected range if the position in mm is impossible, otherwise ''."""
     if all(abs(p) <= FARTHEST_MM for p in position_mm):
         return ""
     return f"numbers within {FARTHEST_MM:g} mm of the origin"
 
 
 def rescale_fault(slope: float, intercept: float) -> str:
-    """What was expected of `value = slope * stored + intercept`, '' if these can be scale factors."""
+    """The expected range if `value = slope * stored + intercept` has impossible factors, otherwise ''."""
     if not _SMALLEST_SLOPE <= abs(slope) <= _LARGEST_SLOPE:
         return f"a scale factor of {_SMALLEST_SLOPE:g} to {_LARGEST_SLOPE:g}"
     if not abs(intercept) <= _LARGEST_INTERCEPT:
@@ -68,11 +68,12 @@ def rescale_fault(slope: float, intercept: float) -> str:
 
 
 def affine_fault(affine: NDArray[np.float64], shape: Sequence[int]) -> str:
-    """What is wrong with a grid, e.g. 'voxels of 1 x 1 x 1e+30 mm; expected ...'; '' if an image can lie on it.
+    """What is wrong with a grid, e.g. 'voxels of 1 x 1 x 1e+30 mm; expected ...'; '' if it is plausible.
 
     Args:
         affine: (4, 4), voxel index to mm.
-        shape: of the grid, 2 or 3 axes; where an axis has one voxel its spacing is often made up, and only bounded.
+        shape: of the grid, 2 or 3 axes; the spacing of an axis with one voxel is often arbitrary, so only its range
+            counts.
     """
     place = affine[:3, 3]
     if fault := place_fault(place.tolist()):

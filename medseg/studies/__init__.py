@@ -1,4 +1,4 @@
-"""Many studies in one go: find, read ahead, predict, write behind, and a ledger of what became of each."""
+"""Batch prediction of studies: find, read ahead, predict, write, and record each case in a ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the headers of a DICOM series tell that decides whether a model can use it."""
+"""The properties of a DICOM series that decide whether a model can use it, from its headers."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _KNOWN_MODALITY_ONLY = ("ct", "pet", "mr")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A series as the choice sees it.
+    """A series and the properties that the selection compares.
 
     Args:
         series: the series.
-        modality: of DICOM.
-        orientation: 'axial', 'coronal', 'sagittal' or '' where the slices have no direction.
+        modality: DICOM Modality.
+        orientation: 'axial', 'coronal', 'sagittal' or '' if the slices have no direction.
         slices: number of images.
-        thickness_mm: the larger of SliceThickness and the distance between slices: neither thick overlapping slices nor
-            thin ones with gaps are fine. 0 where nothing says.
-        extent_mm: from the first to the last slice, one distance more than between their centres.
+        thickness_mm: the larger of SliceThickness and the distance between slices, because neither thick overlapping
+            slices nor thin ones with gaps give thin slices. 0 if unknown.
+        extent_mm: from the first to the last slice, including one slice spacing.
         has_contrast: whether the header names a contrast agent.
-        kind: of image by the description, see `kind_of_name`.
-        is_original: ImageType begins with ORIGINAL, or is missing.
+        kind: kind of image by the description, see `kind_of_name`.
+        is_original: whether ImageType begins with ORIGINAL, or is missing.
         is_projection, is_localizer: by ImageType.
-        description, body_part: for matching; never printed, as people write names into them.
-        date: YYYYMMDD, '' where unknown; never printed.
+        description, body_part: for matching; never printed, because people write names into them.
+        date: YYYYMMDD, '' if unknown; never printed.
     """
 
     series: Series
@@ -63,7 +63,7 @@ class Candidate:
 
 
 def candidate_of(series: Series) -> Candidate:
-    """The facts of a series, from its headers alone."""
+    """The properties of a series, from its headers alone."""
     first = series.slices[0]
     orientation, spacing, extent = _geometry(series.slices)
     image_type = tuple(value.upper() for value in first.image_type)
@@ -100,7 +100,7 @@ def _geometry(slices: tuple[SliceHeader, ...]) -> tuple[str, float, float]:
 
 
 def misfit(found: Candidate, rule: SelectRule) -> str:
-    """Why a series breaks what a rule says outright, '' where it does not. Free text is matched, never quoted."""
+    """Why a series violates a rule, '' if it does not. Free text is matched but never quoted."""
     kind = kind_of_name(rule.name)
     wanted = rule.modality or modality_of_kind(kind)
     if wanted and found.modality.upper() != wanted.upper():
@@ -121,7 +121,9 @@ def misfit(found: Candidate, rule: SelectRule) -> str:
             return f"its {name} does not match {pattern!r}"
     if not kind or kind in _KNOWN_MODALITY_ONLY:
         return ""
-    # A pattern of one's own finds series whose description says nothing to us, but never one that says otherwise.
+    # A custom pattern accepts series whose description implies no kind, but never one that implies another kind.
     if found.kind != kind and (found.kind not in ("", *_KNOWN_MODALITY_ONLY) or rule.description is None):
-        return f"its description says {found.kind}, not {kind}" if found.kind else f"nothing says that it is {kind}"
+        return (
+            f"its description says {found.kind}, not {kind}" if found.kind else f"its description does not say {kind}"
+        )
     return ""

@@ -1,6 +1,6 @@
-"""What happens to one case: read -> network -> findings -> mask -> files. The same in every engine.
+"""The processing chain of one case: read -> network -> findings -> mask -> files. The same in every engine.
 
-A `CaseWork` goes through three stages, which the local engine runs side by side for different cases.
+A `CaseWork` passes through three stages, which the local engine runs concurrently for different cases.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from medseg.io import write
 from medseg.machine import free_memory
 from medseg.output_formats import MASK_FORMATS
 from medseg.reports.preview import preview_png
-from medseg.studies.channels import CHANNEL_KINDS, read_case
+from medseg.studies.channels import CHANNEL_KINDS, read_channels
 from medseg.studies.failures import as_medseg, refuse_change, told_without_values
 from medseg.studies.ledger import Ledger, LedgerRow, State, hash_file
 from medseg.studies.measurements import Measurement, measure
@@ -45,21 +45,21 @@ if TYPE_CHECKING:
 
 __all__ = ["CaseChain", "CaseWork"]
 
-# Smaller files are read whatever the system says of its memory, which takes longer than to read them.
+# Smaller files are read without asking for the free memory, which takes longer than reading them.
 _ALWAYS_FITS = 1 << 24
-# What a reader noticed and a person should look at: the mask may be right, but the image is not as usual.
+# Findings of a reader that need review: the mask may be right, but the image is unusual.
 REVIEW_KINDS = CHANNEL_KINDS | {"gantry_tilt", "localizer", "few_slices", "no_orientation", "sform_qform_differ"}
 
 
 @dataclass(slots=True)
 class CaseWork:
-    """One case on its way; each stage leaves its result here and drops what the next does not need.
+    """One case in progress; each stage stores its result here and drops what later stages do not need.
 
     Args:
         source: the case.
         snapshot: its files before anything was read.
-        most_images: of its series, the most that any run on this folder has seen.
-        traceback: of an error that is a fault of ours.
+        most_images: the largest number of images of its series that any run on this folder has seen.
+        traceback: of an internal error.
     """
 
     source: Source
@@ -87,7 +87,7 @@ class CaseChain:
         model: the model.
         folder: the output folder.
         options: see `PredictOptions`.
-        deidentifier: removes the patient from outputs and texts; None leaves the patient in.
+        deidentifier: removes the patient's identity from outputs and texts; None keeps it.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class CaseChain:
         self.deidentifier = deidentifier
         self.private = None if deidentifier is None else PrivateCases(deidentifier)
         self.crf = model.crf_options() if options.crf else None
-        # All that changes a mask besides model and input; JSON types, so that they compare equal when read back.
+        # Everything that affects a mask besides model and input; JSON types, so that they compare equal when read back.
         self.settings: dict[str, Any] = {
             "overlap": model.info.prediction.overlap if options.overlap is None else options.overlap,
             "mirror_axes": list(model.mirror_axes(options.mirror)),
@@ -117,28 +117,28 @@ class CaseChain:
 
     @property
     def whole_logits(self) -> int:
-        """Arrays of the size of all logits of an image that a case holds at once."""
-        # Of the mean, of a member, and its logits.
+        """Number of arrays of the size of an image's logits that a case keeps at once."""
+        # Those of the mean, of an ensemble member, and of its logits.
         return 3 if self.options.estimate_quality else int(self.crf is not None)
 
     def output_of(self, source: Source) -> Path:
-        """Where the mask of a case goes."""
+        """The path of a case's mask."""
         return self.folder / f"{source.case}{MASK_FORMATS[format_for(source, self.options.format)].suffix}"
 
     def probabilities_of(self, source: Source) -> Path:
-        """Where the probabilities of a case go."""
+        """The path of a case's probabilities."""
         return self.folder / f"{source.case}.npz"
 
     def uncertainty_of(self, source: Source) -> Path:
-        """Where the uncertainty of a case goes."""
+        """The path of a case's uncertainty map."""
         return self.folder / UNCERTAINTY / f"{source.case}.nii.gz"
 
     def keep_engine(self, ledger: Ledger) -> None:
-        """Run the network as it was run for the masks that are there, unless that is decided already."""
+        """Run the network with the engine that made the existing masks, unless one is chosen already."""
         self.model.engine.keep(ledger.engine_of(self.model.model_hash, self.model.engine.fast))
 
     def hash(self, work: CaseWork) -> None:
-        """Take the hash of what will be read, if anything will; an error is left in the work."""
+        """Hash the files that will be read, if any; an error is stored in the work."""
         if work.source.error:
             return
 
@@ -149,10 +149,10 @@ class CaseChain:
         self._try(work, take)
 
     def finished(self, work: CaseWork, latest: LedgerRow | None) -> bool:
-        """Whether the ledger's last row of the case says that it was done in the same way, and its files are there."""
+        """Whether the case's last row in the ledger was made with the same settings, and its files exist."""
         if self.options.overwrite or latest is None or work.error is not None or work.source.error:
             return False
-        # An engine that is still to be chosen will be that of the row: see `keep_engine`.
+        # If no engine is chosen yet, the row's engine will be: see `keep_engine`.
         if self.model.engine_name not in ("", latest.network_engine):
             return False
         if self.options.save_probabilities and not self.probabilities_of(work.source).is_file():
@@ -163,14 +163,14 @@ class CaseChain:
         return latest.finishes(work.input_hash, self.model.model_hash, self.settings, output)
 
     def read(self, work: CaseWork) -> None:
-        """First stage: the image."""
+        """First stage: read the image."""
 
         def take() -> None:
             if work.source.error:
                 raise ReadError(work.source.error)
             self._refuse_fewer_images(work)
             plan = self.model.info.plan
-            work.volume = read_case(
+            work.volume = read_channels(
                 work.source, channel_names(plan), plan.reference_channel, register=self.options.register
             )
             refuse_change(work.source, work.snapshot)
@@ -179,7 +179,7 @@ class CaseChain:
         self._try(work, take)
 
     def compute(self, work: CaseWork, progress: Callable[[int, int], None] | None = None) -> None:
-        """Second stage: the network. `progress` is called with (windows done, windows in all)."""
+        """Second stage: run the network. `progress` is called with (windows done, number of windows)."""
         volume = work.volume
         if volume is None:
             return
@@ -217,10 +217,10 @@ class CaseChain:
         self._try(work, take)
 
     def finish(self, work: CaseWork) -> None:
-        """Third stage: mask and files; leaves the ledger's row in the work.
+        """Third stage: write mask and files; stores the ledger's row in the work.
 
         Raises:
-            WriteError: a full disk or a missing permission, which every case would meet.
+            WriteError: if the disk is full or permission is missing, which would affect every case.
         """
         row = LedgerRow(
             case=work.source.case,
@@ -255,20 +255,20 @@ class CaseChain:
             work.row = self.private.row(work.row, work.source)
 
     def fail(self, work: CaseWork, error: MedsegError) -> None:
-        """Leave an error in the work."""
+        """Store an error in the work."""
         work.error = error if self.private is None else self.private.error(error, work.source)
-        # With what the error remembers of its way, the images in the reader's variables would be kept, too.
+        # The traceback would keep the reader's local variables, and thus the images, in memory.
         work.error.__traceback__ = work.error.__context__ = work.error.__cause__ = None
         work.volume = work.mask = work.probabilities = None
         work.measurements = ()
 
     def _refuse_fewer_images(self, work: CaseWork) -> None:
-        """A study that had more images before is most likely not whole any more."""
+        """Refuse a study that had more images before, because it is probably incomplete now."""
         images = _images_of(work.source)
         if images < work.most_images and not self.options.overwrite:
             raise ReadError(
-                f"{work.source.paths[0].parent} holds {images} images of the series, an earlier run found "
-                f"{work.most_images}; restore the missing ones, or give --overwrite if the series is to be so"
+                f"{work.source.paths[0].parent} contains {images} images of the series, an earlier run found "
+                f"{work.most_images}; restore the missing ones, or give --overwrite if the series is complete"
             )
 
     def _write(self, work: CaseWork, volume: Volume, mask: Volume) -> tuple[State, str]:
@@ -280,7 +280,7 @@ class CaseChain:
             graded = zip(work.measurements, work.quality.dice, strict=True)
             work.measurements = tuple(replace(each, predicted_dice=dice) for each, dice in graded)
         preview = preview_png(volume, mask, self.model.scheme) if self.options.preview else None
-        # Last of all that can be refused; what follows are files, the mask as the first.
+        # The last step that can be refused; after it files are written, the mask first.
         refuse_change(work.source, work.snapshot)
         kind = format_for(source, self.options.format)
         made_by = algorithm_of(self.model.scheme, __version__, self.model.model_hash, self.settings)
@@ -308,7 +308,7 @@ class CaseChain:
         return source.series_uid if self.deidentifier is None else self.deidentifier.uid(uid) + mark + number
 
     def choose(self, source: Source) -> Source:
-        """The source with the series of its study chosen that the model needs, or the reason why none can be."""
+        """The source with the series that the model needs, or with the reason why none can be chosen."""
         source = source if self.private is None else self.private.named(source)
         return select_series(source, self.model.info.plan, asked=self.options.series is not None)
 
@@ -318,14 +318,14 @@ class CaseChain:
         return text if self.private is None else self.private.reason(text, source)
 
     def _try(self, work: CaseWork, stage: Callable[[], None]) -> None:
-        """Run a stage unless one before has failed; a full disk ends the run, any other failure only this case."""
+        """Run a stage unless an earlier one has failed; a full disk ends the run, any other failure only this case."""
         if work.error is not None:
             return
         started = time.monotonic()
         try:
             stage()
-        except Exception as raised:  # whatever it is, the other cases go on
-            # A full disk meets every case; a mask that its format cannot hold meets only this one.
+        except Exception as raised:  # whatever it is, the other cases continue
+            # A full disk affects every case; a mask that its format cannot store affects only this one.
             if isinstance(raised, WriteError) and isinstance(raised.__cause__, OSError):
                 raise
             error = as_medseg(raised, work.source, work.snapshot)
@@ -339,7 +339,7 @@ class CaseChain:
         limit = self.options.time_limit
         if limit is not None and seconds > 60 * limit:
             raise MedsegError(
-                f"{work.source.paths[0]} was given up after {seconds / 60:.1f} minutes, --time-limit is {limit:g}; "
+                f"{work.source.paths[0]} was stopped after {seconds / 60:.1f} minutes, --time-limit is {limit:g}; "
                 "allow more, or use a faster machine",
                 kind="time_limit",
             )
@@ -350,18 +350,18 @@ def _asks_for_review(findings: Sequence[Finding]) -> bool:
 
 
 def _refuse_too_large(source: Source) -> None:
-    # Hashing would take minutes before the reader sees that the voxels do not fit.
+    # Checked first, because hashing a huge file would take minutes before the reader refuses it.
     size = file_bytes(source)
     if size < _ALWAYS_FITS:
         return
     free = free_memory()
     if free is not None and size > free:
         raise ReadError(
-            f"{source.paths[0]} has {size / 1e9:.1f} GB, {free / 1e9:.1f} GB of memory are free; crop the image or use "
-            "a larger machine"
+            f"{source.paths[0]} has {size / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of memory are free; crop it "
+            "or use a larger machine"
         )
 
 
 def _images_of(source: Source) -> int:
-    """Images of the series that is used; 0 for other formats, and while none is chosen."""
+    """Number of images of the chosen series; 0 for other formats, and while none is chosen."""
     return len(source.series.slices) if source.series is not None else 0

@@ -1,4 +1,4 @@
-"""Image files that are the channels of one case by their names: `p1/p1_flair.nii.gz` and `p1/p1_t1ce.nii.gz`."""
+"""Image files whose names make them channels of one case: `p1/p1_flair.nii.gz` and `p1/p1_t1ce.nii.gz`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class ChannelFiles:
     """One case found by the names of its files.
 
     Args:
-        case: the files' common name, or the folder's where each patient has one.
-        paths: one per channel, in the model's order; what was found where `error` is set.
-        left_out: files beside them that are other sequences, or no channel (label maps, brain masks).
-        error: which channel is missing or there twice, '' when all is well.
+        case: the common name of the files, or of the folder if each patient has one.
+        paths: one per channel, in the model's order; whatever was found if `error` is set.
+        left_out: files next to them that are other sequences, or not channels (label maps, brain masks).
+        error: which channel is missing or ambiguous, '' if there is no error.
     """
 
     case: str
@@ -34,13 +34,13 @@ class ChannelFiles:
 def group_by_kind(
     files: Iterable[Path], root: Path, channels: Sequence[str]
 ) -> tuple[tuple[ChannelFiles, ...], tuple[Path, ...]]:
-    """Cases whose channels are files of their own, and the files that belong to none.
+    """Cases whose channels are separate files, and the files that belong to none.
 
-    nnU-Net's `_0000` goes before. A case needs files of two kinds at least; a lone file may hold all channels.
+    nnU-Net's `_0000` takes precedence. A case needs at least two kinds of files; a single file may have all channels.
 
     Args:
         files: image files below `root`.
-        root: what case names are relative to.
+        root: the folder that case names are relative to.
         channels: names of the model's channels, e.g. ('FLAIR', 'T1c').
 
     Returns:
@@ -64,7 +64,7 @@ def group_by_kind(
     for (folder, rest), kinds in sorted(groups.items()):
         alone = in_folder[folder] == 1
         beside = besides.get((folder, rest), [])
-        # 'Flair_normalised' is named by its folder, 'p1_flair' by itself.
+        # 'Flair_normalised' is named after its folder, 'p1_flair' after itself.
         leads = not stem_of(next(iter(kinds.values()))[0]).startswith(rest)
         case = _name(folder, "" if leads and alone else rest, alone, root)
         cases.append(_case(case, kinds, channels, wanted, beside))
@@ -73,9 +73,9 @@ def group_by_kind(
 
 
 def _beside(groups: Iterable[tuple[Path, str]], others: Sequence[Path]) -> dict[tuple[Path, str], list[Path]]:
-    """For each group the files beside it: of its folder where it is alone there, else those that begin like it.
+    """The other files of each group: in its folder if it is alone there, otherwise those with the same prefix.
 
-    A file that begins like several groups goes to the first by name, which is the shortest.
+    A file with the prefix of several groups goes to the first by name, which is the shortest.
     """
     names: dict[Path, set[str]] = {}
     for folder, rest in groups:
@@ -106,6 +106,6 @@ def _case(
         paths = kinds.get(kind, [])
         if len(paths) != 1:
             what = "no file" if not paths else f"{len(paths)} files ({', '.join(p.name for p in paths)})"
-            error = f"{found[0].parent} holds {what} for channel {name}; expected one, named like {found[0].name}"
+            error = f"{found[0].parent} has {what} for channel {name}; expected one, named like {found[0].name}"
             return ChannelFiles(case, found, tuple(unused), error)
     return ChannelFiles(case, found, (*unused, *beside))

@@ -1,4 +1,4 @@
-"""Reading a case whose channels are files or series of their own: all on one grid, of one patient, none twice."""
+"""Reading a case whose channels are separate files or series: all on one grid, of one patient, none used twice."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from medseg.studies.registration import register_rigid
 from medseg.studies.sources import Source, read_source
 from medseg.volume import Finding, Volume
 
-__all__ = ["CHANNEL_KINDS", "read_case"]
+__all__ = ["CHANNEL_KINDS", "read_channels"]
 
 CHANNEL_KINDS = frozenset({"channel_registered", "channel_partly_missing", "channel_dates_differ"})
 
-# A study may run past midnight; beyond that the patient lay down again, and something may have grown.
+# A study may run past midnight; after more than a day the patient has been repositioned, and lesions may have grown.
 LARGEST_DAYS = 1
-# Of the bright half of the reference: what may lie outside a channel before it is said, and before it is refused.
+# Fractions of the bright half of the reference that a channel may miss without a finding, and before it is refused.
 NOTABLE_PART, LARGEST_PART = 0.05, 0.5
 
 
@@ -32,25 +32,24 @@ class _Channel:
     date: str
 
 
-def read_case(source: Source, names: Sequence[str] = (), reference: int = 0, register: bool = False) -> Volume:
+def read_channels(source: Source, names: Sequence[str] = (), reference: int = 0, register: bool = False) -> Volume:
     """The image of a case, channels first, (C, I, J, K) or (C, I, J), on the grid of the reference channel.
 
-    Channels of one frame of reference are resampled to that grid, linearly; where one does not reach, it gets its
-    minimum.
+    Channels of one frame of reference are resampled to that grid, linearly. Outside a channel's field of view its
+    minimum is used.
 
     Args:
-        source: of `find_studies`, its series chosen.
+        source: from `find_studies`, with its series chosen.
         names: of the channels, for messages.
-        reference: number of the channel whose grid and metadata the image has.
-        register: bring every other channel to the reference by a rigid registration first.
+        reference: number of the channel whose grid and metadata the image gets.
+        register: align every other channel to the reference by a rigid registration first.
 
     Returns:
-        The image. Its findings say what a person should look at: 'channel_registered', 'channel_partly_missing',
-        'channel_dates_differ'.
+        The image. Its findings need review: 'channel_registered', 'channel_partly_missing', 'channel_dates_differ'.
 
     Raises:
-        ReadError: an unreadable file, a channel that is there twice, channels of different patients, studies or days.
-        GeometryError: other frames of reference, places that do not overlap, a registration that failed.
+        ReadError: if a file is unreadable, a channel is used twice, or channels differ in patient, study or day.
+        GeometryError: if frames of reference differ, fields of view do not overlap, or the registration failed.
     """
     parts = source.channels or (tuple(Source(source.case, (p,)) for p in source.paths) if source.series is None else ())
     if source.error or len(parts) < 2:
@@ -59,7 +58,7 @@ def read_case(source: Source, names: Sequence[str] = (), reference: int = 0, reg
     for number, part in enumerate(parts):
         volume = read_source(part)
         if volume.channels != 1:
-            raise GeometryError(f"{part.paths[0]} holds {volume.channels} channels; expected one, as others have files")
+            raise GeometryError(f"{part.paths[0]} has {volume.channels} channels; expected one, as others have files")
         name = names[number] if number < len(names) and names[number] else f"channel {number}"
         channels.append(_Channel(volume, name, part.series.slices[0].date if part.series else ""))
     findings = _check_belonging(channels, reference)
@@ -72,7 +71,7 @@ def _check_belonging(channels: Sequence[_Channel], reference: int) -> list[Findi
     for number, other in enumerate(channels):
         for twin in channels[:number]:
             if twin.volume.shape == other.volume.shape and np.array_equal(twin.volume.array, other.volume.array):
-                raise ReadError(f"{twin.name} and {other.name} hold the same voxels; one of them is the wrong file")
+                raise ReadError(f"{twin.name} and {other.name} have the same voxels; one of them is the wrong file")
         if number == reference:
             continue
         for what, said in (("patient_id", "patients"), ("study_instance_uid", "studies")):
@@ -89,7 +88,7 @@ def _check_belonging(channels: Sequence[_Channel], reference: int) -> list[Findi
 
 
 def _days_apart(one: str, other: str) -> int:
-    """Whole days between two DICOM dates, 0 where either is missing or damaged."""
+    """Whole days between two DICOM dates, 0 if either is missing or damaged."""
     try:
         a, b = (date(int(d[:4]), int(d[4:6]), int(d[6:8])) for d in (one, other))
     except ValueError:
@@ -107,14 +106,14 @@ def _stacked(channels: Sequence[_Channel], reference: int, register: bool, findi
         placed, found = _placed(first, channel, register)
         arrays.append(placed.array)
         findings += found
-    # Findings of reading stand first, in the order of the channels.
+    # Findings of the readers come first, in the order of the channels.
     read = [finding for channel in channels for finding in channel.volume.findings]
     array = np.concatenate(arrays)
     return replace(first.volume, array=array, channels=len(array), findings=(*read, *findings))
 
 
 def _placed(first: _Channel, other: _Channel, register: bool) -> tuple[Volume, list[Finding]]:
-    """A channel on the reference's grid, and what is to be said of it."""
+    """A channel on the reference's grid, and the findings about it."""
     fixed, moving = first.volume, other.volume
     findings = []
     if register:
@@ -129,8 +128,8 @@ def _placed(first: _Channel, other: _Channel, register: bool) -> tuple[Volume, l
         frames = {v.metadata.frame_of_reference_uid for v in (fixed, moving)} - {""}
         if len(frames) > 1:
             raise GeometryError(
-                f"{first.name} and {other.name} lie in different frames of reference, so their places cannot be "
-                "compared; --register brings them together"
+                f"{first.name} and {other.name} are in different frames of reference, so their positions cannot be "
+                "compared; use --register to align them"
             )
         if fixed.dims == 2 or not (fixed.spacing_known and moving.spacing_known):
             check_same_geometry(fixed, moving, first.name, other.name)
@@ -143,13 +142,13 @@ def _placed(first: _Channel, other: _Channel, register: bool) -> tuple[Volume, l
             + ("" if register else ", or --register where the patient moved")
         )
     if missing > NOTABLE_PART:
-        text = f"{other.name} does not cover {missing:.0%} of what {first.name} shows; its minimum stands there"
+        text = f"{other.name} does not cover {missing:.0%} of what {first.name} shows; its minimum is used there"
         findings.append(Finding("channel_partly_missing", text))
     return resample_like(moving, fixed, order=1, outside=float(moving.array.min())), findings
 
 
 def _missing_part(fixed: Volume, moving: Volume) -> float:
-    """Share of the reference's voxels above its mean that lie outside the other image; air around a head is no loss."""
+    """Fraction of the reference's voxels above its mean outside the other image; air around a head does not count."""
     covered = resample_like(moving.with_array(np.ones(moving.shape, np.uint8)), fixed, order=0).array > 0
     bright = fixed.array[0] > fixed.array.mean()
     return float(1 - covered[bright].mean()) if bright.any() else float(1 - covered.mean())

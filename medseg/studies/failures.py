@@ -1,4 +1,4 @@
-"""Why a case failed: by its files, by files that are still being written, or by a fault of ours."""
+"""Why a case failed: because of its files, of files still being written, or of an internal error."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from medseg.studies.sources import Source, images_of_study
 
 __all__ = ["LOGS", "as_medseg", "refuse_change", "told_without_values"]
 
-# Folder of the tracebacks of faults of our own, beside the ledger.
+# Folder of the tracebacks of internal errors, next to the ledger.
 LOGS = "logs"
 
 
 def as_medseg(error: Exception, source: Source, snapshot: CaseSnapshot) -> MedsegError:
-    """The error that a case has failed by, whatever was raised."""
+    """The error to report for a failed case, whatever exception was raised."""
     place = source.paths[0]
     reason = (str(error).strip() or type(error).__name__).split("\n")[0][:200]
     if isinstance(error, MemoryError) or "out of memory" in reason:
         return MedsegError(f"{place}: not enough memory for this case ({reason}); close other programs")
     if not isinstance(error, MedsegError | OSError) and not is_fault_of_a_file(error):
         return internal_error(error, _kept(source))
-    # Half of a file looks damaged.
+    # An incomplete file looks damaged.
     if change := _change_of(source, snapshot):
         return _still_written(source, change)
     return error if isinstance(error, MedsegError) else ReadError(f"{place}: {type(error).__name__}: {reason}")
 
 
 def refuse_change(source: Source, snapshot: CaseSnapshot) -> None:
-    """Refuse a case whose files have changed since: a part of a study that is still arriving looks like a study.
+    """Refuse a case whose files have changed since: an incomplete study looks like a complete one.
 
     Raises:
         ReadError: saying what has changed.
@@ -43,11 +43,11 @@ def refuse_change(source: Source, snapshot: CaseSnapshot) -> None:
 
 
 def told_without_values(error: InternalError, raised: Exception, source: Source) -> tuple[InternalError, str]:
-    """A fault of ours and its traceback, without the values of the study that they may quote."""
+    """An internal error and its traceback, without the values of the study that they may quote."""
     try:
         private = PrivateCases(Deidentifier.with_key(site_key()))
     except (ConfigError, WriteError):
-        # Without the site's key nothing can be replaced: only the place is told.
+        # Without the site's key nothing can be replaced, so only the place is reported.
         return internal_error(raised, with_text=False), ""
     text = private.error(MedsegError(traceback_of(raised)), source)
     return private.error(error, source), str(text)
@@ -65,7 +65,7 @@ def _still_written(source: Source, change: str) -> ReadError:
     first = source.paths[0]
     place = first.parent if source.series is not None or source.candidates else first
     return ReadError(
-        f"{place} is still being written: {change}; run the same command again when it is whole, or wait for that with "
-        "--settle SECONDS",
+        f"{place} is still being written: {change}; run the same command again when it is complete, or wait for that "
+        "with --settle SECONDS",
         kind="still_being_written",
     )

@@ -1,4 +1,4 @@
-"""The cases of a run: found among what the user gave, each with an output of its own."""
+"""The cases of a run, found in the user's sources, each with an output of its own."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from medseg.io.naming import safe_name
 from medseg.io.output_names import Owner, claim_names, owner_of_file, owner_of_folder, owner_of_series
 from medseg.studies.sources import Source, find_studies
 
-__all__ = ["find_cases", "with_own_names"]
+__all__ = ["find_sources", "with_own_names"]
 
 
-def find_cases(
+def find_sources(
     places: Sequence[Path], series: str | Sequence[str] | None, out: Path, channels: Sequence[str] = ()
 ) -> list[Source]:
-    """All cases, each once; of several places, one without a readable image is a failed case, not the end.
+    """All cases, each once; among several places, one without a readable image is a failed case and not an error.
 
     `channels`: names of the model's channels, see `find_studies`.
 
     Raises:
-        ReadError: nothing found, a series that no place holds, or a case name that leads out of `out`.
+        ReadError: if nothing is found, no place contains a requested series, or a case name leads out of `out`.
     """
     found: list[Source] = []
     for place in places:
@@ -42,7 +42,7 @@ def find_cases(
 
 
 def _each_once(found: Sequence[Source]) -> list[Source]:
-    """Without what was given twice: a study by its own folder and by one above."""
+    """Drop duplicates: a study given by its own folder and by a parent folder."""
     firsts: dict[tuple[str, str, int, str], Source] = {}
     for source in found:
         ends = (os.path.realpath(source.paths[0]), os.path.realpath(source.paths[-1]))
@@ -51,13 +51,13 @@ def _each_once(found: Sequence[Source]) -> list[Source]:
 
 
 def _check_asked(series: Sequence[str], found: Sequence[Source]) -> None:
-    """A UID with a slip in it would leave its study out, and nobody would know."""
+    """Refuse a requested series that does not exist: a mistyped UID would silently skip its study."""
     if any(source.error and not source.candidates for source in found):
-        return  # it may lie in what cannot be read, which is named anyway
+        return  # it may be among the unreadable files, which are reported anyway
     known = [each for source in found for each in (source.series, *source.candidates) if each is not None]
     missing = [uid for uid in series if not any(uid in (each.uid, each.key) for each in known)]
     if missing:
-        raise ReadError(f"no study holds series {', '.join(missing)}; medseg inspect lists the series that are there")
+        raise ReadError(f"no study contains series {', '.join(missing)}; medseg inspect lists the available series")
 
 
 def _check_names(sources: Sequence[Source], out: Path) -> None:
@@ -69,17 +69,17 @@ def _check_names(sources: Sequence[Source], out: Path) -> None:
 def with_own_names(
     found: Sequence[Source], out: Path, owns: Callable[[int, str], bool | None], dry_run: bool
 ) -> list[Source]:
-    """The cases under names of their own in the output folder, see `medseg.io.output_names`.
+    """The cases under unique names in the output folder, see `medseg.io.output_names`.
 
     Args:
-        found: of `find_cases`, series chosen.
+        found: from `find_sources`, with series chosen.
         out: the output folder.
-        owns: called with (index of the case, name) for a name that was not entered: whether the ledger says that it is
-            this case's; None where the ledger has nothing of that name.
+        owns: called with (index of the case, name) for a name that is not recorded: whether the ledger says that it
+            belongs to this case; None if the ledger has nothing of that name.
         dry_run: write nothing.
 
     Raises:
-        WriteError: no permission, disk full.
+        WriteError: if permission is missing or the disk is full.
     """
     wanted = [(source.case, _owner(source)) for source in found]
     names = claim_names(out, wanted, owns, dry_run)

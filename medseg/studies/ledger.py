@@ -1,4 +1,4 @@
-"""`ledger.jsonl`: what became of each case, a line per attempt, the last line of a case counts."""
+"""`ledger.jsonl`: the outcome of each case, a line per attempt; the last line of a case counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medseg.errors import ReadError
 __all__ = ["Ledger", "LedgerRow", "State", "hash_file"]
 
 FORMAT_VERSION = 1
-# What rows of one run have in common.
+# Values that the rows of one run share.
 _ALIKE = frozenset(
     {"state", "series_reason", "model_hash", "options", "network_engine", "versions", "findings", "measurements"}
 )
@@ -26,24 +26,24 @@ State = Literal["done", "done_empty", "failed", "needs_review"]
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """One attempt at one case. It names files and UIDs, never a patient.
+    """One attempt at one case. It contains file names and UIDs, but no patient name.
 
     Args:
         case: name of the case, and of its output.
-        state: 'done', 'done_empty' (a mask without any label), 'needs_review' (done, but look at it) or 'failed'.
-        input_hash: SHA-256 of what was read; '' if it could not be read.
-        study_hash: of patient and study, or of the path where there are none, under the site's key; '' where nothing
-            of the study could be read.
-        images: of the series that was used, the most that any run has seen; 0 for other formats.
+        state: 'done', 'done_empty' (a mask without any label), 'needs_review' (done, but a person should check it) or
+            'failed'.
+        input_hash: SHA-256 of the input; '' if it could not be read. study_hash: hash of patient and study, or of the
+            path if they are missing, with the site's key; '' if nothing of the study could be read.
+        images: largest number of images of the series that any run has seen; 0 for other formats.
         series_uid, series_reason: the series that was used, and why that one.
         model_hash: `Model.model_hash`.
-        options: all that changes the result besides model and input.
+        options: everything that affects the result besides model and input.
         output_hash: SHA-256 of the mask's file; '' if there is none.
         seconds: from reading to the written mask.
-        error: one line, '' if all went well.
-        findings: what was noticed on the way, a sentence each; some ask for review.
+        error: one line, '' if there was no error.
+        findings: a sentence each; some require review.
         measurements: a record per label, the rows of `measurements.csv`.
-        network_engine: how the network was run, chosen once for an output folder; '' if it did not come to that.
+        network_engine: the engine that ran the network, chosen once for an output folder; '' if it did not run.
         versions: of medseg and torch, and the device.
     """
 
@@ -66,11 +66,11 @@ class LedgerRow:
     format_version: int = FORMAT_VERSION
 
     def record(self) -> dict[str, Any]:
-        """Its values by name, as they are: a deep copy would take longer than all else about a row."""
+        """Its values by name, not copied: a deep copy would take longer than everything else about a row."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def finishes(self, input_hash: str, model_hash: str, options: dict[str, Any], output: Path) -> bool:
-        """Whether the case was done from this input by this model with these options, and its mask is untouched."""
+        """Whether the case was done from this input by this model with these options, and its mask is unchanged."""
         return (
             self.state in FINISHED
             and (self.input_hash, self.model_hash, self.options) == (input_hash, model_hash, options)
@@ -80,10 +80,10 @@ class LedgerRow:
 
 
 class Ledger:
-    """The ledger of an output folder. Several threads and several runs may add to it.
+    """The ledger of an output folder. Several threads and several runs may append to it.
 
     Args:
-        path: `ledger.jsonl`; need not exist. A line that a kill cut short is passed over, and removed before the next.
+        path: `ledger.jsonl`; need not exist. A line truncated by a kill is skipped, and removed before the next one.
 
     Raises:
         ReadError: if the file exists and cannot be read.
@@ -92,7 +92,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._latest: dict[str, LedgerRow] = {}
-        # (model, fast) -> case -> how the network was run for it, the last one last.
+        # (model, fast) -> case -> engine that ran the network, the latest one last.
         self._engines: dict[tuple[str, bool], dict[str, str]] = {}
         self._last = LedgerRow("", "failed")
         self._seen = 0
@@ -100,7 +100,7 @@ class Ledger:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read what other runs have added meanwhile.
+        """Read the rows that other runs have appended meanwhile.
 
         Raises:
             ReadError: if the file exists and cannot be read.
@@ -137,7 +137,7 @@ class Ledger:
             return self._latest.get(case)
 
     def engine_of(self, model_hash: str, fast: bool) -> str:
-        """How the network was run for the last row of this model; '' if there is none."""
+        """The engine in the last row of this model; '' if there is none."""
         with self._guard:
             return next(reversed(self._engines.get((model_hash, fast), {}).values()), "")
 
@@ -148,10 +148,10 @@ class Ledger:
             return tuple(row for _, row in sorted(self._latest.items()))
 
     def append(self, row: LedgerRow) -> None:
-        """Add a row and see it onto the disk.
+        """Append a row and flush it to the disk.
 
         Raises:
-            WriteError: disk full, no permission.
+            WriteError: if the disk is full or permission is missing.
         """
         with shared_lines(self.path) as lines:
             lines.append([row.record()])
@@ -173,7 +173,7 @@ def _run_of(row: LedgerRow) -> tuple[str, bool]:
 
 
 def _parse(line: bytes, before: LedgerRow) -> LedgerRow | None:
-    """The row of a line, sharing what it has in common with the one before: most of its memory."""
+    """The row of a line, sharing equal values with the previous one, which saves most of the memory."""
     try:
         values = json.loads(line.decode("utf-8", errors="replace"))
         known = {key: values[key] for key in LedgerRow.__dataclass_fields__ if key in values}

@@ -13,17 +13,17 @@ from medseg.studies.outputs import PREVIEWS, UNCERTAINTY
 
 __all__ = ["clear_leftovers"]
 
-# As `medseg.disk.atomic.atomic_path` names them.
+# As named by `medseg.disk.atomic.atomic_path`.
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.+")
 
 
 def clear_leftovers(folder: Path, locks: Locks) -> None:
-    """Remove what dead runs left half-written in an output folder, unless another run is alive there.
+    """Remove the incomplete files of dead runs from an output folder, unless another run is alive there.
 
-    What they had unpacked into the system's place for temporary files goes, too, wherever they wrote to.
+    Their unpacked archives in the system's temporary directory are removed too, wherever they wrote to.
     """
     remove_dead_folders()
-    # Listed first: what a run that starts now is writing is then not among them.
+    # Listed before checking for other runs, so that files of a run that starts now are not among them.
     found = [path for place in (folder, folder / PREVIEWS, folder / UNCERTAINTY) for path in _temporary(place)]
     if locks.alone():
         for path in found:
@@ -32,7 +32,7 @@ def clear_leftovers(folder: Path, locks: Locks) -> None:
 
 
 def _temporary(folder: Path) -> list[Path]:
-    """The temporary files in a folder; none where there is no folder."""
+    """The temporary files in a folder; none if the folder does not exist."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as inside:

@@ -1,4 +1,4 @@
-"""How much memory a case takes on its way, and how much the cases in work may take together."""
+"""Estimates the memory of a case, and limits the total of all cases in progress."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from medseg.machine import free_memory
 from medseg.preparation.plan import Plan
 from medseg.studies.sources import Source
 
-__all__ = ["MemoryBudget", "case_bytes", "default_budget", "file_bytes"]
+__all__ = ["MemoryBudget", "default_budget", "file_bytes", "memory_of_case"]
 
-# Bytes per voxel of an image as stored (16 bit), and of a mask with the slabs around it.
+# Bytes per voxel of an image as stored (16 bit), and of a mask with its intermediate slabs.
 _STORED, _MASK = 2, 2
-# Without a header at hand: 16-bit images in gzip take about half of their size.
+# If the header is not available: gzipped 16-bit images take about half of their size.
 _PACKED = 2
 _SHARE = 0.5
 
 
-def case_bytes(source: Source, info: BundleInfo, whole_logits: int = 0) -> int:
-    """About how much memory a case takes at most: image, network input, open logits, mask; without reading a voxel.
+def memory_of_case(source: Source, info: BundleInfo, whole_logits: int = 0) -> int:
+    """Approximate peak memory of a case in bytes: image, network input, pending logits, mask; no voxel is read.
 
     Args:
         source: the case.
         info: of the model.
-        whole_logits: arrays of the size of the whole image's logits that are held at once: a CRF needs one, an
-            estimate of quality three; without any, the open logits count.
+        whole_logits: number of arrays of the size of the whole image's logits kept at once: a CRF needs one, a quality
+            estimate three; with 0 only the pending logits count.
 
     Example:
         >>> model = medseg.load_model("runs/lung/model")
-        >>> round(case_bytes(Source("ct", (Path("ct.nii.gz"),)), model.info) / 1e6)
+        >>> round(memory_of_case(Source("ct", (Path("ct.nii.gz"),)), model.info) / 1e6)
         2
     """
     voxels, spacing_mm = _size(source)
     channels = info.net.in_channels
     on_network_grid = voxels * _growth(spacing_mm, info.plan)
     rows = open_rows(sys.maxsize, max(info.plan.patch_size) if info.plan.dims == 3 else 1)
-    # The axes are not known here: as many rows of a cube.
+    # The axes are not known here: assume a cube.
     open_ = on_network_grid * whole_logits or min(on_network_grid, rows * on_network_grid ** (2 / 3))
     return int(voxels * (_STORED * channels + _MASK) + 4 * (on_network_grid * channels + open_ * info.net.out_channels))
 
 
 def file_bytes(source: Source) -> int:
-    """Bytes of the files of a case; files inside a zip count nothing."""
+    """Bytes of the files of a case; files inside a zip do not count."""
     total = 0
     for path in source.paths:
         try:
@@ -64,13 +64,13 @@ def file_bytes(source: Source) -> int:
 
 
 def default_budget() -> int | None:
-    """What all cases in work may take together: half of the memory that is free now; None where nobody knows."""
+    """The memory for all cases in progress: half of the memory that is free now; None if that is unknown."""
     free = free_memory()
     return None if free is None else int(free * _SHARE)
 
 
 class MemoryBudget:
-    """Lets cases in as long as all together fit; a case that is larger than the whole budget goes in alone."""
+    """Admits cases while all of them fit together; a case larger than the whole budget is admitted alone."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = math.inf if limit is None else limit
@@ -78,7 +78,7 @@ class MemoryBudget:
         self._changed = threading.Condition()
 
     def take(self, size: int, stopped: Callable[[], bool]) -> bool:
-        """Wait for room; False if `stopped` meanwhile."""
+        """Wait for memory; False if `stopped` meanwhile."""
         with self._changed:
             while self._taken and sum(self._taken) + size > self._limit:
                 if stopped():
@@ -88,14 +88,14 @@ class MemoryBudget:
         return not stopped()
 
     def give(self, size: int) -> None:
-        """The case is done."""
+        """Return the memory of a finished case."""
         with self._changed:
             self._taken.remove(size)
             self._changed.notify_all()
 
 
 def _size(source: Source) -> tuple[int, tuple[float, ...] | None]:
-    """Voxels of one channel, and their spacing where that is cheap to know."""
+    """Voxels of one channel, and their spacing if it is cheap to read."""
     spacing: tuple[float, ...] | None = None
     if source.series is not None:
         first = source.series.slices[0]
@@ -119,5 +119,5 @@ def _growth(spacing_mm: tuple[float, ...] | None, plan: Plan) -> float:
     target = plan.spacing_mm
     if spacing_mm is None or target is None or spacing_fault(spacing_mm):
         return 1.0
-    # The axes need not be in order: the product is the same. A 2D net leaves the slices as they are.
+    # The order of the axes does not change the product. A 2D net does not resample across slices.
     return math.prod(spacing_mm[: len(target)]) / math.prod(target)

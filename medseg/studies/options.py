@@ -15,38 +15,38 @@ __all__ = ["PredictOptions"]
 
 @dataclass(frozen=True, slots=True)
 class PredictOptions:
-    """How `predict_studies` goes about it.
+    """Options of `predict_studies`.
 
     Args:
-        format: 'nifti', 'png', 'dicom-seg' or 'rtstruct'; None follows the input: PNG for PNG, JPEG and TIFF, else
+        format: 'nifti', 'png', 'dicom-seg' or 'rtstruct'; None follows the input: PNG for PNG, JPEG and TIFF, otherwise
             NIfTI. The DICOM kinds need DICOM studies.
-        series: SeriesInstanceUID, where a study has several; for many studies one of each. Studies without any of them
-            are left out.
+        series: SeriesInstanceUID, if a study has several; for many studies one of each. Studies without any of them are
+            skipped.
         device: 'auto', 'cpu', 'cuda', ...
         save_probabilities: also write `<case>.npz` with float16 `probabilities` (labels, I, J[, K]) and `labels`.
-        overwrite: also redo what is done.
+        overwrite: also repeat cases that are done.
         dry_run: find the cases, check the model, write nothing.
         mirror: test-time mirroring; None: as the bundle permits.
-        overlap: least overlap of windows, 0 to 0.95; None: the bundle's.
-        crf: sharpen the masks by a dense CRF (2D images, or volumes where the bundle holds fitted options).
-        time_limit: minutes a case may take before it is given up as failed; None: as long as it takes.
-        settle: wait until nothing below the sources has been written for so many seconds, at most ten times as long;
-            cases whose files are younger then, or change while the run is on, fail as still being written. None: 1.
-        register: bring the channels of a case together by a rigid registration; such cases are to be reviewed.
+        overlap: minimum overlap of windows, 0 to 0.95; None: the bundle's.
+        crf: refine the masks with a dense CRF (2D images, or volumes if the bundle contains fitted options).
+        time_limit: minutes after which a case is stopped as failed; None: no limit.
+        settle: wait until nothing below the sources has been written for this many seconds, at most ten times as long;
+            cases whose files are more recent then, or change during the run, fail as still being written. None: 1.
+        register: align the channels of a case by a rigid registration; such cases need review.
         fast: permit bfloat16 where the CPU has it and it is faster; a few voxels get another label, see `load_model`.
         estimate_quality: also predict the Dice of each label and write `uncertainty/<case>.nii.gz`, 0 (certain) to 100;
             for models trained with `prediction.quality=calibrate`.
         preview: also write `previews/<case>.png`, the mask outlined on the slice where it covers most.
-        anonymize: remove the patient from DICOM outputs (PS3.15 Basic Profile), the ledger, logs and errors; cases
-            whose names hold the patient's name, a number or a UID get a pseudonym.
+        anonymize: remove the patient's identity from DICOM outputs (PS3.15 Basic Profile), the ledger, logs and errors;
+            cases whose names contain the patient's name, a number or a UID get a pseudonym.
         engine: 'local' (this process) or 'ray' (workers on the machines of a Ray cluster, see `RayEngine`).
-        allow_code: modules from which the model may take a network that is no part of medseg, see `load_model`; those
-            of `MEDSEG_ALLOW_CODE` are added when the options are made, so that workers on other machines have the same.
+        allow_code: modules from which the model may take a network that is not part of medseg, see `load_model`; those
+            of `MEDSEG_ALLOW_CODE` are added when the options are created, so that workers on other machines agree.
         ray_address: HOST:PORT of the cluster's head; None: this machine's cores and GPUs, for this run alone.
 
     Raises:
-        ConfigError: for an unknown format or engine, an impossible overlap, time limit or time to settle, or what names
-            no module.
+        ConfigError: if a format or engine is unknown, an overlap or time is impossible, or `allow_code` names no
+            module.
     """
 
     format: str | None = None

@@ -1,4 +1,4 @@
-"""The file a predicted mask becomes: NIfTI, PNG, DICOM SEG or RTSTRUCT."""
+"""Writing a predicted mask as NIfTI, PNG, DICOM SEG or RTSTRUCT."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 __all__ = ["PREVIEWS", "UNCERTAINTY", "algorithm_of", "format_for", "write_mask"]
 
-# Folder of a small picture per case; beside the masks they would be taken for masks.
+# Folder with a small picture per case; next to the masks they would be mistaken for masks.
 PREVIEWS = "previews"
-# The same for maps of uncertainty.
+# The same for uncertainty maps.
 UNCERTAINTY = "uncertainty"
 _LONGEST_NAME = 64  # of a DICOM long string (LO)
 
 
 def format_for(source: Source, wanted: str | None) -> str:
-    """The name of the output's format: the one asked for, else PNG for pictures and NIfTI for all else."""
+    """The name of the output's format: the requested one; otherwise PNG for PNG, JPEG and TIFF, else NIfTI."""
     if wanted is not None:
         return wanted
     return "png" if kind_of(source.paths[0]) == "raster" else "nifti"
 
 
 def algorithm_of(scheme: LabelScheme, version: str, model_hash: str, settings: Mapping[str, Any]) -> Algorithm:
-    """What a DICOM object says about the model that made it."""
+    """The description of the model in a DICOM object."""
     name = f"medseg: {', '.join(scheme.names)}"
     return Algorithm(name[:_LONGEST_NAME], version, model_hash, json.dumps(settings, sort_keys=True))
 
@@ -50,23 +50,23 @@ def write_mask(
     algorithm: Algorithm,
     deidentifier: Deidentifier | None = None,
 ) -> tuple[Finding, ...]:
-    """Write a mask; it appears whole or not at all.
+    """Write a mask; the file appears complete or not at all.
 
     Args:
         mask: integers on the grid of the source.
-        path: where it goes.
+        path: the file to write.
         kind: a key of `MASK_FORMATS`.
-        scheme: what the integers mean.
-        source: what was segmented; 'dicom-seg' and 'rtstruct' refer to its slices.
+        scheme: the meaning of the integers.
+        source: the segmented case; 'dicom-seg' and 'rtstruct' refer to its slices.
         algorithm: the model.
-        deidentifier: removes the patient from a DICOM object; NIfTI and PNG hold nothing of the patient anyway.
+        deidentifier: removes the patient's identity from a DICOM object; NIfTI and PNG contain none anyway.
 
     Returns:
-        What could not be removed.
+        Findings about what could not be removed.
 
     Raises:
-        ReadError: a DICOM kind for a source that is no DICOM series, or whose files are gone.
-        WriteError: disk full, no permission, values that the format does not hold.
+        ReadError: if a DICOM kind is requested for a source that is not a DICOM series, or its files are missing.
+        WriteError: if the disk is full, permission is missing, or the format cannot store the values.
     """
     if not MASK_FORMATS[kind].needs_series:
         write(replace(mask, metadata=Metadata(), findings=()), path)

@@ -1,6 +1,6 @@
-"""Three things at once: the next work is read, this one computed, the one before finished.
+"""A three-stage pipeline: the next item is read while this one is computed and the previous one is finished.
 
-Reading ahead is bounded by memory and by count; the order of the works is kept.
+Reading ahead is limited by memory and by count; the order of the items is kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from medseg.studies.memory import MemoryBudget
 __all__ = ["overlapped"]
 
 W = TypeVar("W")
-# Works that wait between two stages.
+# Items that may wait between two stages.
 _WAITING = 2
 _POLL_SECONDS = 0.2
 _READER_ENDS_SECONDS = 10.0
@@ -30,21 +30,21 @@ def overlapped(
     cost: Callable[[W], int],
     limit: int | None,
 ) -> Iterator[W]:
-    """Take every work through three stages; the stages of different works run side by side.
+    """Pass every item through three stages; the stages of different items run concurrently.
 
     Args:
-        works: what is passed from stage to stage; each stage leaves its result in it.
+        works: the items; each stage stores its result in the item.
         read: first stage, in a thread of its own.
         compute: second stage, in the caller's thread.
-        finish: third stage, in a thread of its own; no work is given up in the middle of it.
-        cost: bytes that a work takes between the beginning of `read` and the end of `finish`.
-        limit: how much all works in between may take; one alone may take more. None: no limit.
+        finish: third stage, in a thread of its own; an item is never abandoned in the middle of it.
+        cost: bytes that an item needs from the beginning of `read` to the end of `finish`.
+        limit: bytes that all items in progress may need together; one alone may need more. None: no limit.
 
     Yields:
-        The works that are finished, as soon as the caller's thread learns of it.
+        The finished items, as soon as they are finished.
 
     Raises:
-        BaseException: what a stage raises ends everything: works behind it are not finished.
+        BaseException: an exception in a stage ends everything; later items are not finished.
     """
     line = _Line[W](limit)
     readers = threading.Thread(target=line.guarded, args=(line.read_all, works, read, cost), daemon=True)
@@ -66,7 +66,7 @@ def overlapped(
     finally:
         if not ended:
             line.stop.set()
-        # What is being written is written to its end; a reader that hangs on a dead disk is left behind.
+        # Writing in progress is completed; a reader that hangs on a dead disk is abandoned.
         writers.join()
         line.stop.set()
         readers.join(_READER_ENDS_SECONDS)
@@ -86,7 +86,7 @@ class _Line(Generic[W]):
     def guarded(self, stage: Callable[..., None], *args: object) -> None:
         try:
             stage(*args)
-        except BaseException as error:  # handed to the caller's thread
+        except BaseException as error:  # passed on to the caller's thread
             self._failure.append(error)
             self.stop.set()
 

@@ -1,4 +1,4 @@
-"""What a run tells about its cases where the patient is to leave no trace (`--anonymize`)."""
+"""Names and texts about cases with the patient's identity removed (`--anonymize`)."""
 
 from __future__ import annotations
 
@@ -22,46 +22,46 @@ if TYPE_CHECKING:
 __all__ = ["PrivateCases"]
 
 E = TypeVar("E", bound=MedsegError)
-# Bytes of names that `safe_name` may have cut.
+# Names of this many bytes may have been shortened by `safe_name`.
 _CUT = 140
 
 
 class PrivateCases:
-    """Names and texts of cases that identify nobody.
+    """Names and texts of cases that identify no patient.
 
     Args:
-        deidentifier: of the run.
+        deidentifier: the run's deidentifier.
     """
 
     def __init__(self, deidentifier: Deidentifier) -> None:
         self.texts = PrivateTexts(deidentifier)
 
     def named(self, source: Source) -> Source:
-        """The source under a pseudonym where the name of the case holds the patient's name, numbers or any UID.
+        """The source under a pseudonym if the name of the case contains the patient's name, numbers or any UID.
 
-        The same name gives the same pseudonym under the same key, so that a rerun knows the case again.
+        The same name gives the same pseudonym with the same key, so that a rerun recognises the case.
         """
         values = self._known(source)
-        # Of a name that had to be cut the rest is hashed, and may be found by trying.
+        # The end of a shortened name is a plain hash, which could be reversed by trying.
         whole = source.case if len(source.case.encode()) < _CUT else f"{source.case} {source.paths[0]}"
         if not values.name_in(whole) and self.texts.clean(whole, Values(values.uids)) == whole:
             return source
         return _renamed(source, self.texts.deidentifier.pseudonym(source.case))
 
     def error(self, error: E, source: Source) -> E:
-        """The error of a case, its text clean: it may quote any value of any of its files."""
+        """The error of a case with a clean text; it may quote any value of any of its files."""
         values = self._all_values(str(error), source)
         error.args = (self.texts.clean(str(error), values, source.paths),)
         error.files = tuple(self.texts.clean(name, values) for name in error.files)
         return error
 
     def reason(self, text: str, source: Source) -> str:
-        """Why a case is done in some way, or refused."""
+        """The cleaned reason why a case is done in some way, or refused."""
         values = self._all_values(text, source) if source.error else self._known(source)
         return self.texts.clean(text, values, source.paths)
 
     def row(self, row: LedgerRow, source: Source) -> LedgerRow:
-        """A row of the ledger, its reason and findings clean; its error and UID have been before."""
+        """A row of the ledger with cleaned reason and findings; its error and UID have been cleaned before."""
         values = self._known(source)
         return replace(
             row,
@@ -73,7 +73,7 @@ class PrivateCases:
         return self.texts.values(_dicom(source.paths[:1]), _headers(source))
 
     def _all_values(self, text: str, source: Source) -> Values:
-        # A damaged file is none of a case's files; it lies beside them, and the text names it.
+        # A damaged file does not belong to the case's files; it is next to them, and the text names it.
         beside = {(inside[0] if (inside := split_zip_path(p)) else p.parent) for p in source.paths}
         files = dict.fromkeys((*source.paths, *named_files(text, sorted(beside), below=False)))
         return self.texts.values(_dicom(tuple(files)), _headers(source))

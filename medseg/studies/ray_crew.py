@@ -1,4 +1,4 @@
-"""The workers on a Ray cluster and what they are busy with: hired, given cases, replaced where they die."""
+"""The workers on a Ray cluster and their cases: started, given cases, and replaced when they die."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ __all__ = ["RayCrew", "RayWorker"]
 log = logging.getLogger(__name__)
 
 CORES_PER_WORKER = 4
-# One case is read or written while the network has the other.
+# One case is read or written while the network processes the other.
 CASES_PER_WORKER = 2
-# A case over which so many workers have died is what kills them.
+# If this many workers have died over a case, the case is the cause.
 ATTEMPTS = 3
 _WAIT_SECONDS = 1.0
 _ROOM_SECONDS = 60.0
 
 
 class RayCrew:
-    """The workers of a run and what they are busy with."""
+    """The workers of a run and the cases they process."""
 
     def __init__(self, ray: Any, load: tuple[Any, ...], chain: CaseChain) -> None:
         self.ray = ray
@@ -54,7 +54,7 @@ class RayCrew:
         self.running: dict[Any, tuple[Any, CaseWork]] = {}
         self.cases: dict[Any, int] = {}  # of each worker that has the model
         self.deaths: Counter[str] = Counter()
-        # The first case chooses how the network is run for all, as in a run on one machine.
+        # The first case chooses the engine for all, as in a run on one machine.
         self.engine = chain.model.engine_name
 
     def through(
@@ -64,7 +64,7 @@ class RayCrew:
         for _ in range(min(self.places, len(waiting))):
             self._hire()
         last = time.monotonic()
-        # A worker that still waits for room, on a cluster that has lost a machine, does not hold up the end.
+        # A worker that still waits for resources, on a cluster that has lost a machine, must not delay the end.
         while waiting or self.running:
             while waiting and (worker := self._free(self._share_of(waiting[0]))) is not None:
                 work = waiting.popleft()
@@ -98,7 +98,7 @@ class RayCrew:
         self.loading[worker.load.remote(*self.load)] = worker
 
     def _share_of(self, work: CaseWork) -> int:
-        """How much of a worker a case takes; one that may kill it, all: no other case is to die with it again."""
+        """The share of a worker that a case takes: all of it if the case may kill it, so that no other dies with it."""
         return CASES_PER_WORKER if work.source.case in self.deaths else 1
 
     def _free(self, share: int) -> Any:
@@ -148,20 +148,20 @@ class RayCrew:
             raise error.cause from None
 
     def _mourn(self, worker: Any, case: str, error: Exception) -> int:
-        """Replace a worker that died; how many have died over this case, or while they loaded the model ('')."""
+        """Replace a dead worker; returns how many died over this case, or while loading the model ('')."""
         self.deaths[case] += 1
         if not case and self.deaths[case] >= ATTEMPTS:
             raise MedsegError(f"{ATTEMPTS} workers of the Ray cluster died while they loaded the model ({error})")
         log.warning("%s: its worker was lost (%s)", case or "loading the model", type(error).__name__)
         if not case or self.cases.pop(worker, None) is not None:
             with contextlib.suppress(Exception):
-                self.ray.kill(worker)  # one that only could not be reached must not go on writing
+                self.ray.kill(worker)  # a worker that only was unreachable must not continue writing
             self._hire()
         return self.deaths[case]
 
 
 class RayWorker:
-    """What runs on a machine of the cluster."""
+    """The worker process on a machine of the cluster."""
 
     def load(
         self,
@@ -172,11 +172,11 @@ class RayWorker:
         deidentifier: Deidentifier | None,
         images: int,
     ) -> tuple[str, str]:
-        """Load the model, once; the version of medseg and the hash of the model."""
-        # Studies may be given relative to where the command was called.
+        """Load the model once; returns the version of medseg and the hash of the model."""
+        # Studies may be given relative to the caller's working directory.
         with contextlib.suppress(OSError):
             os.chdir(here)
-        # What the caller permitted, whatever this machine's environment says.
+        # The caller's permissions, whatever this machine's environment says.
         loaded = load_permitted(model, options.device.partition(":")[0], None, options.fast, options.allow_code)
         loaded = replace(loaded, engine=loaded.engine.for_images(images))
         self.chain = CaseChain(loaded, folder, options, deidentifier)
@@ -184,7 +184,7 @@ class RayWorker:
         return __version__, loaded.model_hash
 
     def process(self, work: CaseWork, engine: str) -> CaseWork:
-        """Take a case from its files to its mask."""
+        """Process a case from its files to its mask."""
         self.chain.read(work)
         with self.network:
             self.chain.model.engine.keep(engine)

@@ -1,7 +1,7 @@
-"""Studies on the machines of a Ray cluster: a warm worker per GPU or per few cores; the ledger stays with the caller.
+"""Prediction on a Ray cluster: one warm worker per GPU or per few cores; the ledger stays with the caller.
 
-Workers read the studies and write the masks themselves, so model, studies and output folder must lie under the same
-paths on every machine. A case whose worker or machine dies goes to another one.
+Workers read the studies and write the masks themselves, so model, studies and output folder must have the same paths on
+every machine. A case whose worker or machine dies is given to another one.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _SHARED_BYTES = 80 * 2**20
 
 
 class RayEngine:
-    """Takes works through the chain on a Ray cluster.
+    """Processes cases on a Ray cluster.
 
     Args:
         model: path of the bundle.
         chain: the caller's; workers build the same from the same bundle, folder and options.
-        images: cases of the run, see `NetworkEngine`.
+        images: number of cases of the run, see `NetworkEngine`.
 
     Raises:
-        MissingPartError: Ray is not installed.
+        MissingPartError: if Ray is not installed.
     """
 
     def __init__(self, model: Path, chain: CaseChain, images: int) -> None:
-        # A hospital's machines report nothing to anybody.
+        # A hospital's machines must not send usage statistics.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             self._ray: Any = import_module("ray")
@@ -48,7 +48,7 @@ class RayEngine:
                 "--engine ray needs Ray: in the folder of medseg, pip install -c constraints.txt '.[ray]'"
             ) from None
         self._chain = chain
-        # Not the chain itself, which holds the networks.
+        # Not the chain itself, which contains the networks.
         order = (chain.options, chain.deidentifier, images)
         self._load = (Path.cwd(), model.absolute(), chain.folder.absolute(), *order)
 
@@ -58,19 +58,19 @@ class RayEngine:
         begin: Callable[[CaseWork], bool],
         settle: Callable[[CaseWork], None],
     ) -> Iterator[CaseWork]:
-        """Take works through the chain; never more than two at a time for each worker are on their way.
+        """Process the works; at most two per worker are in progress at a time.
 
         Args:
-            works: in the order in which they are begun.
-            begin: called before a case goes out; False where nothing is left to do.
+            works: in the order in which they are started.
+            begin: called before a case is sent; False if nothing is left to do.
             settle: called once with each case that comes back.
 
         Yields:
-            Each work that came back or did not have to go out.
+            Each work that came back or did not have to be sent.
 
         Raises:
-            ConfigError: no cluster at the address, or machines with another model or version of medseg.
-            MedsegError: what would meet every case: a full disk, workers that die while they load the model.
+            ConfigError: if no cluster answers, or machines have another model or version of medseg.
+            MedsegError: for errors that affect every case: a full disk, workers that die while they load the model.
         """
         started_here = self._connect()
         crew = RayCrew(self._ray, self._load, self._chain)
@@ -82,7 +82,7 @@ class RayEngine:
                 self._ray.shutdown()
 
     def _connect(self) -> bool:
-        """Whether this call had to connect; a caller that is connected already stays so."""
+        """Connect; whether this call had to, because a caller that is connected already stays connected."""
         if self._ray.is_initialized():
             return False
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -92,7 +92,7 @@ class RayEngine:
             return True
         host, _, port = address.rpartition(":")
         try:
-            # Ray itself would try for minutes.
+            # Ray itself would retry for minutes.
             socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
             self._ray.init(address, **quiet)
         except (OSError, RuntimeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Rigid registration of one channel to another, for patients who moved between series; only when asked for."""
+"""Rigid registration of one channel to another, for patients who moved between series; only on request."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ BINS = 32
 LEVELS = ((4, 2.0), (2, 1.0), (1, 0.0))
 SAMPLES = 100_000
 STEP_MM, SMALLEST_STEP_MM, ITERATIONS = 2.0, 1e-3, 150
-# Below this (in nats) the two images tell nothing of each other; noise alone reaches about 0.01.
+# Below this mutual information (in nats) the images are unrelated; noise alone reaches about 0.01.
 LEAST_INFORMATION = 0.05
-# Samples differ, so where nothing had to be moved a little may be lost.
+# Samples differ, so without any motion a little information may be lost.
 SMALLEST_GAIN = 0.95
-# More than a patient turns or slides between two series of one examination.
+# More than a patient turns or shifts between two series of one examination.
 LARGEST_TURN_DEGREES, LARGEST_SHIFT_MM = 45.0, 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """How the moving image was brought to the fixed one.
+    """The result of registering a moving image to a fixed one.
 
     Args:
-        volume: the moving image with the affine that puts it in place; its voxels are untouched.
-        shift_mm: how far the centre of the fixed image's field of view is moved.
+        volume: the moving image with its new affine; its voxels are unchanged.
+        shift_mm: displacement of the centre of the fixed image's field of view, mm.
         turn_degrees: angle of the rotation.
         information: mutual information at the end, in nats.
     """
@@ -49,17 +49,17 @@ class Registration:
 
 
 def register_rigid(fixed: Volume, moving: Volume) -> Registration:
-    """Rotation and shift that bring a 3D image to another of the same patient, by mutual information.
+    """Rotation and shift that align a 3D image with another of the same patient, by mutual information.
 
     Mattes mutual information of 32 bins over about 100,000 random voxels (fixed seed, one thread: the same result on
-    every run), three levels of resolution, regular-step gradient descent. It starts where the headers say, or with the
-    centres together where those places hardly overlap.
+    every run), three levels of resolution, regular-step gradient descent. It starts from the header positions, or with
+    aligned centres if those positions hardly overlap.
 
     Args:
-        fixed, moving: one channel each, (I, J, K) or (1, I, J, K), with known spacing, on grids of right angles.
+        fixed, moving: one channel each, (I, J, K) or (1, I, J, K), with known spacing, on orthogonal grids.
 
     Raises:
-        GeometryError: images that cannot be registered, or a result that cannot be right: less information than before,
+        GeometryError: if the images cannot be registered, or the result is implausible: less information than before,
             hardly any information, or a motion beyond 45 degrees or 100 mm.
 
     Source:
@@ -78,7 +78,7 @@ def register_rigid(fixed: Volume, moving: Volume) -> Registration:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1][:160]
             raise GeometryError(f"the registration failed ({reason}); register the series by hand") from None
-        # Measured alike before and after; the optimiser's own last value is of another sample.
+        # Measured in the same way before and after; the optimiser's last value is from another sample.
         method.SetInitialTransform(found, inPlace=False)
         information = -float(method.MetricEvaluate(a, b))
     matrix = _matrix(found)
@@ -93,7 +93,7 @@ def register_rigid(fixed: Volume, moving: Volume) -> Registration:
         )
     if turn > LARGEST_TURN_DEGREES or slid > LARGEST_SHIFT_MM:
         raise GeometryError(f"the registration gave an impossible motion ({what}); register the series by hand")
-    # The transform leads from fixed to moving places; moving the affine back saves an interpolation.
+    # The transform maps fixed to moving positions; moving the affine back saves an interpolation.
     placed = replace(moving, affine=np.linalg.inv(matrix) @ moving.affine)
     return Registration(placed, shift, turn, information)
 
@@ -112,13 +112,13 @@ def _image(sitk: Any, volume: Volume) -> Any:
     if volume.dims != 3 or not volume.spacing_known or volume.channels > 1:
         raise GeometryError(f"registration needs 3D images of one channel with known spacing, found {volume!r}")
     if not is_orthogonal(volume.affine, volume.shape):
-        raise GeometryError(f"{volume!r} lies on a sheared grid, which cannot be registered")
+        raise GeometryError(f"{volume!r} is on a sheared grid, which cannot be registered")
     array = (volume.array[0] if volume.channels else volume.array).astype(np.float32)
     affine = flip_lps_ras(volume.affine)
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(2, 1, 0)))
     image.SetSpacing(volume.spacing_mm)
     image.SetOrigin(affine[:3, 3].tolist())
-    # The nearest rotation, as ITK refuses directions that are not exactly orthogonal.
+    # The nearest rotation, because ITK refuses directions that are not exactly orthogonal.
     left, _, right = np.linalg.svd(affine[:3, :3] / np.array(volume.spacing_mm))
     image.SetDirection((left @ right).ravel().tolist())
     return image
@@ -140,7 +140,7 @@ def _method(sitk: Any, voxels: int, spacing_mm: float) -> Any:
 
 
 def _start(sitk: Any, fixed: Any, moving: Any) -> Any:
-    """The identity about the fixed image's centre, or the centres brought together where that one lies outside."""
+    """The identity about the fixed image's centre, or aligned centres if that one is outside the moving image."""
     size = fixed.GetSize()
     centre = fixed.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in size])
     there = moving.TransformPhysicalPointToContinuousIndex(centre)
@@ -153,7 +153,7 @@ def _start(sitk: Any, fixed: Any, moving: Any) -> Any:
 
 
 def _matrix(transform: Any) -> NDArray[np.float64]:
-    """(4, 4), fixed to moving places in RAS mm."""
+    """(4, 4), fixed to moving positions in RAS mm."""
     origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     matrix = np.eye(4)
     for axis in range(3):

@@ -1,4 +1,4 @@
-"""What became of the cases of one prediction run."""
+"""The outcome of one prediction run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["StudiesResult"]
 
 @dataclass(frozen=True, slots=True)
 class StudiesResult:
-    """What became of each case.
+    """The outcome of each case.
 
     Args:
         out: the output folder.
@@ -24,7 +24,7 @@ class StudiesResult:
         planned: cases that would be done (dry run).
         reasons: of planned cases: which series or files would be used and why, or why the case would be refused.
         errors: one per failed row, in order.
-        locked: cases that another run is working on; they are left to it.
+        locked: cases that another run is working on and that were left to it.
     """
 
     out: Path
@@ -47,14 +47,14 @@ class StudiesResult:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Cases by what became of them."""
+        """Number of cases by outcome."""
         states = [row.state for row in self.rows] + ["skipped"] * len(self.skipped) + ["planned"] * len(self.planned)
         states += ["left_to_another_run"] * len(self.locked)
         return {state: states.count(state) for state in dict.fromkeys(states)}
 
     @property
     def exit_code(self) -> int:
-        """0 all well, 4 some failed; where all failed: 1 with a fault of ours, else the code they share, else 3."""
+        """0 for success, 4 if some failed; if all failed: 1 for an internal error, else their common code, else 3."""
         if not self.failed:
             return 0
         if self.done or self.skipped:
@@ -65,15 +65,15 @@ class StudiesResult:
         return codes.pop() if len(codes) == 1 else MedsegError.exit_code
 
     def raise_for_failures(self) -> None:
-        """Raise what the command line ends with, nothing if no case failed.
+        """Raise the error that the command line reports; nothing if no case failed.
 
         Raises:
-            PartialFailure: some cases failed.
-            MedsegError: all cases failed; the error of the first, if all are of its kind.
+            PartialFailure: if some cases failed.
+            MedsegError: if all cases failed; of the class of the first one, if all have the same.
         """
         if not self.failed:
             return
-        # A fault of ours goes before: the others are no excuse for it.
+        # An internal error takes precedence over the errors of other cases.
         first = min(self.errors, key=lambda error: not isinstance(error, InternalError))
         case = self.failed[self.errors.index(first)].case
         if self.exit_code == PartialFailure.exit_code:
@@ -90,7 +90,7 @@ class StudiesResult:
         )
 
     def text(self) -> str:
-        """A few lines for a person."""
+        """A few lines for a person to read."""
         lines = [f"{row.case}: {row.error}" for row in self.failed]
         lines += [f"{row.case}: nothing found, the mask is empty" for row in self.rows if row.state == "done_empty"]
         lines += [

@@ -1,7 +1,7 @@
-"""A folder of cases or DICOM studies in one go: model loaded once, every mask in place or a named reason.
+"""Prediction of many cases or DICOM studies in one run: the model is loaded once, each mask exists or has an error.
 
-Masks appear by atomic rename, the ledger gets a line per case as soon as its mask is there, so a run that was killed
-goes on where it stopped, and several runs can work on one folder.
+Masks appear by atomic rename, and the ledger gets a line per case as soon as its mask exists, so a killed run can be
+continued, and several runs can work on one folder.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from medseg.io.output_names import folded
 from medseg.labels import LabelScheme
 from medseg.studies.chain import CaseChain, CaseWork
 from medseg.studies.failures import LOGS
-from medseg.studies.find import find_cases, with_own_names
+from medseg.studies.find import find_sources, with_own_names
 from medseg.studies.ledger import Ledger
 from medseg.studies.leftovers import clear_leftovers
 from medseg.studies.measurements import write_measurements
-from medseg.studies.memory import case_bytes, default_budget
+from medseg.studies.memory import default_budget, memory_of_case
 from medseg.studies.options import PredictOptions
 from medseg.studies.pipeline import overlapped
 from medseg.studies.results import StudiesResult
@@ -44,10 +44,10 @@ __all__ = ["predict_studies"]
 
 log = logging.getLogger(__name__)
 Progress = Callable[[float, float, str], None]
-# The table is written whole each time; beside these pauses that takes no time that counts, however many cases it has.
+# The table is rewritten as a whole; with these pauses that takes a negligible share of the time.
 _SECONDS_BETWEEN_TABLES = 10.0
 _TIMES_A_TABLE = 50
-# Without --settle: files younger than this may be a part of what is still arriving.
+# Without --settle: files more recent than this may belong to a study that is still arriving.
 SETTLE_SECONDS = 1.0
 
 
@@ -58,27 +58,26 @@ def predict_studies(
     options: PredictOptions | None = None,
     progress: Progress | None = None,
 ) -> StudiesResult:
-    """Predict every case among `sources`; a failing case is recorded and the rest goes on.
+    """Predict every case among `sources`; a failing case is recorded and the others continue.
 
-    The largest cases come first: what does not fit into the memory shows at once, and the end does not wait for one
+    The largest cases are processed first, so that a lack of memory shows at once and the end does not wait for one
     large case. A case that another run works on is left to it.
 
     Args:
-        model: a bundle's path, or a loaded model (`options.device`, `fast` and `allow_code` are then not
-            looked at).
+        model: path of a bundle, or a loaded model (`options.device`, `fast` and `allow_code` are then ignored).
         sources: files, DICOM folders, folders of studies, zips.
         out: folder for `<case>.nii.gz` (or .png), `ledger.jsonl`, `measurements.csv` and `labels.json`.
         options: see `PredictOptions`.
-        progress: called with (cases done, cases, name of the case); fractions of cases as windows are done.
+        progress: called with (cases done, cases, name of the case); cases done are fractional while windows are done.
 
     Returns:
-        What became of each case. Failures are in it; `raise_for_failures` turns them into an error.
+        The outcome of each case, including failures; `raise_for_failures` turns them into an error.
 
     Raises:
-        CheckpointError: the model cannot be used.
-        ReadError: no case found among the sources.
-        WriteError: disk full or no permission; what is done so far stays done.
-        ConfigError: impossible options.
+        CheckpointError: if the model cannot be used.
+        ReadError: if the sources contain no case.
+        WriteError: if the disk is full or permission is missing; finished cases stay.
+        ConfigError: if options are impossible.
 
     Example:
         >>> result = predict_studies("runs/lung/model", ["study/"], "predicted/")
@@ -108,7 +107,7 @@ def _predict(
         else load_model(model, options.device, fast=options.fast, allow_code=options.allow_code)
     )
     snapshot = take_snapshot(places, folder, SETTLE_SECONDS if options.settle is None else options.settle)
-    found = find_cases(places, options.series, folder, channel_names(loaded.info.plan))
+    found = find_sources(places, options.series, folder, channel_names(loaded.info.plan))
     loaded = replace(loaded, engine=loaded.engine.for_images(len(found)))
     chain = CaseChain(loaded, folder, options, _deidentifier(loaded.scheme) if options.anonymize else None)
     ledger = Ledger(folder / "ledger.jsonl")
@@ -124,7 +123,7 @@ def _predict(
             run.ray = _ray_engine(model, chain, len(found))
         try:
             run.work_on(works)
-            # Another run may have finished what it worked on, or have died over it.
+            # Another run may have finished the cases it worked on, or died over them.
             run.work_on([CaseWork(w.source, w.snapshot) for w in run.works.values() if w.locked])
         finally:
             write_measurements(ledger.rows, folder)
@@ -138,7 +137,7 @@ def _named_works(found: Sequence[Source], chain: CaseChain, ledger: Ledger, snap
     rows = {folded(row.case): row for row in ledger.rows}
 
     def owns(index: int, name: str) -> bool | None:
-        # Written before names were entered, or under another site's key: the content decides.
+        # Written before names were recorded, or with another site's key: the content decides.
         row = rows.get(folded(name))
         if row is None or row.state == "failed":
             return None
@@ -167,7 +166,7 @@ def _refuse_replaced_inputs(sources: Sequence[Source], chain: CaseChain) -> None
 
 
 def _planned(works: Sequence[CaseWork], chain: CaseChain, ledger: Ledger) -> StudiesResult:
-    """What a run would do."""
+    """The result of a dry run."""
     for work in works:
         chain.hash(work)
         work.skipped = chain.finished(work, ledger.latest(work.source.case))
@@ -182,7 +181,7 @@ def _planned(works: Sequence[CaseWork], chain: CaseChain, ledger: Ledger) -> Stu
 
 
 class _Run:
-    """One call of `predict_studies`: what became of its cases so far."""
+    """One call of `predict_studies`: the state of its cases."""
 
     def __init__(
         self, chain: CaseChain, ledger: Ledger, locks: Locks, found: Sequence[Source], progress: Progress | None
@@ -194,14 +193,16 @@ class _Run:
         self.progress = progress
         self.ray: RayEngine | None = None
         self.works: dict[str, CaseWork] = {}
-        self.sizes = {source.case: max(1, case_bytes(source, chain.model.info, chain.whole_logits)) for source in found}
-        # Kept as sums: progress is shown for every window of every case.
+        self.sizes = {
+            source.case: max(1, memory_of_case(source, chain.model.info, chain.whole_logits)) for source in found
+        }
+        # Kept as sums, because progress is reported for every window of every case.
         self._all_sizes = sum(self.sizes.values())
         self._sizes_done = 0
         self._next_table = time.monotonic() + _SECONDS_BETWEEN_TABLES
 
     def work_on(self, works: Sequence[CaseWork]) -> None:
-        """Take the works through the chain."""
+        """Pass the works through the chain."""
         ordered = sorted(works, key=lambda work: -self.sizes[work.source.case])
         for work in self._through(ordered):
             if work.source.case not in self.works:
@@ -211,7 +212,7 @@ class _Run:
             self._write_table()
 
     def result(self) -> StudiesResult:
-        """What became of the cases, in the order they were found."""
+        """The outcome of the cases, in the order they were found."""
         works = [self.works[source.case] for source in self.found]
         return StudiesResult(
             self.chain.folder,
@@ -222,7 +223,7 @@ class _Run:
         )
 
     def _write_table(self) -> None:
-        """Bring the measurements up to date, not more often than a small share of the time allows."""
+        """Update the measurements, but spend only a small share of the time on it."""
         started = time.monotonic()
         if started < self._next_table:
             return
@@ -247,7 +248,7 @@ class _Run:
         if not self.locks.take(case):
             work.locked = True
             return False
-        # Another run may have done the case between the first look and the lock.
+        # Another run may have finished the case between the first check and the lock.
         self.ledger.refresh()
         if self.chain.finished(work, self.ledger.latest(case)):
             self.locks.give(case)
@@ -273,7 +274,7 @@ class _Run:
         self._settle(work)
 
     def _settle(self, work: CaseWork) -> None:
-        """Write a case into the ledger and give it back."""
+        """Record a case in the ledger and release it."""
         kept = self.chain.folder / LOGS / f"{work.source.case}.txt"
         if work.traceback:
             write_text_atomic(kept, work.traceback)
@@ -281,7 +282,7 @@ class _Run:
         elif work.row is not None:
             kept.unlink(missing_ok=True)
         if work.error is not None:
-            # A file's name need not be text, and a log written as UTF-8 would stop at it.
+            # A file name may contain invalid text, which would stop a log written as UTF-8.
             text = str(work.error).encode(errors="backslashreplace").decode()
             log.warning("%s failed: %s", work.source.case, CleanText(text))
         if work.row is not None:
@@ -292,7 +293,7 @@ class _Run:
         return self.sizes[work.source.case]
 
     def _show(self, share: float, work: CaseWork) -> None:
-        """Progress in cases, weighted by their sizes, so that the time left is right although the large come first."""
+        """Progress in cases, weighted by size, so that the estimate is right although large cases come first."""
         if self.progress is None:
             return
         cases, case = len(self.found), work.source.case
@@ -317,7 +318,7 @@ def _deidentifier(scheme: LabelScheme | None = None) -> Deidentifier:
 
 
 def _labels_json(scheme: LabelScheme) -> str:
-    """What the values in the masks mean, for `medseg evaluate`."""
+    """The meaning of the values in the masks, for `medseg evaluate`."""
     labels = {n: list(v) if scheme.is_regions else v[0] for n, v in zip(scheme.names, scheme.values, strict=True)}
     return (
         json.dumps({"format_version": 1, "labels": labels, "ignore": scheme.ignore}, indent=2, ensure_ascii=False)

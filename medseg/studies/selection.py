@@ -1,4 +1,4 @@
-"""Which series of a study a model sees, and why; a study where that cannot be told is refused by name."""
+"""Chooses the series of a study that a model uses, and explains why; an ambiguous study is refused by name."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from medseg.studies.sources import Source
 
 __all__ = ["channel_names", "select_series"]
 
-# Of several series, those of fewer slices are scouts, thumbnails and dose sheets.
+# If there are several series, those with fewer slices are scouts, thumbnails and dose sheets.
 FEWEST_SLICES = 8
-# A series that covers less than this part of what the longest one covers is a detail of it.
+# A series that covers less than this fraction of what the longest one covers shows only a detail.
 SHORTEST_PART = 1 / 3
 THICKNESS_STEP_MM = 0.05
 
 
 def channel_names(plan: Plan) -> tuple[str, ...]:
-    """Names of a model's channels, () where the plan has none."""
+    """Names of a model's channels, () if the plan has none."""
     names = tuple(rule.name for rule in plan.select)
     return names if all(names) else ()
 
@@ -30,18 +30,18 @@ def channel_names(plan: Plan) -> tuple[str, ...]:
 def select_series(source: Source, plan: Plan, asked: bool = False) -> Source:
     """The source with its series chosen: `series`, `reason` and, for several channels, `channels` are set.
 
-    The rules of `plan.select` bind; among the series that keep them, localizers, projections (MIP), series of less than
-    8 slices (volumes only) and those that cover less than a third of what the longest covers are left out; then
-    original goes before derived, axial before other directions (unless the rule names one), thin before thick, many
-    slices before few. What is still equal is refused.
+    The rules of `plan.select` are binding. Among the series that satisfy them, localizers, projections (MIP), series of
+    fewer than 8 slices (volumes only) and those that cover less than a third of what the longest covers are excluded;
+    then original is preferred to derived, axial to other orientations (unless the rule names one), thin to thick, many
+    slices to few. If several are still equal, the study is refused.
 
     Args:
-        source: of `find_studies`.
+        source: from `find_studies`.
         plan: of the model.
-        asked: whether the user named the series by its UID; a lone series is then taken as it is.
+        asked: whether the user named the series by its UID; a single series is then accepted unchecked.
 
     Returns:
-        The source; with `error` where no series or more than one fits. Reasons name UIDs, modality, orientation,
+        The source; with `error` if no series or more than one fits. Reasons contain UIDs, modality, orientation,
         thickness and number of slices, never free text.
     """
     members = source.candidates or ((source.series,) if source.series is not None else ())
@@ -79,7 +79,7 @@ def _narrowed(source: Source, chosen: Sequence[Candidate], reference: int, reaso
 def _alone(found: Candidate, rule: SelectRule, asked: bool) -> str:
     if asked:
         return "asked for by its UID"
-    # Of a single series only what someone wrote down is held against it: a vague description is no reason.
+    # A single series is refused only for an attribute that contradicts the rule; an absent one never excludes it.
     why = misfit(found, rule.model_copy(update={"name": "" if rule.description is None else rule.name}))
     if why:
         raise ReadError(
@@ -114,7 +114,7 @@ def _channels(found: Sequence[Candidate], rules: Sequence[SelectRule], plan: Pla
 
 
 def _choose(found: Sequence[Candidate], rule: SelectRule, plan: Plan) -> tuple[Candidate, str]:
-    """The best series for a channel and why; ReadError where none fits or several fit equally."""
+    """The best series for a channel and why; ReadError if none fits or several fit equally."""
     out = {id(each): misfit(each, rule) or _unusable(each, rule, plan) for each in found}
     left = [each for each in found if not out[id(each)]]
     if not left:
@@ -132,7 +132,7 @@ def _choose(found: Sequence[Candidate], rule: SelectRule, plan: Plan) -> tuple[C
         listed = "; ".join(_named(each) for each in equal)
         raise ReadError(
             f"{len(equal)} of {len(found)} series fit the model equally well: {listed}; choose one with --series UID, "
-            "or tell them apart by select in the model's plan"
+            "or separate them by select in the model's plan"
         )
     (winner,) = equal
     for each in left:
@@ -154,7 +154,7 @@ def _unusable(found: Candidate, rule: SelectRule, plan: Plan) -> str:
 
 
 def _order(rule: SelectRule) -> Callable[[Candidate], tuple[float, ...]]:
-    """What is better comes first: original, axial, thin, many slices."""
+    """Sorting key, best first: original, axial, thin, many slices."""
 
     def order(found: Candidate) -> tuple[float, ...]:
         turned = rule.orientation is None and found.orientation != "axial"

@@ -1,4 +1,4 @@
-"""What there is to predict on: image files, DICOM studies, folders of either, zips."""
+"""Finding the inputs of a prediction: image files, DICOM studies, folders of either, zips."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = ["Source", "find_studies", "images_of_study", "input_hash", "open_seri
 
 log = logging.getLogger(__name__)
 
-# A study of more is none: its list would be longer than anybody reads.
+# More series than any study has, and more than can be listed in a message.
 _MOST_SERIES = 1000
 
 
@@ -51,15 +51,15 @@ class Source:
     """One case to predict on.
 
     Args:
-        case: name of the case, safe as a file name and free of patient names unless the user's folders hold them.
-        paths: the slices of one DICOM series, or one file per channel; the first damaged file where there are only
-            such. Files inside a zip are given as `archive.zip/member`.
+        case: name of the case, safe as a file name and free of patient names unless the user's folders contain them.
+        paths: the slices of one DICOM series, or one file per channel; the first damaged file if there is nothing else.
+            Files inside a zip are given as `archive.zip/member`.
         series: the DICOM series, None for other formats.
-        error: why this case cannot be read, '' when all is well.
-        candidates: the image series of a study that holds several; `error` then asks for a choice.
-        channels: where the channels are read one by one: a source for each.
-        reason: why this series or these files, in a phrase.
-        study_hash: whose it is, see `medseg.io.output_names.Owner`; '' until the case has its name in an output folder.
+        error: why this case cannot be read, '' if it can.
+        candidates: the image series of a study that has several; `error` then asks for a choice.
+        channels: a source for each channel, if they are read separately.
+        reason: why this series or these files were chosen, in a phrase.
+        study_hash: its owner, see `medseg.io.output_names.Owner`; '' until the case has a name in an output folder.
     """
 
     case: str
@@ -73,7 +73,7 @@ class Source:
 
     @property
     def series_uid(self) -> str:
-        """SeriesInstanceUID, with '#2' behind it for the second volume of a series; '' for other formats."""
+        """SeriesInstanceUID, followed by '#2' for the second volume of a series; '' for other formats."""
         return self.series.key if self.series else ""
 
 
@@ -83,18 +83,18 @@ def find_studies(
     """The cases in a file, a folder of image files, a DICOM study, a folder of studies, or a zip; sorted by name.
 
     Image files of a folder are one case each, nnU-Net channels (`case_0000`, `case_0001`) together one. A DICOM study
-    is named by its path below `source`, '/' written as '_', with a hash of its identifiers under the site's key where
-    two would share a name. A study of several series gives one Source with `error` set and the series as `candidates`,
-    unless `series` picks one of them.
+    is named after its path below `source`, with '_' for '/', and with a keyed hash of its identifiers if two would
+    share a name. A study of several series gives one Source with `error` set and the series as `candidates`, unless
+    `series` selects one of them.
 
     Args:
-        source: where to look.
-        series: SeriesInstanceUID (or its key, see `Series`), or several, for studies of which each holds one or more;
-            studies without any of them are then left out.
-        channels: names of a model's channels: files named by them (`p1_flair`, `p1_t1ce`) become one case.
+        source: a file, folder or zip.
+        series: SeriesInstanceUID (or its key, see `Series`), or several, for studies that contain one or more of them;
+            studies without any of them are skipped.
+        channels: names of a model's channels: files named after them (`p1_flair`, `p1_t1ce`) become one case.
 
     Raises:
-        ReadError: if the source is missing, unreadable or holds no image, or no such series.
+        ReadError: if the source is missing, unreadable, or contains no image or no such series.
     """
     place = Path(source)
     asked = (series,) if isinstance(series, str) else tuple(series or ())
@@ -110,7 +110,7 @@ def find_studies(
         sources = _in_folder(place, place.resolve().name, asked, channels)
     if not sources:
         what = f"no series {' or '.join(asked)}" if asked else "no image"
-        raise ReadError(f"{place} holds {what}; expected {READABLE}")
+        raise ReadError(f"{place} contains {what}; expected {READABLE}")
     return sorted((replace(s, case=safe_name(s.case)) for s in sources), key=lambda s: s.case)
 
 
@@ -137,12 +137,12 @@ def _moved(series: Series, where: Callable[[Path], Path]) -> Series:
 def _from_file(path: Path, series: Sequence[str]) -> list[Source]:
     if is_image_file(path):
         match = CHANNEL_NAME.match(stem_of(path))
-        # A single file of several channels cannot be told from one whose name ends in a number, so only 0000 is cut.
+        # A single channel file looks like one whose name ends in a number, so only 0000 is cut.
         case = match["case"] if match and match["channel"] == "0000" else stem_of(path)
         return [] if series else [Source(case, (path,))]
     if kind_of(path) == "dicom" or has_dicom_magic(path):
         return _from_series(find_series([path]), path.parent, stem_of(path), series)
-    raise ReadError(f"{path} is of no kind that can be read; expected {READABLE}")
+    raise ReadError(f"{path} is not a supported image file; expected {READABLE}")
 
 
 def _in_folder(folder: Path, name: str, series: Sequence[str], channels: Sequence[str]) -> list[Source]:
@@ -151,7 +151,7 @@ def _in_folder(folder: Path, name: str, series: Sequence[str], channels: Sequenc
     sources = _with_damage(_from_series(found, folder, name, series), scanned.damaged, folder, name)
     if series:
         return sources
-    # Pictures beside DICOM slices are thumbnails, not cases.
+    # Pictures next to DICOM slices are thumbnails, not cases.
     dicom_folders = {s.path.parent for each in found for s in each.slices}
     files = [] if folder in dicom_folders else image_files(folder)
     if not files and not found:
@@ -171,7 +171,7 @@ def _in_folder(folder: Path, name: str, series: Sequence[str], channels: Sequenc
 
 
 def _tell_unseen(folder: Path, taken: set[Path], dicom_folders: set[Path]) -> None:
-    """Warn of images and archives that are no cases because something else in the folder is: nobody looks for them."""
+    """Warn of images and archives that are ignored because the folder contains other cases."""
     below = [p for p in files_below(folder)[0] if p not in taken and p.parent not in dicom_folders and not is_hidden(p)]
     images = [p for p in below if p.parent != folder and is_image_file(p)]
     archives = [p for p in below if kind_of(p) == "zip"]
@@ -179,16 +179,16 @@ def _tell_unseen(folder: Path, taken: set[Path], dicom_folders: set[Path]) -> No
         if unseen:
             names = sorted({str(p.relative_to(folder).parts[0]) for p in unseen})
             where = ", ".join([*names[:3], *["..."] * (len(names) > 3)])
-            log.warning("%s: %d %s not looked at (%s); give them by name", folder, len(unseen), what, where)
+            log.warning("%s: %d %s were ignored (%s); give them by name", folder, len(unseen), what, where)
 
 
 def _with_damage(
     sources: list[Source], damaged: Sequence[tuple[Path, ReadError]], root: Path, root_name: str
 ) -> list[Source]:
-    """The sources, with an error where damaged files lie beside their slices; folders of only such get their own."""
+    """The sources, with an error if damaged files are next to their slices; all-damaged folders are sources too."""
     errors: dict[Path, list[tuple[Path, ReadError]]] = {}
     for path, error in damaged:
-        # A folder that could not be looked into is a case of its own.
+        # A folder that could not be searched is a case of its own.
         errors.setdefault(path if path.is_dir() else path.parent, []).append((path, error))
     result = []
     reached: set[Path] = set()
@@ -207,7 +207,7 @@ def _with_damage(
 def _told(damaged: Sequence[tuple[Path, ReadError]]) -> str:
     """The first of a folder's damaged files, and how many more there are."""
     more = len(damaged) - 1
-    return f"{damaged[0][1]} ({more} more damaged file(s) lie beside it)" if more else str(damaged[0][1])
+    return f"{damaged[0][1]} ({more} more damaged file(s) in the same folder)" if more else str(damaged[0][1])
 
 
 def _from_series(found: Sequence[Series], root: Path, root_name: str, series: Sequence[str]) -> list[Source]:
@@ -216,7 +216,7 @@ def _from_series(found: Sequence[Series], root: Path, root_name: str, series: Se
     for each in found:
         first = each.slices[0]
         # Anonymised studies often have no UID, and copies of a study share theirs.
-        # Relative to the root: of an archive that is a temporary folder.
+        # Relative to the root, because an archive is unpacked into a temporary folder.
         place = (
             () if first.study_instance_uid and copies[each.key] == 1 else (str(first.path.parent.relative_to(root)),)
         )
@@ -246,18 +246,18 @@ def _study_source(case: str, members: Sequence[Series], series: Sequence[str]) -
             return None
     paths = tuple(sorted({s.path for each in members for s in each.slices}))
     if len(members) > _MOST_SERIES:
-        error = f"the study holds {len(members)} series, more than any study; choose one with --series UID"
+        error = f"the study has {len(members)} series, more than any study; choose one with --series UID"
         return Source(case, paths, None, error)
     if len(members) > 1:
         titles = "; ".join(s.title for s in members)
-        error = f"the study holds {len(members)} series, expected one: {titles}; choose one with --series UID"
+        error = f"the study has {len(members)} series, expected one: {titles}; choose one with --series UID"
         return Source(case, paths, None, error, tuple(members))
     return Source(case, paths, members[0])
 
 
 @contextlib.contextmanager
 def _on_disk(source: Source) -> Iterator[tuple[Path, ...]]:
-    """The source's files, those inside a zip unpacked for the time of the block."""
+    """The source's files; those inside a zip are unpacked for the duration of the block."""
     inside = [split_zip_path(p) if not p.exists() else None for p in source.paths]
     if not any(inside):
         yield source.paths
@@ -269,7 +269,7 @@ def _on_disk(source: Source) -> Iterator[tuple[Path, ...]]:
                 wanted.setdefault(each[0], []).append(each[1])
         with contextlib.ExitStack() as names:
             for archive, members in wanted.items():
-                # Where a header has its voxels in a file of its own, only the header is listed.
+                # If the voxels are in a separate file, only the header is listed.
                 alone = not any(has_voxels_elsewhere(Path(m)) for m in members)
                 unpack(archive, folder, members if alone else None)
                 names.enter_context(naming_archive(archive, folder))
@@ -278,18 +278,18 @@ def _on_disk(source: Source) -> Iterator[tuple[Path, ...]]:
 
 @contextlib.contextmanager
 def open_series(source: Source) -> Iterator[SeriesGrid]:
-    """The grid of a DICOM source, its files on disk for the time of the block.
+    """The grid of a DICOM source, with its files on disk for the duration of the block.
 
     Raises:
-        ReadError: if the source is no DICOM series, or its files are gone.
-        GeometryError: if the series is no grid.
+        ReadError: if the source is not a DICOM series, or its files are missing.
+        GeometryError: if the series does not form a grid.
     """
     from medseg.io.dicom.grid import grid_of
 
     series = source.series
     if series is None:
         raise ReadError(
-            f"{source.paths[0]} is no DICOM series, which a DICOM object would refer to; write NIfTI or PNG"
+            f"{source.paths[0]} is not a DICOM series, which a DICOM object has to refer to; write NIfTI or PNG"
         )
     with _on_disk(source) as paths:
         on_disk = dict(zip(source.paths, paths, strict=True))
@@ -301,8 +301,8 @@ def read_source(source: Source) -> Volume:
     """The image of a case, channels first: `(C, I, J, K)` or `(C, I, J)`, C >= 1.
 
     Raises:
-        ReadError: if `source.error` says so, or a file cannot be read.
-        GeometryError: if a series is no regular grid, or channels lie on different grids.
+        ReadError: if `source.error` is set, or a file cannot be read.
+        GeometryError: if a series does not form a regular grid, or channels have different grids.
     """
     from medseg.io.images import channels_first, read_image
 
@@ -333,9 +333,9 @@ def images_of_study(source: Source, files: Sequence[Path]) -> int:
 
 
 def with_voxels(path: Path) -> list[Path]:
-    """The file, and the one beside it that holds its voxels."""
+    """The file, and the separate file with its voxels if there is one."""
     if path.is_dir():
-        return []  # one that could not be looked into
+        return []  # a folder that could not be searched
     if not has_voxels_elsewhere(path):
         return [path]
     start = f"{stem_of(path)}."
@@ -347,12 +347,12 @@ def with_voxels(path: Path) -> list[Path]:
 
 @functools.lru_cache(maxsize=1)
 def _names_in(folder: Path, changed_ns: int) -> tuple[str, ...]:
-    """The sorted names in a folder as it was at `changed_ns`: a folder of many headers is listed once for all."""
+    """The sorted names in a folder as of `changed_ns`: a folder of many headers is listed only once."""
     return tuple(sorted(path.name for path in folder.iterdir()))
 
 
 def input_hash(source: Source) -> str:
-    """SHA-256 of the content of all files of a case, in order; names and places do not count.
+    """SHA-256 of the content of all files of a case, in order, independent of names and places.
 
     Raises:
         ReadError: if a file cannot be read.

@@ -16,8 +16,8 @@ from layouts.samples import Sample
 import medseg
 from medseg.errors import ConfigError
 from medseg.geometry import crop
-from medseg.io.annotations.shapes import natural
 from medseg.io.images import read_image
+from medseg.io.naming import natural_order
 
 __all__ = ["DataSet", "Fold", "arrange"]
 
@@ -80,7 +80,7 @@ class DataSet:
 
     def folds(self, count: int) -> list[Fold]:
         """Each patient, or each slab of the only image, is held out once; writes the CSV of each fold."""
-        names = sorted(self.patients, key=natural)
+        names = sorted(self.patients, key=natural_order)
         if self.demonstration == ONE_IMAGE:
             parts = list(enumerate(_parts(self.image(names[0]).shape[-1])))
             slabs = [_slab(names[0], n) for n, _ in parts]
@@ -91,7 +91,7 @@ class DataSet:
         if self.demonstration:
             groups = [part.tolist() for part in np.array_split(np.array(names), min(count, len(names)))]
         else:
-            order = sorted(set(self.patients.values()), key=natural)
+            order = sorted(set(self.patients.values()), key=natural_order)
             sides = [order[n::count] for n in range(min(count, len(order)))]
             groups = [[name for name in names if self.patients[name] in side] for side in sides]
         return [

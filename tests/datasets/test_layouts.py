@@ -166,7 +166,7 @@ def test_csv_elsewhere_gives_paths_relative_to_itself_or_the_root(tmp_path):
         ("case,image,label\na,a.png,zz.png\n", r"line 2: case 'a', column label.*zz\.png"),
         ("case,image,label\na,,la.png\n", "nothing in column image"),
         ("case,image,label,split\na,a.png,la.png,dev\n", "'dev'"),
-        ("case,image,label\na/b,a.png,la.png\n", "no name for a case"),
+        ("case,image,label\na/b,a.png,la.png\n", "not a name for a case"),
         ("case,image,label\na,a.png,la.png\na,b.png,lb.png\n", "two cases are called 'a'"),
         ("case,image,label\na,a.png,la.png:0\n", "background"),
         ("case,image,label\n", "no cases"),
@@ -186,7 +186,7 @@ def test_cases_with_differing_channels_are_refused(tmp_path):
 
 
 def test_empty_and_missing_roots_are_refused(tmp_path):
-    with pytest.raises(DatasetError, match="no dataset recognised"):
+    with pytest.raises(DatasetError, match="no data set recognised"):
         find_cases(DataConfig(root=tmp_path, labels=LUNG))
     with pytest.raises(DatasetError, match="not a folder"):
         find_cases(DataConfig(root=tmp_path / "none", labels=LUNG))

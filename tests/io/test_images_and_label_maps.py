@@ -55,7 +55,7 @@ def test_channels_of_two_patients_are_refused(small_series):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_voxels_that_are_no_numbers_are_refused_by_file(tmp_path, bad):
-    with pytest.raises(ReadError, match=r"a\.nii\.gz holds 1 NaN or infinite"):
+    with pytest.raises(ReadError, match=r"a\.nii\.gz contains 1 NaN or infinite"):
         read_image([save(tmp_path / "a.nii.gz", cube(bad, np.float32))])
 
 
@@ -91,7 +91,7 @@ def test_grey_masks_saved_as_colour_are_labels_and_true_colours_are_not(tmp_path
     Image.new("RGB", (3, 4), (2, 2, 2)).save(tmp_path / "a.png")
     Image.new("RGB", (3, 4), (2, 0, 2)).save(tmp_path / "b.png")
     assert read_label_map([LabelSource(tmp_path / "a.png")], None).array.max() == 2
-    with pytest.raises(DatasetError, match="channels that differ"):
+    with pytest.raises(DatasetError, match="different channels"):
         read_label_map([LabelSource(tmp_path / "b.png")], None)
 
 

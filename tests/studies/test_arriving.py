@@ -28,12 +28,12 @@ from medseg.volume import Volume
 SLICES, THERE = 20, 9
 # Where a run is when something happens to the study: what is called then, and where it is looked up.
 MOMENTS = [
-    (run, "find_cases"),
+    (run, "find_sources"),
     (sources, "scan"),
     (find, "find_studies"),
     (run, "with_own_names"),
     (chain, "input_hash"),
-    (chain, "read_case"),
+    (chain, "read_channels"),
     (chain, "refuse_change"),
     (chain.Model, "predict"),
     (chain, "check_case"),
@@ -204,7 +204,7 @@ def test_image_files_that_are_still_being_written_are_noticed(threshold_bundle, 
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with monkeypatch.context() as patched:
-        once_at(patched, (chain, "read_case"), lambda: path.write_bytes(whole[: len(whole) * 3 // 4]) and None)
+        once_at(patched, (chain, "read_channels"), lambda: path.write_bytes(whole[: len(whole) * 3 // 4]) and None)
         failed = predict_studies(model, [path.parent], tmp_path / "out").failed
     assert "ct" in failed[0].error and "is still being written" in failed[0].error
     path.write_bytes(whole)

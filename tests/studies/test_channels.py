@@ -19,7 +19,7 @@ from medseg.errors import GeometryError, ReadError
 from medseg.inference import save_bundle
 from medseg.preparation.plan import ChannelPlan, Plan
 from medseg.studies import PredictOptions, predict_studies
-from medseg.studies.channels import read_case
+from medseg.studies.channels import read_channels
 from medseg.studies.registration import register_rigid
 from medseg.studies.selection import select_series
 from medseg.studies.sources import Source, find_studies
@@ -51,7 +51,7 @@ def study(folder: Path, flair: dict[str, Any] | None = None, t1c: dict[str, Any]
 
 
 def read(source: Source, **options: Any) -> Volume:
-    return read_case(source, NAMES, **options)
+    return read_channels(source, NAMES, **options)
 
 
 def ramp(shape: tuple[int, int, int], k_spacing: float = 1.0, k_origin: float = 0.0) -> np.ndarray:
@@ -99,13 +99,13 @@ def test_places_that_hardly_overlap_are_refused(tmp_path):
 
 def test_other_frames_of_reference_are_refused(tmp_path):
     source = study(tmp_path / "p", {}, {"FrameOfReferenceUID": "1.2.3"})
-    with pytest.raises(GeometryError, match=r"FLAIR and T1c lie in different frames of reference.*--register"):
+    with pytest.raises(GeometryError, match=r"FLAIR and T1c are in different frames of reference.*--register"):
         read(source)
 
 
 def test_the_same_voxels_twice_are_refused(tmp_path):
     array = np.arange(6 * 5 * 12, dtype=np.int16).reshape(6, 5, 12)
-    with pytest.raises(ReadError, match="FLAIR and T1c hold the same voxels"):
+    with pytest.raises(ReadError, match="FLAIR and T1c have the same voxels"):
         read(study(tmp_path / "p", {"array": array}, {"array": array}))
 
 

@@ -190,7 +190,7 @@ def test_a_huge_directory_of_a_zip_is_refused_before_it_is_parsed(run, tmp_path,
     monkeypatch.setattr(archive, "_LARGEST_DIRECTORY", 1000)
     bad = zipped(tmp_path / "bad.zip", **{f"{n}": b"" for n in range(60)})
     code, _, err = run("inspect", bad)
-    assert code == 3 and "bad.zip holds more than" in err
+    assert code == 3 and "bad.zip has more than" in err
 
 
 def test_a_zip_in_a_zip_is_not_unpacked(run, model, studies, tmp_path):
@@ -290,7 +290,7 @@ def test_a_batch_is_told_the_series_of_each_study_and_a_uid_with_a_slip_is_named
             uids.append(f"1.2.{study[1]}.{series}")
     command = ["predict", model, studies, "-o", tmp_path / "out", "--series", uids[1], "--series"]
     code, _, err = run(*command, "1.2.2.9")
-    assert code == 3 and "no study holds series 1.2.2.9" in err and not (tmp_path / "out").exists()
+    assert code == 3 and "no study contains series 1.2.2.9" in err and not (tmp_path / "out").exists()
     assert run(*command, uids[2])[0] == 0
     rows = [json.loads(line) for line in (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()]
     assert {row["case"]: row["series_uid"] for row in rows} == {"p1": uids[1], "p2": uids[2]}

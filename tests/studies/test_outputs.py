@@ -95,7 +95,7 @@ def test_dicom_objects_need_a_dicom_study_and_a_known_format(threshold_bundle, s
     result = predict_studies(
         threshold_bundle(), [tmp_path / "case1.nii.gz"], tmp_path / "out", PredictOptions(format="dicom-seg")
     )
-    with pytest.raises(ReadError, match=r"case1\.nii\.gz is no DICOM series"):
+    with pytest.raises(ReadError, match=r"case1\.nii\.gz is not a DICOM series"):
         result.raise_for_failures()
     assert json.loads((tmp_path / "out" / "ledger.jsonl").read_text())["state"] == "failed"
     with pytest.raises(ConfigError, match="dicom-seg, rtstruct"):

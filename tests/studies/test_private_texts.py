@@ -116,8 +116,8 @@ def quoting(values: Iterator[str], kind: type[Exception]) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("where", "kind"),
     [
-        ("medseg.studies.chain.read_case", MemoryError),
-        ("medseg.studies.chain.read_case", ValueError),
+        ("medseg.studies.chain.read_channels", MemoryError),
+        ("medseg.studies.chain.read_channels", ValueError),
         ("medseg.studies.chain.write_mask", ValueError),
         ("medseg.studies.chain.write_mask", MedsegError),
         ("medseg.studies.chain.measure", AttributeError),
@@ -219,7 +219,7 @@ def test_a_folder_named_by_a_uid_is_not_logged(some, unet_bundle, tmp_path, run,
     place.mkdir()
     (place / "packed.zip").write_bytes(b"PK")
     _, stdout, stderr = run("predict", unet_bundle, source, "-o", tmp_path / "out", "--anonymize")
-    assert "1 archive(s) not looked at (2.25." in caplog.text
+    assert "1 archive(s) were ignored (2.25." in caplog.text
     assert search(tmp_path / "out", stdout, stderr) == []
 
 

@@ -66,8 +66,8 @@ def test_images_and_archives_that_are_passed_over_are_told(small_series, tmp_pat
     with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
         archive.write(tmp_path / "top.nii.gz", "inside.nii.gz")
     assert [s.case for s in find_studies(tmp_path)] == ["top"]
-    assert "1 image file(s) in sub-folders not looked at (more); give" in caplog.text
-    assert "1 archive(s) not looked at (study.zip); give" in caplog.text
+    assert "1 image file(s) in sub-folders were ignored (more); give" in caplog.text
+    assert "1 archive(s) were ignored (study.zip); give" in caplog.text
     caplog.clear()
     study = tmp_path / "dicom"
     small_series(study)
@@ -166,12 +166,12 @@ def test_a_zip_of_studies_and_files_is_read_without_unpacking_it_for_good(small_
 
 
 def test_nothing_to_read_is_refused(tmp_path):
-    with pytest.raises(ReadError, match="holds no image"):
+    with pytest.raises(ReadError, match="contains no image"):
         find_studies(tmp_path)
     with pytest.raises(ReadError, match="does not exist"):
         find_studies(tmp_path / "none")
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(ReadError, match="no kind"):
+    with pytest.raises(ReadError, match="not a supported image file"):
         find_studies(tmp_path / "a.txt")
 
 

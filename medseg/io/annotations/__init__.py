@@ -1,4 +1,4 @@
-"""The front door of annotations: Labelme, CVAT, Supervisely and COCO files as label maps, and back."""
+"""Reading and writing annotations: Labelme, CVAT, Supervisely and COCO files as label maps, and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medseg.io.annotations.coco import coco_classes, coco_pictures, is_coco, wri
 from medseg.io.annotations.cvat import cvat_classes, cvat_pictures, is_cvat
 from medseg.io.annotations.cvat_writer import write_cvat
 from medseg.io.annotations.labelme import is_labelme, labelme_classes, labelme_picture, write_labelme
-from medseg.io.annotations.shapes import MAX_PIXELS, Annotated, ClassTable, Picture, natural, paint
+from medseg.io.annotations.shapes import MAX_PIXELS, Annotated, ClassTable, Picture, paint
 from medseg.io.annotations.supervisely import (
     is_supervisely,
     supervisely_classes,
@@ -25,6 +25,7 @@ from medseg.io.annotations.supervisely import (
 )
 from medseg.io.annotations.untrusted_fields import Json, Xml, load_document
 from medseg.io.formats import is_annotation_file, stem_of
+from medseg.io.naming import natural_order
 from medseg.lookup import nearest_hint
 from medseg.volume import Finding
 
@@ -33,20 +34,20 @@ __all__ = ["FORMATS", "Annotated", "Format", "case_names", "iter_annotations", "
 Format = Literal["labelme", "cvat", "supervisely", "coco"]
 FORMATS: tuple[Format, ...] = ("labelme", "cvat", "supervisely", "coco")
 
-# A list of label maps beyond this does not belong into memory; `iter_annotations` holds one at a time.
+# More label maps than this do not fit into memory; `iter_annotations` yields one at a time.
 _MAX_LISTED_BYTES = 4 * MAX_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A recognised file: where it is, what it is, and, where it is the only one, its content."""
+    """A recognised annotation file: its path, its format and, if it is the only one, its content."""
 
     path: Path
     kind: Format
     document: Json | Xml | None = None
 
     def load(self) -> Json | Xml:
-        """The content; many files are loaded one at a time, each time they are needed."""
+        """The content; if there are many files, each is loaded whenever it is needed."""
         return self.document or load_document(self.path)
 
 
@@ -66,23 +67,24 @@ def iter_annotations(path: str | Path, classes: Mapping[str, int] | None = None)
 def read_annotations(path: str | Path, classes: Mapping[str, int] | None = None) -> list[Annotated]:
     """Label maps from the annotations of Labelme (JSON), CVAT (XML 1.1), Supervisely (JSON) or COCO (JSON).
 
-    The format is recognised by the content. Overlapping shapes are painted in the tool's own order, on the pixels that
-    the tool's own export paints (each reader says which). Without `classes` the values are: Labelme 1, 2, ... by name;
-    CVAT by the labels of the task; Supervisely by the project's meta.json, else by name; COCO the category ids. In a
-    folder all files share one table. Classes named 'background' or '_background_' are 0.
+    The format is recognised from the content. Overlapping shapes are painted in the tool's own order, onto the pixels
+    that the tool's own export paints (each reader documents which). Without `classes` the values are: Labelme 1, 2, ...
+    by name; CVAT by the labels of the task; Supervisely by the project's meta.json, else by name; COCO the category
+    ids. All files of a folder share one table. Classes named 'background' or '_background_' are 0.
 
     Args:
-        path: a file, or a folder (with sub-folders) of .json and .xml files of one format.
+        path: a file, or a folder (searched recursively) of .json and .xml files of one format.
         classes: class name -> value from 0 to 65535, to be used instead.
 
     Returns:
-        One per image, or per video: the label map (`[i = x, j = y]`, or `[i, j, frame]`), the table, the image's name,
-        and findings: 'ignored_shapes', 'overlap', 'crowd', 'track_gap', 'other_files'.
+        One per image or video: the label map (`[i = x, j = y]`, or `[i, j, frame]`; uint8 or uint16; spacing unknown),
+        the table, the image's name, and findings: 'ignored_shapes', 'overlap', 'crowd', 'track_gap', 'other_files'.
 
     Raises:
-        AnnotationError: a damaged file, one of no known format, an image too large, a class that `classes` lacks.
-        ReadError: nothing there, or no permission.
-        ConfigError: a value in `classes` that no label can have.
+        AnnotationError: if a file is damaged or of an unknown format, an image is too large, or `classes` lacks a
+            class.
+        ReadError: if nothing is there, or permission is missing.
+        ConfigError: if a value in `classes` is not a possible label.
 
     Example:
         >>> annotated = read_annotations("scan.json", {"lung": 1, "tumour": 2})[0]
@@ -95,7 +97,7 @@ def read_annotations(path: str | Path, classes: Mapping[str, int] | None = None)
         total += annotated.label_map.array.nbytes
         if total > _MAX_LISTED_BYTES:
             raise AnnotationError(
-                f"{path} holds label maps of more than {_MAX_LISTED_BYTES} bytes; read them one at a time with "
+                f"{path} contains label maps of more than {_MAX_LISTED_BYTES} bytes; read them one at a time with "
                 "iter_annotations"
             )
         found.append(annotated)
@@ -103,10 +105,10 @@ def read_annotations(path: str | Path, classes: Mapping[str, int] | None = None)
 
 
 def write_annotations(annotated: Annotated | Sequence[Annotated], path: str | Path, format: Format) -> None:
-    """Write label maps as annotations, such that `read_annotations(path, classes)` gives the same label maps back.
+    """Write label maps as annotations; `read_annotations(path, classes)` then gives the same label maps back.
 
-    Connected parts become polygons; parts with holes become what the format has for them: run lengths (COCO), a mask
-    (CVAT, Labelme), a polygon with holes (Supervisely).
+    Connected components become polygons; those with holes become whatever the format supports: run lengths (COCO), a
+    mask (CVAT, Labelme), a polygon with holes (Supervisely).
 
     Args:
         annotated: label maps with the names of their values; several only for CVAT images and COCO, a stack of frames
@@ -115,9 +117,9 @@ def write_annotations(annotated: Annotated | Sequence[Annotated], path: str | Pa
         format: 'labelme', 'cvat', 'supervisely' or 'coco'.
 
     Raises:
-        AnnotationError: a value without a name, or one that two names share.
-        ConfigError: a value in `classes` that is not from 0 to 65535.
-        WriteError: more than the format holds, disk full, no permission.
+        AnnotationError: if a value has no name, or two names share a value.
+        ConfigError: if a value in `classes` is not from 0 to 65535.
+        WriteError: if the format cannot store the label maps, the disk is full or permission is missing.
 
     Example:
         >>> label_map = medseg.Volume(np.ones((6, 4), np.uint8), np.eye(4), spacing_known=False)
@@ -134,7 +136,7 @@ def write_annotations(annotated: Annotated | Sequence[Annotated], path: str | Pa
     if format != "cvat" and any(one.label_map.dims == 3 for one in each):
         raise WriteError(f"cannot write {target}: {format} annotates 2D images; a stack can be written as CVAT video")
     if format in ("labelme", "supervisely") and len(each) > 1:
-        raise WriteError(f"cannot write {target}: a {format} file holds one image, found {len(each)}")
+        raise WriteError(f"cannot write {target}: a {format} file contains one image, found {len(each)}")
     if format == "labelme":
         write_labelme(each[0], target)
     elif format == "supervisely":
@@ -151,7 +153,7 @@ def write_annotations(annotated: Annotated | Sequence[Annotated], path: str | Pa
 
 
 def case_names(annotated: Iterable[Annotated]) -> list[str]:
-    """A file name without suffix for each, safe and unique: 'a/b.png' gives 'a_b'; nothing leads out of a folder."""
+    """A safe, unique file name without suffix for each: 'a/b.png' gives 'a_b'; no name leads out of a folder."""
     names: list[str] = []
     for each in annotated:
         steps = [s for s in re.split(r"[/\\]+", each.image_name) if s not in ("", ".", "..")]
@@ -167,7 +169,7 @@ def case_names(annotated: Iterable[Annotated]) -> list[str]:
 def _check_named(annotated: Annotated) -> None:
     label_map = annotated.label_map
     if label_map.channels or label_map.array.dtype.kind not in "iu":
-        raise AnnotationError(f"{label_map!r} is no label map; expected integers without channels")
+        raise AnnotationError(f"{label_map!r} is not a label map; expected integers without channels")
     painted = list(filter(None, ClassTable.of(annotated.classes).values.values()))
     shared = sorted({v for v in painted if painted.count(v) > 1})
     if shared:
@@ -175,19 +177,21 @@ def _check_named(annotated: Annotated) -> None:
     unnamed = sorted(set(np.unique(label_map.array).tolist()) - {0, *painted})
     if unnamed:
         raise AnnotationError(
-            f"{annotated.image_name} holds the value(s) {unnamed[:8]} without a name; add them to classes"
+            f"{annotated.image_name} contains the value(s) {unnamed[:8]} without a name; add them to classes"
         )
 
 
 def _sources(path: Path) -> tuple[list[_Source], Finding | None]:
-    """The annotation files, and a finding about JSON and XML files beside them that are something else."""
+    """The annotation files, and a finding about other JSON and XML files next to them."""
     if not path.exists():
         raise ReadError(f"{path} does not exist")
     if path.is_file():
         document = load_document(path)
         kind = _recognised(document)
         if kind is None:
-            raise AnnotationError(f"{path} is no annotation of Labelme, CVAT, Supervisely or COCO; check what it is")
+            raise AnnotationError(
+                f"{path} is not an annotation of Labelme, CVAT, Supervisely or COCO; check what it is"
+            )
         return [_Source(path, kind, document)], None
     files = [p for p in path.rglob("*") if is_annotation_file(p) and p.is_file() and not is_hidden(p)]
     found, others = [], []
@@ -198,14 +202,14 @@ def _sources(path: Path) -> tuple[list[_Source], Finding | None]:
         else:
             found.append(_Source(file, kind))
     if not found:
-        raise AnnotationError(f"{path} holds no annotation of Labelme, CVAT, Supervisely or COCO")
+        raise AnnotationError(f"{path} contains no annotation of Labelme, CVAT, Supervisely or COCO")
     kinds = sorted({source.kind for source in found})
     if len(kinds) > 1:
         raise AnnotationError(f"{path} mixes annotations of {', '.join(kinds)}; give one of them at a time")
     if not others:
         return found, None
     names = ", ".join(p.name for p in others[:8])
-    text = f"{len(others)} JSON or XML file(s) are no annotations and were left out: {names}"
+    text = f"{len(others)} JSON or XML file(s) are not annotations and were skipped: {names}"
     return found, Finding("other_files", text, tuple(str(p) for p in others))
 
 
@@ -220,7 +224,7 @@ def _recognised(document: Json | Xml) -> Format | None:
 
 
 def _numbered(sources: list[_Source], path: Path) -> ClassTable:
-    """Values by the format's own rule, one table for all files."""
+    """Label values by the format's own rule, one table for all files."""
     names: dict[str, None] = {}
     ids: dict[str, int] = {}
     for source in sources:
@@ -231,7 +235,7 @@ def _numbered(sources: list[_Source], path: Path) -> ClassTable:
             own = coco_classes(document)
             if any(ids.get(n, v) != v for n, v in own.items()):
                 raise AnnotationError(
-                    f"{source.path} numbers its categories otherwise than the files before; give classes"
+                    f"{source.path} numbers its categories differently from the files before; give classes"
                 )
             ids.update(own)
         elif source.kind == "labelme":
@@ -243,7 +247,7 @@ def _numbered(sources: list[_Source], path: Path) -> ClassTable:
             raise AnnotationError(f"the files in {path} give one category id to different classes; give classes")
         return ClassTable(ids)
     by_name = sources[0].kind == "labelme" and len(sources) > 1
-    return ClassTable.numbered(sorted(names, key=natural) if by_name else names, str(path))
+    return ClassTable.numbered(sorted(names, key=natural_order) if by_name else names, str(path))
 
 
 def _pictures(document: Json | Xml, source: _Source) -> Iterator[Picture]:

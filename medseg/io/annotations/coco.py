@@ -1,10 +1,10 @@
 """COCO JSON: one file for a whole set of images.
 
-Pixels are pycocotools' (`annToMask`): `rleFrPoly` for polygons, whose coordinates are continuous with pixel (0, 0)
-reaching from 0 to 1, several polygons of one annotation joined (they cannot cut holes), run lengths down the columns.
-The format gives no order: annotations are painted in file order, and a finding 'overlap' tells where that mattered.
+Pixels are those of pycocotools (`annToMask`): `rleFrPoly` for polygons, whose coordinates are continuous, with pixel
+(0, 0) reaching from 0 to 1; several polygons of one annotation are joined (they cannot cut holes); run lengths go down
+the columns. The format has no order: annotations are painted in file order, with a finding 'overlap' if that matters.
 
-Label values are the category ids where all are from 1 to 65535; else (some tools count from 0) 1, 2, ... by id.
+Label values are the category ids if all are from 1 to 65535; otherwise (some tools count from 0) 1, 2, ... by id.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def coco_classes(document: Json) -> dict[str, int]:
 
 
 def coco_pictures(document: Json, path: Path) -> Iterator[Picture]:
-    """The images in file order, those without annotations too.
+    """The images in file order, including those without annotations.
 
     Raises:
-        AnnotationError: for missing or wrong fields, or annotations of an image or category that the file lacks.
+        AnnotationError: if fields are missing or wrong, or an annotation has an image or category that is not listed.
     """
     categories = _categories(document)
     images: dict[int, Json] = {}
@@ -85,7 +85,7 @@ def _shapes(
         if number not in categories:
             raise AnnotationError(f"{annotation.where} has the category id {number}, which the file does not list")
         if not annotation.has("segmentation") or annotation.value["segmentation"] == []:
-            notes.add("ignored_shapes", "annotation without a segmentation (box or key points only), left out")
+            notes.add("ignored_shapes", "annotation without a segmentation (box or key points only), skipped")
             continue
         if annotation.has("iscrowd") and annotation.at("iscrowd").integer():
             notes.add("crowd", "region of many objects (iscrowd), painted as its class")
@@ -96,7 +96,7 @@ def _shapes(
         for polygon in segmentation.items():
             points = polygon.flat_points()
             if len(points) < 3:
-                notes.add("ignored_shapes", "polygon of fewer than 3 points, which has no area and is left out")
+                notes.add("ignored_shapes", "polygon of fewer than 3 points, which has no area and is skipped")
                 continue
             yield Shape(categories[number], coco_polygon(points, width, height, polygon.where))
 
@@ -114,13 +114,13 @@ def _run_lengths(segmentation: Json, width: int, height: int) -> Patch:
 
 
 def write_coco(annotated: Sequence[Annotated], path: Path) -> None:
-    """Write 2D label maps as one data set: an annotation per connected part, run lengths where it has holes.
+    """Write 2D label maps as one data set: an annotation per connected component, run lengths if it has holes.
 
-    Run lengths stay `iscrowd: 0`: each part is one object, and trainers leave crowds out.
+    Run lengths stay `iscrowd: 0`: each component is one object, and training code ignores crowds.
 
     Raises:
-        AnnotationError: if two of them give a class different values.
-        WriteError: disk full, no permission.
+        AnnotationError: if two label maps give a class different values.
+        WriteError: if the disk is full or permission is missing.
     """
     classes: dict[str, int] = {}
     for each in annotated:

@@ -1,14 +1,14 @@
 """CVAT XML 1.1: 'CVAT for images' (a label map per image) and 'CVAT for video' (tracks: a label map per video).
 
-Pixels are the ones of CVAT's own mask exports (cvat/apps/dataset_manager with datumaro): polygons and boxes, turned or
-not, are painted with pycocotools' `rleFrPoly`, coordinates being continuous with pixel (0, 0) reaching from 0 to 1.
-A mask is run lengths along the rows of its box, off first. An ellipse's centre and radii are rounded to whole pixels,
-then OpenCV's `ellipse` draws it as a polygon.
-Shapes are painted by `z_order`, equal ones in the order of the file. A polygon has no holes: masks have.
+Pixels are those of CVAT's own mask exports (cvat/apps/dataset_manager with datumaro): polygons and boxes, rotated or
+not, are painted with pycocotools' `rleFrPoly`; coordinates are continuous, with pixel (0, 0) reaching from 0 to 1. A
+mask is run lengths along the rows of its box, background first. An ellipse's centre and radii are rounded to whole
+pixels, then OpenCV's `ellipse` draws it as a polygon. Shapes are painted by `z_order`, equal ones in file order.
+Polygons have no holes; masks can.
 
-CVAT writes the interpolated shapes of a track into the file (`keyframe="0"`), so a frame that a track does not list is
-one where the object is not seen; where a track stops without `outside="1"` and goes on later, a finding says so
-(deleted frames, or a file that another program thinned out to its key frames).
+CVAT writes the interpolated shapes of a track into the file (`keyframe="0"`), so the object is absent from a frame
+that its track does not list. A finding reports a track that stops without `outside="1"` and continues later (deleted
+frames, or a file that another program reduced to its key frames).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def is_cvat(document: Xml) -> bool:
 
 
 def cvat_classes(document: Xml) -> list[str]:
-    """The labels that the task declares, in its order, then those that only occur."""
+    """The labels that the task declares, in its order, then undeclared ones that occur."""
     labels = document.element.iterfind("./meta//labels/label")
     # The points of a skeleton are declared as labels with a parent; they have no area.
     declared = [(label.findtext("name") or "").strip() for label in labels if label.find("parent") is None]
@@ -52,7 +52,7 @@ def cvat_pictures(document: Xml, path: Path) -> Iterator[Picture]:
     """The images in file order, or one picture per video.
 
     Raises:
-        AnnotationError: for missing or wrong attributes.
+        AnnotationError: if attributes are missing or wrong.
     """
     for image in document.children("image"):
         width, height = image.integer("width"), image.integer("height")
@@ -78,8 +78,8 @@ def _is_painted(shape: Xml, notes: Notes) -> bool:
     if shape.tag in _PAINTED:
         return True
     if shape.tag not in _IGNORED:
-        raise AnnotationError(f"{shape.where} is no shape of CVAT 1.1; expected {', '.join(_PAINTED + _IGNORED)}")
-    notes.add("ignored_shapes", f"{shape.tag}, which has no area and is left out")
+        raise AnnotationError(f"{shape.where} is not a shape of CVAT 1.1; expected {', '.join(_PAINTED + _IGNORED)}")
+    notes.add("ignored_shapes", f"{shape.tag}, which has no area and is skipped")
     return False
 
 
@@ -124,7 +124,7 @@ def _points(shape: Xml) -> NDArray[np.float64]:
 
 
 def _turned(corners: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
-    """Turned clockwise on the screen about the middle, as in CVAT's RotatedBoxesToPolygons."""
+    """Rotated clockwise on the screen about the centre, as in CVAT's RotatedBoxesToPolygons."""
     if degrees == 0:
         return corners
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))

@@ -1,4 +1,4 @@
-"""Label maps as CVAT XML 1.1: images as polygons and masks, videos as tracks of one frame, as CVAT exports shapes."""
+"""Label maps as CVAT XML 1.1: images as polygons and masks, videos as tracks of one frame, as CVAT exports them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["write_cvat"]
 def write_cvat(annotated: Sequence[Annotated], path: Path) -> None:
     """Write 2D label maps as 'CVAT for images', or one stack of frames as 'CVAT for video'.
 
-    A polygon per connected part, a mask where it has holes; the labels in the order of their values.
+    One polygon per connected component, or a mask if it has holes; the labels in the order of their values.
 
     Raises:
-        WriteError: for a stack among others, disk full, no permission.
+        WriteError: if a stack is mixed with others, the disk is full or permission is missing.
     """
     video = [each for each in annotated if each.label_map.dims == 3]
     if video and len(annotated) > 1:
-        raise WriteError(f"cannot write {path}: a CVAT file holds images or one video; write one file per video")
+        raise WriteError(f"cannot write {path}: a CVAT file contains images or one video; write one file per video")
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
     root.append(_meta(annotated, video[0] if video else None))
@@ -90,7 +90,7 @@ def _add_tracks(root: ET.Element, annotated: Annotated) -> None:
             label = {"id": str(number), "label": names[part.value], "source": "manual"}
             track = ET.SubElement(root, "track", label)
             tag, geometry = _geometry(part)
-            # The second shape says that the object is gone, or CVAT would carry it on to the end.
+            # The second shape ends the track; otherwise CVAT would continue it to the last frame.
             for n, outside in ((frame, "0"), (frame + 1, "1")):
                 if n < frames:
                     state = {"frame": str(n), "keyframe": "1", "outside": outside, "occluded": "0"}

@@ -1,13 +1,13 @@
 """Labelme JSON (5.x and 6.x): one file per image.
 
-Pixels are the ones Labelme's own exporter paints (`shape_to_mask` in labelme/utils/shape.py of 6.3.1): Pillow's
-`ImageDraw`, which cuts the fractions off the coordinates and counts the outline in. Labelme's coordinates are
-continuous, pixel (0, 0) reaching from 0 to 1, so the cut gives the pixel that holds the point: the polygon 1.5..4.5
-covers the pixels 1 to 4. Later shapes cover earlier ones (`shapes_to_label`). Mask shapes are PNGs placed by their box.
-A `group_id` joins shapes to one object and changes no pixel.
+Pixels are those of Labelme's own exporter (`shape_to_mask` in labelme/utils/shape.py of 6.3.1): Pillow's `ImageDraw`,
+which truncates coordinates and includes the outline. Labelme's coordinates are continuous, with pixel (0, 0) reaching
+from 0 to 1, so truncation gives the pixel that contains the point: the polygon 1.5..4.5 covers the pixels 1 to 4. Later
+shapes cover earlier ones (`shapes_to_label`). Mask shapes are PNGs placed by their box. A `group_id` joins shapes into
+one object and changes no pixel.
 
 Labelme's polygons have no holes: a hole is a shape on top with the label '_background_' (value 0), or a mask shape.
-Lines and points have no area: Labelme would paint strokes 10 pixels wide, here they are left out with a finding.
+Lines and points have no area: Labelme would paint strokes 10 pixels wide, here they are skipped with a finding.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from medseg.disk.atomic import write_text_atomic
 from medseg.errors import AnnotationError
 from medseg.io.annotations.outlines import Part, parts, pixel_edges, pixel_indices
 from medseg.io.annotations.polygons import check_points
-from medseg.io.annotations.shapes import MAX_PIXELS, Annotated, Notes, Patch, Picture, Shape, check_size, natural
+from medseg.io.annotations.shapes import MAX_PIXELS, Annotated, Notes, Patch, Picture, Shape, check_size
 from medseg.io.annotations.untrusted_fields import Json
+from medseg.io.naming import natural_order
 
 __all__ = ["base64_bytes", "is_labelme", "labelme_classes", "labelme_picture", "png_mask", "png_of", "write_labelme"]
 
@@ -43,16 +44,16 @@ def is_labelme(document: Json) -> bool:
 
 
 def labelme_classes(document: Json) -> list[str]:
-    """The labels that occur, sorted: the file declares none."""
+    """The labels that occur, sorted, because the file does not declare any."""
     found = {s.at("label").text() for s in document.at("shapes").items() if _kind(s) not in _IGNORED}
-    return sorted(found, key=natural)
+    return sorted(found, key=natural_order)
 
 
 def labelme_picture(document: Json, path: Path) -> Picture:
     """The image with its shapes, in file order.
 
     Raises:
-        AnnotationError: for missing or wrong fields.
+        AnnotationError: if fields are missing or wrong.
     """
     width, height = _size(document)
     check_size(width, height, 0, str(path))
@@ -76,7 +77,7 @@ def _size(document: Json) -> tuple[int, int]:
         with _quietly(), Image.open(io.BytesIO(content)) as image:
             return image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise AnnotationError(f"{data.where} is no picture that can be opened; the file is damaged") from None
+        raise AnnotationError(f"{data.where} is not an image that can be opened; the file is damaged") from None
 
 
 def _kind(shape: Json) -> str:
@@ -87,7 +88,7 @@ def _shapes(document: Json, width: int, height: int, notes: Notes) -> Iterator[S
     for shape in document.at("shapes").items():
         kind = _kind(shape)
         if kind in _IGNORED:
-            notes.add("ignored_shapes", f"{kind}, which has no area and is left out")
+            notes.add("ignored_shapes", f"{kind}, which has no area and is skipped")
             continue
         label = shape.at("label").text()
         yield Shape(label, _mask(shape, width, height) if kind == "mask" else _drawn(shape, kind, width, height))
@@ -111,7 +112,7 @@ def _drawn(shape: Json, kind: str, width: int, height: int) -> Patch:
 
 
 def draw(kind: str, points: NDArray[np.float64], width: int, height: int) -> Patch:
-    """What Pillow paints: a polygon through the points, or the rectangle or ellipse (`circle`) between two corners."""
+    """The pixels that Pillow paints: a polygon, or the rectangle or ellipse (`circle`) between two corners."""
     from PIL import Image, ImageDraw
 
     whole = np.trunc(points).astype(np.int64)
@@ -119,7 +120,7 @@ def draw(kind: str, points: NDArray[np.float64], width: int, height: int) -> Pat
     high = np.minimum(whole.max(axis=0), (width - 1, height - 1))
     if (low > high).any():
         return Patch.empty()
-    # A canvas of the shape's own size, moved by whole pixels, gives the same pixels as the whole image.
+    # A canvas of the shape's own size, shifted by whole pixels, gives the same pixels as the whole image.
     canvas = Image.new("L", tuple((high - low + 1).tolist()))
     pen = ImageDraw.Draw(canvas)
     moved = [(float(x), float(y)) for x, y in whole - low]
@@ -142,33 +143,33 @@ def _mask(shape: Json, width: int, height: int) -> Patch:
     pixels = png_mask(base64_bytes(field), field.where)
     (left, top), (right, bottom) = np.rint(corners).astype(int).tolist()
     if (corners == np.trunc(corners)).all():
-        # Whole corners are the first and last pixel, both counted in.
+        # Integer corners are the first and last pixel, both included.
         rows, columns = bottom - top + 1, right - left + 1
         if rows < 1 or columns < 1 or pixels.shape[0] < rows or pixels.shape[1] < columns:
             size = f"{pixels.shape[1]} x {pixels.shape[0]}"
-            raise AnnotationError(f"{field.where} has {size} pixels; its box asks for {columns} x {rows}")
+            raise AnnotationError(f"{field.where} has {size} pixels; its box requires {columns} x {rows}")
         pixels = pixels[:rows, :columns]
     return Patch.clipped(pixels, top, left, height, width)
 
 
 def base64_bytes(field: Json) -> bytes:
-    """The bytes behind a base64 text.
+    """The bytes encoded in a base64 text.
 
     Raises:
-        AnnotationError: if it is no text, or cut off.
+        AnnotationError: if it is not base64 text, or truncated.
     """
     text = field.text()
     try:
         return base64.b64decode(text, validate=False)
     except (binascii.Error, ValueError):
-        raise AnnotationError(f"{field.where} is no base64 text; the file is damaged") from None
+        raise AnnotationError(f"{field.where} is not base64 text; the file is damaged") from None
 
 
 def png_mask(content: bytes, where: str) -> NDArray[np.bool_]:
-    """The pixels of a PNG that are not 0 (of one with alpha: not transparent), as (rows, columns).
+    """The nonzero pixels of a PNG (with alpha: the opaque ones), as (rows, columns).
 
     Raises:
-        AnnotationError: if it is no PNG, damaged, or too large.
+        AnnotationError: if it is not a PNG, damaged, or too large.
     """
     from PIL import Image
 
@@ -182,20 +183,20 @@ def png_mask(content: bytes, where: str) -> NDArray[np.bool_]:
     except AnnotationError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise AnnotationError(f"{where} is no PNG that can be opened ({error}); the file is damaged") from None
+        raise AnnotationError(f"{where} is not a PNG that can be opened ({error}); the file is damaged") from None
     return np.asarray(pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0)
 
 
 def _quietly() -> warnings.catch_warnings[None]:
-    # Pillow warns of large pictures; here their size is checked.
+    # Pillow warns about large images; their size is checked here.
     return warnings.catch_warnings(action="ignore")
 
 
 def write_labelme(annotated: Annotated, path: Path) -> None:
-    """Write a 2D label map: a polygon per connected part, a mask shape where a part has holes.
+    """Write a 2D label map: a polygon per connected component, a mask shape if it has holes.
 
     Raises:
-        WriteError: disk full, no permission.
+        WriteError: if the disk is full or permission is missing.
     """
     names = {value: name for name, value in annotated.classes.items()}
     rows = annotated.label_map.array.T
@@ -216,7 +217,7 @@ def _written(part: Part, name: str) -> dict[str, Any]:
     box = [[part.left, part.top], [part.left + columns - 1, part.top + rows - 1]]
     shape: dict[str, Any] = {"label": name, "points": box, "group_id": None, "description": ""}
     rings = pixel_edges(part.mask)
-    # The middle of a pixel is where Labelme shows the point inside it.
+    # Labelme shows a point at the centre of a pixel as inside it.
     points = [[x + 0.5, y + 0.5] for x, y in pixel_indices(rings[0])]
     if len(rings) == 1 and len(points) > 2:
         drawn = draw("polygon", np.array(points), columns, rows)
@@ -227,7 +228,7 @@ def _written(part: Part, name: str) -> dict[str, Any]:
 
 
 def png_of(mask: NDArray[np.bool_]) -> bytes:
-    """A mask as a PNG of 1 bit a pixel, the same bytes on every run."""
+    """A mask as a PNG of 1 bit per pixel, the same bytes on every run."""
     from PIL import Image
 
     buffer = io.BytesIO()

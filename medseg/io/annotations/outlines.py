@@ -1,4 +1,4 @@
-"""From a label map back to shapes: connected parts, and the outlines that paint exactly the same pixels."""
+"""From a label map back to shapes: connected components, and outlines that paint exactly the same pixels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Part", "parts", "pixel_edges", "pixel_indices"]
 Mask = NDArray[np.bool_]
 Ring = list[tuple[int, int]]
 
-# Directions right, down, left, up as (x, y); and the pixel on the right hand of a step, relative to its first corner.
+# Directions right, down, left, up as (x, y), and the pixel to the right of a step, relative to its first corner.
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 _RIGHT_HAND = ((0, 0), (-1, 0), (-1, -1), (0, -1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """One connected part of one label (4-neighbours): `mask` is (rows, columns) at row `top`, column `left`."""
+    """A connected component of one label (4-neighbours): `mask` is (rows, columns) at row `top`, column `left`."""
 
     value: int
     mask: Mask
@@ -30,7 +30,7 @@ class Part:
 
 
 def parts(rows: NDArray[np.integer]) -> Iterator[Part]:
-    """The connected parts of every label but 0, by value, then from top to bottom.
+    """The connected components of every label except 0, by value, then from top to bottom.
 
     Args:
         rows: (rows, columns), integers.
@@ -47,13 +47,13 @@ def parts(rows: NDArray[np.integer]) -> Iterator[Part]:
 def pixel_edges(mask: Mask) -> list[Ring]:
     """Outlines along the edges of the pixels: rings of corners (x, y), the outer one first, then the holes.
 
-    Pixel (0, 0) reaches from 0 to 1. Parts that meet in a corner stay apart there (4-neighbours).
+    Pixel (0, 0) reaches from 0 to 1. Components that meet in a corner stay separate there (4-neighbours).
 
     Args:
-        mask: (rows, columns), one connected part.
+        mask: (rows, columns), one connected component.
     """
     padded = np.pad(mask, 1)
-    # Each edge is walked with its pixel on the right hand: outer rings run clockwise on the screen.
+    # Each edge is walked with its pixel on the right: outer rings run clockwise on the screen.
     unused: dict[tuple[int, int], list[int]] = {}
     above, below = padded[:-1, 1:-1], padded[1:, 1:-1]
     before, after = padded[1:-1, :-1], padded[1:-1, 1:]
@@ -79,7 +79,7 @@ def _walk(start: tuple[int, int], unused: dict[tuple[int, int], list[int]]) -> R
     corner, heading = start, -1
     while True:
         choices = unused[corner]
-        # Two ways on where parts meet in a corner: turning right stays with the own pixel.
+        # Two continuations where components meet in a corner: turning right stays with the same pixel.
         direction = choices[0] if len(choices) == 1 or (heading + 1) % 4 not in choices else (heading + 1) % 4
         choices.remove(direction)
         if direction != heading:
@@ -95,17 +95,17 @@ def _doubled_area(ring: Ring) -> int:
 
 
 def pixel_indices(ring: Ring, hole: bool = False) -> Ring:
-    """The same outline through the indices of the pixels along it: for tools that count the outline's pixels in.
+    """The same outline through the indices of the pixels along it, for tools that include the outline's pixels.
 
     Args:
         ring: corners from `pixel_edges`.
-        hole: the ring of a hole: then through the pixels of the hole, which the outline cuts out.
+        hole: whether the ring is a hole; the outline then runs through the pixels of the hole, which it removes.
     """
     found: Ring = []
     for n, corner in enumerate(ring):
         follower = ring[(n + 1) % len(ring)]
         step = (int(np.sign(follower[0] - corner[0])), int(np.sign(follower[1] - corner[1])))
-        # A hole's own pixels lie on the left hand, which is the right hand of the direction before.
+        # A hole's own pixels are on the left, which is the right of the direction before.
         dx, dy = _RIGHT_HAND[(_STEPS.index(step) + 3 * hole) % 4]
         first = (corner[0] + dx, corner[1] + dy)
         length = abs(follower[0] - corner[0]) + abs(follower[1] - corner[1])

@@ -1,9 +1,9 @@
-"""Which pixels a polygon covers: the same geometry gives different pixels in different tools.
+"""The pixels that a polygon covers: the same geometry gives different pixels in different tools.
 
-- `coco_polygon`: pycocotools' `rleFrPoly`, which COCO and CVAT's mask exports paint with. Coordinates are continuous,
-  pixel (0, 0) reaches from 0 to 1, and a pixel belongs to the polygon where its centre does: the square 1..4 has 3x3.
-- `opencv_polygon`: OpenCV's `fillPoly`, which Supervisely paints with. Coordinates are pixel indices, and the pixels
-  of the outline belong to the polygon: the square 1..4 has 4x4.
+- `coco_polygon`: pycocotools' `rleFrPoly`, used by COCO and by CVAT's mask exports. Coordinates are continuous, pixel
+    (0, 0) reaches from 0 to 1, and a pixel belongs to the polygon if its centre does: the square 1..4 has 3x3.
+- `opencv_polygon`: OpenCV's `fillPoly`, used by Supervisely. Coordinates are pixel indices, and the pixels of the
+    outline belong to the polygon: the square 1..4 has 4x4.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ __all__ = ["check_points", "coco_polygon", "ellipse", "opencv_polygon"]
 Points = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# An outline of 1.6 million pixels: what a damaged coordinate asks for, not what a hand draws.
+# An outline of 1.6 million pixels can only come from a damaged coordinate, never from drawing.
 _MAX_OUTLINE = 2**23
 
 
 def check_points(points: Points, width: int, height: int, where: str, least: int = 3) -> None:
-    """Refuse outlines with too few points or reaching far outside the image, as a damaged digit makes them.
+    """Refuse outlines with too few points or far outside the image, as a damaged digit makes them.
 
     Raises:
-        AnnotationError: naming the place.
+        AnnotationError: naming the position in the file.
     """
     if len(points) < least:
         raise AnnotationError(f"{where} has {len(points)} points; expected at least {least}")
@@ -40,18 +40,18 @@ def check_points(points: Points, width: int, height: int, where: str, least: int
 
 
 def coco_polygon(points: Points, width: int, height: int, where: str) -> Patch:
-    """The pixels that pycocotools gives a polygon (`rleFrPoly` in maskApi.c of cocoapi), even-odd where it crosses.
+    """The pixels that pycocotools gives a polygon (`rleFrPoly` in maskApi.c of cocoapi); self-crossings are even-odd.
 
     Args:
         points: (n, 2), x and y in pixels, the first pixel reaching from 0 to 1.
-        width, height: of the image.
-        where: for messages.
+        width, height: size of the image in pixels.
+        where: position in the file, for messages.
 
     Raises:
-        AnnotationError: for fewer than 3 points, or an outline too long or far outside.
+        AnnotationError: if there are fewer than 3 points, or the outline is too long or far outside.
     """
     check_points(points, width, height, where)
-    # maskApi.c works on a grid five times as fine, on which pixel centres fall on whole numbers.
+    # maskApi.c works on a grid five times as fine, on which pixel centres are integers.
     fine = np.trunc(5.0 * points + 0.5).astype(np.int64)
     start, end = fine, np.roll(fine, -1, axis=0)
     length = np.abs(end - start)
@@ -79,33 +79,33 @@ def coco_polygon(points: Points, width: int, height: int, where: str) -> Patch:
 
 
 def _between_crossings(columns: Integers, rows: Integers) -> Patch:
-    """In each column the pixels from every odd crossing down to the next: crossings come in pairs."""
+    """In each column the pixels from every odd crossing down to the next one: crossings come in pairs."""
     if not len(columns):
         return Patch.empty()
     left, top = int(columns.min()), int(rows.min())
     counts = np.zeros((int(rows.max()) - top + 1, int(columns.max()) - left + 1), np.uint8)
-    # Only the parity matters, so wrapping around at 256 does no harm.
+    # Only the parity matters, so wrapping around at 256 is harmless.
     np.add.at(counts, (rows - top, columns - left), 1)
     return Patch(_odd(counts, axis=0)[:-1], top, left)
 
 
 def _odd(counts: NDArray[np.uint8], axis: int) -> NDArray[np.bool_]:
-    """Where the running sum is odd, in the memory of `counts`: the image may be large."""
+    """Where the running sum is odd, in the memory of `counts`, because the image may be large."""
     np.cumsum(counts, axis=axis, dtype=np.uint8, out=counts)
     counts &= 1
     return counts.view(np.bool_)
 
 
 def opencv_polygon(rings: list[Points], width: int, height: int, where: str) -> Patch:
-    """The pixels that OpenCV's `fillPoly` gives to rings filled together, even-odd, outlines included.
+    """The pixels that OpenCV's `fillPoly` gives rings filled together, even-odd, outlines included.
 
     Args:
-        rings: each (n, 2), x and y as pixel indices; fractions are cut off.
-        width, height: of the image.
-        where: for messages.
+        rings: each (n, 2), x and y as pixel indices; fractions are truncated.
+        width, height: size of the image in pixels.
+        where: position in the file, for messages.
 
     Raises:
-        AnnotationError: for fewer than 3 points, or an outline too long or far outside.
+        AnnotationError: if there are fewer than 3 points, or the outline is too long or far outside.
     """
     starts, ends = [], []
     for points in rings:
@@ -146,14 +146,14 @@ def _lines(start: Integers, end: Integers, where: str) -> tuple[Integers, Intege
 
 
 def _centres_inside(start: Integers, end: Integers, low: Integers, high: Integers) -> NDArray[np.bool_]:
-    """Pixels of the box `low`..`high` whose index point lies inside the rings, even-odd."""
+    """Pixels of the box `low`..`high` whose index point is inside the rings, even-odd."""
     columns, rows = (high - low + 1).tolist()
     counts = np.zeros((rows, columns + 1), np.uint8)
     sloped = start[:, 1] != end[:, 1]
     start, end = start[sloped], end[sloped]
     down = start[:, 1] < end[:, 1]
     upper, lower = np.where(down[:, None], start, end), np.where(down[:, None], end, start)
-    # Half-open in y, so that a corner is crossed once.
+    # Half-open in y, so that a corner is crossed only once.
     first = np.clip(upper[:, 1], low[1], high[1] + 1)
     number = np.clip(lower[:, 1], low[1], high[1] + 1) - first
     edge = np.repeat(np.arange(len(number)), number)
@@ -165,17 +165,17 @@ def _centres_inside(start: Integers, end: Integers, low: Integers, high: Integer
 
 
 def ellipse(centre: tuple[int, int], radii: tuple[int, int], degrees: float, width: int, height: int) -> Patch:
-    """The pixels that OpenCV's `ellipse` fills, but for single ones along the edge: a polygon of 4 to 72 corners.
+    """The pixels that OpenCV's `ellipse` fills, except for single ones at the edge: a polygon of 4 to 72 corners.
 
     Args:
         centre: column and row of a pixel.
-        radii: in pixels, before turning.
-        degrees: turned clockwise on the screen.
-        width, height: of the image.
+        radii: in pixels, before rotation.
+        degrees: clockwise rotation on the screen.
+        width, height: size of the image in pixels.
     """
     largest = max(radii)
     step = 90 if largest < 3 else 30 if largest < 10 else 18 if largest < 15 else 5
-    # OpenCV turns by whole degrees.
+    # OpenCV rotates by whole degrees.
     turn, angles = np.radians(round(degrees)), np.radians(np.arange(0, 361, step))
     across, along = radii[0] * np.cos(angles), radii[1] * np.sin(angles)
     x = centre[0] + across * np.cos(turn) - along * np.sin(turn)

@@ -1,4 +1,4 @@
-"""Run-length codes: counts of pixels off, on, off, ... down the columns (COCO) or along the rows of a box (CVAT)."""
+"""Run-length codes: alternating counts of 0 and 1, down the columns (COCO) or along the rows of a box (CVAT)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Mask = NDArray[np.bool_]
 
 
 def _checked(counts: Counts, pixels: int, where: str) -> None:
-    # The sum of many huge counts could wrap around, so each is compared before.
+    # The sum of many huge counts could overflow, so each is compared first.
     if len(counts) > 2 * pixels + 1 or (len(counts) and (counts.min() < 0 or counts.max() > pixels)):
-        raise AnnotationError(f"{where} has run lengths that do not fit into its {pixels} pixels; the file is damaged")
+        raise AnnotationError(f"{where} has run lengths that exceed its {pixels} pixels; the file is damaged")
     total = int(counts.sum())
     if total != pixels:
         raise AnnotationError(f"{where} has run lengths for {total} pixels; expected {pixels}")
@@ -37,7 +37,7 @@ def decode_columns(counts: Counts, width: int, height: int, where: str) -> Patch
     if not len(on):
         return Patch.empty()
     left, right = int(ends[on[0] - 1]) // height, (int(ends[on[-1]]) - 1) // height + 1
-    # Only the columns that hold something are unpacked.
+    # Only columns with foreground are unpacked.
     bounds = np.clip(ends, left * height, right * height)
     lengths = np.diff(bounds, prepend=left * height)
     flat = np.repeat(np.arange(len(counts)) % 2 == 1, lengths)
@@ -56,29 +56,29 @@ def decode_rows(counts: Counts, width: int, height: int, where: str) -> Mask:
 
 
 def counts_of(flat: Mask) -> list[int]:
-    """Run lengths of a flat mask, beginning with pixels that are off (0 of them, where the first is on)."""
+    """Run lengths of a flat mask, beginning with background (0 pixels if the first one is foreground)."""
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     runs = np.diff(np.concatenate([[0], changes, [len(flat)]])).tolist()
     return [0, *runs] if len(flat) and flat[0] else runs
 
 
 def string_to_counts(text: str, where: str) -> Counts:
-    """COCO's compressed counts: 5 bits a character from '0' on, the sixth says that more follow; from the fourth count
-    on, the difference to the one before the last (`rleFrString` in maskApi.c).
+    """COCO's compressed counts: 5 bits per character from '0' on, the sixth bit means that more follow; from the fourth
+    count on, the difference to the count before the last (`rleFrString` in maskApi.c).
 
     Raises:
-        AnnotationError: for characters that the code does not have, or an unfinished last count.
+        AnnotationError: if the code has invalid characters, or an incomplete last count.
     """
     codes = np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int64) - 48
     if not len(codes):
-        raise AnnotationError(f"{where} holds no run lengths")
+        raise AnnotationError(f"{where} contains no run lengths")
     if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise AnnotationError(f"{where} is no run-length text of COCO; the file is damaged")
+        raise AnnotationError(f"{where} is not a run-length text of COCO; the file is damaged")
     last = np.flatnonzero((codes & 32) == 0)
     first = np.concatenate([[0], last[:-1] + 1])
     number = last - first + 1
     if number.max() > 8:
-        raise AnnotationError(f"{where} holds a run length beyond 40 bits; the file is damaged")
+        raise AnnotationError(f"{where} has a run length beyond 40 bits; the file is damaged")
     place = np.arange(len(codes)) - np.repeat(first, number)
     values = np.add.reduceat((codes & 31) << (5 * place), first)
     values = np.where(codes[last] & 16, values - (np.int64(1) << (5 * number)), values)

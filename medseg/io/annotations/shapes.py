@@ -1,12 +1,11 @@
-"""From drawn shapes to a label map: masks painted one over the other, classes to values in a reported table.
+"""From drawn shapes to a label map: masks painted in order, and classes mapped to values in a table.
 
-Readers hand over one `Picture` per image, whose shapes come in painting order, each already a mask on the pixels it
-covers. Which pixels those are is the tool's own rule and written down in the reader of that tool.
+A reader returns one `Picture` per image, whose shapes come in painting order, each already a mask of the pixels it
+covers. Which pixels those are depends on the tool, and is documented in its reader.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,25 +25,24 @@ __all__ = [
     "Picture",
     "Shape",
     "check_size",
-    "natural",
     "paint",
 ]
 
 Mask = NDArray[np.bool_]
 
-# 16384 x 16384: above every photograph and slice, below what a typing error or a damaged digit asks for.
+# 16384 x 16384: above every photograph and slice, below what a typing error or a damaged digit gives.
 MAX_PIXELS = 2**28
 _MAX_STACK = 2**30
-# Shapes may cover each other, but a file that paints thousands of full images is made to hang its reader.
+# Shapes may overlap, but a file that paints thousands of full images was made to block its reader.
 _MAX_PAINTED = 2**32
 _TILE = 512
-# Names that tools give to "no class": CVAT's and Labelme's mask exports paint them with 0.
+# Names that tools use for "no class": the mask exports of CVAT and Labelme paint them with 0.
 _BACKGROUND = frozenset({"background", "_background_", "__background__"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Patch:
-    """A mask on part of an image: `mask` is (rows, columns), its first pixel lies at row `top`, column `left`."""
+    """A mask of part of an image: `mask` is (rows, columns), with its first pixel at row `top`, column `left`."""
 
     mask: Mask
     top: int
@@ -52,12 +50,12 @@ class Patch:
 
     @classmethod
     def empty(cls) -> Patch:
-        """No pixel at all."""
+        """A patch without pixels."""
         return cls(np.zeros((0, 0), np.bool_), 0, 0)
 
     @classmethod
     def clipped(cls, mask: Mask, top: int, left: int, height: int, width: int) -> Patch:
-        """The part of a mask that lies inside an image of `height` x `width`."""
+        """The part of a mask inside an image of `height` x `width`."""
         first_row, first_column = max(-top, 0), max(-left, 0)
         last_row, last_column = min(mask.shape[0], height - top), min(mask.shape[1], width - left)
         if first_row >= last_row or first_column >= last_column:
@@ -65,7 +63,7 @@ class Patch:
         return cls(mask[first_row:last_row, first_column:last_column], top + first_row, left + first_column)
 
     def on_box(self, top: int, left: int, rows: int, columns: int) -> Mask:
-        """The mask seen through a box of the image: (rows, columns)."""
+        """The mask within a box of the image: (rows, columns)."""
         seen = np.zeros((rows, columns), np.bool_)
         moved = Patch.clipped(self.mask, self.top - top, self.left - left, rows, columns)
         height, width = moved.mask.shape
@@ -75,7 +73,7 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One drawn object: its class, its pixels, and, in a video, its frame."""
+    """One drawn object: its class, its pixels and, in a video, its frame."""
 
     label: str
     patch: Patch
@@ -96,7 +94,7 @@ class Picture:
 
 
 class Notes:
-    """Collects what a reader leaves out, by kind, so that a thousand points become one finding."""
+    """Collects what a reader skips, by kind, so that a thousand points become one finding."""
 
     __slots__ = ("_counts", "_file")
 
@@ -109,7 +107,7 @@ class Notes:
         self._counts[kind, what] = self._counts.get((kind, what), 0) + 1
 
     def findings(self) -> tuple[Finding, ...]:
-        """One finding per kind and text, with the number of times it was met."""
+        """One finding per kind and text, with the number of occurrences."""
         return tuple(Finding(kind, f"{n} x {what}", (self._file,)) for (kind, what), n in self._counts.items())
 
 
@@ -118,10 +116,10 @@ class Annotated:
     """A label map made from annotations.
 
     Args:
-        label_map: `[i = x, j = y]`, or `[i, j, frame]` for a video; uint8, or uint16 where values go beyond 255;
-            identity affine, spacing not known.
+        label_map: `[i = x, j = y]`, or `[i, j, frame]` for a video; uint8, or uint16 if a value exceeds 255; identity
+            affine, spacing unknown.
         classes: name -> value, for every class of the file, in the order of the values.
-        image_name: the annotated image or video as the file names it; never to be used as a path unchecked.
+        image_name: the annotated image or video as the file names it; never use it as a path unchecked.
     """
 
     label_map: Volume
@@ -130,14 +128,8 @@ class Annotated:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What was left out or is ambiguous."""
+        """What was skipped or is ambiguous."""
         return self.label_map.findings
-
-
-def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sorting key under which 'label_2' comes before 'label_10'."""
-    parts = [p for p in re.split(r"(\d{1,9})", name) if p]
-    return [(0, int(p), "") if p.isdecimal() else (1, 0, p.casefold()) for p in parts], name
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +145,10 @@ class ClassTable:
 
     @classmethod
     def of(cls, classes: Mapping[str, int]) -> ClassTable:
-        """The table that the user gives.
+        """The user's own table.
 
         Raises:
-            ConfigError: for a value that is not an integer from 0 to 65535.
+            ConfigError: if a value is not an integer from 0 to 65535.
         """
         for name, value in classes.items():
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value <= 65535:
@@ -168,12 +160,12 @@ class ClassTable:
         """Values 1, 2, ... in the order of the names; 'background' and Labelme's '_background_' are 0.
 
         Raises:
-            AnnotationError: for more than 65535 classes.
+            AnnotationError: if there are more than 65535 classes.
         """
         unique = dict.fromkeys(names)
         painted = [name for name in unique if name.casefold() not in _BACKGROUND]
         if len(painted) > 65535:
-            raise AnnotationError(f"{source} names {len(painted)} classes; a label map holds 65535")
+            raise AnnotationError(f"{source} names {len(painted)} classes; a label map can have 65535")
         numbers = {name: n for n, name in enumerate(painted, start=1)}
         return cls({name: numbers.get(name, 0) for name in unique})
 
@@ -181,19 +173,19 @@ class ClassTable:
         """The value of a class.
 
         Raises:
-            AnnotationError: naming class and file, where the table lacks it.
+            AnnotationError: naming class and file, if the table lacks it.
         """
         if name not in self.values:
             known = ", ".join(f"{n}: {v}" for n, v in list(self.values.items())[:12])
             raise AnnotationError(
-                f"{source} holds the class {name[:80]!r}, which is not among the given classes ({known}); "
+                f"{source} contains the class {name[:80]!r}, which is not among the given classes ({known}); "
                 "add it with a value, 0 to paint it as background"
             )
         return self.values[name]
 
     @property
     def dtype(self) -> type[np.uint8] | type[np.uint16]:
-        """uint8, or uint16 where a value goes beyond 255."""
+        """uint8, or uint16 if a value exceeds 255."""
         return np.uint8 if max(self.values.values(), default=0) < 256 else np.uint16
 
     def ordered(self) -> dict[str, int]:
@@ -216,9 +208,9 @@ def check_size(width: int, height: int, frames: int, source: str) -> None:
 
 
 def _lay(mask: Mask, value: int, region: NDArray[np.integer], count: bool) -> int:
-    """Set `region` to `value` where the mask is; how many pixels of other classes that covers, where it is counted."""
+    """Set `region` to `value` inside the mask; returns how many pixels of other classes are covered, if counted."""
     covered = 0
-    # Tiles bound the memory of the comparisons, and masks that come column by column stay in the cache.
+    # Tiles bound the memory of the comparisons, and masks stored column by column stay in the cache.
     for top in range(0, mask.shape[0], _TILE):
         for left in range(0, mask.shape[1], _TILE):
             seen = mask[top : top + _TILE, left : left + _TILE]
@@ -233,7 +225,7 @@ def paint(picture: Picture, table: ClassTable, path: Path) -> Annotated:
     """The label map of a picture: later shapes cover earlier ones.
 
     Raises:
-        AnnotationError: for an impossible size, a class that the table lacks, or a damaged shape.
+        AnnotationError: if the size is impossible, the table lacks a class, or a shape is damaged.
     """
     source = f"{path} ({picture.name[:80]!r})"
     check_size(picture.width, picture.height, picture.frames, source)
@@ -245,12 +237,12 @@ def paint(picture: Picture, table: ClassTable, path: Path) -> Annotated:
         rows, columns = patch.mask.shape
         painted += patch.mask.size
         if painted > _MAX_PAINTED:
-            raise AnnotationError(f"{source} holds shapes of more than {_MAX_PAINTED} pixels together; split it")
+            raise AnnotationError(f"{source} contains shapes of more than {_MAX_PAINTED} pixels together; split it")
         region = canvas[shape.frame, patch.top : patch.top + rows, patch.left : patch.left + columns]
         covered += _lay(patch.mask, value, region, count=not picture.ordered)
     findings = picture.notes.findings()
     if covered:
-        text = f"shapes of different classes share {covered} pixels and the format gives no order: the later one won"
+        text = f"shapes of different classes share {covered} pixels, and the format has no order: the later one is kept"
         findings = (*findings, Finding("overlap", text, (str(path),)))
     array = canvas.transpose(2, 1, 0) if picture.frames else canvas[0].T
     volume = Volume(array, np.eye(4), metadata=Metadata(source=str(path)), findings=findings, spacing_known=False)

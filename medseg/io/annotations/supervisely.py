@@ -1,10 +1,10 @@
 """Supervisely JSON of images: one file per image in `ann/`, classes in the project's `meta.json`.
 
-Pixels are the ones Supervisely's SDK paints (supervisely/geometry, 6.74): coordinates are pixel indices, polygons are
-filled with OpenCV's `fillPoly`, which counts the outline in; fractions are cut off. The holes ('interior') of one
-polygon are filled together with 0 before it is laid on the image, so the outline of a hole belongs to the hole.
-Rectangles reach from their first to their last pixel, rounded. A bitmap is base64(zlib(PNG)) with its first pixel at
-'origin' [x, y]. Objects come in drawing order: later ones cover earlier ones.
+Pixels are those of Supervisely's SDK (supervisely/geometry, 6.74): coordinates are pixel indices, polygons are filled
+with OpenCV's `fillPoly`, which includes the outline; fractions are truncated. The holes ('interior') of a polygon are
+filled together with 0 before it is painted, so the outline of a hole belongs to the hole. Rectangles reach from their
+first to their last pixel, rounded. A bitmap is base64(zlib(PNG)) with its first pixel at 'origin' [x, y]. Objects come
+in drawing order: later ones cover earlier ones.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from medseg.errors import AnnotationError, MedsegError
 from medseg.io.annotations.labelme import base64_bytes, png_mask, png_of
 from medseg.io.annotations.outlines import Part, parts, pixel_edges, pixel_indices
 from medseg.io.annotations.polygons import check_points, opencv_polygon
-from medseg.io.annotations.shapes import Annotated, Notes, Patch, Picture, Shape, check_size, natural
+from medseg.io.annotations.shapes import Annotated, Notes, Patch, Picture, Shape, check_size
 from medseg.io.annotations.untrusted_fields import Json, load_document
+from medseg.io.naming import natural_order
 
 __all__ = ["is_supervisely", "supervisely_classes", "supervisely_picture", "write_supervisely"]
 
 _IGNORED = ("point", "line", "graph", "cuboid", "cuboid_2d", "any", "alpha_mask", "oriented_bbox")
-# A mask's PNG is small: even noise on 8192 x 8192 pixels stays below this, a zip bomb does not.
+# A mask's PNG is small: even noise on 8192 x 8192 pixels stays below this; a zip bomb does not.
 _MAX_PNG_BYTES = 2**26
 
 
@@ -40,7 +41,7 @@ def is_supervisely(document: Json) -> bool:
 
 
 def supervisely_classes(document: Json, path: Path) -> list[str]:
-    """The classes in the order of the project's meta.json, or, without one, those that occur, sorted."""
+    """The classes in the order of the project's meta.json or, without one, those that occur, sorted."""
     found = {o.at("classTitle").text() for o in document.at("objects").items() if _kind(o) not in _IGNORED}
     # project/meta.json, project/dataset/ann/image.png.json
     for folder in list(path.absolute().parents)[:3]:
@@ -53,14 +54,14 @@ def supervisely_classes(document: Json, path: Path) -> list[str]:
             continue
         if found <= set(names):
             return names
-    return sorted(found, key=natural)
+    return sorted(found, key=natural_order)
 
 
 def supervisely_picture(document: Json, path: Path) -> Picture:
     """The image with its objects, in file order.
 
     Raises:
-        AnnotationError: for missing or wrong fields, or the annotation of a video or volume.
+        AnnotationError: if fields are missing or wrong, or the file annotates a video or volume.
     """
     for key, kind in (("framesCount", "video"), ("volumeMeta", "volume"), ("planes", "volume")):
         if document.has(key):
@@ -83,7 +84,7 @@ def _shapes(document: Json, width: int, height: int, notes: Notes) -> Iterator[S
     for item in document.at("objects").items():
         kind = _kind(item)
         if kind in _IGNORED:
-            notes.add("ignored_shapes", f"{kind}, which cannot be painted and is left out")
+            notes.add("ignored_shapes", f"{kind}, which cannot be painted and is skipped")
             continue
         label = item.at("classTitle").text()
         if kind == "bitmap":
@@ -102,7 +103,7 @@ def _polygon(points: Json, width: int, height: int) -> Patch:
     interior = points.at("interior").items() if points.has("interior") else []
     if not interior or not outer.mask.size:
         return outer
-    # The outlines of holes may reach beyond the exterior: they only ever take away.
+    # The outlines of holes may extend beyond the exterior, because they only remove pixels.
     holes = opencv_polygon([_filled_up(ring.points()) for ring in interior], width, height, points.where)
     cut = holes.on_box(outer.top, outer.left, *outer.mask.shape)
     return Patch(outer.mask & ~cut, outer.top, outer.left)
@@ -140,20 +141,20 @@ def _unpacked(packed: bytes, where: str) -> bytes:
     try:
         content = unpacker.decompress(packed, _MAX_PNG_BYTES)
     except zlib.error:
-        # The SDK also takes a PNG that was not compressed.
+        # The SDK also accepts a PNG that was not compressed.
         return packed
     if unpacker.unconsumed_tail:
-        raise AnnotationError(f"{where} unpacks to more than {_MAX_PNG_BYTES} bytes; it is no mask")
+        raise AnnotationError(f"{where} unpacks to more than {_MAX_PNG_BYTES} bytes; it is not a mask")
     return content
 
 
 def write_supervisely(annotated: Annotated, path: Path) -> None:
-    """Write a 2D label map as image annotation: a polygon with its holes per connected part.
+    """Write a 2D label map as image annotation: a polygon with its holes per connected component.
 
-    A part whose polygon would not give the same pixels back is written as a bitmap.
+    A component whose polygon would not give the same pixels back is written as a bitmap.
 
     Raises:
-        WriteError: disk full, no permission.
+        WriteError: if the disk is full or permission is missing.
     """
     names = {value: name for name, value in annotated.classes.items()}
     rows = annotated.label_map.array.T

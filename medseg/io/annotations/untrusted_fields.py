@@ -1,4 +1,4 @@
-"""JSON and XML that nobody vouches for: loaded within limits, and read field by field with the type checked."""
+"""Untrusted JSON and XML: loaded within size limits, and read field by field with type checks."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ __all__ = ["Json", "Xml", "load_document"]
 
 Points = NDArray[np.float64]
 
-# COCO's own training set is a JSON file of 0.5 GB; an XML tree takes ten times its file.
+# COCO's own training set is a JSON file of 0.5 GB; an XML tree takes ten times the size of its file.
 _MAX_JSON_BYTES = 2**30
 _MAX_XML_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
 class Json:
-    """A JSON value with the place it came from, for messages."""
+    """A JSON value with its position in the file, for messages."""
 
     value: Any
     where: str
 
     def fail(self, expected: str) -> NoReturn:
-        """Raise an AnnotationError that shows what stands here and what should."""
+        """Raise an AnnotationError that shows the value found and what was expected."""
         found = repr(self.value)
         raise AnnotationError(f"{self.where} is {found[:60]}{'...' * (len(found) > 60)}; expected {expected}")
 
     def has(self, key: str) -> bool:
-        """Whether this is an object with a value other than null under `key`."""
+        """Whether this is an object with a non-null value under `key`."""
         return isinstance(self.value, dict) and self.value.get(key) is not None
 
     def at(self, key: str) -> Json:
@@ -107,14 +107,14 @@ def _finite(value: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Xml:
-    """An XML element with the file it came from, for messages."""
+    """An XML element with the name of its file, for messages."""
 
     element: ET.Element
     file: str
 
     @property
     def where(self) -> str:
-        """File and element, with the attributes that tell it from others."""
+        """File and element, with the attributes that identify it."""
         known = [f'{k}="{self.element.get(k)}"' for k in ("id", "name", "label", "frame") if k in self.element.attrib]
         return f"{self.file}: <{' '.join([self.element.tag, *known])[:120]}>"
 
@@ -124,11 +124,11 @@ class Xml:
         return self.element.tag
 
     def children(self, tag: str | None = None) -> list[Xml]:
-        """The elements directly below, all or those of one name."""
+        """The child elements, all or those of one name."""
         return [Xml(e, self.file) for e in self.element if tag is None or e.tag == tag]
 
     def find_text(self, path: str) -> str | None:
-        """The text of the first element at `path`, stripped; None where there is none."""
+        """The text of the first element at `path`, stripped; None if there is none."""
         found = self.element.findtext(path)
         return None if found is None else found.strip()
 
@@ -160,7 +160,7 @@ def integer_of(text: str, where: str) -> int:
     """A decimal integer of at most 12 digits.
 
     Raises:
-        AnnotationError: naming the place.
+        AnnotationError: naming the position in the file.
     """
     stripped = text.strip()
     if not stripped.removeprefix("-").isdecimal() or len(stripped) > 12:
@@ -169,7 +169,7 @@ def integer_of(text: str, where: str) -> int:
 
 
 class _NoDoctype(ET.TreeBuilder):
-    """Entities are declared in a DOCTYPE; without one there is nothing to expand, nor an external file to open."""
+    """Entities are declared in a DOCTYPE; without one nothing is expanded, and no external file is opened."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         raise AnnotationError(f"the XML declares a document type ({name!r}), which no annotation tool writes")

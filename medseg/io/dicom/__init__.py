@@ -1,1 +1,1 @@
-"""DICOM in and out: series to volumes, Segmentations and RT Structure Sets, de-identification. LPS lives here."""
+"""Reading and writing DICOM: image series, Segmentations, RT Structure Sets, de-identification. LPS ends here."""

@@ -1,4 +1,4 @@
-"""Who made a segmentation, and the identifiers that follow from it: what DICOM SEG and RTSTRUCT files share."""
+"""The algorithm that made a segmentation, and the UIDs derived from it; shared by DICOM SEG and RTSTRUCT."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["Algorithm", "derived_uid"]
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """The model behind a segmentation.
+    """The model that made a segmentation.
 
     Args:
-        name: name of the model, for people.
+        name: human-readable name of the model.
         version: version of the model or of the program that runs it.
-        model_hash: hash of the model bundle (hex); another model makes another object.
-        options: the options of the run that alter its result, as one string, '' for the defaults.
-        review: whether a person should look at this result; descriptions then begin with it.
+        model_hash: hexadecimal hash of the model bundle; another model makes another DICOM object.
+        options: the options of the run that change its result, as one string; '' for the defaults.
+        review: whether a person should check this result; descriptions then begin with 'NEEDS REVIEW'.
 
     Example:
         >>> Algorithm("lung", "1.0", "9f2c").name
@@ -33,26 +33,26 @@ class Algorithm:
 
     @property
     def description(self) -> str:
-        """What lists of series show: 'Segmentation by lung', or 'NEEDS REVIEW: segmentation by lung'."""
+        """The text that viewers list: 'Segmentation by lung', or 'NEEDS REVIEW: segmentation by lung'."""
         return f"NEEDS REVIEW: segmentation by {self.name}" if self.review else f"Segmentation by {self.name}"
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What makes two results of the same input different objects, as texts to derive UIDs from."""
+        """The texts to derive UIDs from: results that differ in any of them are different objects."""
         return (self.name, self.version, self.model_hash, self.options, *(("needs review",) if self.review else ()))
 
 
 def derived_uid(*parts: str) -> str:
-    """A DICOM UID that follows from `parts` alone: the same parts give the same UID on every machine.
+    """A DICOM UID that depends only on `parts`: the same parts give the same UID on every machine.
 
     It is '2.25.' and a UUID as a decimal number (DICOM PS3.5 B.2), the UUID being the first 128 bits of the SHA-256 of
     the parts with the bits of a name-based UUID (RFC 4122, version 5) set.
 
     Args:
-        parts: any texts, at least one; ('ab', 'c') and ('a', 'bc') differ.
+        parts: at least one text; ('ab', 'c') and ('a', 'bc') give different UIDs.
 
     Raises:
-        ValueError: for no parts at all, which would give everybody the same UID.
+        ValueError: if there are no parts, since every caller would then get the same UID.
 
     Example:
         >>> derived_uid("series", "1.2.3", "9f2c")[:5]

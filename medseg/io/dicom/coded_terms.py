@@ -1,8 +1,8 @@
-"""What the name of a label means in SNOMED CT: the coded terms that a DICOM segment is described by.
+"""From the name of a label to SNOMED CT: the coded terms that describe a DICOM segment.
 
-Codes are those of DICOM PS3.16 CID 7150 (categories), CID 7151 (types) and CID 244 (sides). A name is coded only when
-every word of it is understood: 'brain stem' never becomes 'brain'. All other names are 'Tissue', the most general
-term, and keep their name as the segment's label.
+Codes are those of DICOM PS3.16 CID 7150 (categories), CID 7151 (types) and CID 244 (laterality). A name is coded only
+when every word of it is understood: 'brain stem' never becomes 'brain'. All other names get the most general term,
+'Tissue', and keep their name as the segment's label.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class SegmentTerm:
-    """What a segment shows: category and type, its side in the patient, and the organ that a lesion or vessel is in."""
+    """The coded description of a segment: category, type, laterality, and the organ that a lesion or vessel is in."""
 
     category: Code
     type: Code
@@ -149,7 +149,7 @@ _LESIONS = {
     "nodule": Code("27925004", "Nodule"),
     "thrombus": Code("396339007", "Thrombus"),
 }
-# These lie in an organ, which may be named beside them: 'liver tumour', 'lung vessels'.
+# Structures inside an organ, which the name may mention as well: 'liver tumour', 'lung vessels'.
 _HOSTED = ("artery", "blood vessel", "vein", "vessel", "vasculature", "true lumen", "false lumen", "lymph node")
 _SAME = {
     "tumour": "tumor",
@@ -194,14 +194,14 @@ def _words_of(name: str) -> _Words:
         known = _SAME.get(word, word)
         if known not in _VOCABULARY and known.removesuffix("s") in _VOCABULARY:
             known = known.removesuffix("s")
-        # A number counts the lesions; it does not say what they are.
+        # A number counts lesions; it does not change the term.
         if known and known not in _SILENT and not known.isdigit():
             found.add(known)
     return frozenset(found)
 
 
 def term_for(name: str) -> SegmentTerm:
-    """The coded term for the name of a label; 'Tissue' where the name is not fully understood.
+    """The coded term for the name of a label; 'Tissue' if the name is not fully understood.
 
     Args:
         name: e.g. 'left_lung', 'liver tumour', 'pulmonaryArtery'; spelling, plural and word order do not matter.

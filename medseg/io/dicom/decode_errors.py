@@ -1,4 +1,4 @@
-"""What damaged DICOM raises in pydicom and its decoders, and how it is told."""
+"""The exceptions that damaged DICOM files raise in pydicom and its decoders, and how they are reported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["damage", "reason_of"]
 
 
 def damage() -> tuple[type[Exception], ...]:
-    """The errors that a damaged file can raise anywhere in pydicom and its decoders, besides OSError."""
+    """The exception classes, besides OSError, that a damaged file can raise in pydicom and its decoders."""
     from pydicom.errors import BytesLengthException
 
     return (
@@ -28,7 +28,7 @@ def damage() -> tuple[type[Exception], ...]:
 
 
 def reason_of(error: Exception) -> str:
-    """The error in one short line: pydicom puts whole tracebacks into its messages."""
+    """The error in one short line, because pydicom puts whole tracebacks into its messages."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     return line[:200]

@@ -1,8 +1,8 @@
-"""The data elements of a DICOM header that medseg looks at, and where the pixels begin.
+"""The data elements of a DICOM header that medseg uses, and the position of the pixel data in the file.
 
-pydicom needs about a millisecond for a header, most of it while holding the interpreter lock: more than reading the
-pixels takes. Plain little-endian files are therefore walked here, element by element (DICOM PS3.5 section 7.1);
-everything else (no preamble, big-endian, deflated, whatever looks odd) is left to pydicom.
+pydicom needs about a millisecond per header, most of it holding the interpreter lock, which is longer than reading the
+pixels takes. Plain little-endian files are therefore parsed here, element by element (DICOM PS3.5 section 7.1);
+everything else (no preamble, big-endian, deflated, any irregularity) is left to pydicom.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from medseg.io.dicom.tags import impossible
 
 __all__ = ["DEFLATED", "KEYWORDS", "DatasetElements", "Elements", "RawElements", "to_numbers", "walk"]
 
-# Tag -> keyword of everything a header is asked for.
+# Tag -> keyword of every element that medseg uses.
 _TAGS = {
     0x00020002: "MediaStorageSOPClassUID",
     0x00020010: "TransferSyntaxUID",
@@ -76,7 +76,7 @@ _TAGS = {
     0x52009230: "PerFrameFunctionalGroupsSequence",
 }
 KEYWORDS = tuple(_TAGS.values())
-# Only asked whether they are there.
+# Only their presence matters.
 _SEQUENCES = frozenset(
     {
         *("ContrastBolusAgentSequence", "ModalityLUTSequence"),
@@ -112,12 +112,12 @@ _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 _EXPLICIT_ELEMENT = struct.Struct("<HH2sH")
 _IMPLICIT_ELEMENT = struct.Struct("<HHI")
 _LONGEST_DECIMAL_STRING = 16
-# Headers are a few kilobytes; only files with large private elements or many frames have to be read on.
+# Headers are a few kilobytes; only files with large private elements or many frames need another read.
 _READS = (1 << 14, 1 << 20, 1 << 24)
 
 
 class Elements(Protocol):
-    """What a header says, by DICOM keyword; absent and empty elements give '' or ()."""
+    """The elements of a header by DICOM keyword; absent and empty elements give '' or ()."""
 
     def text(self, keyword: str) -> str: ...
     def texts(self, keyword: str) -> tuple[str, ...]: ...
@@ -128,11 +128,11 @@ class Elements(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RawElements:
-    """Elements of a file walked here.
+    """The elements of a file that `walk` parsed.
 
     Args:
-        values: keyword -> bytes as they stand in the file.
-        pixel_offset: where the value of PixelData begins, -1 without one.
+        values: keyword -> bytes as stored in the file.
+        pixel_offset: where the value of PixelData begins, -1 if there is none.
         pixel_length: its length in bytes, -1 for encapsulated pixels.
     """
 
@@ -155,10 +155,10 @@ class RawElements:
         return tuple(part.strip() for part in text.split("\\")) if text else ()
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
-        """Numbers of a decimal, integer or unsigned-short element.
+        """The numbers of a decimal, integer or unsigned-short element.
 
         Raises:
-            ValueError: for text that is no number.
+            ValueError: for text that is not a number.
         """
         if keyword in _BINARY:
             raw = self.values.get(keyword, b"")
@@ -169,16 +169,16 @@ class RawElements:
         return to_numbers(keyword, self.texts(keyword))
 
     def has(self, keyword: str) -> bool:
-        """Whether the element is there and not empty."""
+        """Whether the element is present and not empty."""
         return bool(self.values.get(keyword))
 
     def too_long(self, *keywords: str) -> tuple[str, ...]:
-        """Which of these decimal strings break the limit of 16 characters (PS3.5 section 6.2)."""
+        """The names of those decimal strings that exceed 16 characters (PS3.5 section 6.2)."""
         return tuple(k for k in keywords if max(map(len, self.texts(k)), default=0) > _LONGEST_DECIMAL_STRING)
 
 
 class DatasetElements:
-    """The same questions, answered from a pydicom data set."""
+    """The same interface on top of a pydicom data set."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
@@ -201,7 +201,7 @@ class DatasetElements:
         return tuple(str(v).strip() for v in value) if _is_list(value) else (str(value).strip(),)
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
-        """Numbers of any numeric element; unsigned where pydicom leaves the choice open."""
+        """The numbers of any numeric element; unsigned where pydicom leaves the choice open."""
         value = self._value(keyword)
         if value is None:
             return ()
@@ -210,12 +210,12 @@ class DatasetElements:
         return to_numbers(keyword, value if _is_list(value) else [value])
 
     def has(self, keyword: str) -> bool:
-        """Whether the element is there and not empty."""
+        """Whether the element is present and not empty."""
         value = self._value(keyword)
         return value is not None and not (_is_list(value) and len(value) == 0)
 
     def too_long(self, *keywords: str) -> tuple[str, ...]:
-        """Which of these decimal strings break the limit of 16 characters (PS3.5 section 6.2)."""
+        """The names of those decimal strings that exceed 16 characters (PS3.5 section 6.2)."""
         return tuple(k for k in keywords if self._longest(k) > _LONGEST_DECIMAL_STRING)
 
     def _longest(self, keyword: str) -> int:
@@ -225,7 +225,7 @@ class DatasetElements:
 
 
 def to_numbers(keyword: str, values: Iterable[Any]) -> tuple[float, ...]:
-    """The numbers that the values of an element are, or are the text of.
+    """The values of an element as numbers, whether stored as numbers or as text.
 
     Raises:
         ValueError: naming the element and its value.
@@ -233,7 +233,7 @@ def to_numbers(keyword: str, values: Iterable[Any]) -> tuple[float, ...]:
     values = list(values)
     try:
         return tuple(float(v) for v in values)
-    except (ValueError, TypeError):  # text that is no number, no value at all, or several
+    except (ValueError, TypeError):  # text that is not a number, no value at all, or several
         raise ValueError(impossible(keyword, "\\".join(map(str, values)), "numbers")) from None
 
 
@@ -241,12 +241,12 @@ def _is_list(value: Any) -> bool:
     return hasattr(value, "__iter__") and not isinstance(value, str | bytes)
 
 
-class _Odd(Exception):
-    """Something the walk does not understand."""
+class _Unsupported(Exception):
+    """The file uses something that this parser does not handle."""
 
 
 def walk(path: Path) -> RawElements | None:
-    """The elements of a little-endian DICOM file with a preamble; None where pydicom has to look.
+    """The elements of a little-endian DICOM file with a preamble; None where pydicom has to parse the file.
 
     Raises:
         OSError: if the file cannot be read.
@@ -258,7 +258,7 @@ def walk(path: Path) -> RawElements | None:
             data += file.read(max(0, min(size, wanted) - len(data)))
             try:
                 return _elements(data, size)
-            except (_Odd, ValueError):
+            except (_Unsupported, ValueError):
                 return None
             except (IndexError, struct.error):
                 if len(data) == size:
@@ -268,44 +268,44 @@ def walk(path: Path) -> RawElements | None:
 
 def _elements(data: bytes, size: int) -> RawElements:
     if data[128:132] != b"DICM":
-        raise _Odd
+        raise _Unsupported
     values: dict[str, bytes] = {}
     position = _walk_group(data, 132, size, True, values, meta=True)[0]
     syntax = values.get("TransferSyntaxUID", b"").rstrip(b" \0").decode("ascii")
     if syntax in ("", DEFLATED, _BIG_ENDIAN):
-        raise _Odd
+        raise _Unsupported
     _, offset, length = _walk_group(data, position, size, syntax != _IMPLICIT, values, meta=False)
     if offset >= 0 and length >= 0 and offset + length > size:
-        raise _Odd
+        raise _Unsupported
     return RawElements(values, offset, length)
 
 
 def _walk_group(
     data: bytes, position: int, size: int, explicit: bool, values: dict[str, bytes], meta: bool
 ) -> tuple[int, int, int]:
-    """Collect wanted values; returns the next position, and offset and length of the pixel data (-1 without)."""
+    """Collect the wanted values; returns the next position, and offset and length of the pixel data (-1 if absent)."""
     last = 0
     while position < size:
         if position + 8 > size:
-            raise _Odd
+            raise _Unsupported
         if meta and data[position : position + 2] != b"\x02\0":
             return position, -1, -1
         tag, length, head = _element(data, position, explicit)
-        # Elements stand in ascending order; anything else is damage, or not what it looks like.
+        # Elements are stored in ascending order; any other order means damage or another encoding.
         if tag <= last:
-            raise _Odd
+            raise _Unsupported
         last = tag
         start = position + head
         if tag == _PIXEL_DATA:
             return start, start, -1 if length == _UNDEFINED else length
         if tag > _PIXEL_DATA - 0x10 and tag < 0x7FE10000:
-            raise _Odd  # float and double pixels
+            raise _Unsupported  # float and double pixels
         if length == _UNDEFINED:
             end = _after_sequence(data, start, explicit)
         else:
             end = start + length
             if end > size:
-                raise _Odd
+                raise _Unsupported
         keyword = _TAGS.get(tag)
         if keyword in _SEQUENCES:
             values[keyword] = b"+" if length else b""
@@ -318,7 +318,7 @@ def _walk_group(
 
 
 def _element(data: bytes, position: int, explicit: bool) -> tuple[int, int, int]:
-    """Tag, length and size of the element's own header."""
+    """Tag, value length and size of the element's header."""
     if not explicit:
         group, element, length = _IMPLICIT_ELEMENT.unpack_from(data, position)
         return group << 16 | element, length, 8
@@ -327,15 +327,15 @@ def _element(data: bytes, position: int, explicit: bool) -> tuple[int, int, int]
         return group << 16 | element, length, 8
     if representation in _LONG:
         (length,) = struct.unpack_from("<I", data, position + 8)
-        # Unknown elements of undefined length are encoded implicitly, whatever the file is.
+        # Unknown elements of undefined length are always encoded implicitly.
         if length == _UNDEFINED and representation not in (b"SQ", b"OB", b"OW"):
-            raise _Odd
+            raise _Unsupported
         return group << 16 | element, length, 12
-    raise _Odd
+    raise _Unsupported
 
 
 def _after_sequence(data: bytes, position: int, explicit: bool) -> int:
-    """The position behind a sequence of undefined length."""
+    """The position after a sequence of undefined length."""
     while True:
         group, element, length = _IMPLICIT_ELEMENT.unpack_from(data, position)
         tag = group << 16 | element
@@ -343,7 +343,7 @@ def _after_sequence(data: bytes, position: int, explicit: bool) -> int:
         if tag == _SEQUENCE_END:
             return position
         if tag != _ITEM:
-            raise _Odd
+            raise _Unsupported
         if length != _UNDEFINED:
             position += length
             continue

@@ -1,4 +1,4 @@
-"""What is worth knowing about the slices of one DICOM volume, as far as their headers tell."""
+"""Findings about the slices of one DICOM volume that follow from their headers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _NOTES: tuple[tuple[str, Callable[[SliceHeader], bool], str], ...] = (
     (
         "monochrome1",
         lambda s: s.photometric == "MONOCHROME1",
-        "MONOCHROME1: meant to be shown inverted; values are kept as stored",
+        "MONOCHROME1: meant to be displayed inverted; values are kept as stored",
     ),
-    ("colour", lambda s: s.is_colour, "a colour image: converted to red, green and blue channels"),
+    ("colour", lambda s: s.is_colour, "colour image, converted to red, green and blue channels"),
     ("lossy", lambda s: s.is_lossy, "compressed with loss, or by a method that may lose detail"),
     (
         "illegal_value",
         lambda s: bool(s.illegal),
-        "numbers longer than the 16 characters that DICOM allows in position, orientation or spacing; read in full",
+        "position, orientation or spacing has more than the 16 characters that DICOM allows; read in full",
     ),
     (
         "detector_spacing",
@@ -33,7 +33,7 @@ _NOTES: tuple[tuple[str, Callable[[SliceHeader], bool], str], ...] = (
 
 
 def findings_of(slices: Sequence[SliceHeader]) -> list[Finding]:
-    """Findings of the headers: colour, loss, MONOCHROME1, over-long numbers, localizers, very few slices."""
+    """The findings: colour, lossy compression, MONOCHROME1, over-long numbers, localizers, very few slices."""
     findings = []
     for kind, holds, text in _NOTES:
         files = tuple(s.name for s in slices if holds(s))

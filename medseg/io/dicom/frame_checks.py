@@ -1,6 +1,6 @@
-"""What no frame's header can say: refused by the tag's name before a pixel is read.
+"""Header values that no real frame can have are refused, by the name of their tag, before any pixel is read.
 
-Bounds are those of `medseg.io.plausible`. Values that are no numbers at all are refused when a header is read.
+The bounds are those of `medseg.io.plausible`. Values that are not numbers at all are refused when the header is read.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from medseg.io.plausible import LARGEST_MM, SMALLEST_MM, place_fault, rescale_fa
 
 __all__ = ["check_frames", "is_out_of_space"]
 
-# Cosines written with few digits.
+# A little more than 1, for direction cosines written with few digits.
 _LARGEST_COSINE = 1.01
 
 
 def check_frames(slices: Sequence[SliceHeader]) -> None:
-    """Refuse frames whose header says what cannot be.
+    """Refuse frames whose header contains impossible values.
 
     Raises:
-        ReadError: naming the first such file, the tag, its value and what was expected.
+        ReadError: naming the first such file, the tag, its value and the expected range.
     """
     for header in slices:
         fault = next(_faults(header), "")
@@ -32,13 +32,13 @@ def check_frames(slices: Sequence[SliceHeader]) -> None:
             text = f"{header.path} has{where} {fault}: export it again"
             raise ReadError(text, kind="impossible_value", files=(header.name,))
         check_size(header)
-        # Compressed streams know their depth.
+        # Compressed streams carry their own bit depth.
         if _is_native(header) and not header.is_colour:
             check_bits(header, header.bits_allocated)
 
 
 def is_out_of_space(header: SliceHeader) -> bool:
-    """Whether a frame lies where nothing can: comparing it with others would overflow."""
+    """Whether the position of a frame is impossible, so that comparing it with other frames would overflow."""
     return bool(place_fault(header.position)) or any(abs(v) > _LARGEST_COSINE for v in header.orientation)
 
 
@@ -66,13 +66,13 @@ def _faults(header: SliceHeader) -> Iterator[str]:
     spacing = header.pixel_spacing or header.detector_spacing
     if fault := spacing_fault(spacing):
         yield impossible("PixelSpacing" if header.pixel_spacing else "ImagerPixelSpacing", spacing, fault)
-    # 0 and less say that it is not known.
+    # Values of 0 and below mean 'unknown'.
     if header.thickness > 0 and spacing_fault([header.thickness]):
         yield impossible("SliceThickness", header.thickness, f"0, or {SMALLEST_MM:g} to {LARGEST_MM:g} mm")
 
 
 def _short_of_pixels(header: SliceHeader) -> str:
-    """For uncompressed pixels whose number the file can be asked for; the samples of colours may share theirs."""
+    """For uncompressed pixels: a message if the file is too short. Subsampled colours may share samples."""
     if not _is_native(header):
         return ""
     promised = -(-header.frames * header.rows * header.columns * header.bits_allocated // 8)

@@ -1,7 +1,7 @@
-"""From the headers of a series to one grid, or a refusal that names files and positions.
+"""From the headers of a series to one grid, or to an error that names the files and positions in the way.
 
-Slices are ordered by their position along the normal (row x column cosines), never by InstanceNumber, and spacing comes
-from positions, never from SliceThickness. DICOM PS3.3 C.7.6.2.1.1 defines position and orientation.
+Slices are ordered by their position along the normal (row x column cosines), never by InstanceNumber, and the slice
+spacing is computed from positions, never from SliceThickness. DICOM PS3.3 C.7.6.2.1.1 defines position and orientation.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ __all__ = ["Irregular", "SeriesGrid", "check_irregular", "grid_of"]
 
 # What to do with missing or unevenly spaced slices.
 Irregular = Literal["error", "resample", "allow"]
-# How far a slice may lie from its place on the regular grid: a fraction of the step along the normal; aside of it a
-# fraction of a pixel, but no more than can be called rounding of positions.
+# How far a slice may be from its place on the regular grid: along the normal a fraction of the slice spacing; within
+# the plane a fraction of a pixel, limited to what rounding of positions can explain.
 _ALONG, _ACROSS, _ASIDE_MM = 0.05, 0.1, 0.1
 _STEEPEST_DEGREES = 45.0
 
@@ -44,10 +44,10 @@ class SeriesGrid:
     Args:
         slices: in order along the normal.
         affine: (4, 4), RAS+, of the array `[i, j, k]`.
-        spacing_known: whether the file says how large a pixel is.
-        findings: what was noticed.
-        places: where the slices lie, in voxels of axis k, if the array is to be interpolated between them; () where
-            slice n is plane n.
+        spacing_known: whether the file gives the size of a pixel.
+        findings: irregularities that were accepted.
+        places: index of each slice along axis k, if the array has to be interpolated between slices; () if slice n is
+            plane n.
         planes: length of axis k.
     """
 
@@ -60,7 +60,7 @@ class SeriesGrid:
 
 
 def check_irregular(irregular: str) -> None:
-    """Refuse a policy that does not exist.
+    """Refuse an unknown policy.
 
     Raises:
         ConfigError: for anything but 'error', 'resample' and 'allow'.
@@ -75,11 +75,11 @@ def grid_of(series: Series, irregular: Irregular = "error") -> SeriesGrid:
 
     Args:
         series: frames of one volume, from `find_series`.
-        irregular: what to do with missing or unevenly spaced slices. 'error' refuses them, 'resample' lays a regular
-            grid through the positions, 'allow' takes the slices as if they were evenly spaced; both with a finding.
+        irregular: what to do with missing or unevenly spaced slices. 'error' refuses them, 'resample' interpolates
+            onto a regular grid, 'allow' treats the slices as evenly spaced; the last two add a finding.
 
     Raises:
-        ReadError: missing position tags, Siemens mosaics, values that cannot be (see `frame_checks`).
+        ReadError: missing position tags, Siemens mosaics, impossible values (see `frame_checks`).
         GeometryError: two patients, studies or frames of reference; slices of unequal size, spacing or orientation;
             repeated positions; missing or unevenly spaced slices; slices that do not lie on one line.
     """
@@ -88,8 +88,8 @@ def grid_of(series: Series, irregular: Irregular = "error") -> SeriesGrid:
     mosaics = [s for s in series.slices if "MOSAIC" in s.image_type]
     if mosaics:
         raise ReadError(
-            f"{_place(series)}: {shown(mosaics)} tiles many slices into one picture (Siemens mosaic), which is not "
-            "taken apart; convert the study to enhanced multi-frame or NIfTI first",
+            f"{_place(series)}: {shown(mosaics)} tiles many slices into one image (Siemens mosaic), which medseg does "
+            "not split; convert the study to enhanced multi-frame or NIfTI first",
             kind="mosaic",
             files=_names(mosaics),
         )
@@ -118,7 +118,7 @@ def _names(slices: Sequence[SliceHeader]) -> tuple[str, ...]:
 
 
 def _check_identity(series: Series) -> None:
-    # Identifiers are counted, never shown: messages end up in logs.
+    # Identifiers are counted but never shown, because messages end up in logs.
     checks: list[tuple[str, str, Callable[[SliceHeader], str]]] = [
         ("several_patients", "patients", lambda s: s.patient_id),
         ("several_studies", "studies", lambda s: s.study_instance_uid),
@@ -182,7 +182,7 @@ def _stack(series: Series, irregular: Irregular) -> SeriesGrid:
     if lost:
         raise ReadError(
             f"{where}: no ImagePositionPatient, ImageOrientationPatient or PixelSpacing in {shown(lost)}, so the order "
-            "and place of the slices are not known",
+            "and position of the slices are unknown",
             kind="no_position",
             files=_names(lost),
         )
@@ -203,7 +203,7 @@ def _stack(series: Series, irregular: Irregular) -> SeriesGrid:
         if planes > MOST_PLANES:
             raise GeometryError(
                 f"{where} reaches from {along[0]:.3f} to {along[-1]:.3f} mm along the normal, which takes {planes} "
-                f"slices {usual:.3f} mm apart; expected at most {MOST_PLANES}: remove stray slices, such as "
+                f"slices {usual:.3f} mm apart; expected at most {MOST_PLANES}: remove outlying slices, such as "
                 f"{slices[0].name} or {slices[-1].name} ({tagged('ImagePositionPatient')})",
                 kind="impossible_value",
                 files=_names((slices[0], slices[-1])),
@@ -232,14 +232,14 @@ def _check_alike(series: Series, where: str) -> None:
     for what, value, tolerance in checks:
         values = np.array([value(s) for s in series.slices], dtype=float)
         middle = np.median(values, axis=0)
-        strays = [s for s, v in zip(series.slices, values, strict=True) if np.abs(v - middle).max() > tolerance]
-        if strays:
-            usual = next(s for s in series.slices if s not in strays) if len(strays) < len(series.slices) else first
+        outliers = [s for s, v in zip(series.slices, values, strict=True) if np.abs(v - middle).max() > tolerance]
+        if outliers:
+            usual = next(s for s in series.slices if s not in outliers) if len(outliers) < len(series.slices) else first
             raise GeometryError(
-                f"{where} mixes {what}: {value(usual)} in {usual.name}, {value(strays[0])} in {shown(strays)}; "
+                f"{where} mixes {what}: {value(usual)} in {usual.name}, {value(outliers[0])} in {shown(outliers)}; "
                 "put each stack into a folder of its own",
                 kind="mixed_slices",
-                files=_names(strays),
+                files=_names(outliers),
             )
 
 
@@ -251,7 +251,7 @@ def _check_repeated(slices: Sequence[SliceHeader], along: Vector, where: str) ->
         doubled = [slices[m] for m in sorted({*repeated, *(repeated + 1)})]
         raise GeometryError(
             f"{where} holds different images at {repeated.size} position(s), e.g. at {along[n]:.3f} mm along the "
-            f"normal: {shown(slices[n : n + 2])}; no tag tells which of them belong together: keep one per position",
+            f"normal: {shown(slices[n : n + 2])}; no tag separates them into volumes: keep one per position",
             kind="duplicate_slices",
             files=_names(doubled),
         )
@@ -260,7 +260,7 @@ def _check_repeated(slices: Sequence[SliceHeader], along: Vector, where: str) ->
 def _unevenness(
     slices: Sequence[SliceHeader], along: Vector, where: str, irregular: Irregular
 ) -> tuple[float, list[Finding]]:
-    """The step from slice to slice, and what is wrong with it."""
+    """The distance between slices, and findings about its irregularities."""
     steps = np.diff(along)
     usual = float(np.median(steps))
     spacing = float(along[-1] - along[0]) / (len(slices) - 1)
@@ -269,16 +269,16 @@ def _unevenness(
     if apart <= max(floor, _ALONG * spacing):
         if apart <= 0.01 * spacing:
             return spacing, []
-        text = f"slices lie up to {apart:.3f} mm from their place on the regular grid of {spacing:.3f} mm"
+        text = f"slices are up to {apart:.3f} mm away from the regular grid of {spacing:.3f} mm"
         return spacing, [Finding("spacing_jitter", text)]
     multiples = np.rint(steps / usual)
     whole = np.abs(steps - multiples * usual).max() <= max(floor, 2 * _ALONG * usual)
-    odd = np.flatnonzero(multiples > 1 if whole else np.abs(steps - usual) > max(floor, _ALONG * usual))
+    uneven = np.flatnonzero(multiples > 1 if whole else np.abs(steps - usual) > max(floor, _ALONG * usual))
     gaps = ", ".join(
         f"{steps[n]:.3f} mm from {along[n]:.3f} to {along[n + 1]:.3f} mm between {slices[n].name} and "
         f"{slices[n + 1].name}"
-        for n in odd[:3]
-    ) + (f" and {len(odd) - 3} more" if len(odd) > 3 else "")
+        for n in uneven[:3]
+    ) + (f" and {len(uneven) - 3} more" if len(uneven) > 3 else "")
     if whole:
         kind, lacking = "missing_slices", int((multiples - 1).sum())
         text = f"{lacking} slice(s) missing: the usual step is {usual:.3f} mm, but {gaps} along the normal"
@@ -288,18 +288,18 @@ def _unevenness(
             f"unevenly spaced slices: steps of {steps.min():.3f} to {steps.max():.3f} mm (usually {usual:.3f}), e.g. "
             f"{gaps} along the normal"
         )
-    files = _names([slices[m] for m in sorted({*odd, *(odd + 1)})])
+    files = _names([slices[m] for m in sorted({*uneven, *(uneven + 1)})])
     if irregular == "error":
-        hint = "export the series again, or read it with irregular='resample' (interpolate) or 'allow' (as if even)"
+        hint = "export it again, or read it with irregular='resample' (interpolate) or 'allow' (treat as even)"
         raise GeometryError(f"{where} has {text}; {hint}", kind=kind, files=files)
-    done = "interpolated onto a regular grid" if irregular == "resample" else "taken as if evenly spaced"
+    done = "interpolated onto a regular grid" if irregular == "resample" else "treated as evenly spaced"
     return usual, [Finding(kind, f"{text}; {done}", files)]
 
 
 def _step(
     slices: Sequence[SliceHeader], positions: Vector, along: Vector, normal: Vector, where: str
 ) -> tuple[Vector, list[Finding]]:
-    """The way from the first slice to the last: along the normal, or aside of it by a gantry tilt."""
+    """The vector from the first slice to the last: along the normal, or oblique to it because of a gantry tilt."""
     way = positions[-1] - positions[0]
     lateral = positions - positions[0] - np.outer(along - along[0], normal)
     tolerance = max(slices[0].rounding_mm, min(_ASIDE_MM, _ACROSS * min(slices[0].pixel_spacing)))
@@ -312,7 +312,7 @@ def _step(
     n = int(np.argmax(off_line))
     if off_line[n] > tolerance or angle > _STEEPEST_DEGREES:
         raise GeometryError(
-            f"{where} is no straight stack: {slices[n].name} lies {off_line[n]:.2f} mm off the line from "
+            f"{where} is not a straight stack: {slices[n].name} is {off_line[n]:.2f} mm away from the line from "
             f"{slices[0].name} to {slices[-1].name}, which is {angle:.1f} degrees off the normal; export it again",
             kind="scattered_slices",
             files=(slices[n].name,),

@@ -1,4 +1,4 @@
-"""DICOM headers: what each image frame says about itself, and which frames share a series. No pixel is read here."""
+"""DICOM headers: one `SliceHeader` per image frame, read without touching the pixels."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from medseg.io.library_errors import refuse_own_fault
 
 __all__ = ["Headers", "SliceHeader", "read_headers", "scan_headers"]
 
-# Objects that describe, annotate or point at images without being one.
+# Objects that describe, annotate or reference images without being images.
 _NOT_IMAGES = frozenset({"SEG", "PR", "SR", "KO", "REG", "FID", "RTSTRUCT", "RTPLAN", "RTRECORD", "DOC", "AU", "ECG"})
-# Files that a thread looks at in one go.
+# How many files a thread reads per task.
 _BATCH = 64
-# No image shrinks so much: beyond this a deflated file is made to fill the memory.
+# No real image compresses this well: beyond it a deflated file was made to fill the memory.
 _LARGE, _RATIO = 2**28, 200
 _ALWAYS_LOSSY = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
 _MAYBE_LOSSY = frozenset({"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"})
@@ -36,12 +36,12 @@ _MAYBE_LOSSY = frozenset({"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """What a look through some files found.
+    """The result of reading the headers of some files.
 
     Args:
         frames: one per image frame, in the order of file names.
-        damaged: files that should have been DICOM images, folders that could not be looked into, and why.
-        passed_over: how many files are not DICOM, or DICOM but no image.
+        damaged: damaged DICOM images and folders that could not be listed, each with its error.
+        passed_over: how many files are not DICOM, or are DICOM without an image.
     """
 
     frames: tuple[SliceHeader, ...]
@@ -50,7 +50,7 @@ class Headers:
 
 
 def read_headers(path: Path) -> tuple[SliceHeader, ...]:
-    """The frames of one file; none where it is not DICOM or holds no image (reports, segmentations, DICOMDIR).
+    """The frames of one file; () if it is not DICOM or contains no image (reports, segmentations, DICOMDIR).
 
     Raises:
         ReadError: for a file that cannot be opened, or a DICOM image whose geometry tags are not numbers.
@@ -84,7 +84,7 @@ def read_headers(path: Path) -> tuple[SliceHeader, ...]:
 
 
 def _dataset(path: Path) -> Any:
-    """The pydicom data set of a file without its pixels; None where pydicom finds no DICOM.
+    """The pydicom data set of a file without its pixels; None if pydicom does not recognise DICOM.
 
     Raises:
         ReadError: for a header that cannot be parsed.
@@ -95,10 +95,10 @@ def _dataset(path: Path) -> Any:
 
     _check_inflated(path)
     try:
-        # Real headers break small rules of the standard (an over-long text, a malformed UID) that do not concern us.
+        # Real headers break minor rules of the standard (an over-long text, a malformed UID) that do not matter here.
         with pydicom.config.disable_value_validation():
             dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(KEYWORDS))
-            # Elements are parsed when asked for, so damage would show only later, and without its place.
+            # pydicom parses elements lazily, so damage would surface later and without a file name.
             _parse(dataset)
             return dataset
     except (InvalidDicomError, EOFError):
@@ -111,7 +111,7 @@ def _dataset(path: Path) -> Any:
 
 
 def _parse(dataset: Any) -> None:
-    """Parse all elements, with those in sequences.
+    """Parse all elements, including those in sequences.
 
     Raises:
         ValueError: naming the element that cannot be parsed.
@@ -125,24 +125,24 @@ def _parse(dataset: Any) -> None:
 
             value = dataset.get_item(tag).value
             text = value.decode("latin-1").strip(" \0") if isinstance(value, bytes) else reason_of(error)
-            raise ValueError(impossible(keyword_for_tag(tag) or str(tag), text, "a value of its kind")) from None
+            raise ValueError(impossible(keyword_for_tag(tag) or str(tag), text, "a value of its type")) from None
         if element.VR == "SQ":
             for item in element.value:
                 _parse(item)
 
 
 def _check_inflated(path: Path) -> None:
-    """Refuse a deflated file that would fill the memory: pydicom inflates the whole of it to see the header.
+    """Refuse a deflated file that would fill the memory: pydicom inflates all of it to parse the header.
 
     Raises:
-        ReadError: for a file that inflates beyond all that images do, or is damaged.
+        ReadError: for a file that inflates far more than any image, or is damaged.
     """
     with path.open("rb") as file:
         start = file.read(1024)
         at = start.find(DEFLATED.encode())
         if at < 0:
             return
-        # The data set follows the file's meta group, whose length is its first element (PS3.10 section 7.1).
+        # The data set follows the file meta information, whose length is its first element (PS3.10 section 7.1).
         file.seek(144 + int.from_bytes(start[140:144], "little"))
         inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
         try:
@@ -151,15 +151,15 @@ def _check_inflated(path: Path) -> None:
                     size += len(inflate.decompress(data, 1 << 20))
                     data = inflate.unconsumed_tail
                     if size > _LARGE and size > _RATIO * path.stat().st_size:
-                        raise ReadError(f"{path} inflates to more than {size >> 20} MB, which no image does; refused")
+                        raise ReadError(f"{path} inflates to more than {size >> 20} MB, more than any image; refused")
         except zlib.error as error:
             raise ReadError(f"{path} is damaged ({error}); export it again") from None
 
 
 def _frames(elements: Elements, path: Path, raw: RawElements | None) -> tuple[SliceHeader, ...]:
-    """The frames of a file without functional groups: one, or several without a position each."""
+    """The frames of a file without functional groups: one, or several that have no position of their own."""
     if not (elements.has("Rows") and elements.has("Columns")):
-        # Without this a file cut short would be passed over, and the volume would lack a slice unnoticed.
+        # Otherwise a truncated file would be skipped and the volume would silently lack a slice.
         if elements.has("MediaStorageSOPClassUID"):
             from pydicom.uid import UID
 
@@ -189,9 +189,6 @@ def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHea
 
     signed = one("PixelRepresentation", 0) == 1
     bits_stored = int(one("BitsStored", 16))
-    syntax = elements.text("TransferSyntaxUID")
-    lossy = elements.text("LossyImageCompression")
-    slope = one("RescaleSlope", one("DoseGridScaling", 1.0))
     frames = one("NumberOfFrames", 1.0)
     if frames < 1 or not frames.is_integer():
         raise ValueError(impossible("NumberOfFrames", frames, "a whole number of 1 or more"))
@@ -210,10 +207,7 @@ def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHea
         description=elements.text("SeriesDescription"),
         body_part=elements.text("BodyPartExamined"),
         has_contrast=elements.has("ContrastBolusAgent") or elements.has("ContrastBolusAgentSequence"),
-        date=elements.text("AcquisitionDate")
-        or elements.text("AcquisitionDateTime")[:8]
-        or elements.text("SeriesDate")
-        or elements.text("StudyDate"),
+        date=_date(elements),
         image_type=elements.texts("ImageType"),
         instance_number=int(number[0]) if number and number[0].lstrip("+-").isdigit() else None,
         position=several("ImagePositionPatient", 3),
@@ -223,7 +217,7 @@ def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHea
         thickness=one("SliceThickness", 0.0),
         rows=int(elements.numbers("Rows")[0]),
         columns=int(elements.numbers("Columns")[0]),
-        slope=slope,
+        slope=one("RescaleSlope", one("DoseGridScaling", 1.0)),
         intercept=one("RescaleIntercept", 0.0),
         has_modality_lut=elements.has("ModalityLUTSequence"),
         bits_allocated=int(one("BitsAllocated", 16)),
@@ -233,26 +227,46 @@ def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHea
         samples=int(one("SamplesPerPixel", 1)),
         photometric=elements.text("PhotometricInterpretation"),
         padding=_padding(elements, signed),
-        is_lossy=lossy == "01" or syntax in _ALWAYS_LOSSY or (syntax in _MAYBE_LOSSY and lossy != "00"),
-        transfer_syntax=syntax,
+        is_lossy=_is_lossy(elements),
+        transfer_syntax=elements.text("TransferSyntaxUID"),
         pixel_offset=raw.pixel_offset if raw else -1,
         pixel_length=raw.pixel_length if raw else -1,
-        marks=(
-            "\\".join(elements.texts("ImageType")),
-            elements.text("StackID"),
-            elements.text("TemporalPositionIdentifier"),
-            elements.text("EchoTime") or elements.text("EchoNumbers"),
-            "".join(f"{b:g}" for b in elements.numbers("DiffusionBValue")),
-            elements.text("TriggerTime"),
-            elements.text("AcquisitionNumber"),
-            elements.text("AcquisitionDateTime") or elements.text("AcquisitionTime") or elements.text("ContentTime"),
-        ),
+        marks=_marks(elements),
         illegal=elements.too_long("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     )
 
 
+def _date(elements: Elements) -> str:
+    """The day of acquisition, or of the series or study if that is missing."""
+    return (
+        elements.text("AcquisitionDate")
+        or elements.text("AcquisitionDateTime")[:8]
+        or elements.text("SeriesDate")
+        or elements.text("StudyDate")
+    )
+
+
+def _marks(elements: Elements) -> tuple[str, ...]:
+    """The values of `medseg.io.dicom.slice.MARKS`, in their order."""
+    return (
+        "\\".join(elements.texts("ImageType")),
+        elements.text("StackID"),
+        elements.text("TemporalPositionIdentifier"),
+        elements.text("EchoTime") or elements.text("EchoNumbers"),
+        "".join(f"{b:g}" for b in elements.numbers("DiffusionBValue")),
+        elements.text("TriggerTime"),
+        elements.text("AcquisitionNumber"),
+        elements.text("AcquisitionDateTime") or elements.text("AcquisitionTime") or elements.text("ContentTime"),
+    )
+
+
+def _is_lossy(elements: Elements) -> bool:
+    stated, syntax = elements.text("LossyImageCompression"), elements.text("TransferSyntaxUID")
+    return stated == "01" or syntax in _ALWAYS_LOSSY or (syntax in _MAYBE_LOSSY and stated != "00")
+
+
 def _padding(elements: Elements, signed: bool) -> tuple[int, ...]:
-    """Lowest and highest stored value that means 'no pixel here' (PS3.3 C.7.5.1.1.2)."""
+    """Lowest and highest stored value that marks padding (PS3.3 C.7.5.1.1.2)."""
     values = [int(v) % 2**16 for k in ("PixelPaddingValue", "PixelPaddingRangeLimit") for v in elements.numbers(k)[:1]]
     if signed:
         values = [v - 2**16 if v >= 2**15 else v for v in values]
@@ -260,11 +274,11 @@ def _padding(elements: Elements, signed: bool) -> tuple[int, ...]:
 
 
 def scan_headers(source: Path | Iterable[Path]) -> Headers:
-    """The headers of all image frames among some files, or in a folder and its sub-folders."""
+    """The headers of all image frames in the given files, or in a folder and its sub-folders."""
     files, missed = files_below(source) if isinstance(source, Path) else (list(source), [])
     candidates = sorted(p for p in files if not is_hidden(p) and may_be_dicom(p))
-    # Waiting for a slow disk is what threads help with; parsing holds the interpreter lock.
-    # pydicom's remarks about odd headers would end up in the user's log, one by one.
+    # Threads help with a slow disk only; parsing holds the interpreter lock.
+    # pydicom's warnings about irregular headers would fill the user's log.
     with warnings.catch_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")
         batches = [candidates[start : start + _BATCH] for start in range(0, len(candidates), _BATCH)]
@@ -288,9 +302,9 @@ def _headers_or_errors(paths: Sequence[Path]) -> list[tuple[SliceHeader, ...] | 
             results.append(read_headers(path))
         except ReadError as error:
             if is_dicom_directory(path):
-                results.append(())  # it holds no image that would be missed
+                results.append(())  # a DICOMDIR contains no image, so nothing is lost
                 continue
-            # Of 100,000 damaged files only the texts are kept, not the way that each error came.
+            # There may be 100,000 damaged files: keep the messages, not the tracebacks.
             error.__traceback__ = error.__context__ = None
             results.append(error)
     return results

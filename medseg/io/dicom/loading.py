@@ -1,4 +1,4 @@
-"""Loading whole DICOM objects that are no images: one readable error, whatever their damage raises."""
+"""Loading whole DICOM objects other than images, with one readable error for every kind of damage."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["load_object", "metadata_of", "refusing_damage"]
 
 @contextlib.contextmanager
 def refusing_damage(path: Path, what: str) -> Iterator[None]:
-    """Turn what pydicom and its codecs raise on a damaged object into a `ReadError` that names the file.
+    """Turn the exceptions that pydicom and its codecs raise on a damaged object into a `ReadError` with its file name.
 
     Args:
         path: the object's file.
-        what: what it should be, e.g. 'a DICOM Segmentation'.
+        what: the expected kind of object, e.g. 'a DICOM Segmentation'.
     """
     import pydicom.config
 
     try:
-        # What pydicom finds odd in a header is no concern of whoever only wants its labels.
+        # Irregularities that do not affect the labels need no warning.
         with pydicom.config.disable_value_validation(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
@@ -38,14 +38,14 @@ def refusing_damage(path: Path, what: str) -> Iterator[None]:
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {reason_of(error)}") from None
     except damage() as error:
-        # Values of any kind may stand anywhere in a damaged object, so that our own lines trip over them, too.
+        # A damaged object may contain any value in any place, so our own code can fail on it as well.
         if not _breaks_the_dictionary(path):
             refuse_own_fault(error)
         raise ReadError(f"{path} is damaged ({reason_of(error)}); expected {what}: export it again") from error
 
 
 def _breaks_the_dictionary(path: Path) -> bool:
-    """Whether any standard element of a file has another kind or number of values than PS3.6 gives it."""
+    """Whether any standard element of a file has another VR or multiplicity than PS3.6 prescribes."""
     import pydicom
     from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR
 
@@ -59,7 +59,7 @@ def _breaks_the_dictionary(path: Path) -> bool:
                 return True
             if count.isdigit() and element.VM not in (0, int(count)):
                 return True
-    except Exception:  # pydicom raises whatever a damaged value makes its parsers raise
+    except Exception:  # pydicom raises any exception its parsers raise on a damaged value
         return True
     return False
 
@@ -68,7 +68,7 @@ def load_object(path: Path, classes: Collection[str], what: str) -> Any:
     """The pydicom data set of a file whose SOP class is one of `classes`.
 
     Raises:
-        ReadError: no DICOM file, or an object of another class.
+        ReadError: if it is not DICOM, or an object of another class.
     """
     import pydicom
     from pydicom.errors import InvalidDicomError
@@ -76,17 +76,17 @@ def load_object(path: Path, classes: Collection[str], what: str) -> Any:
     try:
         dataset = pydicom.dcmread(path)
     except InvalidDicomError:
-        raise ReadError(f"{path} is no DICOM file; expected {what}") from None
+        raise ReadError(f"{path} is not a DICOM file; expected {what}") from None
     kind = dataset.get("SOPClassUID", "")
     if kind not in classes:
-        # Damaged values may hold anything, line ends too.
-        name = " ".join(str(getattr(kind, "name", "")).split())[:64] or "of no known class"
+        # Damaged values may contain anything, including line breaks.
+        name = " ".join(str(getattr(kind, "name", "")).split())[:64] or "an object of an unknown class"
         raise ReadError(f"{path} is {name}; expected {what}")
     return dataset
 
 
 def metadata_of(dataset: Any, path: Path) -> Metadata:
-    """Where an object comes from, as it says itself."""
+    """The metadata of an object, from its own header."""
 
     def text(keyword: str) -> str:
         return str(dataset.get(keyword, "") or "")

@@ -1,4 +1,4 @@
-"""Frames of multi-frame files: enhanced objects say each frame's place in functional groups, older ones seldom do."""
+"""Frames of multi-frame files: enhanced objects give each frame's position in functional groups, others rarely do."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _MOST_FRAMES = 2**16
 
 
 def functional_frames(dataset: Any, base: SliceHeader) -> tuple[SliceHeader, ...]:
-    """The frames of an enhanced multi-frame object (DICOM PS3.3 C.7.6.16): per-frame groups go before shared ones.
+    """The frames of an enhanced multi-frame object (DICOM PS3.3 C.7.6.16); per-frame groups override shared ones.
 
     Args:
         dataset: pydicom data set.
-        base: what holds for the file as a whole.
+        base: the header of the file as a whole.
 
     Raises:
-        ReadError: when NumberOfFrames and the functional groups disagree.
-        ValueError, AttributeError: for groups that are damaged.
+        ReadError: if NumberOfFrames and the functional groups disagree.
+        ValueError, AttributeError: if the groups are damaged.
     """
     per_frame = dataset.PerFrameFunctionalGroupsSequence
     shared = dataset.get("SharedFunctionalGroupsSequence") or [None]
@@ -41,13 +41,13 @@ def functional_frames(dataset: Any, base: SliceHeader) -> tuple[SliceHeader, ...
 
 
 class _Groups:
-    """A frame's functional groups."""
+    """The functional groups of one frame."""
 
     def __init__(self, own: Any, shared: Any, frame: int) -> None:
         self._own, self._shared, self._frame = own, shared, frame
 
     def value(self, sequence: str, keyword: str) -> Any:
-        """The value of an attribute of a group, None if absent."""
+        """The value of an attribute in a group; None if absent."""
         for place in (self._own, self._shared):
             items = place.get(sequence) if place is not None else None
             if items:
@@ -120,11 +120,11 @@ def _frame(base: SliceHeader, number: int, groups: _Groups) -> SliceHeader:
 def plain_frames(elements: Elements, base: SliceHeader) -> tuple[SliceHeader, ...]:
     """The frames of a multi-frame object without functional groups.
 
-    Radiotherapy doses say their offsets along the normal (PS3.3 C.8.8.3.2); other objects, such as ultrasound loops,
-    give no position, and the frames are then refused as a volume.
+    Radiotherapy doses give offsets along the normal (PS3.3 C.8.8.3.2); other objects, such as ultrasound loops, give
+    no position, so their frames cannot form a volume.
 
     Raises:
-        ReadError: for more frames than any object has.
+        ReadError: if there are more frames than any object has.
     """
     if base.frames > _MOST_FRAMES:
         raise ReadError(
@@ -132,9 +132,9 @@ def plain_frames(elements: Elements, base: SliceHeader) -> tuple[SliceHeader, ..
             "that are read; export it again"
         )
     offsets = elements.numbers("GridFrameOffsetVector")
-    stray = next((offset for offset in offsets if not abs(offset) <= FARTHEST_MM), None)
-    if stray is not None:
-        fault = impossible("GridFrameOffsetVector", stray, f"offsets within {FARTHEST_MM:g} mm")
+    outlier = next((offset for offset in offsets if not abs(offset) <= FARTHEST_MM), None)
+    if outlier is not None:
+        fault = impossible("GridFrameOffsetVector", outlier, f"offsets within {FARTHEST_MM:g} mm")
         raise ReadError(f"{base.path} has {fault}: export it again", kind="impossible_value")
     if offsets and len(offsets) != base.frames:
         raise ReadError(
@@ -143,7 +143,7 @@ def plain_frames(elements: Elements, base: SliceHeader) -> tuple[SliceHeader, ..
         )
     if offsets and len(base.position) == 3 and len(base.orientation) == 6:
         normal = np.cross(base.orientation[:3], base.orientation[3:])
-        # The first offset is 0, or the position itself in very old files: then they are positions already.
+        # The first offset is 0; in very old files it is the position itself, and so are the others.
         places = [np.array(base.position) + normal * (offset - offsets[0]) for offset in offsets]
         return tuple(replace(base, frame=n, position=tuple(map(float, p))) for n, p in enumerate(places))
     return tuple(replace(base, frame=n, position=()) for n in range(base.frames))

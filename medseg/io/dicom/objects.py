@@ -1,4 +1,4 @@
-"""DICOM objects that hold label maps: which files they are, and reading them onto the series they were drawn on."""
+"""DICOM objects that contain label maps: recognising them, and reading them onto the series they were drawn on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KINDS: dict[str, ObjectKind] = {
 
 
 def object_kind(path: Path) -> ObjectKind:
-    """Whether a file is a DICOM Segmentation or an RT Structure Set; '' for everything else."""
+    """'seg' for a DICOM Segmentation, 'rtstruct' for an RT Structure Set, '' for everything else."""
     try:
         elements = walk(path)
     except OSError:
@@ -35,10 +35,10 @@ def object_kind(path: Path) -> ObjectKind:
 
 
 def find_reference(study: Path, series_uids: Sequence[str] = ()) -> Series:
-    """The series of a study that an object refers to, or the study's only one.
+    """The series of a study that an object refers to, or the only series of the study.
 
     Raises:
-        ReadError: if the study holds several series and not just one of them is referred to.
+        ReadError: if the study has several series and the object does not refer to exactly one of them.
     """
     check_source(study)
     found = scan([study] if study.is_file() else study).series
@@ -46,7 +46,7 @@ def find_reference(study: Path, series_uids: Sequence[str] = ()) -> Series:
     if len(fitting) != 1:
         titles = "; ".join(s.title for s in found[:12]) or "none"
         raise ReadError(
-            f"{study} holds {len(found)} image series, of which the one to refer to is not known "
+            f"{study} contains {len(found)} image series, and the object does not tell which one it belongs to "
             f"({', '.join(filter(None, series_uids)) or 'no UID given'}): {titles}; give the folder of that series"
         )
     return fitting[0]
@@ -57,19 +57,19 @@ def read_object(path: Path, reference: Path | None = None) -> tuple[Volume, dict
 
     Args:
         path: the object.
-        reference: the study it was drawn on. The result then lies on the grid of that series, empty slices included;
-            a segmentation without it lies on its own grid, a structure set has none.
+        reference: the study it was drawn on. The result is on the grid of that series, including empty slices. A
+            segmentation read without it is on its own grid; a structure set cannot be read without it.
 
     Raises:
-        ReadError: a damaged object, another kind of file, or a structure set without its reference.
-        GeometryError: an object that does not lie on the reference.
+        ReadError: if the object is damaged or of another kind, or a structure set has no reference.
+        GeometryError: if the object is not on the grid of the reference.
     """
     if object_kind(path) == "rtstruct":
         from medseg.io.dicom.rtstruct.read import read_rtstruct, referenced_series
 
         if reference is None:
             raise ReadError(
-                f"{path} is an RT Structure Set: contours without a grid; give the study it was drawn on (--reference)"
+                f"{path} is an RT Structure Set, which has no grid; give the study it was drawn on (--reference)"
             )
         return read_rtstruct(path, grid_of(find_reference(reference, referenced_series(path))))
     from medseg.io.dicom.seg.read import read_dicom_seg
@@ -82,7 +82,7 @@ def read_object(path: Path, reference: Path | None = None) -> tuple[Volume, dict
 
 
 def _empty(grid: SeriesGrid) -> Volume:
-    """A volume of the grid's geometry that takes no memory."""
+    """A volume with the geometry of the grid that takes no memory."""
     first = grid.slices[0]
     shape = (first.columns, first.rows) + ((grid.planes,) if len(grid.slices) > 1 else ())
     metadata = Metadata(

@@ -1,7 +1,7 @@
-"""The pixels of one DICOM frame as they are stored: integers before any rescaling, or 8-bit colours.
+"""The stored pixels of one DICOM frame: integers before rescaling, or 8-bit colours.
 
-Plain pixels are read from their place in the file. Compressed ones go through imagecodecs, which lets other threads run
-while it decodes; pydicom and its plugins take whatever is left: colour, palettes, big-endian, deflated, odd depths.
+Uncompressed pixels are read straight from the file. Compressed ones are decoded by imagecodecs, which releases the
+interpreter lock; pydicom and its plugins handle the rest: colour, palettes, big-endian, deflated, unusual bit depths.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _DECODERS = {
     "1.2.840.10008.1.2.4.202": "jpeg2k",
     "1.2.840.10008.1.2.4.203": "jpeg2k",
 }
-# No compressed frames of a scanner expand to this size from nearly nothing; damaged headers promise it.
+# No scanner's compressed frames expand this much; only damaged headers claim it.
 _LARGE, _RATIO = 2**27, 2000
 
 
 def is_plain(header: SliceHeader) -> bool:
-    """Whether the frame's pixels lie uncompressed in the file, whole bytes each, one value per pixel."""
+    """Whether the pixels are uncompressed in the file, in whole bytes, one value per pixel."""
     return (
         header.pixel_length >= 0
         and header.transfer_syntax in LITTLE_ENDIAN
@@ -67,13 +67,13 @@ def is_plain(header: SliceHeader) -> bool:
 
 
 def read_bytes(header: SliceHeader, out: Array) -> None:
-    """Read the frame of a file for which `is_plain` holds into `out`, a contiguous array of its size.
+    """Read the frame of a file for which `is_plain` is true into `out`, a contiguous array of its size.
 
     Raises:
         ReadError: if the file holds fewer bytes than its header promises.
     """
     offset = header.pixel_offset + header.frame * out.nbytes
-    # A file may end in a padding byte; one that is shorter than its frames was cut.
+    # A file may end in a padding byte; if it is shorter than its frames, it was truncated.
     if (header.frame + 1) * out.nbytes > header.pixel_length:
         raise ReadError(
             f"{header.path} holds {header.pixel_length} bytes of pixels, its header promises "
@@ -96,10 +96,10 @@ def read_bytes(header: SliceHeader, out: Array) -> None:
 
 
 def check_bits(header: SliceHeader, width: int) -> None:
-    """Refuse a bit layout that cannot be.
+    """Refuse an impossible bit layout.
 
     Args:
-        header: its `bits_stored` and `high_bit` are looked at.
+        header: `bits_stored` and `high_bit` are checked.
         width: bits of a word.
 
     Raises:
@@ -108,23 +108,23 @@ def check_bits(header: SliceHeader, width: int) -> None:
     stored, high = header.bits_stored, header.high_bit
     if not (0 < stored <= high + 1 <= width):
         raise ReadError(
-            f"{header.path} says it stores {stored} bits up to bit {high} in {width}-bit words, which cannot be "
+            f"{header.path} claims to store {stored} bits up to bit {high} in {width}-bit words, which is impossible "
             f"({tagged('BitsStored')}, {tagged('HighBit')}, {tagged('BitsAllocated')}); export it again"
         )
 
 
 def to_stored_values(pixels: Array, header: SliceHeader) -> Array:
-    """Pixels with the bits that do not belong to them removed and the sign put in place (PS3.5 section 8.1.1).
+    """Stored values with unused bits removed and the sign applied (PS3.5 section 8.1.1).
 
     Args:
-        pixels: unsigned integers as they lie in the file.
-        header: its `bits_stored`, `high_bit` and `signed` say which bits count.
+        pixels: unsigned integers as stored in the file.
+        header: `bits_stored`, `high_bit` and `signed` define which bits count.
 
     Returns:
-        Integers of the same size; the same array where nothing was to be done.
+        Integers of the same size; the input array itself if nothing had to be done.
 
     Raises:
-        ReadError: for a bit layout that cannot be.
+        ReadError: for an impossible bit layout.
     """
     width = pixels.dtype.itemsize * 8
     check_bits(header, width)
@@ -144,7 +144,7 @@ def stored_pixels(header: SliceHeader) -> Array:
     """The frame's pixels before rescaling, `(rows, columns)`; `(rows, columns, 3)` RGB for colour.
 
     Raises:
-        ReadError: for pixels that no installed decoder reads, or that do not fill the frame.
+        ReadError: if no installed decoder reads the pixels, or they do not fill the frame.
     """
     shape = (header.rows, header.columns)
     check_size(header)
@@ -163,10 +163,10 @@ def stored_pixels(header: SliceHeader) -> Array:
 
 
 def check_size(header: SliceHeader) -> None:
-    """Refuse a header that promises more pixels than its file can hold, before memory is taken for them.
+    """Refuse a header that claims more pixels than its file can contain, before memory is allocated.
 
     Raises:
-        ReadError: naming tags and values; a file that cannot be looked at.
+        ReadError: naming tags and values, or if the file cannot be accessed.
     """
     size = header.frames * header.rows * header.columns * header.samples * max(1, header.bits_allocated // 8)
     if size <= _LARGE:
@@ -184,7 +184,7 @@ def check_size(header: SliceHeader) -> None:
 
 
 def _decoded(header: SliceHeader) -> Array | None:
-    """The frame by imagecodecs; None where that cannot read it."""
+    """The frame decoded by imagecodecs; None if imagecodecs cannot read it."""
     import imagecodecs
 
     try:
@@ -208,7 +208,7 @@ def _decoded(header: SliceHeader) -> Array | None:
         return None
     if pixels.dtype.kind == "i" or not header.signed:
         return pixels
-    # The stream knows its depth; the place of the highest bit in DICOM's words means nothing in it.
+    # The stream carries its own depth; HighBit does not apply to it.
     width = pixels.dtype.itemsize * 8
     signed = pixels.view(np.dtype(f"i{pixels.dtype.itemsize}"))
     empty = max(0, width - header.bits_stored)
@@ -225,13 +225,13 @@ def _frame_bytes(header: SliceHeader) -> bytes:
             fragments = file.tell()
             rising = all(a < b for a, b in itertools.pairwise(offsets))
             if offsets and not (rising and offsets[0] == 0 and len(offsets) == header.frames):
-                # A table that cannot be right is not believed; without one, a fragment must be a frame.
+                # An impossible offset table is ignored; without one, each fragment must be a frame.
                 file.seek(fragments)
                 found = list(generate_fragments(file))
                 if len(found) != header.frames:
                     raise ReadError(
-                        f"{header.path} has {header.frames} frames in {len(found)} pieces and a damaged offset table "
-                        "(Basic Offset Table), so where they begin is not known; export it again"
+                        f"{header.path} has {header.frames} frames in {len(found)} fragments and a damaged table "
+                        "(Basic Offset Table), so the start of each frame is unknown; export it again"
                     )
                 return found[header.frame]
             file.seek(header.pixel_offset)
@@ -249,10 +249,10 @@ def _by_pydicom(header: SliceHeader) -> Array:
         with pydicom.config.disable_value_validation():
             data = pydicom.dcmread(path, force=True)
             if not header.transfer_syntax:
-                # A file without a preamble names no transfer syntax; implicit little endian is DICOM's default.
+                # A file without a preamble has no transfer syntax; implicit little endian is DICOM's default.
                 data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
             index = header.frame if header.frames > 1 else None
-            # pylibjpeg's RLE decoder ends damaged data in a panic that no `except Exception` meets.
+            # pylibjpeg's RLE decoder panics on damaged data, and a panic is not an `Exception`.
             plugin = "pydicom" if header.transfer_syntax == _RLE else ""
             raw = not header.is_colour
             pixels = np.asarray(pixel_array(data, index=index, raw=raw, decoding_plugin=plugin))
@@ -270,7 +270,7 @@ def _by_pydicom(header: SliceHeader) -> Array:
 
 
 def apply_modality_lut(pixels: Array, header: SliceHeader) -> Array:
-    """Stored values through the file's Modality LUT Sequence, which stands in place of a slope (PS3.3 C.11.1).
+    """Stored values mapped by the file's Modality LUT Sequence, which replaces the slope (PS3.3 C.11.1).
 
     Raises:
         ReadError: for a damaged table.

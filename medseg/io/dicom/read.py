@@ -1,4 +1,4 @@
-"""A DICOM series as one `Volume`: headers first, then pixels straight into the final array.
+"""A DICOM series as one `Volume`: headers first, then pixels directly into the final array.
 
 Axes are ITK's: i = column index, j = row index, k along the normal (row x column cosines), never flipped.
 """
@@ -33,24 +33,24 @@ _EXACT_IN_FLOAT32 = 2**24
 
 
 class _DoesNotFit(Exception):
-    """A rescaled slice leaves the range in which the array's type is exact."""
+    """Rescaled values exceed the range in which the array's data type is exact."""
 
 
 def read_series(series: Series, source: str | None = None, irregular: Irregular = "error") -> Volume:
     """The volume of a series; a single slice gives a 2D image.
 
-    The array is int16 where every slope is 1, every intercept an integer and the values fit, else float32 (float64 for
-    whole numbers beyond 2**24): slope * stored + intercept per slice (DICOM PS3.3 C.11.1). Colours give
+    The array is int16 if every slope is 1, every intercept an integer and all values fit; otherwise float32, or float64
+    for whole numbers beyond 2**24. Values are slope * stored + intercept, per slice (DICOM PS3.3 C.11.1). Colour gives
     uint8 with three channels.
 
     Args:
         series: headers of one series, from `find_series`.
-        source: what `Volume.metadata.source` says; the series' folder by default.
-        irregular: 'error', 'resample' or 'allow' missing and unevenly spaced slices, see `grid_of`.
+        source: the value of `Volume.metadata.source`; the folder of the series by default.
+        irregular: 'error', 'resample' or 'allow' for missing and unevenly spaced slices, see `grid_of`.
 
     Raises:
-        ReadError: missing tags, or pixels that no installed decoder reads.
-        GeometryError: slices that do not form one grid.
+        ReadError: if tags are missing, or no installed decoder reads the pixels.
+        GeometryError: if the slices do not form one grid.
     """
     grid = grid_of(series, irregular)
     first = grid.slices[0]
@@ -62,7 +62,7 @@ def read_series(series: Series, source: str | None = None, irregular: Irregular 
         raise ReadError(f"{first.path.parent}: {size} voxels of {series.title} do not fit into memory") from None
     if grid.places:
         stack = _interpolated(stack, grid.places, grid.planes)
-    # [k, j, i (, c)] in memory, so that every slice is one contiguous block; [(c,) i, j, k] to the reader.
+    # [k, j, i (, c)] in memory, so that every slice is one contiguous block; [(c,) i, j, k] for the caller.
     channels = 3 if first.is_colour else 0
     if channels:
         stack = np.moveaxis(stack, -1, 0)
@@ -82,7 +82,7 @@ def read_series(series: Series, source: str | None = None, irregular: Irregular 
 
 
 def _load(grid: SeriesGrid) -> tuple[Array, list[Finding]]:
-    """The slices `[k, j, i]` after rescaling, and how many pixels are padding."""
+    """The slices `[k, j, i]` after rescaling, and a finding if there are padding pixels."""
     kinds: list[type[np.generic]] = [np.float32, np.float64]
     if grid.slices[0].is_colour:
         kinds = [np.uint8]
@@ -100,10 +100,10 @@ def _fill(grid: SeriesGrid, dtype: np.dtype[Any]) -> tuple[Array, list[Finding]]
     shape = (len(grid.slices), first.rows, first.columns, *colours)
     needed, free = math.prod(shape) * dtype.itemsize, free_memory()
     if free is not None and needed > free:
-        # Memory is promised by the system, and taken back by ending the process when it is used.
+        # Linux grants memory it does not have, and kills the process when it is used.
         raise ReadError(
-            f"{first.path.parent}: {needed / 1e9:.1f} GB of voxels ({len(grid.slices)} slices of {first.rows} x "
-            f"{first.columns}), {free / 1e9:.1f} GB of memory are free; crop the series or use a larger machine"
+            f"{first.path.parent} needs {needed / 1e9:.1f} GB for voxels ({len(grid.slices)} slices of {first.rows} x "
+            f"{first.columns}), but only {free / 1e9:.1f} GB are free; crop the series or use a larger machine"
         )
     stack = np.empty(shape, dtype)
 
@@ -128,19 +128,19 @@ def _fill(grid: SeriesGrid, dtype: np.dtype[Any]) -> tuple[Array, list[Finding]]
             _rescale_into(out, pixels, header)
         return padded
 
-    # Decoders complain about headers that contradict their streams; what they return is checked here.
+    # Decoders warn about headers that contradict their streams; their results are checked here.
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")
-        # Reading the results one by one lets the first error through.
+        # Consuming the results raises the first error.
         padded = sum(pool.map(fill, range(len(grid.slices))))
     if not padded:
         return stack, []
-    text = f"{padded} voxels are padding (PixelPaddingValue), not measured; they keep the value stored for them"
+    text = f"{padded} voxels are padding (PixelPaddingValue), not measurements; they keep their stored value"
     return stack, [Finding("padding", text)]
 
 
 def _shift_into(out: Array, pixels: Array, intercept: int) -> None:
-    """`out = pixels + intercept` in int16, which may share its memory with `pixels`."""
+    """`out = pixels + intercept` in int16; `out` may share its memory with `pixels`."""
     if intercept == 0 and pixels.dtype == np.int16:
         if not np.shares_memory(out, pixels):
             out[...] = pixels
@@ -170,7 +170,7 @@ def _padded(pixels: Array, header: SliceHeader) -> int:
 
 
 def _interpolated(stack: Array, places: tuple[float, ...], planes: int) -> Array:
-    """Slices at `places` brought to the planes 0, 1, ... by linear interpolation; whole numbers stay whole."""
+    """Slices at `places` interpolated linearly to the planes 0, 1, ...; integers stay integers."""
     at = np.array(places)
     out = np.empty((planes, *stack.shape[1:]), stack.dtype)
     for k in range(planes):

@@ -1,7 +1,7 @@
-"""Images of one stack that lie at the same places: copies, time points, echoes, magnitude and phase.
+"""Images of one stack at the same positions: copies, time points, echoes, magnitude and phase.
 
-Real copies are dropped. Images that differ in one of `MARKS` are taken apart where that leaves whole stacks. What is
-still doubled afterwards stays together: one place with two different images has no right answer.
+Exact copies are dropped. Images that differ in one of `MARKS` are split into volumes if that gives complete stacks.
+Remaining repeated positions are kept together, for the grid to refuse: either choice could be wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from medseg.volume import Finding
 
 __all__ = ["SMALLEST_STACK", "moments"]
 
-# Fewer slices than this are not taken for a stack of their own.
+# Fewer slices than this do not form a stack of their own.
 SMALLEST_STACK = 3
 _KINDS = {"image type": "image_types", "stack": "stacks", "echo": "echoes", "b-value": "b_values"}
 _TIMES = MARKS.index("acquisition time")
@@ -27,9 +27,9 @@ Slices = tuple[SliceHeader, ...]
 
 
 def moments(slices: Slices) -> list[tuple[str, Slices, tuple[Finding, ...]]]:
-    """The volumes among the slices of one stack: what distinguishes each, its slices, and what was noticed.
+    """The volumes among the slices of one stack: a description, the slices and the findings of each.
 
-    A stack without doubled places comes back whole, with '' and no findings.
+    A stack without repeated positions is returned unchanged, with '' and no findings.
     """
     slices, findings = _without_copies(slices, lambda s: (s.sop_instance_uid, s.frame) if s.sop_instance_uid else s)
     parts = _by_marks(slices, range(len(MARKS)))
@@ -48,19 +48,19 @@ def moments(slices: Slices) -> list[tuple[str, Slices, tuple[Finding, ...]]]:
 
 
 def _part_findings(kinds: Sequence[str], count: int, words: str) -> list[Finding]:
-    text = f"the series holds {count} volumes at the same places; this one is {words}"
+    text = f"the series contains {count} volumes at the same positions; this one is {words}"
     return [Finding(kind, text) for kind in dict.fromkeys(kinds)]
 
 
 def _places(slices: Slices) -> tuple[int, ...] | None:
-    """For each slice the number of its place in space; None where a position is missing."""
+    """The index of each slice's position in space; None if a position is missing."""
     if not slices or any(len(s.position) != 3 for s in slices):
         return None
     points = np.array([s.position for s in slices])
     first = slices[0].orientation
     normal = np.cross(first[:3], first[3:]) if len(first) == 6 else np.array([0.0, 0.0, 1.0])
     if np.linalg.norm(normal) < 0.5:
-        return None  # no direction at all: the grid will say so
+        return None  # no direction at all, which the grid refuses
     along = points @ normal
     order = np.argsort(along, kind="stable")
     steps = np.diff(along[order]) > slices[0].rounding_mm
@@ -75,7 +75,7 @@ def _most_at_a_place(slices: Slices) -> int:
 
 
 def _by_marks(slices: Slices, marks: Iterable[int]) -> list[tuple[str, tuple[str, ...], Slices]]:
-    """Groups that differ in a mark, each with fewer images at a place; recursively, as echoes may have time points."""
+    """Groups that differ in a mark, each with fewer images per position; recursive, as echoes may have time points."""
     most = _most_at_a_place(slices)
     if most == 1:
         return [("", (), slices)]
@@ -97,7 +97,7 @@ def _by_marks(slices: Slices, marks: Iterable[int]) -> list[tuple[str, tuple[str
 
 
 def _by_value(slices: Slices, mark: int, most: int) -> list[Slices]:
-    """Groups of equal value, if each is a stack with fewer images at a place; else all in one."""
+    """Groups of equal value, if each is a stack with fewer images per position; otherwise everything in one group."""
     groups: dict[str, list[SliceHeader]] = {}
     for s in slices:
         groups.setdefault(s.marks[mark], []).append(s)
@@ -122,10 +122,10 @@ def _natural(value: str) -> tuple[int, float, str]:
 
 
 def _by_rank(slices: Slices, value: Callable[[SliceHeader], float | None], interleaved: bool) -> list[Slices]:
-    """The first images of all places, the second ones, ...; all in one group where the order is not beyond doubt.
+    """The first images of all positions, the second ones, ...; one group if the order is not certain.
 
-    It is when every place has as many images, and those of one rank all come before those of the next. Numbers may
-    also count on at each place (1, 2 here, 3, 4 there) where `interleaved`.
+    It is certain if every position has the same number of images, and all images of one rank come before those of the
+    next. With `interleaved`, numbers may also count up at each position (1, 2 at the first, 3, 4 at the second).
     """
     places = _places(slices)
     values = [v for s in slices if (v := value(s)) is not None]
@@ -147,7 +147,7 @@ def _by_rank(slices: Slices, value: Callable[[SliceHeader], float | None], inter
 
 
 def _without_copies(slices: Slices, same: Callable[[SliceHeader], Hashable]) -> tuple[Slices, tuple[Finding, ...]]:
-    """Without slices that lie where another does, agree with it in `same`, and hold the same pixels."""
+    """Drop slices at the position of another slice that agree with it in `same` and have the same pixels."""
     places = _places(slices)
     if places is None or len(set(places)) == len(places):
         return slices, ()
@@ -172,4 +172,4 @@ def _same_image(a: SliceHeader, b: SliceHeader) -> bool:
     try:
         return np.array_equal(stored_pixels(a), stored_pixels(b))
     except ReadError:
-        return False  # reading the volume will say what is wrong with them
+        return False  # reading the volume reports the error

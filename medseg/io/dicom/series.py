@@ -1,8 +1,8 @@
 """From the headers of many files to series, each of which is one volume.
 
-Images are grouped by SeriesInstanceUID. Within a series localizers are dropped, stacks of another orientation, size or
-pixel spacing are taken apart, and so are images that lie at the same places but differ in what `MARKS` names: time
-points, echoes, magnitude and phase. Exact copies are dropped. What cannot be told apart is left for the grid to refuse.
+Images are grouped by SeriesInstanceUID. Within a series localizers are dropped, and stacks that differ in orientation,
+size or pixel spacing are split, as are images at the same positions that differ in one of `MARKS`: time points, echoes,
+magnitude and phase. Exact copies are dropped. What cannot be separated is left for the grid to refuse.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Series:
     Args:
         uid: SeriesInstanceUID, '' without one.
         slices: the frames.
-        part: what distinguishes this volume from others of the same series, '' where it is the only one.
-        number: 1, 2, ... among the volumes of the same series, 0 where it is the only one.
-        findings: what was noticed while taking the series apart.
+        part: what distinguishes this volume from others of the same series; '' if it is the only one.
+        number: 1, 2, ... among the volumes of the same series; 0 if it is the only one.
+        findings: findings made while splitting the series.
     """
 
     uid: str
@@ -48,12 +48,12 @@ class Series:
 
     @property
     def key(self) -> str:
-        """What chooses this volume: the SeriesInstanceUID, with '#2' behind it for the second volume of a series."""
+        """The identifier of this volume: the SeriesInstanceUID, followed by '#2' for the second volume of a series."""
         return f"{self.uid}#{self.number}" if self.number else self.uid
 
     @property
     def title(self) -> str:
-        """Key, modality, description, part and number of images in one phrase, to choose a series by."""
+        """Key, modality, description, part and number of images in one phrase, for choosing a series."""
         first = self.slices[0]
         words = " ".join(w for w in (first.modality, repr(first.description) if first.description else "") if w)
         count = len(self.slices)
@@ -63,7 +63,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The image series among some files, what is damaged, and how many other files were passed over."""
+    """The image series in some files, the damaged files, and the number of files that are not images."""
 
     series: tuple[Series, ...]
     damaged: tuple[tuple[Path, ReadError], ...]
@@ -71,10 +71,10 @@ class Scan:
 
 
 def scan(source: Path | Iterable[Path]) -> Scan:
-    """Every image series among some files, or in a folder and its sub-folders, ordered by UID.
+    """Every image series in the given files, or in a folder and its sub-folders, ordered by UID.
 
-    Damaged files are returned beside the series, so that one does not hide the others. Files without a
-    SeriesInstanceUID form one series per folder; copies of a study in several folders stay apart.
+    Damaged files are returned alongside the series, so that one does not hide the others. Files without a
+    SeriesInstanceUID form one series per folder; copies of a study in several folders stay separate.
     """
     headers = scan_headers(source)
     groups: dict[tuple[str, str], list[SliceHeader]] = {}
@@ -89,7 +89,7 @@ def scan(source: Path | Iterable[Path]) -> Scan:
 
 
 def find_series(source: Path | Iterable[Path]) -> list[Series]:
-    """Like `scan`, for callers that want the series only.
+    """Like `scan`, but only the series.
 
     Raises:
         ReadError: for a DICOM image whose header is damaged.
@@ -101,9 +101,9 @@ def find_series(source: Path | Iterable[Path]) -> list[Series]:
 
 
 def _by_folder_of_copies(frames: list[SliceHeader]) -> list[list[SliceHeader]]:
-    """The frames, or those of each folder where the same images lie in folders side by side.
+    """The frames, split by folder if sibling folders contain the same images.
 
-    Those are copies of a study; copies in a folder below are a backup among the slices, to be dropped like any copy.
+    Those are copies of a study; copies in a sub-folder are a backup of the slices, and dropped like any other copy.
     """
     folders = sorted({f.path.parent for f in frames})
     nested = all(folder.is_relative_to(folders[0]) for folder in folders)
@@ -116,7 +116,7 @@ def _by_folder_of_copies(frames: list[SliceHeader]) -> list[list[SliceHeader]]:
 
 
 def _volumes(series: Series) -> list[Series]:
-    """The volumes of one series; one of several patients or studies, or of impossible places, is left to be refused."""
+    """The volumes of one series; the grid later refuses several patients or studies and impossible positions."""
     if len({(s.patient_id, s.study_instance_uid) for s in series.slices}) > 1:
         return [series]
     series = _without_localizers(series)
@@ -134,7 +134,7 @@ def _without_localizers(series: Series) -> Series:
     scouts = tuple(s for s in series.slices if s.is_localizer)
     if not scouts or len(scouts) == len(series.slices):
         return series
-    text = f"{len(scouts)} localizer image(s) among the slices were left out: {shown(scouts)}"
+    text = f"{len(scouts)} localizer image(s) among the slices were skipped: {shown(scouts)}"
     finding = Finding("localizer_dropped", text, tuple(s.name for s in scouts))
     rest = tuple(s for s in series.slices if not s.is_localizer)
     return replace(series, slices=rest, findings=(*series.findings, finding))
@@ -148,19 +148,19 @@ def _stacks(series: Series) -> list[Series]:
         for s in turned:
             spacing = tuple(round(v, _SPACING_DECIMALS) for v in s.pixel_spacing)
             kinds.setdefault((s.stack_id, s.rows, s.columns, s.is_colour, spacing), []).append(s)
-        # A stray slice of another size may be one that the stack lacks, so all are kept together and refused.
-        has_stray = len(kinds) > 1 and min(map(len, kinds.values())) < SMALLEST_STACK
-        groups += [turned] if has_stray else kinds.values()
+        # A single slice of another size may be the one that the stack lacks, so they stay together and are refused.
+        has_outlier = len(kinds) > 1 and min(map(len, kinds.values())) < SMALLEST_STACK
+        groups += [turned] if has_outlier else kinds.values()
     if len(groups) == 1:
         return [replace(series, slices=tuple(groups[0]))]
     return [replace(series, slices=tuple(g), part=_looks(g[0])) for g in groups]
 
 
 def _by_orientation(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
-    """Groups of slices within 1e-3 of the direction of their first one; of several such groups the first counts."""
+    """Groups of slices within 1e-3 of the direction of their first one; the first matching group is used."""
     groups: list[list[SliceHeader]] = []
     known: dict[tuple[float, ...], list[SliceHeader]] = {}
-    # Groups by the cells of a grid: a damaged series can hold as many directions as slices.
+    # Hashed by the cells of a grid, because a damaged series can have as many directions as slices.
     cells: dict[tuple[float, ...], list[int]] = {}
     for s in slices:
         members = known.get(s.orientation)
@@ -180,7 +180,7 @@ def _same_direction(a: SliceHeader, b: SliceHeader) -> bool:
 
 
 def _cells(direction: tuple[float, ...], around: float) -> Iterator[tuple[float, ...]]:
-    """The cells, of twice the tolerance, that a box around a direction touches: at most two along each axis."""
+    """The cells, twice the tolerance wide, that a box around a direction touches: at most two per axis."""
     return itertools.product(*({_cell(v - around), _cell(v + around)} for v in direction))
 
 

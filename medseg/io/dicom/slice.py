@@ -1,4 +1,4 @@
-"""`SliceHeader`: what a DICOM file says about one image frame."""
+"""`SliceHeader`: the header of one image frame."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 __all__ = ["MARKS", "SliceHeader", "shown"]
 
-# What tells apart the images of one series that lie at the same place, the most telling first.
+# What distinguishes images of one series at the same position, the most decisive first.
 MARKS = ("image type", "stack", "time point", "echo", "b-value", "trigger time", "acquisition", "acquisition time")
 
 
 @dataclass(frozen=True, slots=True)
 class SliceHeader:
-    """One image frame. Positions and directions are DICOM's: LPS, millimetres.
+    """The header of one image frame. Positions and directions are DICOM's: LPS, millimetres.
 
     `frame` counts from 0 within the file (0 in classic files), `frames` is how many the file holds. `marks` are the
-    values of `MARKS`, '' where absent. `illegal` names elements whose value breaks the standard but can be read.
-    `date` is the day of acquisition, YYYYMMDD, of the series or study where that is missing.
-    `pixel_offset` is where the file's pixel data begins, -1 where only pydicom can say.
+    values of `MARKS`, '' if absent. `illegal` names elements whose value breaks the standard but is readable.
+    `date` is the day of acquisition, YYYYMMDD, or of the series or study if that is missing.
+    `pixel_offset` is where the file's pixel data begins, -1 if only pydicom can find it.
     """
 
     path: Path
@@ -69,13 +69,13 @@ class SliceHeader:
 
     @property
     def rounding_mm(self) -> float:
-        """How much of a distance is rounding: 0.01 mm, less where the pixels are that small."""
+        """The part of a distance that may be rounding: 0.01 mm, or less for very small pixels."""
         smallest = min(self.pixel_spacing, default=1.0)
         return min(0.01, 0.02 * smallest) if smallest > 0 else 0.01
 
     @property
     def is_localizer(self) -> bool:
-        """Whether ImageType says so (PS3.3 C.8.2.1.1.1)."""
+        """Whether ImageType contains LOCALIZER (PS3.3 C.8.2.1.1.1)."""
         return "LOCALIZER" in self.image_type
 
     @property
@@ -85,11 +85,11 @@ class SliceHeader:
 
     @property
     def stack_id(self) -> str:
-        """StackID of an enhanced frame, '' without one."""
+        """StackID of an enhanced frame, '' if it has none."""
         return self.marks[MARKS.index("stack")]
 
 
 def shown(slices: Sequence[SliceHeader], limit: int = 4) -> str:
-    """The first few names of some frames."""
+    """The names of the first few frames."""
     names = [s.name for s in slices]
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

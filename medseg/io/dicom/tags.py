@@ -1,4 +1,4 @@
-"""How messages name an element of a DICOM header and what is wrong with it: by keyword, tag and value."""
+"""How messages name an element of a DICOM header and its fault: by keyword, tag and value."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def tagged(keyword: str) -> str:
 
 
 def impossible(keyword: str, value: float | Sequence[float] | str, expected: str) -> str:
-    """What a file has, in a phrase: 'an impossible PixelSpacing (0028,0030): PixelSpacing is 0\\0; expected ...'."""
+    """The fault of a file in a phrase: 'an impossible PixelSpacing (0028,0030): PixelSpacing is 0\\0; expected ...'."""
     return f"an impossible {tagged(keyword)}: {keyword} is {shown_value(value)}; expected {expected}"
 
 
 def shown_value(value: float | Sequence[float] | str) -> str:
-    """A value as it stands in a file: the numbers of several separated by backslashes, text in quotation marks."""
+    """A value as stored in a file: several numbers separated by backslashes, text in quotation marks."""
     if isinstance(value, str):
         return repr(value[:64])
     return f"{value:g}" if isinstance(value, int | float) else "\\".join(f"{v:g}" for v in value)

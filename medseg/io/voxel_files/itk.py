@@ -1,7 +1,7 @@
-"""NRRD and MetaImage: LPS on disk, RAS+ from here on.
+"""NRRD and MetaImage: LPS on disk, RAS+ in memory.
 
-Reading and writing are our own: ITK crashes on some damaged headers, hands out half-read voxels after others, and calls
-a NRRD file written whose last bytes did not fit onto the disk.
+Readers and writers are medseg's own: ITK crashes on some damaged headers, returns half-read voxels for others, and
+reports success for a NRRD file whose last bytes did not fit onto the disk.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from medseg.disk.atomic import atomic_path
 from medseg.errors import ReadError, WriteError
 from medseg.geometry import flip_lps_ras
+from medseg.io.formats import format_of, has_voxels_elsewhere
 from medseg.volume import Volume
 
 __all__ = ["read_itk", "write_itk"]
 
-# numpy's kinds and sizes -> NRRD's names, MetaImage's names.
+# numpy's kinds and sizes -> names in NRRD and MetaImage.
 _NAMES = {
     "i1": ("int8", "MET_CHAR"),
     "u1": ("uint8", "MET_UCHAR"),
@@ -36,14 +37,15 @@ _LEVEL = 2
 
 
 def read_itk(path: Path) -> Volume:
-    """A NRRD or MetaImage file as it lies on disk, axes in ITK's order; several values per voxel become channels.
+    """A NRRD or MetaImage file as stored, axes in ITK's order; several values per voxel become channels.
 
     Raises:
-        ReadError: damaged header, missing, cut or damaged voxels, complex numbers, or more axes than channels explain.
+        ReadError: if the header is damaged, voxels are missing, truncated, damaged or complex, or there are too many
+            axes.
     """
     if not path.is_file():
         raise ReadError(f"{path} does not exist")
-    if path.suffix.lower() in (".nrrd", ".nhdr"):
+    if _is_nrrd(path):
         from medseg.io.voxel_files.nrrd import read_nrrd
 
         return read_nrrd(path)
@@ -52,24 +54,28 @@ def read_itk(path: Path) -> Volume:
     return read_metaimage(path)
 
 
+def _is_nrrd(path: Path) -> bool:
+    found = format_of(path)
+    return found is not None and found.name == "nrrd"
+
+
 def write_itk(volume: Volume, path: Path) -> None:
     """Write `.nrrd` or `.mha`, compressed; channels become the components of a voxel. Equal volumes give equal bytes.
 
     Raises:
-        WriteError: disk full, no permission, sheared grid, no real numbers, or a suffix that needs two files.
+        WriteError: if the disk is full, permission is missing, the grid is sheared, values are not real, or the suffix
+            needs two files.
     """
     suffix = path.suffix.lower()
-    if suffix in (".mhd", ".nhdr"):
-        whole = {".mhd": ".mha", ".nhdr": ".nrrd"}[suffix]
+    if has_voxels_elsewhere(path):
+        whole = ".nrrd" if _is_nrrd(path) else ".mha"
         raise WriteError(f"cannot write {path}: {suffix} needs a second file for the voxels; write {whole} instead")
     array: NDArray[Any] = volume.array
     if array.dtype == bool or array.dtype == np.float16:
         array = array.astype(np.uint8 if array.dtype == bool else np.float32)
     kind = f"{array.dtype.kind}{array.dtype.itemsize}"
     if kind not in _NAMES or array.size == 0:
-        raise WriteError(
-            f"cannot write {path}: {array.dtype} voxels of shape {volume.shape} cannot be held by {suffix}"
-        )
+        raise WriteError(f"cannot write {path}: {suffix} cannot store {array.dtype} voxels of shape {volume.shape}")
     lps = flip_lps_ras(volume.affine)
     spacing = np.array(volume.spacing_mm)
     direction = lps[: volume.dims, : volume.dims] / spacing
@@ -77,11 +83,11 @@ def write_itk(volume: Volume, path: Path) -> None:
         raise WriteError(
             f"cannot write {path}: its axes are not at right angles in {path.suffix}; write .nii.gz instead"
         )
-    # Components of a voxel first in the file, then i, j, k.
+    # Components of a voxel are first in the file, then i, j, k.
     lead = int(bool(volume.channels))
     order = [*range(array.ndim - 1, lead - 1, -1), *range(lead)]
     voxels = np.ascontiguousarray(array.transpose(order), array.dtype.newbyteorder("<"))
-    header, content = _nrrd(volume, kind, lps, voxels) if suffix == ".nrrd" else _meta(volume, kind, lps, voxels)
+    header, content = _nrrd(volume, kind, lps, voxels) if _is_nrrd(path) else _meta(volume, kind, lps, voxels)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(header.encode("ascii"))
         file.write(content)
@@ -135,7 +141,7 @@ def _meta(volume: Volume, kind: str, lps: NDArray[np.float64], voxels: NDArray[A
 
 
 def _words(numbers: NDArray[np.float64]) -> str:
-    # As short as it can be without a loss; a negative zero is a zero.
+    # The shortest exact representation; a negative zero becomes zero.
     return " ".join(repr(float(number) + 0.0) for number in numbers)
 
 

@@ -1,4 +1,4 @@
-"""NRRD and MetaImage share this: voxels in a block, axes in LPS, channels on one axis; made into a `Volume`."""
+"""Shared by NRRD and MetaImage: a block of voxels, axes in LPS and channels on one axis become a `Volume`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["LpsImage", "checked_sizes", "detached_file", "volume_of"]
 
 @dataclass(frozen=True, slots=True)
 class LpsImage:
-    """A header, understood.
+    """A parsed header.
 
     Args:
-        voxels: the file that holds the voxels.
-        dtype: as stored, byte order included.
+        voxels: the file that contains the voxels.
+        dtype: as stored, including byte order.
         sizes: of all stored axes, fastest first.
-        channel_axis: which of them is channels, None for none.
+        channel_axis: index of the channel axis, None if there is none.
         affine: `(4, 4)`, index along the other axes to mm, LPS+.
-        fields: the header's fields that the affine comes from, for messages.
+        fields: the header fields that define the affine, for messages.
         encoding, offset, skip: as in `VoxelBlock`.
-        spacing_known: False where the header gives no spacing at all.
+        spacing_known: False if the header has no spacing at all.
         findings: irregularities of the header.
     """
 
@@ -48,10 +48,10 @@ class LpsImage:
 
 
 def volume_of(image: LpsImage, path: Path) -> Volume:
-    """Read the voxels of an understood header.
+    """Read the voxels that a parsed header describes.
 
     Raises:
-        ReadError: cut short or damaged voxels, or an affine that cannot be worked with.
+        ReadError: if the voxels are truncated or damaged, or the affine is unusable.
     """
     affine = flip_lps_ras(image.affine)
     spatial = [n for axis, n in enumerate(image.sizes) if axis != image.channel_axis]
@@ -63,14 +63,14 @@ def volume_of(image: LpsImage, path: Path) -> Volume:
     flat, surplus = read_block(VoxelBlock(image.voxels, image.dtype, count, image.encoding, image.offset, image.skip))
     findings = list(image.findings)
     if surplus:
-        text = f"{path} holds more voxels than its header of sizes {image.sizes} promises; the rest is left out"
+        text = f"{path} has more voxels than its header of sizes {image.sizes}; the rest is ignored"
         findings.append(Finding("surplus_data", text, (str(path),)))
     array = flat.reshape(image.sizes, order="F")
     channels = 0
     if image.channel_axis is not None:
         array = np.moveaxis(array, image.channel_axis, 0)
         channels = array.shape[0]
-        # One value per voxel is no vector.
+        # A channel axis of length one is dropped.
         if channels == 1:
             array, channels = array[0], 0
     metadata = Metadata(source=str(path))
@@ -81,10 +81,10 @@ def volume_of(image: LpsImage, path: Path) -> Volume:
 
 
 def checked_sizes(sizes: tuple[int, ...], path: Path) -> tuple[int, ...]:
-    """The sizes, if an image can have them.
+    """The sizes, if they are possible for an image.
 
     Raises:
-        ReadError: fewer than two axes, more than five, an empty one, or more voxels than any file holds.
+        ReadError: if there are fewer than two or more than five axes, an empty one, or more voxels than any file has.
     """
     if not 2 <= len(sizes) <= 5 or min(sizes) < 1 or math.prod(sizes) >= 2**60:
         raise ReadError(f"{path} has sizes {sizes[:8]}: expected 2 to 5 axes, none of them empty or absurdly long")
@@ -92,11 +92,11 @@ def checked_sizes(sizes: tuple[int, ...], path: Path) -> tuple[int, ...]:
 
 
 def detached_file(header: Path, name: str) -> Path:
-    """The file of voxels that a header names.
+    """The voxel file that a header names.
 
     Raises:
-        ReadError: it does not exist, is the header itself, or lies outside the header's folder, where a header from
-            elsewhere has nothing to look for.
+        ReadError: if it does not exist, is the header itself, or is outside the header's folder: an untrusted header
+            must not read other files.
     """
     named = Path(name)
     if not name or "\0" in name or named.is_absolute() or ".." in named.parts or "\\" in name:
@@ -110,5 +110,5 @@ def detached_file(header: Path, name: str) -> Path:
     except OSError:
         is_there = False
     if not is_there or found == header:
-        raise ReadError(f"{header} has no voxels beside it: expected {name[:80]!r} in the same folder")
+        raise ReadError(f"{header} has no voxel file: expected {name[:80]!r} in the same folder")
     return found

@@ -1,4 +1,4 @@
-"""Reading MetaImage (`.mha`, `.mhd`): a text header of `Key = value` lines, then or elsewhere the voxels.
+"""Reading MetaImage (`.mha`, `.mhd`): a text header of `Key = value` lines, then the voxels, or the name of their file.
 
 Header as documented by MetaIO (itk.org/Wiki/MetaIO/Documentation). LPS on disk.
 """
@@ -40,7 +40,7 @@ def read_metaimage(path: Path) -> Volume:
     """A MetaImage file, axes `[i, j, k]` in ITK's order; several values per voxel become leading channels.
 
     Raises:
-        ReadError: damaged header, missing or cut voxels, or a variant that is not read (lists of slice files).
+        ReadError: if the header is damaged, voxels are missing or truncated, or slices are in separate files.
     """
     fields, end = _fields(path)
     rank = _whole(fields, "NDims", path)
@@ -52,7 +52,7 @@ def read_metaimage(path: Path) -> Volume:
         raise ReadError(f"{path} has four axes and {values} values per voxel; split it into volumes first")
     kind = fields.get("ElementType", "").removesuffix("_ARRAY")
     if kind not in _DTYPES:
-        raise ReadError(f"{path} holds voxels of type {kind[:40]!r}; expected one of {', '.join(_DTYPES)}")
+        raise ReadError(f"{path} has voxels of type {kind[:40]!r}; expected one of {', '.join(_DTYPES)}")
     big_endian = _truth(fields, "BinaryDataByteOrderMSB", path) or _truth(fields, "ElementByteOrderMSB", path)
     voxels, offset, encoding = _place(fields, end, path)
     spatial = min(rank, 3)
@@ -75,7 +75,7 @@ def read_metaimage(path: Path) -> Volume:
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:
-    """The header's keys and values, and where it ends."""
+    """The header's keys and values, and its length in bytes."""
     start = read_start(path, _HEADER_LIMIT, "raw")
     fields: dict[str, str] = {}
     position = 0
@@ -90,16 +90,16 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
                 break
             continue
         fields[key.strip()] = value.strip()
-        # The last key of every header, as the voxels may follow right behind it.
+        # The last key of every header, as the voxels may follow immediately.
         if key.strip() == "ElementDataFile":
             return fields, position
-    raise ReadError(f"{path} is no MetaImage file: it has no line 'ElementDataFile = ...'; check what it is")
+    raise ReadError(f"{path} is not a MetaImage file: it has no line 'ElementDataFile = ...'; check what it is")
 
 
 def _place(fields: dict[str, str], end: int, path: Path) -> tuple[Path, int, Encoding]:
     name = fields["ElementDataFile"]
     if name.upper() == "LIST" or "%" in name:
-        raise ReadError(f"{path} lists a file per slice, which is not read; convert it to one .mha file first")
+        raise ReadError(f"{path} lists a file per slice, which is not supported; convert it to one .mha file first")
     local = name.upper() == "LOCAL"
     voxels = path if local else detached_file(path, name)
     before = _whole(fields, "HeaderSize", path) if "HeaderSize" in fields else 0
@@ -149,7 +149,7 @@ def _affine(fields: dict[str, str], rank: int, spatial: int, path: Path) -> tupl
 
 def _truth(fields: dict[str, str], key: str, path: Path, otherwise: bool = False) -> bool:
     text = fields.get(key, str(otherwise)).strip().lower()
-    # MetaIO itself looks at the first letter only.
+    # Like MetaIO, only the first letter counts.
     if text[:1] not in ("t", "f", "1", "0"):
         raise ReadError(f"{path} has {key} = {text[:40]!r}; expected True or False")
     return text[0] in "t1"

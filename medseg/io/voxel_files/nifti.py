@@ -1,6 +1,6 @@
-"""NIfTI-1, NIfTI-2 and Analyze 7.5: single files and pairs, plain or gzipped.
+"""NIfTI-1, NIfTI-2 and Analyze 7.5: single files and pairs, uncompressed or gzipped.
 
-The header is understood first (`nifti_header`, `analyze`); the voxels then go straight into the array they stay in.
+The header is parsed first (`nifti_header`, `analyze`); the voxels then go directly into the final array.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medseg.disk.atomic import atomic_path
 from medseg.errors import GeometryError, ReadError, WriteError
-from medseg.io.formats import header_file_of, stem_of, voxel_file_of
+from medseg.io.formats import format_of, has_voxels_elsewhere, header_file_of, stem_of, voxel_file_of
 from medseg.io.voxel_files.analyze import parse_analyze
 from medseg.io.voxel_files.nifti_header import StoredImage, parse_nifti
 from medseg.io.voxel_files.streams import VoxelBlock, is_gzip, read_block, read_start
@@ -27,41 +27,41 @@ __all__ = ["read_nifti", "write_nifti"]
 
 Array = NDArray[Any]
 _SCANNER = 1
-# Voxels that are scaled at a time, so that doubles of a whole volume never exist.
+# Number of voxels scaled at a time, so that a whole volume never exists as doubles.
 _PIECE = 1 << 20
 _BLOCK_BYTES = 1 << 20
 
 
 def read_nifti(path: Path) -> Volume:
-    """A NIfTI or Analyze file as it lies on disk, with scaling applied.
+    """A NIfTI or Analyze file as stored, with scaling applied.
 
     Integers stay integers unless the header scales them by a fraction. A fourth (or fifth) axis becomes leading
-    channels, with a finding `time_points` where it is time; a file with two axes gives a 2D volume. An affine with a
-    negative determinant is kept as it is.
+    channels, with a finding `time_points` if it is time; a file with two axes gives a 2D volume. An affine with a
+    negative determinant is kept.
 
     Args:
         path: `.nii`, `.nii.gz`, or the `.hdr` or `.img` of a pair.
 
     Raises:
-        ReadError: truncated or damaged file, no usable affine, complex numbers, more axes than channels explain, or
-            more voxels than the memory can take.
+        ReadError: if the file is truncated or damaged, has no usable affine, complex numbers or too many axes, or does
+            not fit into memory.
     """
     head = header_file_of(path) or path
     raw = read_start(head, 540, "gzip" if is_gzip(head) else "raw")
-    paired = head.name.lower().endswith((".hdr", ".hdr.gz"))
+    paired = has_voxels_elsewhere(head)
     is_nifti = raw[4:7] in (b"n+2", b"ni2") or raw[344:347] in (b"n+1", b"ni1")
     stored = parse_analyze(raw, head) if paired and not is_nifti else parse_nifti(raw, head)
     voxels = voxel_file_of(head) if stored.in_second_file else head
     if voxels is None:
-        raise ReadError(f"{head} has no voxels beside it; expected {stem_of(head)}.img in the same folder")
+        raise ReadError(f"{head} has no voxel file; expected {stem_of(head)}.img in the same folder")
     zipped = is_gzip(voxels)
-    # Before decompression the place of the voxels is not known, so all up to them is dropped after it.
+    # Before decompression the position of the voxels is unknown, so everything before them is skipped afterwards.
     place = {"skip": stored.offset} if zipped else {"offset": stored.offset}
     block = VoxelBlock(voxels, stored.dtype, math.prod(stored.shape), "gzip" if zipped else "raw", **place)
     flat, surplus = read_block(block)
     findings = list(stored.findings)
     if surplus:
-        text = f"{voxels} holds more voxels than its header of shape {stored.shape} promises; the rest is left out"
+        text = f"{voxels} has more voxels than its header of shape {stored.shape}; the rest is ignored"
         findings.append(Finding("surplus_data", text, (str(voxels),)))
     array, channels = _arranged(_scaled(_plain(flat), stored), stored, path)
     metadata = Metadata(source=str(path))
@@ -73,7 +73,7 @@ def read_nifti(path: Path) -> Volume:
 
 def _plain(flat: Array) -> Array:
     if flat.dtype.names:
-        # RGB and RGBA voxels; alpha carries no anatomy.
+        # RGB and RGBA voxels; alpha is not anatomical information.
         return np.stack([flat[name] for name in ("R", "G", "B")])
     return flat.astype(np.float64) if flat.dtype.kind == "f" and flat.dtype.itemsize > 8 else flat
 
@@ -96,7 +96,7 @@ def _scaled(flat: Array, stored: StoredImage) -> Array:
     with np.errstate(all="ignore"):
         for start in range(0, flat.size, _PIECE):
             here = slice(start, start + _PIECE)
-            # Doubles first: a slope of 2.3e-10 on 32-bit integers loses the labels in single precision.
+            # Doubles first: a slope of 2.3e-10 on 32-bit integers would lose the labels in single precision.
             pieces[0][here] = pieces[1][here].astype(np.float64) * slope + inter
     return out
 
@@ -106,7 +106,7 @@ def _arranged(flat: Array, stored: StoredImage, path: Path) -> tuple[Array, int]
     shape = stored.shape
     extra = [n for n in shape[3:] if n > 1]
     if len(extra) > bool(flat.ndim == 1):
-        raise ReadError(f"{path} has shape {shape}: at most one axis of channels is understood; split it first")
+        raise ReadError(f"{path} has shape {shape}: at most one channel axis is supported; split it first")
     spatial = shape[:3]
     if flat.ndim == 2:
         return np.moveaxis(flat.T.reshape((*spatial, len(flat)), order="F"), -1, 0), len(flat)
@@ -118,21 +118,22 @@ def _arranged(flat: Array, stored: StoredImage, path: Path) -> tuple[Array, int]
 def write_nifti(volume: Volume, path: Path) -> None:
     """Write `.nii` or `.nii.gz`; channels become the fourth axis. Equal volumes give equal bytes.
 
-    Sform and qform both hold the affine; a sheared one, which a quaternion cannot express, the sform alone. Unsigned,
-    signed and floating types are kept; bool becomes uint8, float16 float32, 64-bit integers int32 where they fit.
+    Sform and qform both store the affine; a sheared one, which a quaternion cannot express, only the sform. Unsigned,
+    signed and floating types are kept; bool becomes uint8, float16 float32, and 64-bit integers int32 if they fit.
 
     Raises:
-        WriteError: disk full, no permission, values that NIfTI does not hold, or a pair of files.
+        WriteError: if the disk is full, permission is missing, NIfTI cannot store the values, or the name is a pair.
     """
     import nibabel as nib
 
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
+    found = format_of(path)
+    if found is None or found.name != "nifti":
         raise WriteError(f"cannot write {path}: pairs of .hdr and .img are only read; write .nii.gz instead")
     array = np.moveaxis(volume.array, 0, -1) if volume.channels else volume.array
     if volume.channels and volume.dims == 2:
         array = array[:, :, None, :]
     if array.size == 0:
-        raise WriteError(f"cannot write {path}: the volume of shape {volume.shape} holds no voxels")
+        raise WriteError(f"cannot write {path}: the volume of shape {volume.shape} has no voxels")
     dtype = _writable_dtype(array, path)
     kind: Any = nib.Nifti1Header if max(array.shape) < 2**15 else nib.Nifti2Header
     header = kind()
@@ -145,7 +146,7 @@ def write_nifti(volume: Volume, path: Path) -> None:
         header.set_xyzt_units("mm")
         header.set_sform(volume.affine, _SCANNER)
         gram = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
-        # A quaternion cannot hold shear, so a sheared grid is left to the sform alone.
+        # A quaternion cannot express shear, so a sheared grid is stored in the sform only.
         if np.allclose(gram.T @ gram, np.eye(3), atol=1e-4):
             header.set_qform(volume.affine, _SCANNER)
     head = BytesIO()
@@ -153,14 +154,14 @@ def write_nifti(volume: Volume, path: Path) -> None:
     start = head.getvalue().ljust(
         int(header.get_data_offset()) or (540 if kind is nib.Nifti2Header else 348) + 4, b"\0"
     )
-    # Buffered: an unbuffered file may take less than it is given, which the compressor does not look at.
+    # Buffered: an unbuffered file may write less than it is given, which the compressor does not check.
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         if not path.name.lower().endswith(".gz"):
             _write_all(file, start, array, dtype)
             return
         from isal import igzip_threaded
 
-        # No name and no time get into the gzip header, and blocks of one size are compressed each on its own: equal
+        # The gzip header contains neither name nor time, and blocks of a fixed size are compressed independently: equal
         # volumes give equal bytes, whatever the number of threads.
         opened: Any = igzip_threaded.open
         threads = min(4, os.cpu_count() or 1)
@@ -175,10 +176,10 @@ def _write_all(file: Any, start: bytes, array: Array, dtype: np.dtype[Any]) -> N
 
 
 def _voxel_pieces(array: Array, dtype: np.dtype[Any]) -> Iterator[memoryview]:
-    """The voxels in the order on disk, some slices at a time, so that no second copy of a large volume is made."""
+    """The voxels in the order on disk, some slices at a time, so that a large volume is not copied."""
     depth = max(1, _BLOCK_BYTES // max(1, array[..., 0].size * dtype.itemsize))
-    # Where slices lie interleaved, each fetch from memory brings parts of several, so many are taken out at once.
-    # The pieces stay the same, as the compressed bytes depend on where they are cut.
+    # In an array with interleaved slices each memory access fetches parts of several, so many are copied at once. The
+    # pieces have a fixed size, because the compressed bytes depend on it.
     taken = depth if array.flags.f_contiguous else depth * max(1, 32 // depth)
     for first in range(0, array.shape[-1], taken):
         slab = np.asarray(array[..., first : first + taken], dtype=dtype, order="F")
@@ -197,5 +198,5 @@ def _writable_dtype(array: Array, path: Path) -> np.dtype[Any]:
         fits = array.min() >= np.iinfo(np.int32).min and array.max() <= np.iinfo(np.int32).max
         return np.dtype(np.int32) if fits else array.dtype
     if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
-        raise WriteError(f"cannot write {path}: NIfTI does not hold {array.dtype}; convert the array first")
+        raise WriteError(f"cannot write {path}: NIfTI cannot store {array.dtype}; convert the array first")
     return array.dtype.newbyteorder("=")

@@ -1,6 +1,6 @@
-"""What the header of a NIfTI-1 or NIfTI-2 file says: voxels, scaling, place in the patient.
+"""Parses the header of a NIfTI-1 or NIfTI-2 file: voxel layout, scaling, position in the patient.
 
-The affine is the sform where its code is set, else the qform (NIfTI-1 standard, methods 3 and 2).
+The affine is the sform if its code is set, else the qform (NIfTI-1 standard, methods 3 and 2).
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _VECTOR_INTENTS = frozenset({1004, 1005, 1006, 1007, 1008, 1009, 1010, 2003, 200
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """A header, understood.
+    """A parsed header.
 
     Args:
         shape: of the stored array, at least two axes.
-        dtype: of the stored voxels, byte order included; structured for colours.
-        offset: bytes before the voxels in the file that holds them.
+        dtype: of the stored voxels, including byte order; structured for colours.
+        offset: bytes before the voxels in the file that contains them.
         slope, inter: voxel value = stored value * slope + inter.
         affine: `(4, 4)`, voxel index to mm, RAS+.
-        spacing_known: False where the header says nothing about size.
+        spacing_known: False if the header has no information about size.
         findings: irregularities of the header.
-        in_second_file: whether the voxels lie in an `.img` beside it.
+        in_second_file: whether the voxels are in a separate `.img`.
     """
 
     shape: tuple[int, ...]
@@ -55,16 +55,16 @@ class StoredImage:
 
 
 def parse_nifti(raw: bytes, path: Path) -> StoredImage:
-    """The first 540 (or, of NIfTI-1, 348) bytes of a file, understood.
+    """Parse the first 540 (or, of NIfTI-1, 348) bytes of a file.
 
     Raises:
-        ReadError: damaged header, no usable affine, complex numbers, or fewer than two axes.
+        ReadError: if the header is damaged, has no usable affine, complex numbers or fewer than two axes.
     """
     from nibabel.spatialimages import HeaderDataError
 
     header, pixdim = _header_of(raw, path)
     try:
-        # Coordinates and scaling are looked at as numbers below, so numpy's warnings about them say nothing new.
+        # Coordinates and scaling are checked below, so numpy's warnings about them add nothing.
         with np.errstate(all="ignore"):
             dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
             slope, inter = _rescale_of(header, path)
@@ -75,7 +75,7 @@ def parse_nifti(raw: bytes, path: Path) -> StoredImage:
     except (HeaderDataError, ValueError, KeyError, ArithmeticError) as error:
         raise _damaged(error, path) from None
     if dtype.kind == "c":
-        raise ReadError(f"{path} holds complex numbers; write their magnitude into a file of its own first")
+        raise ReadError(f"{path} contains complex numbers; save their magnitude as a separate file first")
     pair = bytes(header["magic"])[:2] == b"ni"
     if offset < 0 or (not pair and offset < int(header["sizeof_hdr"])):
         raise ReadError(f"{path} has a damaged NIfTI header (voxels at byte {offset}); convert or download it again")
@@ -96,7 +96,7 @@ def checked_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
     """The shape as plain integers.
 
     Raises:
-        ReadError: fewer than two axes, an empty one, or more voxels than any file holds.
+        ReadError: if there are fewer than two axes, an empty one, or more voxels than any file has.
     """
     plain = tuple(int(n) for n in shape)
     if len(plain) < 2 or min(plain) < 1 or math.prod(plain) >= 2**60:
@@ -110,7 +110,7 @@ def _damaged(error: Exception, path: Path) -> ReadError:
 
 
 def _header_of(raw: bytes, path: Path) -> tuple[Any, NDArray[np.float64]]:
-    """The header with small faults corrected, and its three spacings as they stood there."""
+    """The header with minor faults repaired, and its three spacings as stored."""
     import nibabel as nib
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
@@ -128,10 +128,10 @@ def _header_of(raw: bytes, path: Path) -> tuple[Any, NDArray[np.float64]]:
     }
     try:
         with np.errstate(all="ignore"):
-            # Only the header proper, as extensions say nothing about voxels and may be damaged on their own.
+            # Only the header itself, because extensions do not affect voxels and may be damaged separately.
             header = kinds[second, pair](raw[: 540 if second else 348], check=False)
             pixdim = np.array(header["pixdim"][1:4], np.float64)
-            # Small faults are mended without the lines that nibabel prints about them.
+            # Repairs minor header faults; nibabel's log is silenced meanwhile.
             header.check_fix(logger=_quiet_logger())
             return header, pixdim
     except (HeaderDataError, WrapStructError, ValueError, KeyError, OSError, OverflowError) as error:
@@ -151,12 +151,12 @@ def _time_points(header: Any, shape: tuple[int, ...], path: Path) -> tuple[Findi
     unit, step = int(header["xyzt_units"]) & 0x38, float(header["pixdim"][4])
     if not (step > 0 and (unit in _TIME_UNITS or (unit == 0 and step != 1))):
         return ()
-    text = f"{path} holds {shape[3]} time points, {step:g} apart; they are read as channels of one volume"
+    text = f"{path} has {shape[3]} time points, {step:g} apart; they are read as channels of one volume"
     return (Finding("time_points", text, (str(path),)),)
 
 
 def _rescale_of(header: Any, path: Path) -> tuple[float, float]:
-    """Slope and intercept; a slope of 0 or NaN says that there is none (nifti1.h, and what nibabel writes)."""
+    """Slope and intercept; a slope of 0 or NaN means no scaling (nifti1.h, and what nibabel writes)."""
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or math.isnan(slope):
         return 1.0, 0.0
@@ -173,7 +173,7 @@ def _affine_of(
     findings = []
     unit, factor = _UNITS_IN_MM.get(int(header["xyzt_units"]) & 7, ("", 1.0))
     in_mm = np.diag([factor, factor, factor, 1.0])
-    # A spacing of 0 is none, which nibabel takes for 1 mm; an axis of one voxel needs none.
+    # nibabel reads a spacing of 0 (unknown) as 1 mm; an axis of one voxel needs no spacing.
     absent = [axis < len(shape) and shape[axis] > 1 and pixdim[axis] == 0 for axis in range(3)]
     candidates: dict[str, NDArray[np.float64]] = {}
     try:
@@ -199,7 +199,7 @@ def _affine_of(
         raise ReadError(f"{path} has a singular or impossible {name} ({_FIELDS[name]}): {fault}; correct its header")
     else:
         zooms = np.array([*map(float, header.get_zooms()), 1.0, 1.0])[:3]
-        # All of them absent is how programs say that they do not know; some alone are damage.
+        # Programs set all of them to 0 for 'unknown'; single zeros are damage.
         unsaid = absent[: len(shape)] == [n > 1 for n in shape[:3]]
         affine = in_mm @ np.diag(
             [*(0.0 if gone and not unsaid else z for z, gone in zip(zooms, absent, strict=True)), 1.0]
@@ -208,8 +208,8 @@ def _affine_of(
             raise ReadError(f"{path} has no orientation, and by its pixdim {fault}; correct its header")
         known = not unsaid and (bool((zooms != 1).any()) or int(header["xyzt_units"]) & 7 != 0)
         text = (
-            f"{path} does not say how it lies in the patient (sform_code and qform_code are 0); its axes are taken "
-            "as right, anterior, superior"
+            f"{path} has no orientation (sform_code and qform_code are 0); its axes are assumed to be right, anterior, "
+            "superior"
         )
         if known:
             findings.append(Finding("no_orientation", text, (str(path),)))
@@ -225,7 +225,7 @@ def _differences(
     corners = np.array([*itertools.product(*((0, n) for n in size))], np.float64)
     apart = np.linalg.norm((corners @ (sform - qform)[:3, :3].T) + (sform - qform)[:3, 3], axis=1)
     worst = int(np.argmax(apart))
-    # A quaternion in single precision is itself off by a few tenths of a voxel near 180 degrees.
+    # A quaternion in single precision can be off by a few tenths of a voxel near 180 degrees.
     if apart[worst] <= 0.5 * float(np.linalg.norm(sform[:3, :3], axis=0).min()):
         return []
     place = tuple(int(n) for n in corners[worst])

@@ -1,4 +1,4 @@
-"""Reading NRRD (`.nrrd`, `.nhdr`): which axes are space, which is channels, and where the voxels lie."""
+"""Reading NRRD (`.nrrd`, `.nhdr`): spatial axes, the channel axis, and the position of the voxels."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ _UNITS_IN_MM = {"m": 1e3, "cm": 10.0, "um": 1e-3, "µm": 1e-3, "nm": 1e-6}
 
 
 def read_nrrd(path: Path) -> Volume:
-    """A NRRD file, axes in the order on disk; an axis that is no space (colour, vector, list, time) becomes channels.
+    """A NRRD file, axes in the order on disk; a non-spatial axis (colour, vector, list, time) becomes channels.
 
     Raises:
-        ReadError: damaged header, missing or cut voxels, complex numbers, or a variant that is not read (hex, blocks,
-            lists of slice files).
+        ReadError: if the header is damaged, voxels are missing, truncated or complex, or the variant is not supported
+            (hex, blocks, slices in separate files).
     """
     fields = read_fields(path)
     rank = fields.whole("dimension")
@@ -65,25 +65,25 @@ def read_nrrd(path: Path) -> Volume:
     if len(kinds) != rank:
         raise ReadError(f"{path} has {len(kinds)} kinds for {rank} axes; correct its header")
     if "complex" in kinds:
-        raise ReadError(f"{path} holds complex numbers; write their magnitude into a file of its own first")
+        raise ReadError(f"{path} contains complex numbers; save their magnitude as a separate file first")
     space_rank = _space_rank(fields, path)
     vectors = fields.vectors("space directions", rank, space_rank) if space_rank else None
     if vectors is not None:
         spatial = [a for a, vector in enumerate(vectors) if vector is not None]
     else:
         spatial = [a for a, kind in enumerate(kinds) if kind in _SPATIAL_KINDS]
-    # The fourth axis of an image written with four spatial ones.
+    # The fourth axis of an image written with four spatial axes.
     spatial = spatial[:3] if len(spatial) == 4 else spatial
     if len(spatial) not in (2, 3):
-        raise ReadError(f"{path} has {len(spatial)} axes in space, of sizes {sizes}; expected 2 or 3")
+        raise ReadError(f"{path} has {len(spatial)} spatial axes, of sizes {sizes}; expected 2 or 3")
     others = [a for a in range(rank) if a not in spatial and sizes[a] > 1]
     if len(others) > 1:
-        raise ReadError(f"{path} has sizes {sizes}: at most one axis of channels is understood; split it first")
+        raise ReadError(f"{path} has sizes {sizes}: at most one channel axis is supported; split it first")
     kept = sorted(spatial + others)
     with np.errstate(all="ignore"):
         affine, known, findings = _affine(fields, spatial, vectors, space_rank, path)
     if others and kinds[others[0]] == "time":
-        text = f"{path} holds {sizes[others[0]]} time points; they are read as channels of one volume"
+        text = f"{path} has {sizes[others[0]]} time points; they are read as channels of one volume"
         findings.append(Finding("time_points", text, (str(path),)))
     dtype = _dtype(fields, path)
     voxels, encoding, offset, skip = _place(fields, int(np.prod(sizes, dtype=object)) * dtype.itemsize, path)
@@ -108,14 +108,14 @@ def read_nrrd(path: Path) -> Volume:
 def _dtype(fields: NrrdFields, path: Path) -> np.dtype[np.generic]:
     name, endian = fields.text("type"), fields.text("endian")
     if name not in _DTYPES:
-        raise ReadError(f"{path} holds voxels of type {name[:40]!r}; expected whole numbers, float or double")
+        raise ReadError(f"{path} has voxels of type {name[:40]!r}; expected integers, float or double")
     if _DTYPES[name][1] != "1" and endian not in ("little", "big") and fields.text("encoding") not in ("txt", "ascii"):
         raise ReadError(f"{path} has 'endian: {endian[:40]}'; expected little or big, as the order cannot be guessed")
     return np.dtype((">" if endian == "big" else "<") + _DTYPES[name])
 
 
 def _space_rank(fields: NrrdFields, path: Path) -> int:
-    """Number of world axes: 0 where the header has none."""
+    """Number of world axes: 0 if the header has none."""
     name = fields.text("space")
     if not name:
         rank = fields.whole("space dimension", 0)
@@ -124,7 +124,7 @@ def _space_rank(fields: NrrdFields, path: Path) -> int:
     else:
         rank = 3
     if rank not in (0, 2, 3, 4):
-        raise ReadError(f"{path} lies in a space of {rank} dimensions; expected 2, 3 or 4")
+        raise ReadError(f"{path} is in a space of {rank} dimensions; expected 2, 3 or 4")
     return rank
 
 
@@ -135,7 +135,7 @@ def _affine(
     space_rank: int,
     path: Path,
 ) -> tuple[NDArray[np.float64], bool, list[Finding]]:
-    """Index along the spatial axes to mm in LPS, whether its scale is known, and what is odd about it."""
+    """Index along the spatial axes to mm in LPS, whether the spacing is known, and findings."""
     affine = np.eye(4)
     findings = []
     count, known = len(spatial), True
@@ -166,7 +166,7 @@ def _affine(
     if name in _SPACES:
         affine = np.diag([*_SPACES[name], 1.0]) @ affine
     elif count == 3 and known:
-        text = f"{path} does not name the patient's directions ('space: {name[:40]}'); its axes are taken as left, "
+        text = f"{path} has no anatomical orientation ('space: {name[:40]}'); its axes are assumed to be left, "
         findings.append(Finding("no_orientation", f"{text}posterior, superior", (str(path),)))
     units = fields.words("space units")
     factors = {_UNITS_IN_MM.get(unit, 1.0) for unit in units[:3]}
@@ -184,11 +184,11 @@ def _place(fields: NrrdFields, promised: int, path: Path) -> tuple[Path, Encodin
         raise ReadError(f"{path} has 'encoding: {fields.text('encoding')[:40]}'; expected one of {known}")
     name = fields.values.get("data file", "")
     if name.lower().startswith("list") or "%" in name:
-        raise ReadError(f"{path} lists a file per slice, which is not read; convert it to one .nrrd file first")
+        raise ReadError(f"{path} lists a file per slice, which is not supported; convert it to one .nrrd file first")
     voxels, offset = (detached_file(path, name), 0) if name else (path, fields.end)
     lines, skip = fields.whole("line skip", 0), fields.whole("byte skip", 0)
     if lines < 0 or skip < -1 or (skip == -1 and encoding != "raw") or (skip and encoding == "text"):
-        raise ReadError(f"{path} skips {lines} lines and {skip} bytes before its voxels, which is not understood")
+        raise ReadError(f"{path} skips {lines} lines and {skip} bytes before its voxels, which is not supported")
     if lines:
         offset = _after_lines(voxels, offset, lines)
     if skip == -1:

@@ -1,4 +1,4 @@
-"""The text header of a NRRD file: `field: value` lines, `key:=value` pairs, `#` comments, closed by an empty line.
+"""The text header of a NRRD file: `field: value` lines, `key:=value` pairs, `#` comments, ended by an empty line.
 
 Format as documented at teem.sourceforge.net/nrrd/format.html.
 """
@@ -28,9 +28,9 @@ _ALIASES = {
 
 @dataclass(frozen=True, slots=True)
 class NrrdFields:
-    """The fields of a header by their plain names, and at which byte the voxels of an attached file begin.
+    """The fields of a header by their canonical names, and the byte at which the voxels of an attached file begin.
 
-    All methods raise ReadError, with the field and its text, where a field is not what it should be.
+    All methods raise a ReadError, with the field and its text, if the field is malformed.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class NrrdFields:
     end: int
 
     def text(self, name: str) -> str:
-        """The field's text in lower case, '' without it."""
+        """The field's text in lower case, '' if absent."""
         return self.values.get(name, "").strip().lower()
 
     def words(self, name: str) -> list[str]:
@@ -46,7 +46,7 @@ class NrrdFields:
         return [word.strip('"') for word in self.text(name).split()]
 
     def whole(self, name: str, otherwise: int | None = None) -> int:
-        """The field as one whole number."""
+        """The field as one integer."""
         text = self.text(name)
         if not text and otherwise is not None:
             return otherwise
@@ -55,11 +55,11 @@ class NrrdFields:
         except ValueError:
             raise self._wrong(name, "a whole number") from None
         if abs(number) >= 2**60:
-            raise self._wrong(name, "a number of sensible size")
+            raise self._wrong(name, "a number of plausible size")
         return number
 
     def wholes(self, name: str, count: int) -> tuple[int, ...]:
-        """The field as `count` whole numbers."""
+        """The field as `count` integers."""
         try:
             numbers = tuple(int(word) for word in self.words(name))
         except ValueError:
@@ -69,7 +69,7 @@ class NrrdFields:
         return numbers
 
     def numbers(self, name: str, count: int) -> tuple[float, ...] | None:
-        """The field as `count` numbers, NaN where it does not apply to an axis; None without it."""
+        """The field as `count` numbers, NaN where it does not apply to an axis; None if absent."""
         if not self.text(name):
             return None
         try:
@@ -81,7 +81,7 @@ class NrrdFields:
         return numbers
 
     def vectors(self, name: str, count: int, length: int) -> tuple[tuple[float, ...] | None, ...] | None:
-        """The field as `count` vectors like `(0.5,0,0)`, None where it says `none`; None without it."""
+        """The field as `count` vectors like `(0.5,0,0)`, None for `none`; None if absent."""
         text = self.text(name)
         if not text:
             return None
@@ -109,14 +109,14 @@ def read_fields(path: Path) -> NrrdFields:
     """The header of a NRRD file.
 
     Raises:
-        ReadError: no NRRD file, or a header without end.
+        ReadError: if the file is not NRRD, or its header has no end.
     """
     start = read_start(path, _HEADER_LIMIT, "raw")
     if not re.match(rb"NRRD000\d\r?\n", start):
         raise ReadError(f"{path} is not a NRRD file: it does not begin with NRRD000; check what it is")
     blank = re.search(rb"\r?\n\r?\n", start)
     if blank is None and len(start) == _HEADER_LIMIT:
-        raise ReadError(f"{path} has a damaged NRRD header: no empty line closes it; convert or download it again")
+        raise ReadError(f"{path} has a damaged NRRD header: no empty line ends it; convert or download it again")
     head = start[: blank.start()] if blank else start
     values: dict[str, str] = {}
     for line in head.decode("latin-1").splitlines()[1:]:
@@ -126,5 +126,5 @@ def read_fields(path: Path) -> NrrdFields:
             continue
         name = match[1].strip().lower()
         values[_ALIASES.get(name, name)] = match[2].strip()
-    # Without the empty line no voxels follow; they may lie in another file.
+    # Without the empty line no voxels follow; they may be in another file.
     return NrrdFields(path, values, blank.end() if blank else len(start))

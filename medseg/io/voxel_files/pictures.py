@@ -1,4 +1,4 @@
-"""Pictures by Pillow: PNG, JPEG, and the TIFF files that only libtiff reads."""
+"""Images read with Pillow: PNG, JPEG, and the TIFF files that only libtiff reads."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from medseg.volume import Finding
 __all__ = ["Decoded", "check_decoded_size", "damaged_picture", "read_pillow"]
 
 Array = NDArray[Any]
-# Rows first: `[.., y, x]`, channels (0 for none) before them; and what was odd.
+# Rows first: `[.., y, x]`, channels (0 for none) before them; and the findings.
 Decoded = tuple[Array, int, tuple[Finding, ...]]
-# No codec of pictures gives more bytes for one than this, deflate 1032.
+# No image codec expands a byte to more than deflate's 1032.
 _MOST_FROM_A_BYTE = 2000
 
 
 def check_decoded_size(path: Path, size: int) -> None:
-    """Refuse a picture whose header promises more bytes than its file can hold, or the memory take.
+    """Refuse an image whose header claims more bytes than its file can contain or the memory can take.
 
     Raises:
-        ReadError: a damaged header, or a decompression bomb.
+        ReadError: if the header is damaged, or the file is a decompression bomb.
     """
     there = path.stat().st_size
     if size > there * _MOST_FROM_A_BYTE + (1 << 20):
         raise ReadError(
-            f"{path} is damaged: its header promises {size} bytes of pixels, more than its {there} bytes can hold"
+            f"{path} is damaged: its header promises {size} bytes of pixels, more than its {there} bytes can contain"
         )
     check_promise(path, size, "bzip2")
 
 
 def read_pillow(path: Path) -> Decoded:
-    """The pixels of a picture file, rows first; several pages of one size are stacked.
+    """The pixels of an image file, rows first; several pages of one size are stacked.
 
     Raises:
-        ReadError: damaged file, or a layout that is neither grey levels nor colours.
+        ReadError: if the file is damaged, or contains neither grey levels nor colours.
     """
     from PIL import Image, ImageSequence, UnidentifiedImageError
 
@@ -58,15 +58,15 @@ def read_pillow(path: Path) -> Decoded:
     except FileNotFoundError:
         raise ReadError(f"{path} does not exist") from None
     except UnidentifiedImageError:
-        raise ReadError(f"{path} is not a picture that can be opened; check what it is") from None
+        raise ReadError(f"{path} is not an image that can be opened; check what it is") from None
     except ReadError:
         raise
     except Exception as error:
         refuse_own_fault(error)
-        # Pillow lets through whatever its parsers trip over: struct.error, TypeError, ZeroDivisionError, ...
+        # Pillow lets exceptions of its parsers through: struct.error, TypeError, ZeroDivisionError, ...
         raise damaged_picture(path, error) from None
     if len({page.shape for page in pages}) > 1:
-        raise ReadError(f"{path} holds pages of different sizes; split it")
+        raise ReadError(f"{path} has pages of different sizes; split it")
     colour = pages[0].ndim == 3
     pixels = np.stack(pages) if several else pages[0]
     return (np.moveaxis(pixels, -1, 0), pixels.shape[-1], findings) if colour else (pixels, 0, findings)
@@ -93,6 +93,6 @@ def _png_bits(path: Path) -> int:
 
 
 def damaged_picture(path: Path, error: BaseException) -> ReadError:
-    """One line about a picture that a library could not open."""
+    """One line about an image that a library could not open."""
     reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     return ReadError(f"{path} is damaged or cannot be opened ({reason})")

@@ -1,6 +1,6 @@
-"""PNG, JPEG and TIFF as `[i = x, j = y]`: no place in the patient, so the affine is the identity.
+"""PNG, JPEG and TIFF as `[i = x, j = y]`: no position in the patient, so the affine is the identity.
 
-Palette images keep their indices, which is how label maps are often stored; alpha is dropped.
+Palette images keep their indices, because label maps are often stored that way; alpha is dropped.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medseg.disk.atomic import atomic_path
 from medseg.errors import ReadError, WriteError
+from medseg.io.formats import format_of
 from medseg.io.voxel_files.pictures import read_pillow
 from medseg.io.voxel_files.tiff import read_tiff
 from medseg.volume import Metadata, Volume
@@ -23,38 +24,42 @@ Array = NDArray[Any]
 
 
 def read_raster(path: Path) -> Volume:
-    """A picture, `(I, J)` or `(3, I, J)` for colour; TIFF files of many pages give `(I, J, K)`.
+    """An image, `(I, J)` or `(3, I, J)` for colour; multi-page TIFF files give `(I, J, K)`.
 
-    8, 16 and 32-bit values are kept, the orientation that a camera wrote (EXIF) is applied.
+    8, 16 and 32-bit values are kept; the orientation that a camera wrote (EXIF) is applied.
 
     Raises:
-        ReadError: damaged file, or a layout that is neither grey levels nor colours.
+        ReadError: if the file is damaged, or contains neither grey levels nor colours.
     """
-    is_tiff = path.suffix.lower() in (".tif", ".tiff")
-    rows, channels, findings = read_tiff(path) if is_tiff else read_pillow(path)
+    rows, channels, findings = read_tiff(path) if _format(path) == "tiff" else read_pillow(path)
     # From [.., y, x] to [x, y, ..]; pages become the last axis.
     spatial = range(rows.ndim - 1, 0 if channels else -1, -1)
     array = rows.transpose([0, *spatial] if channels else [*spatial])
     if array.ndim - bool(channels) not in (2, 3):
-        raise ReadError(f"{path} has shape {rows.shape}; expected a picture or a stack of pages")
+        raise ReadError(f"{path} has shape {rows.shape}; expected an image or a stack of pages")
     metadata = Metadata(source=str(path))
     return Volume(array, np.eye(4), channels, metadata, findings, spacing_known=False)
+
+
+def _format(path: Path) -> str:
+    found = format_of(path)
+    return "" if found is None else found.name
 
 
 def write_raster(volume: Volume, path: Path) -> None:
     """Write a 2D image as PNG (8 or 16-bit grey, 8-bit colour), or anything as TIFF (a page per slice).
 
     Raises:
-        WriteError: disk full, no permission, values that the format does not hold, or JPEG, which alters values.
+        WriteError: if the disk is full, permission is missing, the format cannot store the values, or it is JPEG, which
+            alters values.
     """
-    suffix = path.suffix.lower()
-    if suffix in (".tif", ".tiff"):
+    if _format(path) == "tiff":
         _write_tiff(volume, path)
         return
-    if suffix != ".png":
+    if _format(path) != "png":
         raise WriteError(f"cannot write {path}: JPEG alters the values; write .png instead")
     if volume.dims != 2:
-        raise WriteError(f"cannot write {path}: a PNG holds one 2D image, found {volume!r}; write .nii.gz instead")
+        raise WriteError(f"cannot write {path}: a PNG contains one 2D image, found {volume!r}; write .nii.gz instead")
     from PIL import Image
 
     pixels = _picture_values(volume, path)
@@ -69,14 +74,12 @@ def _picture_values(volume: Volume, path: Path) -> Array:
     if volume.channels == 1:
         array = array[0]
     if volume.channels not in (0, 1, 3):
-        raise WriteError(
-            f"cannot write {path}: a PNG holds 1 or 3 channels, found {volume.channels}; write .tif instead"
-        )
+        raise WriteError(f"cannot write {path}: a PNG has 1 or 3 channels, found {volume.channels}; write .tif instead")
     if array.dtype == bool:
         return array.astype(np.uint8)
     if array.dtype.kind not in "iu":
         raise WriteError(
-            f"cannot write {path}: a PNG holds integers, found {array.dtype}; window the image first or write .tif"
+            f"cannot write {path}: a PNG stores integers, found {array.dtype}; window the image first or write .tif"
         )
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     top = 255 if volume.channels == 3 else 65535

@@ -1,7 +1,7 @@
-"""Voxels from a file, plain or compressed, straight into the array they end up in, and never more than were promised.
+"""Voxels from a file, compressed or not, read directly into the final array, and never more than the header claims.
 
-Headers are read first; what they promise is held against the size of the file and the free memory before anything is
-allocated, so a damaged or malicious header costs nothing, and a decompression bomb is cut off where its promise ends.
+Headers are read first; their claims are checked against the file size and the free memory before anything is
+allocated, so a damaged or malicious header costs nothing, and a decompression bomb is stopped at the claimed size.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from medseg.machine import free_memory
 __all__ = ["Encoding", "VoxelBlock", "check_promise", "is_gzip", "read_block", "read_start"]
 
 Encoding = Literal["raw", "gzip", "zlib", "bzip2", "text"]
-# Deflate gives at most 1032 bytes for one (RFC 1951: 258 bytes for 2 bits); a small file still has its headers.
+# Deflate expands a byte to at most 1032 (RFC 1951: 258 bytes for 2 bits); a small file still has its headers.
 _DEFLATE_RATIO = 1032
 _PIECE = 1 << 24
 _BUFFER = 1 << 18
-# How far to read on behind the voxels, to reach the checksum.
+# How far to read past the voxels, to reach the checksum.
 _SURPLUS = 1 << 20
 _TEXT_LIMIT = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
 class VoxelBlock:
-    """Where voxels lie in a file.
+    """The position of voxels in a file.
 
     Args:
-        path: the file that holds them.
-        dtype: as stored, byte order included.
-        count: how many the header promises.
+        path: the file that contains them.
+        dtype: as stored, including byte order.
+        count: number of voxels according to the header.
         encoding: how the file is compressed from `offset` on.
         offset: bytes in the file before the (compressed) voxels.
-        skip: bytes to drop after decompression.
+        skip: bytes to skip after decompression.
     """
 
     path: Path
@@ -64,7 +64,7 @@ def is_gzip(path: Path) -> bool:
 
 
 def read_start(path: Path, size: int, encoding: Encoding) -> bytes:
-    """The first `size` bytes of a file after decompression, fewer where it is shorter.
+    """The first `size` bytes of a file after decompression, fewer if it is shorter.
 
     Raises:
         ReadError: if the file cannot be opened or decompressed.
@@ -75,16 +75,16 @@ def read_start(path: Path, size: int, encoding: Encoding) -> bytes:
 
 
 def check_promise(path: Path, promised: int, encoding: Encoding = "raw", before: int = 0) -> None:
-    """Refuse a header that promises more than its file or the memory can hold.
+    """Refuse a header that claims more than its file or the memory can contain.
 
     Args:
-        path: the file that holds the voxels.
-        promised: bytes of voxels after decompression.
+        path: the file that contains the voxels.
+        promised: bytes of voxels after decompression, according to the header.
         encoding: how they are compressed.
-        before: bytes of the file that are no voxels.
+        before: bytes of the file that are not voxels.
 
     Raises:
-        ReadError: the file is cut short, its header damaged, or the memory too small.
+        ReadError: if the file is truncated, its header damaged, or the memory too small.
     """
     try:
         there = max(path.stat().st_size - before, 0)
@@ -103,16 +103,16 @@ def check_promise(path: Path, promised: int, encoding: Encoding = "raw", before:
     free = free_memory()
     if free is not None and promised > free:
         raise ReadError(
-            f"{path} promises {promised / 1e9:.1f} GB of voxels, {free / 1e9:.1f} GB of memory are free; crop it or "
+            f"{path} needs {promised / 1e9:.1f} GB for its voxels, {free / 1e9:.1f} GB of memory are free; crop it or "
             "use a larger machine"
         )
 
 
 def read_block(block: VoxelBlock) -> tuple[NDArray[Any], bool]:
-    """The voxels as a flat array of their own in native byte order, and whether more follow than were promised.
+    """The voxels as a new flat array in native byte order, and whether the file has more than the header claims.
 
     Raises:
-        ReadError: cut short, damaged, or more than the memory can hold.
+        ReadError: if the voxels are truncated, damaged, or do not fit into memory.
     """
     if block.encoding == "text":
         return _read_text(block)
@@ -139,7 +139,7 @@ def read_block(block: VoxelBlock) -> tuple[NDArray[Any], bool]:
 
 def _too_large(path: Path, promised: int) -> ReadError:
     return ReadError(
-        f"{path} promises {promised / 1e9:.1f} GB of voxels, more than the memory can take; crop it or use a larger "
+        f"{path} needs {promised / 1e9:.1f} GB for its voxels, more than the memory can take; crop it or use a larger "
         "machine"
     )
 
@@ -148,7 +148,7 @@ def _read_text(block: VoxelBlock) -> tuple[NDArray[Any], bool]:
     check_promise(block.path, block.count, "raw", block.offset)
     try:
         if block.path.stat().st_size > _TEXT_LIMIT:
-            raise ReadError(f"{block.path} holds its voxels as long text; convert it to a compressed file first")
+            raise ReadError(f"{block.path} stores its voxels as long text; convert it to a compressed file first")
         with block.path.open("rb") as file:
             file.seek(block.offset)
             words = file.read().split()
@@ -158,7 +158,7 @@ def _read_text(block: VoxelBlock) -> tuple[NDArray[Any], bool]:
     except OSError as error:
         raise ReadError(f"{block.path} cannot be read: {error.strerror or error}") from None
     except (ValueError, OverflowError) as error:
-        raise ReadError(f"{block.path} is damaged: its voxels are no numbers ({str(error)[:80]})") from None
+        raise ReadError(f"{block.path} is damaged: its voxels are not numbers ({str(error)[:80]})") from None
     if len(words) < block.count or not (np.array_equal(flat, values) or not whole):
         raise ReadError(
             f"{block.path} is damaged: its header promises {block.count} numbers of type {block.dtype.name}, "
@@ -168,7 +168,7 @@ def _read_text(block: VoxelBlock) -> tuple[NDArray[Any], bool]:
 
 
 def _fill(stream: io.RawIOBase | io.BufferedIOBase, room: memoryview) -> int:
-    """Read until the room is full or the stream ends; how many bytes came."""
+    """Read until the buffer is full or the stream ends; returns the number of bytes read."""
     done = 0
     while done < len(room):
         count = stream.readinto(room[done : done + _PIECE])
@@ -191,7 +191,7 @@ def _drop(stream: io.RawIOBase | io.BufferedIOBase, size: int) -> int:
 
 @contextlib.contextmanager
 def _opened(path: Path, encoding: Encoding, offset: int) -> Iterator[io.RawIOBase | io.BufferedIOBase]:
-    """The decompressed bytes of a file from `offset` on; what goes wrong with them in the block is a ReadError."""
+    """The decompressed bytes of a file from `offset` on; errors in the block become a ReadError."""
     from isal import igzip, isal_zlib
 
     damaged: Any = (EOFError, isal_zlib.error, igzip.BadGzipFile, zlib.error)

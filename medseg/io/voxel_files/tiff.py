@@ -1,4 +1,4 @@
-"""TIFF by tifffile: any type of voxel, pages as slices."""
+"""TIFF files read with tifffile: any voxel type, pages as slices."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from medseg.io.voxel_files.pictures import Decoded, check_decoded_size, damaged_
 
 __all__ = ["read_tiff"]
 
-# None, deflate (two codes) and PackBits. Others are left to libtiff: tifffile has them from imagecodecs, which may not
-# be there, and whose LZW writes beyond its memory on damaged data (2026.3.6).
+# None, deflate (two codes) and PackBits. Others are left to libtiff: tifffile takes them from imagecodecs, which may
+# be missing, and whose LZW writes beyond its memory on damaged data (2026.3.6).
 _OWN_COMPRESSIONS = frozenset({1, 8, 32946, 32773})
 
 
@@ -25,25 +25,25 @@ def read_tiff(path: Path) -> Decoded:
     """The pixels of a TIFF file, rows first; pages are the first axis.
 
     Raises:
-        ReadError: damaged file, pictures of different kinds, or more pixels than the file can hold.
+        ReadError: if the file is damaged, has images of different kinds, or claims more pixels than it can contain.
     """
     import tifffile
 
     _check_chain(path)
-    # What is wrong with a file is said by one error, not by lines on the terminal as well.
+    # Faults of a file are reported by one error, not by lines on the terminal as well.
     logger = logging.getLogger("tifffile")
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
     try:
-        # Files that an OME header names elsewhere are not followed.
+        # Other files named in an OME header are not opened.
         with tifffile.TiffFile(path, _multifile=False) as tiff:
             for page in tiff.pages:
                 _check_page(path, page)
             if not tiff.series:
-                raise ReadError(f"{path} holds no picture")
+                raise ReadError(f"{path} contains no image")
             if len(tiff.series) > 1:
                 sizes = ", ".join(str(s.shape) for s in tiff.series[:4])
-                raise ReadError(f"{path} holds {len(tiff.series)} pictures of different kinds ({sizes}); split it")
+                raise ReadError(f"{path} has {len(tiff.series)} images of different kinds ({sizes}); split it")
             first: Any = tiff.pages[0]
             turned = first.tags.get("Orientation", None)
             if turned is not None and turned.value != 1:
@@ -61,7 +61,7 @@ def read_tiff(path: Path) -> Decoded:
         raise damaged_picture(path, error) from None
     except Exception as error:
         refuse_own_fault(error)
-        # tifffile lets through whatever its parser trips over: struct.error, AssertionError, ZeroDivisionError, ...
+        # tifffile lets exceptions of its parser through: struct.error, AssertionError, ZeroDivisionError, ...
         raise damaged_picture(path, error) from None
     if pixels.dtype == bool:
         pixels = (pixels != white_is_zero).astype(np.uint8)
@@ -71,7 +71,7 @@ def read_tiff(path: Path) -> Decoded:
         pixels = pixels.astype(pixels.dtype.newbyteorder("="))
     if "S" in axes:
         pixels = np.moveaxis(pixels, axes.index("S"), 0)
-        # The fourth sample is alpha; grey with alpha has two.
+        # The fourth sample is alpha; grey with alpha has two samples.
         pixels = pixels[:3] if pixels.shape[0] >= 3 else pixels[:1]
         return (pixels[0], 0, ()) if pixels.shape[0] == 1 else (pixels, pixels.shape[0], ())
     if "C" in axes:
@@ -81,7 +81,7 @@ def read_tiff(path: Path) -> Decoded:
 
 
 def _check_chain(path: Path) -> None:
-    """Refuse pages that point back at earlier ones, which tifffile would follow for ever."""
+    """Refuse pages that point back to earlier ones, which tifffile would follow forever."""
     try:
         with path.open("rb") as file:
             start = file.read(16)
@@ -117,14 +117,14 @@ def _by_libtiff(path: Path, first: Any) -> Decoded:
     stored, read = np.dtype(first.dtype), decoded[0].dtype
     if stored.itemsize > read.itemsize:
         raise ReadError(
-            f"{path} holds {stored.name} colours in a compression of which only {read.name} can be read; save it "
+            f"{path} has {stored.name} colours in a compression of which only {read.name} can be read; save it "
             "uncompressed or with deflate"
         )
     return decoded
 
 
 def _check_page(path: Path, page: Any) -> None:
-    """A page's size, and the number of its strips or tiles, before anything is made of them."""
+    """Check a page's size and its number of strips or tiles before anything is allocated."""
     if not hasattr(page, "chunks"):
         return
     sizes, parts = (tuple(page.shape), tuple(page.chunks))

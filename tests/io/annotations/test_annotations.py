@@ -96,7 +96,7 @@ def test_a_damaged_file_in_a_folder_is_not_skipped(tmp_path):
 def test_two_data_sets_with_other_ids_need_a_table(tmp_path):
     for name, classes in (("1.json", {"a": 1, "b": 2}), ("2.json", {"b": 1, "a": 2})):
         write_annotations(annotated(np.eye(5, dtype=np.uint8), classes), tmp_path / name, "coco")
-    with pytest.raises(AnnotationError, match="numbers its categories otherwise"):
+    with pytest.raises(AnnotationError, match="numbers its categories differently"):
         read_annotations(tmp_path)
     first, second = read_annotations(tmp_path, {"a": 1, "b": 2})
     assert (first.label_map.array.max(), second.label_map.array.max()) == (1, 2)
@@ -107,13 +107,13 @@ def test_two_data_sets_with_other_ids_need_a_table(tmp_path):
     [
         (b"", "neither JSON nor XML"),
         (b"\x89PNG\r\n\x1a\n", "neither JSON nor XML"),
-        (b"{}", "no annotation of Labelme, CVAT, Supervisely or COCO"),
-        (b"[1, 2]", "no annotation of"),
+        (b"{}", "not an annotation of Labelme, CVAT, Supervisely or COCO"),
+        (b"[1, 2]", "not an annotation of"),
         (b'{"shapes": \xff}', "byte 11 is not UTF-8"),
         (b"[" * 200_000, "damaged"),
         (b'{"a": ' * 200_000, "damaged"),
         (b"<a>" * 200_000, "damaged or cut off"),
-        (b"<html></html>", "no annotation of"),
+        (b"<html></html>", "not an annotation of"),
     ],
 )
 def test_what_is_no_annotation_is_refused_by_name(tmp_path, content, message):
@@ -133,7 +133,7 @@ def test_a_byte_order_mark_is_no_damage(tmp_path):
 def test_a_missing_or_empty_place_is_named(tmp_path):
     with pytest.raises(ReadError, match=r"nothing\.json does not exist"):
         read_annotations(tmp_path / "nothing.json")
-    with pytest.raises(AnnotationError, match="holds no annotation"):
+    with pytest.raises(AnnotationError, match="contains no annotation"):
         read_annotations(tmp_path)
 
 
@@ -142,7 +142,7 @@ def test_what_a_format_does_not_hold_is_not_written(tmp_path):
     flat = annotated(np.ones((3, 3), np.uint8))
     for given_maps, format, message in (
         (stack, "coco", "a stack can be written as CVAT video"),
-        ([flat, flat], "labelme", "holds one image, found 2"),
+        ([flat, flat], "labelme", "contains one image, found 2"),
         ([stack, flat], "cvat", "images or one video"),
         ([], "coco", "no label maps"),
         (flat, "yolo", "'yolo' is not known"),
@@ -157,7 +157,7 @@ def test_what_a_format_does_not_hold_is_not_written(tmp_path):
     [
         (np.full((2, 2), 7, np.uint8), {"a": 1}, r"value\(s\) \[7\] without a name"),
         (np.ones((2, 2), np.uint8), {"a": 1, "b": 1}, r"value\(s\) \[1\] have two names"),
-        (np.ones((2, 2), np.float32), {"a": 1}, "no label map"),
+        (np.ones((2, 2), np.float32), {"a": 1}, "not a label map"),
     ],
 )
 def test_values_need_one_name_each(tmp_path, array, classes, message):

@@ -177,7 +177,7 @@ def test_ids_from_0_are_counted_from_1(tmp_path):
         (document([annotation(2, [], image=5)]), "belongs to image 5, which the file does not list"),
         (document([annotation(2, {"size": [6, 5], "counts": RING})]), r"\[height, width\] \[6, 5\], not \[5, 6\]"),
         (document([annotation(2, {"size": [5, 6], "counts": [1, 2]})]), "run lengths for 3 pixels; expected 30"),
-        (document([annotation(2, {"size": [5, 6], "counts": [10**11]})]), "do not fit into its 30 pixels"),
+        (document([annotation(2, {"size": [5, 6], "counts": [10**11]})]), "exceed its 30 pixels"),
         (document([annotation(2, {"size": [5, 6], "counts": [1.5]})]), r"counts\[0\] is 1.5; expected an integer"),
         (document([annotation(2, [[0, 0, 2, 0, 2]])]), "expected a list of numbers x0, y0"),
         (document([annotation(2, [[0, 0, 2, 0, 2, float("inf")]])]), "expected finite numbers only"),

@@ -136,9 +136,9 @@ def test_holes_and_overlap_by_hand(tmp_path):
     assert (first.image_name, second.image_name) == ("series/0001.png", "series/0002.png")
     assert not second.label_map.array.any()
     assert [f.message for f in first.findings] == [
-        "1 x polyline, which has no area and is left out",
-        "1 x points, which has no area and is left out",
-        "1 x tag, which has no area and is left out",
+        "1 x polyline, which has no area and is skipped",
+        "1 x points, which has no area and is skipped",
+        "1 x tag, which has no area and is skipped",
     ]
     assert not second.findings
 
@@ -274,20 +274,20 @@ LAUGHS = """<?xml version="1.0"?>
         (image('<box label="vessel" xtl="1" ytl="1" xbr="x" ybr="2"/>'), "xbr is 'x'; expected a number"),
         (
             image('<mask label="wall" rle="0, 5" left="0" top="0" width="2" height="2"/>'),
-            "do not fit into its 4 pixels",
+            "exceed its 4 pixels",
         ),
         (image('<mask label="wall" rle="1, 2" left="0" top="0" width="2" height="2"/>'), "run lengths for 3 pixels"),
         (image('<mask label="wall" rle="4" left="0" top="0" width="999999" height="999999"/>'), "at most 268435456"),
         (image('<mask label="wall" rle="a" left="0" top="0" width="2" height="2"/>'), "rle is 'a'"),
         (image('<ellipse label="wall" cx="1" cy="1" rx="-3" ry="1"/>'), "negative radius"),
-        (image('<blob label="wall"/>'), "no shape of CVAT 1.1"),
+        (image('<blob label="wall"/>'), "not a shape of CVAT 1.1"),
         (image('<box label="wall" z_order="x" xtl="1" ytl="1" xbr="2" ybr="2"/>'), "z_order is 'x'"),
         (video(MOVING, size=2), "on frame 2, which the video"),
         (video(MOVING, size=10**9), "with 1000000000 frames"),
         (video(MOVING, frame_filter="step=0"), "frame_filter is 'step=0'"),
         (exported(MOVING), "lacks meta/task/original_size"),
         (video(MOVING)[:-40], "damaged or cut off"),
-        ("<annotation><object/></annotation>", "no annotation of Labelme, CVAT"),
+        ("<annotation><object/></annotation>", "not an annotation of Labelme, CVAT"),
         (LAUGHS, r"declares a document type \('lolz'\)"),
     ],
 )

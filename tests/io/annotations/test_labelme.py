@@ -78,8 +78,8 @@ def test_holes_and_overlap_by_hand(tmp_path):
     assert not annotated.label_map.spacing_known
     np.testing.assert_array_equal(annotated.label_map.affine, np.eye(4))
     assert [(f.kind, f.message) for f in annotated.findings] == [
-        ("ignored_shapes", "1 x point, which has no area and is left out"),
-        ("ignored_shapes", "1 x linestrip, which has no area and is left out"),
+        ("ignored_shapes", "1 x point, which has no area and is skipped"),
+        ("ignored_shapes", "1 x linestrip, which has no area and is skipped"),
     ]
 
 
@@ -174,8 +174,8 @@ def test_files_in_a_folder_share_one_table(tmp_path):
         ({"shapes": [shape("a", "rectangle", [[1, 1]])]}, "1 points; a rectangle has 2"),
         ({"shapes": [shape("a", "blob", [[1, 1]])]}, "shape_type is 'blob'; expected polygon, rectangle"),
         ({"shapes": [shape(7, "polygon", [[1, 1]])]}, "label is 7; expected a text"),
-        ({"shapes": [shape("a", "mask", [[0, 0], [1, 1]], mask="AAAA")]}, "is no PNG that can be opened"),
-        ({"shapes": [shape("a", "mask", [[0, 0], [3, 3]], mask=png([[1]]))]}, "1 x 1 pixels; its box asks for 4 x 4"),
+        ({"shapes": [shape("a", "mask", [[0, 0], [1, 1]], mask="AAAA")]}, "is not a PNG that can be opened"),
+        ({"shapes": [shape("a", "mask", [[0, 0], [3, 3]], mask=png([[1]]))]}, "1 x 1 pixels; its box requires 4 x 4"),
         ({"shapes": [shape("a", "mask", [[0, 0], [1, 1]])]}, "mask is None; expected a text"),
         ({"shapes": [3]}, r"shapes\[0\] is 3; expected an object"),
     ],

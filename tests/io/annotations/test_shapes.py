@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from medseg.errors import AnnotationError, ConfigError, MedsegError
-from medseg.io.annotations.shapes import ClassTable, Notes, Patch, Picture, Shape, check_size, natural, paint
+from medseg.io.annotations.shapes import ClassTable, Notes, Patch, Picture, Shape, check_size, paint
+from medseg.io.naming import natural_order
 
 FILE = Path("scan.json")
 FULL = np.ones((2, 2), bool)
@@ -55,7 +56,7 @@ def test_a_patch_is_cut_at_the_edges_of_the_image():
 
 
 def test_names_with_numbers_sort_as_people_count():
-    assert sorted(["label_10", "Label_2", "b", "A", "label_2"], key=natural) == [
+    assert sorted(["label_10", "Label_2", "b", "A", "label_2"], key=natural_order) == [
         "A",
         "b",
         "Label_2",

@@ -142,7 +142,7 @@ def test_holes_and_overlap_by_hand_in_a_project(tmp_path):
     assert rows_of(annotated) == ROWS
     assert annotated.classes == {"organ": 1, "lesion": 2, "bone": 3}
     assert annotated.image_name == "scan.png"
-    assert [f.message for f in annotated.findings] == ["1 x point, which cannot be painted and is left out"]
+    assert [f.message for f in annotated.findings] == ["1 x point, which cannot be painted and is skipped"]
 
 
 def test_a_project_folder_is_read_whole(tmp_path):

@@ -16,7 +16,7 @@ from medseg.commands.inspect import inspect
 from medseg.errors import ReadError
 from medseg.io import read
 from medseg.io.formats import is_dicom_directory
-from medseg.studies.find import find_cases
+from medseg.studies.find import find_sources
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -122,7 +122,7 @@ def test_a_disc_is_copied_without_its_directory(disc, tmp_path, change: Callable
     told = [finding.message for finding in done.findings if finding.kind == "left_out"]
     assert told == [
         "1 file(s) are lists of patients (DICOMDIR) and were not copied",
-        "6 file(s) are no DICOM objects and were not copied",
+        "6 file(s) are not DICOM objects and were not copied",
     ]
 
 
@@ -130,7 +130,7 @@ def test_a_disc_is_copied_without_its_directory(disc, tmp_path, change: Callable
 def test_a_disc_is_read_inspected_and_predicted_as_its_study(disc, change: Callable[[Path], None]):
     change(disc)
     assert read(disc).dims == 3
-    (case,) = find_cases([disc], None, disc)
+    (case,) = find_sources([disc], None, disc)
     assert case.error == "" and case.series is not None
     assert [item.refused for item in inspect(disc).items if item.kind == "DICOM"] == [""]
 

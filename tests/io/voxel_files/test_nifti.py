@@ -218,5 +218,5 @@ def test_unknown_suffix_and_missing_file(tmp_path):
     with pytest.raises(ReadError, match="does not exist"):
         read(tmp_path / "a.nii.gz")
     (tmp_path / "a.xyz").write_text("text")
-    with pytest.raises(ReadError, match="kind"):
+    with pytest.raises(ReadError, match="not a supported image file"):
         read(tmp_path / "a.xyz")

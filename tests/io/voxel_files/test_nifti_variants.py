@@ -51,7 +51,7 @@ def test_a_pair_in_a_folder_is_one_volume(tmp_path):
 def test_a_header_without_its_voxels_says_what_is_missing(tmp_path):
     nib.save(nib.Nifti1Pair(numbers(), np.eye(4)), tmp_path / "a.hdr")
     (tmp_path / "a.img").unlink()
-    with pytest.raises(ReadError, match=r"a\.hdr has no voxels beside it; expected a\.img"):
+    with pytest.raises(ReadError, match=r"a\.hdr has no voxel file; expected a\.img"):
         read(tmp_path / "a.hdr")
     with pytest.raises(WriteError, match=r"write \.nii\.gz"):
         write(Volume(numbers(), np.eye(4)), tmp_path / "a.hdr")
@@ -218,5 +218,5 @@ def test_label_maps_with_odd_scaling_come_back_as_integers(tmp_path):
 def test_label_maps_that_are_no_integers_are_refused(tmp_path):
     from medseg.errors import DatasetError
 
-    with pytest.raises(DatasetError, match=r"a\.nii holds the value"):
+    with pytest.raises(DatasetError, match=r"a\.nii contains the value"):
         labels_scaled(tmp_path, np.array([0, 100, 255] * 4, np.uint8).reshape(2, 2, 3), 1 / 255, 0)

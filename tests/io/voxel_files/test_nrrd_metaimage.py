@@ -160,7 +160,7 @@ def test_other_units_become_millimetres(tmp_path):
         ({"byte_skip": "-5"}, "skips"),
         ({"data_file": "../../../etc/passwd"}, "in its own folder"),
         ({"data_file": "/etc/passwd"}, "in its own folder"),
-        ({"data_file": "missing.raw"}, "no voxels beside it"),
+        ({"data_file": "missing.raw"}, "no voxel file"),
         ({"data_file": "LIST"}, "a file per slice"),
     ],
 )

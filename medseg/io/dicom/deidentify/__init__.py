@@ -1,1 +1,1 @@
-"""De-identification by PS3.15, of objects, files and texts."""
+"""De-identification of DICOM objects, files and texts by DICOM PS3.15."""

@@ -1,4 +1,4 @@
-"""What the codes of standard terminologies mean: the meaning that stands beside a code may be anybody's words."""
+"""Standard meanings of codes. CodeMeaning beside a code is free text and may identify a patient."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["harmless_meaning", "standard_meanings"]
 
 
 def harmless_meaning(given: str, standard: Sequence[str]) -> str:
-    """The meaning that may stay beside a code: the given one, if it says no more than a standard one, else the first.
+    """The meaning to keep beside a code: the given one if it is a standard one, otherwise the first standard one.
 
     Args:
-        given: CodeMeaning as it stands in the object.
+        given: CodeMeaning as stored in the object.
         standard: see `standard_meanings`.
 
     Example:
@@ -30,9 +30,9 @@ def harmless_meaning(given: str, standard: Sequence[str]) -> str:
 
 
 def standard_meanings(value: str, scheme: str) -> tuple[str, ...]:
-    """The meanings of a code in DICOM PS3.16, the shortest first; () for codes that it does not list.
+    """The meanings of a code in DICOM PS3.16, the shortest first; () for codes that PS3.16 does not list.
 
-    Its context groups and its table of SNOMED codes may word the meaning of one code differently.
+    Its context groups and its table of SNOMED codes may word the meaning of a code differently.
 
     Args:
         value: CodeValue.

@@ -1,4 +1,4 @@
-"""Elements of a DICOM data set, damaged ones included, as the de-identifier handles them."""
+"""Access to the elements of a DICOM data set, possibly damaged, for de-identification."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["items_of", "nested", "put", "says_what_it_should", "text_of", "vr_of"]
 
-# What other programs read as a number or code; names that stand there by mistake are neither.
+# Other programs parse these as numbers or codes; a name stored there by mistake is neither.
 _FORMS = {
     "DS": re.compile(rb"[-+0-9.eE\\ ]*"),
     "IS": re.compile(rb"[-+0-9.eE\\ ]*"),
@@ -22,12 +22,12 @@ _SIZES = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "AT": 4}
 
 
 def says_what_it_should(dataset: Dataset, tag: int, vr: str) -> bool:
-    """Whether a number, code or identifier can be one: no letters in numbers, no more numbers than the tag holds."""
+    """Whether a number, code or identifier is well-formed: no letters in numbers, not too many values for the tag."""
     from pydicom.datadict import dictionary_VM
 
     content = getattr(dataset.get_item(tag), "value", None)
     if not isinstance(content, bytes):
-        return True  # parsed already, so it could be
+        return True  # already parsed, so it is well-formed
     if vr in _FORMS:
         return _FORMS[vr].fullmatch(content.strip(b" \0")) is not None
     if vr not in _SIZES:
@@ -40,7 +40,7 @@ def says_what_it_should(dataset: Dataset, tag: int, vr: str) -> bool:
 
 
 def vr_of(dataset: Dataset, tag: int) -> str:
-    """The value representation of an element, of the standard where the file does not say; '' where nobody knows."""
+    """The value representation of an element, from the standard if the file does not give it; '' if unknown."""
     from pydicom.datadict import dictionary_VR
 
     vr = getattr(dataset.get_item(tag), "VR", None)
@@ -53,12 +53,12 @@ def vr_of(dataset: Dataset, tag: int) -> str:
 
 
 def text_of(dataset: Dataset, tag: int) -> str:
-    """The value as text, several joined by a backslash; '' where there is none or it cannot be decoded."""
+    """The value as text, several joined by a backslash; '' if there is none or it cannot be decoded."""
     if tag not in dataset:
         return ""
     try:
         value = dataset[tag].value
-    except Exception:  # pydicom raises whatever a damaged value makes its parsers raise
+    except Exception:  # pydicom raises any exception its parsers raise on a damaged value
         return ""
     if value is None or isinstance(value, bytes):
         return ""
@@ -66,10 +66,10 @@ def text_of(dataset: Dataset, tag: int) -> str:
 
 
 def items_of(dataset: Dataset, tag: int) -> list[Dataset]:
-    """The items of a sequence; one that cannot be parsed is removed, since nobody can tell what it holds."""
+    """The items of a sequence. One that cannot be parsed is removed, since its content is unknown."""
     try:
         return list(dataset[tag].value or [])
-    except Exception:  # pydicom raises whatever a damaged value makes its parsers raise
+    except Exception:  # pydicom raises any exception its parsers raise on a damaged value
         del dataset[tag]
         return []
 

@@ -1,4 +1,4 @@
-"""A folder of DICOM objects, de-identified."""
+"""De-identified copies of folders of DICOM objects."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ def deidentify_files(
     known_texts: Collection[str] = (),
     overwrite: bool = False,
 ) -> list[Finding]:
-    """De-identified copies of DICOM objects of any kind as `out/study_1/series_1/00001.dcm`, pixel data untouched.
+    """De-identified copies of DICOM objects of any kind as `out/study_1/series_1/00001.dcm`; pixel data is unchanged.
 
-    Numbers follow the replaced identifiers and InstanceNumber, never the old names or the order of `sources`.
-    References between the objects, and to objects copied with the same key at another time, still fit.
+    Numbers follow the replaced identifiers and InstanceNumber, not the old names or the order of `sources`. References
+    between the objects, and to objects copied with the same key at another time, remain valid.
 
     Args:
-        sources: files, and folders that are searched through.
-        out: the folder to make; it appears whole or not at all.
-        key: see `medseg.io.dicom.deidentify.profile.deidentify`, and `site_key` for one that lasts.
-        known_texts: texts known to identify nobody, see there.
+        sources: files, and folders that are searched recursively.
+        out: the folder to create; it appears complete or not at all.
+        key: see `medseg.io.dicom.deidentify.profile.deidentify`; `site_key` gives a permanent one.
+        known_texts: texts known to identify no patient, see there.
         overwrite: True to replace an existing folder.
 
     Returns:
-        Findings as of `deidentify`, each with the new names of all files it concerns, and one of kind 'left_out' where
-        files were not copied: a DICOMDIR, which lists the patients, and what is no DICOM object.
+        The findings of `deidentify`, each with the new names of all files it concerns, and one of kind 'left_out' if
+        files were not copied: a DICOMDIR, which lists patients, and files that are not DICOM objects.
 
     Raises:
-        ReadError: nothing to copy, or a damaged object.
-        WriteError: `out` exists and holds something, or holds a source; disk full, no permission.
-        ConfigError: an empty key.
+        ReadError: if there is nothing to copy, or an object is damaged.
+        WriteError: if `out` is not empty or contains a source, the disk is full or permission is missing.
+        ConfigError: if the key is empty.
 
     Example:
         >>> findings = deidentify_files([Path("study")], Path("shared"), key="a secret of this example")
@@ -80,7 +80,7 @@ def deidentify_files(
                 found.setdefault((finding.kind, finding.message), (finding, []))[1].append(name)
     findings = [Finding(f.kind, f.message, tuple(names)) for f, names in found.values()]
     lists = sum(is_dicom_directory(path) for path in left_out)
-    for count, what in ((lists, "are lists of patients (DICOMDIR)"), (len(left_out) - lists, "are no DICOM objects")):
+    for count, what in ((lists, "are lists of patients (DICOMDIR)"), (len(left_out) - lists, "are not DICOM objects")):
         if count:
             findings.append(Finding("left_out", f"{count} file(s) {what} and were not copied"))
     return findings
@@ -97,7 +97,7 @@ def _files(sources: Iterable[Path]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _quiet_pydicom() -> Iterator[None]:
-    """pydicom comments on values that are about to be replaced, and quotes them."""
+    """Silence pydicom, which warns about values that are about to be replaced and quotes them."""
     from pydicom.config import disable_value_validation
 
     with warnings.catch_warnings(), disable_value_validation():
@@ -125,11 +125,11 @@ def _names(files: Sequence[Path], deidentifier: Deidentifier) -> tuple[dict[Path
 
 
 def _place(path: Path, deidentifier: Deidentifier) -> tuple[str, str, int, str] | None:
-    """New study and series identifiers, instance number, new instance identifier; None for what is not copied."""
+    """New study and series identifiers, instance number, new instance identifier; None for files not to copy."""
     try:
         return _place_of_object(path, deidentifier)
     except ReadError:
-        # Viewers on a disc bring files of every kind, of which some begin like DICOM of old.
+        # Viewers on a CD bring files of every kind, some of which begin like a DICOM file without a preamble.
         if is_dicom_directory(path) or not (has_dicom_magic(path, strictly=True) or kind_of(path) == "dicom"):
             return None
         raise
@@ -152,7 +152,7 @@ def _place_of_object(path: Path, deidentifier: Deidentifier) -> tuple[str, str, 
 
 @contextlib.contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
-    """Values are parsed when first looked at, and pydicom raises whatever a damaged one makes its parsers raise."""
+    """Turn exceptions on damaged values, which pydicom parses lazily, into a `ReadError`."""
     try:
         yield
     except OSError:

@@ -1,9 +1,9 @@
 """De-identification of DICOM objects: the Basic Application Level Confidentiality Profile of PS3.15 Annex E.
 
-Where the table leaves a choice to the object's definition (X/Z, Z/D, ...) the action that keeps any object valid is
-taken: a dummy where the attribute may be required with a value, an empty value where it may be required at all.
-Replacements follow from the old value and a secret key, so that objects still refer to each other and one patient stays
-one patient, while nobody without the key can tell which.
+Where the table leaves a choice to the object's definition (X/Z, Z/D, ...) the action that keeps every kind of object
+valid is taken: a dummy where a value may be required, an empty value where the attribute may be required. Replacements
+are derived from the old value and a secret key, so that references between objects and the identity of a patient
+persist, but only the holder of the key can link them to the originals.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SAFE_CHOICE = {
     Action.REMOVE_OR_EMPTY: Action.EMPTY,
     Action.REMOVE_OR_DUMMY: Action.DUMMY,
     Action.REMOVE_OR_EMPTY_OR_DUMMY: Action.DUMMY,
-    # The references inside are unique identifiers, which are replaced item by item.
+    # The references inside contain unique identifiers, which are replaced item by item.
     Action.REMOVE_OR_EMPTY_OR_UID: Action.KEEP,
 }
 _DUMMIES: dict[str, Any] = {
@@ -66,27 +66,28 @@ _CHARACTER_SET = 0x00080005
 _PATIENT_NAME, _PATIENT_ID = 0x00100010, 0x00100020
 # Accession number, patient ID, other patient IDs.
 _IDENTIFIERS = frozenset({0x00080050, _PATIENT_ID, 0x00101000})
-# Code value, scheme and meaning (PS3.3 section 8): in standard terms a name is a coincidence.
+# Code value, scheme and meaning (PS3.3 section 8): a name found in a standard term is a coincidence.
 _CODE_VALUE, _CODE_SCHEME, _CODE_MEANING = 0x00080100, 0x00080102, 0x00080104
 _CODES = frozenset({_CODE_VALUE, _CODE_SCHEME, _CODE_MEANING, 0x00080119})
 
 
 def deidentify(dataset: Dataset, key: bytes | str, known_texts: Collection[str] = ()) -> list[Finding]:
-    """De-identify a DICOM object in place; returns what could not be removed.
+    """De-identify a DICOM object in place; returns findings about what could not be removed.
 
     Args:
-        dataset: any DICOM object; its file meta information and preamble are cleaned too. Pixel data stay.
-        key: secret of the run or the site. The same key gives the same replacements; keep it, or nobody can link later
-            objects to these; never publish it.
-        known_texts: names that are known to identify nobody, such as a model's labels: texts equal to one of them may
-            stay where the profile allows a dummy (ROIName of an RTSTRUCT).
+        dataset: any DICOM object; its file meta information and preamble are cleaned too. Pixel data is unchanged.
+        key: secret of the run or the site. The same key gives the same replacements. Keep it, or later objects cannot
+            be linked to these; never publish it.
+        known_texts: texts known to identify no patient, such as a model's labels: values equal to one of them may stay
+            where the profile allows a dummy (ROIName of an RTSTRUCT).
 
     Returns:
-        Findings of kind 'burned_in_text' (pixels of a kind that often shows text, or of which nobody says that they do
-        not), 'recognizable_face' (head images) and 'content_replaced' (a report, drawing or document replaced whole).
+        Findings of kind 'burned_in_text' (pixels of a kind that often shows text, or without a statement that they do
+        not), 'recognizable_face' (head images) and 'content_replaced' (a report, drawing or document replaced as a
+        whole).
 
     Raises:
-        ConfigError: for an empty key.
+        ConfigError: if the key is empty.
 
     Example:
         >>> from pydicom import dcmread
@@ -100,17 +101,17 @@ def deidentify(dataset: Dataset, key: bytes | str, known_texts: Collection[str] 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Deidentifier:
-    """The profile with a key; see `deidentify`."""
+    """The profile combined with a key; see `deidentify`."""
 
     key: bytes
     known_texts: frozenset[str] = frozenset()
 
     @classmethod
     def with_key(cls, key: bytes | str, known_texts: Collection[str] = ()) -> Deidentifier:
-        """Checks the key.
+        """Check the key.
 
         Raises:
-            ConfigError: for an empty key.
+            ConfigError: if the key is empty.
         """
         secret = key.encode() if isinstance(key, str) else bytes(key)
         if not secret.strip():
@@ -118,21 +119,21 @@ class Deidentifier:
         return cls(secret, frozenset(known_texts))
 
     def uid(self, uid: str) -> str:
-        """The replacement of a unique identifier: '2.25.' and a UUID; those that the standard itself assigns stay."""
+        """The replacement of a unique identifier: '2.25.' and a UUID. Identifiers assigned by the standard are kept."""
         old = uid.strip("\0 ")
         if not old or re.fullmatch(r"1\.2\.840\.10008(\.\d+)+", old):
             return old
         return f"2.25.{uuid.UUID(bytes=self._digest('uid', old)[:16], version=5).int}"
 
     def pseudonym(self, identity: str) -> str:
-        """One neutral name for one patient; '' for ''."""
+        """A neutral name that is the same for the same patient; '' for ''."""
         return f"ANON-{self._digest('patient', identity.strip()).hex()[:16].upper()}" if identity.strip() else ""
 
     def apply(self, dataset: Dataset) -> list[Finding]:
-        """De-identify in place; returns what could not be removed."""
+        """De-identify in place; returns findings about what could not be removed."""
         from pydicom.config import disable_value_validation
 
-        # Values that break small rules of the standard are to be replaced, not complained about.
+        # Values that break minor rules of the standard are about to be replaced and need no warning.
         with disable_value_validation():
             findings = remaining_risks(dataset)
             self._clean(dataset, _names_in(dataset))
@@ -172,7 +173,7 @@ class Deidentifier:
             elif not says_what_it_should(dataset, tag, vr):
                 put(dataset, tag, vr, None)
             elif tag == _CODE_MEANING:
-                # Beside a local code stands whatever a site calls it, names included.
+                # The meaning beside a local code is free text of the site and may contain names.
                 put(dataset, tag, vr, harmless_meaning(text_of(dataset, tag), meanings) or _DUMMIES[vr])
             elif meanings and tag in _CODES:
                 continue
@@ -191,7 +192,7 @@ class Deidentifier:
             self._blank(item)
 
     def _blank(self, item: Dataset) -> None:
-        """An item that keeps its form (codes of the standard, references) and none of its content."""
+        """An item that keeps its structure (standard codes, references) but none of its content."""
         for tag in list(item.keys()):
             vr = vr_of(item, tag)
             if action_for(tag) is Action.REMOVE or not vr:
@@ -214,12 +215,12 @@ class Deidentifier:
 
 
 def _names_in(dataset: Dataset) -> re.Pattern[str] | None:
-    """Persons' names and identifiers of the object, to find them again in texts that the table keeps."""
+    """Names and identifiers of persons in the object, to find them again in texts that the table keeps."""
     words: set[str] = set()
     for each in nested(dataset):
         for tag in list(each.keys()):
             if vr_of(each, tag) == "PN":
-                # Two signs are a whole name in Chinese and Japanese.
+                # A Chinese or Japanese name can have only two characters.
                 parts = re.split(r"[\^=\\,;\s]+", text_of(each, tag))
                 words |= {w for w in parts if len(w) >= (3 if w.isascii() else 2)}
             elif tag in _IDENTIFIERS:
@@ -231,12 +232,12 @@ def _names_in(dataset: Dataset) -> re.Pattern[str] | None:
 
 
 def _alone(word: str) -> str:
-    # Nor do they have spaces around them.
+    # Such names have no spaces around them either.
     return re.escape(word) if len(word) < 3 else rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
 
 
 def _repeats(names: re.Pattern[str], vr: str, text: str) -> bool:
-    """Whether a value that the table keeps tells what it hides: a name in a text, a patient ID as SeriesNumber."""
+    """Whether a value that the table keeps reveals a hidden one: a name in a text, a patient ID as SeriesNumber."""
     if vr == "IS":
         return names.fullmatch(text) is not None
     return names.search(text) is not None
@@ -255,7 +256,7 @@ def _declare(dataset: Dataset) -> None:
 
 
 def _clean_file_meta(dataset: Dataset) -> None:
-    """Only what says how to read the file stays; the sender's titles and private information go."""
+    """Keep only the elements needed to read the file; drop the sender's titles and private information."""
     from pydicom.dataset import FileMetaDataset
 
     dataset.preamble = b"\0" * 128

@@ -1,4 +1,4 @@
-"""What de-identifying the header leaves in a DICOM object: text and faces in the pixels."""
+"""Risks that remain in a DICOM object after its header is de-identified: text and faces in the pixels."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _HEAD = re.compile(r"head|brain|skull|face|facial|cranium|neck|orbit|sinus|jaw|m
 
 
 def remaining_risks(dataset: Dataset) -> list[Finding]:
-    """What the profile does not take out of this object, seen before it is applied: pixels, faces, reports.
+    """The identifying content that the profile does not remove from this object: pixels, faces, reports.
 
-    Findings of kind 'burned_in_text', 'recognizable_face' (PS3.15 E.3.1, E.3.2) and 'content_replaced'.
+    The object is checked before the profile is applied. Kinds of findings: 'burned_in_text', 'recognizable_face'
+    (PS3.15 E.3.1, E.3.2) and 'content_replaced'.
     """
     found = []
     if any(tag in dataset for tag in (_CONTENT, _GRAPHICS, _DOCUMENT)):
@@ -50,7 +51,7 @@ def remaining_risks(dataset: Dataset) -> list[Finding]:
     elif stated != "NO" and modality not in ("SEG", "RTDOSE"):
         why = "the header does not say whether text is burned into the pixels (BurnedInAnnotation)"
     if why:
-        found.append(Finding("burned_in_text", f"{why}; pixels are not altered: look at them before giving them away"))
+        found.append(Finding("burned_in_text", f"{why}; pixels are not changed: check them before sharing the images"))
     described = " ".join(text_of(dataset, t) for t in (0x00180015, 0x00081030, 0x0008103E, 0x00181030))
     visible = str(dataset.get("RecognizableVisualFeatures", "")).upper()
     if visible == "YES" or (visible != "NO" and modality in ("CT", "MR", "PT") and _HEAD.search(described)):

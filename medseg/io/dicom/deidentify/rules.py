@@ -1,8 +1,8 @@
-"""DICOM PS3.15 Table E.1-1, column Basic Profile, edition 2026c: what happens to each attribute of a data set.
+"""DICOM PS3.15 Table E.1-1, column Basic Profile, edition 2026c: the action for each attribute of a data set.
 
-The table names tags, not keywords, because it knows attributes that installed versions of pydicom do not. Its 652 rows
-are those that KitwareMedical/dicom-anonymizer 2.1.0 lists for 2026c; another transcription (idiscore 1.2.0, 619 rows)
-gives the same action for each row that both have.
+The table lists tags, not keywords, because it has attributes that installed versions of pydicom do not know. Its 652
+rows are those that KitwareMedical/dicom-anonymizer 2.1.0 lists for 2026c; another transcription (idiscore 1.2.0, 619
+rows) gives the same action for each row that both have.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["RULES", "Action", "action_for"]
 
 
 class Action(Enum):
-    """Action codes of PS3.15 Annex E. Several letters: the first, unless the object's IOD needs one of the others."""
+    """Action codes of PS3.15 Annex E. Several letters: the first, unless the object's IOD requires another one."""
 
     KEEP = "K"
     REMOVE = "X"
@@ -108,7 +108,7 @@ _TABLE = {
 
 RULES = {int(tag, 16): action for action, tags in _TABLE.items() for tag in tags.split()}
 
-# Unique identifiers that name a kind of thing, not a thing: all others are instances and are replaced.
+# Unique identifiers of classes and other registered things; all others identify instances and are replaced.
 _UIDS_OF_KINDS = frozenset(
     {
         "SOPClassUID",
@@ -130,19 +130,19 @@ _UIDS_OF_KINDS = frozenset(
         "MappingResourceUID",
     }
 )
-# Not in the table because the de-identifier itself is to write them; from another one they hold what it hid.
+# Absent from the table because a de-identifier writes them; those of an earlier one may contain what it hid.
 _LEFT_BY_OTHERS = frozenset({0x04000500, 0x4FFE0001})
-# Free text of which the object cannot do without, or whose meaning is set: coding schemes, segments, film formats.
+# Free text that an object requires, or whose meaning is fixed: coding schemes, segments, film formats.
 _KEPT_TEXTS = frozenset({0x0008010E, 0x00080114, 0x00080115, 0x00080116, 0x00620006, 0x00660032, 0x20100010})
 
 
 def action_for(tag: int) -> Action:
-    """What the Basic Profile does to an attribute.
+    """The action of the Basic Profile for an attribute.
 
-    The table's row where there is one. Private attributes, curves (50xx) and overlays (60xx) are removed; of overlays
-    the table names data and comments, and a plane without data is no valid overlay. Beyond the table, on the safe side:
+    This is the table's row if there is one. Private attributes, curves (50xx) and overlays (60xx) are removed: the
+    table lists data and comments of overlays, and a plane without data is invalid. Beyond the table, to be safe,
     attributes that are neither private nor in pydicom's dictionary are removed; person names, dates, times, free texts
-    and addresses of any other attribute are replaced by dummies, and so are unique identifiers of instances.
+    and addresses in any other attribute are replaced by dummies, and unique identifiers of instances by new ones.
 
     Args:
         tag: group and element as one number, e.g. 0x00100010.

@@ -1,6 +1,6 @@
-"""The secret of this user, and hashes of identifiers under it.
+"""The secret key of this user, and keyed hashes of identifiers.
 
-A plain hash hides no short number: whoever tries all accession numbers of a clinic finds each again in a second.
+A plain hash does not hide a short number: all accession numbers of a clinic can be tried in a second.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from medseg.errors import ConfigError, WriteError
 
 __all__ = ["keyed_hash", "site_key"]
 
-# For this process only; used where no lasting key can be had.
+# For this process only; used if no permanent key is available.
 _PASSING_KEY = secrets.token_bytes(32)
 _LONG_UID = re.compile(r"(?=[\d.]{24})\d+(\.\d+){4,}")
 
 
 def site_key(path: Path | None = None) -> bytes:
-    """The lasting secret of this user: read from a file, which is made at the first call.
+    """The permanent secret of this user, read from a file that is created at the first call.
 
     Args:
-        path: where it lies; `~/.config/medseg/deidentify.key` by default (XDG_CONFIG_HOME is respected). Copy the file
-            to let two machines give the same replacements; whoever has it can link copies to originals.
+        path: the key file; `~/.config/medseg/deidentify.key` by default (XDG_CONFIG_HOME is respected). Copy the file
+            to get the same replacements on another machine; whoever has it can link copies to originals.
 
     Raises:
-        ConfigError: the file holds less than 16 bytes, or cannot be read.
-        WriteError: no permission to make it.
+        ConfigError: if the file has fewer than 16 bytes, or cannot be read.
+        WriteError: if it cannot be created.
     """
     place = path or _home() / "medseg" / "deidentify.key"
     try:
@@ -47,21 +47,21 @@ def site_key(path: Path | None = None) -> bytes:
         raise ConfigError(f"{place} cannot be read: {error.strerror or error}") from None
     if len(key) < 16:
         raise ConfigError(
-            f"{place} holds {len(key)} bytes; expected a secret of at least 16: remove it to get a new one"
+            f"{place} has {len(key)} bytes; expected a secret of at least 16: remove the file to get a new key"
         )
     return key
 
 
 def keyed_hash(*parts: str, length: int = 8) -> str:
-    """A short name for what `parts` identify together (a patient, a study), which cannot be reversed without the key.
+    """A short hash that identifies `parts` together (a patient, a study) and cannot be reversed without the key.
 
-    The same parts give the same name wherever the same site key lies. Where the key cannot be made or read (a home that
-    is read-only), the name follows from the long UIDs among the parts, which nobody can guess, and differs from run to
-    run where there are none.
+    The same parts give the same hash wherever the same site key is installed. If no key can be created or read (a
+    read-only home), the hash is derived from the long UIDs among the parts, which cannot be guessed; without UIDs it
+    differs from run to run.
 
     Args:
-        parts: identifiers in order; ('1', '23') and ('12', '3') give different names.
-        length: hexadecimal digits to give, at most 64 (HMAC-SHA256, RFC 2104).
+        parts: identifiers in order; ('1', '23') and ('12', '3') give different hashes.
+        length: number of hexadecimal digits, at most 64 (HMAC-SHA256, RFC 2104).
 
     Example:
         >>> len(keyed_hash("patient 7", "1.2.840.7")), keyed_hash("1", "23") == keyed_hash("12", "3")
@@ -79,11 +79,11 @@ def _home() -> Path:
     try:
         return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     except RuntimeError:  # a user without a home, as in a container
-        raise ConfigError("the home folder is not known; set XDG_CONFIG_HOME to a folder for medseg's key") from None
+        raise ConfigError("the home folder is unknown; set XDG_CONFIG_HOME to a folder for medseg's key") from None
 
 
 def _make(place: Path) -> None:
-    # Of two runs that start together the second takes the key of the first, and neither sees half a key.
+    # If two runs start together, the second uses the first one's key, and neither sees half a key.
     descriptor = os.open(temporary := place.with_name(f".{secrets.token_hex(8)}"), os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -92,7 +92,7 @@ def _make(place: Path) -> None:
             os.link(temporary, place)
         except FileExistsError:
             pass
-        except OSError:  # a disk without hard links
+        except OSError:  # a file system without hard links
             temporary.replace(place)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""The door that texts about DICOM studies pass where the patient is to leave no trace: messages, ledgers, logs.
+"""Removes patient identifiers from texts about DICOM studies (messages, ledgers, logs) when anonymizing.
 
-Unique identifiers are replaced as in the copies of the objects, so that messages still tell which is meant. What else
-the headers say that may identify somebody becomes a neutral word.
+Unique identifiers get the same replacements as in the copied objects, so that a message still identifies its study.
+Other identifying values of the headers are replaced by a neutral word.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from medseg.io.dicom.slice import SliceHeader
 __all__ = ["REMOVED", "CleanText", "PrivateTexts", "named_files"]
 
 REMOVED = "(removed)"
-# Shorter ones, which no program gives, are told from version numbers no longer.
+# Shorter ones, which no program produces, cannot be distinguished from version numbers.
 _SHORTEST_UID = 5
-# Whose remarks quote headers. Others in this process may log what they like.
+# Packages whose messages quote headers; the log messages of other packages are not filtered.
 _QUOTING = ("pydicom", "highdicom")
-_HIDDEN = "a remark of %s, which may quote the header, is not shown with --anonymize"
+_HIDDEN = "a message of %s, which may quote the header, is not shown with --anonymize"
 
 
 class CleanText(str):
-    """A text that has passed the door already: as an argument of a log message it stays as it is."""
+    """A text that has been cleaned already and is not changed again when it is logged."""
 
     __slots__ = ()
 
@@ -43,7 +43,7 @@ class PrivateTexts:
     """Cleans the texts of a run.
 
     Args:
-        deidentifier: of the run; unique identifiers get the replacements that its objects get.
+        deidentifier: the run's deidentifier; unique identifiers get the same replacements as in its objects.
     """
 
     def __init__(self, deidentifier: Deidentifier) -> None:
@@ -52,7 +52,7 @@ class PrivateTexts:
         self._files = _Files()
 
     def uid(self, uid: str) -> str:
-        """The replacement of a unique identifier; one that this door gave stays."""
+        """The replacement of a unique identifier; a replacement made earlier is returned unchanged."""
         if uid in self._given:
             return uid
         given = self.deidentifier.uid(uid)
@@ -60,11 +60,11 @@ class PrivateTexts:
         return given
 
     def values(self, files: Iterable[Path] = (), headers: Iterable[SliceHeader] = ()) -> Values:
-        """What may identify a patient and stand in a text about these files or headers.
+        """The values that may identify a patient and may be quoted in a text about these files or headers.
 
         Args:
-            files: DICOM files, `archive.zip/member` for those in a zip; ones that are gone are passed over.
-            headers: what is known of files already.
+            files: DICOM files, `archive.zip/member` for those in a zip; missing files are skipped.
+            headers: headers read earlier.
         """
         values = Values()
         values_of_headers(headers, values)
@@ -74,12 +74,12 @@ class PrivateTexts:
         return values
 
     def clean(self, text: str, values: Values | None = None, paths: Iterable[Path] = ()) -> str:
-        """The text without unique identifiers.
+        """The text without identifiers.
 
         Args:
             text: a message.
-            values: what else is to go.
-            paths: files that it may name; folders and files on the way that are named like a patient of `values` go.
+            values: the values to remove.
+            paths: files that the text may mention; parts of their paths that contain the name of a patient are removed.
         """
         if values is not None:
             named = {part for path in paths for part in path.parts if values.name_in(part)}
@@ -102,11 +102,11 @@ class PrivateTexts:
 
     @contextlib.contextmanager
     def guarded(self, places: Sequence[Path]) -> Iterator[None]:
-        """All that leaves the block passes the door: errors, medseg's log, and Python's warnings.
+        """Clean everything that leaves the block: exceptions, medseg's log messages and Python's warnings.
 
         Args:
-            places: files, folders and zips that the block reads; of errors about a file below them, the file is looked
-                at for what the error may quote.
+            places: files, folders and zips that the block reads; if an error mentions a file in them, that file is
+                searched for the values that the error may quote.
         """
         with self._guarded_log(), _guarded_warnings():
             try:
@@ -115,13 +115,13 @@ class PrivateTexts:
                 text = str(error)
                 files = named_files(text, places)
                 error.args = (self.clean(text, self.values(files), files),)
-                # A traceback shows what led to an error, too.
+                # A traceback also shows the exceptions that led to an error.
                 error.__cause__, error.__suppress_context__ = None, True
                 raise
             except OSError as error:
                 name = None if error.filename is None else self.clean(str(error.filename))
                 raise OSError(error.errno, error.strerror, name).with_traceback(error.__traceback__) from None
-            except Exception as error:  # what went wrong in medseg itself is told without its text
+            except Exception as error:  # an internal error of medseg is reported without its text
                 text = f"{type(error).__name__}, whose text may quote a header and is not shown with --anonymize"
                 raise RuntimeError(text).with_traceback(error.__traceback__) from None
 
@@ -155,7 +155,7 @@ class PrivateTexts:
 
 
 def named_files(text: str, places: Iterable[Path], below: bool = True) -> list[Path]:
-    """The files that a text names, in folders (and `below` them) and zips; a file given as a place is always one."""
+    """The files a text mentions, among folders (recursive with `below`) and zips; files in `places` always count."""
     found: list[Path] = []
     for place in places:
         if place.is_file() and not zipfile.is_zipfile(place):
@@ -171,7 +171,7 @@ def named_files(text: str, places: Iterable[Path], below: bool = True) -> list[P
 
 @contextlib.contextmanager
 def _guarded_warnings() -> Iterator[None]:
-    """Warnings of Python about lines of pydicom, highdicom and medseg lose their text."""
+    """Remove the text of Python warnings raised in pydicom, highdicom and medseg."""
     show = warnings.showwarning
 
     def cleaned(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **more: Any) -> None:
@@ -199,16 +199,16 @@ def _holds(values: Values, text: str, start: int, end: int) -> bool:
 
 
 class _Files:
-    """Files on disk and in zips, of which one stays open: its directory may be long."""
+    """Files on disk and in zips. One zip stays open, because reading its directory may take long."""
 
     def __init__(self) -> None:
         self._archive: tuple[Path, zipfile.ZipFile] | None = None
 
     def open(self, path: Path) -> IO[bytes]:
-        """A file to read from.
+        """Open a file for reading.
 
         Raises:
-            OSError: if it is gone, or its archive is.
+            OSError: if it, or its archive, is missing.
         """
         inside = None if path.exists() else split_zip_path(path)
         if inside is None:

@@ -1,7 +1,7 @@
-"""What in a DICOM file may identify a patient, as it can stand in a text: to find it again in messages.
+"""The values of a DICOM file that may identify a patient, in the forms in which a message may quote them.
 
-Exceptions of pydicom and of our own readers quote values of any element. So not only what the profile hides counts, but
-also what stands where something else belongs, such as a name where a number should be.
+Exceptions of pydicom and of our readers quote values of any element. Therefore not only the values that the profile
+removes count, but also misplaced ones, such as a name in place of a number.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
 
 __all__ = ["UID", "Values", "values_of_file", "values_of_headers"]
 
-# A unique identifier in a text. Of those made of a UUID (PS3.5 B.2) two dots are enough to tell.
+# A unique identifier in a text. If it begins with 2.25 (a UUID, PS3.5 B.2), two dots are enough.
 UID = re.compile(r"2\.25\.\d{10,}|\d+(?:\.\d+){5,}")
-# An exception quotes a value from its beginning, and messages are cut after 200 characters.
+# An exception quotes the beginning of a value, and messages are cut after 200 characters.
 _QUOTED = 512
-# So many characters in a row are no coincidence, wherever they stand; less counts only as a whole value.
+# A match of this many characters cannot be a coincidence; shorter values must match as a whole.
 GRAM = 8
 _SHORTEST, _SHORTEST_NAME, _SHORTEST_FOREIGN = 4, 3, 2
 _SINGLE = frozenset({"LT", "ST", "UR", "UT"})
 _BYTES = frozenset({"", "AT", "FD", "FL", "OB", "OD", "OF", "OL", "OV", "OW", "SL", "SS", "SV", "UL", "UN", "US", "UV"})
-# What values that the profile keeps look like where they say what they should.
+# The form of well-formed values in elements that the profile keeps.
 _HARMLESS = {
     "CS": re.compile(r"[A-Z0-9 _\\]*"),
     "DS": re.compile(r"[-+0-9.eE \\]*"),
     "IS": re.compile(r"[-+0-9 \\]*"),
     "AS": re.compile(r"\d{3}[DWMY]"),
 }
-# Patient ID, accession number, other patient IDs; study IDs are most often '1'.
+# Patient ID, accession number, other patient IDs; a study ID is usually just '1'.
 _NUMBERS_OF_PERSONS = frozenset({0x00080050, 0x00100020, 0x00101000, 0x00100010})
 _STUDY_ID = 0x00200010
 _DELIMITERS = {ord(c) for c in "\\^="}
 _RUN = re.compile(rb"[\x20-\x7e\x1b\x80-\xff]{4,512}")
-# Of a file that cannot be parsed; what comes later are pixels.
+# Searched in files that cannot be parsed; pixels come later.
 _HEADER_BYTES = 1 << 16
 _ENCODINGS = ("utf-8", "latin-1", "iso8859-5", "iso2022_jp_2", "shift_jis", "euc_kr", "gb18030")
 
@@ -55,9 +55,9 @@ class Values:
 
     Args:
         uids: unique identifiers of instances.
-        short: values of 2 to 7 characters, which count where they stand alone.
-        grams: all pieces of 8 characters of longer values.
-        names: parts of persons' names, patient IDs and accession numbers, folded (see `folded`).
+        short: values of 2 to 7 characters, which count only as whole words.
+        grams: all substrings of 8 characters of longer values.
+        names: parts of person names, patient IDs and accession numbers, folded (see `folded`).
     """
 
     uids: set[str] = field(default_factory=set)
@@ -67,7 +67,7 @@ class Values:
     _seen: set[tuple[str, str, int]] = field(default_factory=set)
 
     def add(self, value: str, vr: str, tag: int, is_name: bool = True) -> None:
-        """Note one value of an element; `is_name` tells whether it may be part of `names`."""
+        """Add one value of an element; with `is_name` it may become one of `names`."""
         value = value.strip(" \0\t\r\n")[:_QUOTED]
         # Slices of a series share most of their values.
         if not value or (key := (value, vr, tag)) in self._seen:
@@ -85,7 +85,7 @@ class Values:
             self._add_text(value)
 
     def name_in(self, text: str) -> bool:
-        """Whether a name of a file, folder or case holds one of `names`."""
+        """Whether the name of a file, folder or case contains one of `names`."""
         plain = folded(text)
         return any(name in plain for name in self.names)
 
@@ -114,18 +114,18 @@ def _is_long(text: str, least: int) -> bool:
 
 
 def lowered(text: str) -> str:
-    """The text in lower case, character by character, so that places stay where they are."""
+    """The text in lower case, character by character, so that offsets do not change."""
     return "".join(low if len(low := c.lower()) == 1 else c for c in text)
 
 
 def folded(text: str) -> str:
-    """The letters and digits of a text alone, without case and accents, as people write them into folder names."""
+    """The letters and digits of a text, without case and accents, as people write them into folder names."""
     plain = unicodedata.normalize("NFKD", text).casefold()
     return "".join(c for c in plain if c.isalnum())
 
 
 def values_of_headers(headers: Iterable[SliceHeader], values: Values) -> None:
-    """Note what our own headers hold."""
+    """Add the identifying values of some headers."""
     for header in headers:
         uids = (header.series_instance_uid, header.study_instance_uid, header.sop_instance_uid)
         for uid in (*uids, header.frame_of_reference_uid):
@@ -141,7 +141,7 @@ def values_of_headers(headers: Iterable[SliceHeader], values: Values) -> None:
 
 
 def values_of_file(file: IO[bytes], values: Values) -> None:
-    """Note what may identify the patient in a DICOM file, pixels left out; of one that cannot be parsed, all texts."""
+    """Add the identifying values of a DICOM file except its pixels; if it cannot be parsed, all its texts."""
     import pydicom
     from pydicom.config import disable_value_validation
 
@@ -154,7 +154,7 @@ def values_of_file(file: IO[bytes], values: Values) -> None:
                 if part is not None:
                     _note(part, encodings, values)
             is_parsed = "SOPClassUID" in dataset
-        except Exception:  # pydicom raises whatever a damaged file makes its parsers raise
+        except Exception:  # pydicom raises any exception its parsers raise on a damaged file
             is_parsed = False
         if not is_parsed:
             file.seek(0)
@@ -191,7 +191,7 @@ def _note(dataset: Dataset, encodings: tuple[str, ...], values: Values) -> None:
                 if not (keeps and _is_harmless(text, vr)):
                     values.add(text, vr, tag, is_name=n == 0)
         elif content is not None:
-            # Decoded already: of the file's meta information.
+            # Already decoded: file meta information.
             for text in str(content).split("\\"):
                 values.add(text, vr, tag)
 
@@ -202,7 +202,7 @@ def _is_harmless(text: str, vr: str) -> bool:
 
 
 def _note_bytes(content: Any, encodings: tuple[str, ...], values: Values) -> None:
-    """Texts among bytes of which nobody knows what they are."""
+    """Add the texts found in bytes of unknown structure."""
     if isinstance(content, str):
         content = content.encode(errors="replace")
     if not isinstance(content, bytes):
@@ -217,7 +217,7 @@ def _note_bytes(content: Any, encodings: tuple[str, ...], values: Values) -> Non
 
 
 def _texts(content: bytes, vr: str, encodings: tuple[str, ...]) -> Iterator[str]:
-    """All values together and one by one, decoded in each way that a reader may choose; first as the file says."""
+    """All values together and one by one, in every decoding that a reader may choose; the declared one first."""
     from pydicom.charset import decode_bytes
 
     content = content[: 4 * _QUOTED]
@@ -226,10 +226,10 @@ def _texts(content: bytes, vr: str, encodings: tuple[str, ...]) -> Iterator[str]
     else:
         whole = []
         for choice in (list(encodings), *([each] for each in encodings)):
-            # Bytes that are no text in this encoding may raise anything.
+            # Decoding bytes that are not text in this encoding may raise any exception.
             with contextlib.suppress(Exception):
                 whole.append(decode_bytes(content, choice, set() if vr in _SINGLE else _DELIMITERS))
-        # As readers show what they cannot decode.
+        # The forms in which readers show bytes that they cannot decode.
         whole += [repr(content)[2:-1], *(content.decode(each, errors="replace") for each in ("utf-8", "latin-1"))]
     yield from dict.fromkeys(whole)
     if vr not in _SINGLE:

@@ -1,1 +1,1 @@
-"""RT Structure Sets, read and written."""
+"""Reading and writing RT Structure Sets."""

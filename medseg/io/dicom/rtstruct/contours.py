@@ -1,6 +1,6 @@
-"""Masks as closed contours along the edges of their voxels, and contours back to masks: each undoes the other exactly.
+"""From masks to closed contours along the edges of their voxels and back; the round trip is exact.
 
-Coordinates are voxel indices: voxel (i, j) reaches from i - 0.5 to i + 0.5, its centre lies on whole numbers.
+Coordinates are voxel indices: voxel (i, j) extends from i - 0.5 to i + 0.5, and its centre has integer coordinates.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ __all__ = ["fill", "trace"]
 Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]
 
-# Crossings that are held at once: 100 MB, whatever a damaged file asks for.
+# Number of crossings in memory: 100 MB, whatever a damaged file contains.
 _MOST_CROSSINGS = 2**21
 
 
 def trace(mask: Mask) -> list[Points]:
-    """The contours of a mask along the edges of its voxels, only the corners, the first point not repeated.
+    """The contours of a mask along the edges of its voxels: only corners, the first point not repeated.
 
-    Each part and each hole has a contour of its own. Contours may meet in a corner, where voxels touch diagonally, but
-    none crosses or touches itself. Outer contours have a positive area in (i, j), holes a negative one, so the areas
-    sum up to the number of voxels.
+    Each component and each hole has a contour of its own. Contours may touch in a corner, where voxels meet diagonally,
+    but none crosses or touches itself. Outer contours have a positive area in (i, j), holes a negative one, so the sum
+    of the areas is the number of voxels.
 
     Args:
         mask: (I, J).
@@ -42,18 +42,18 @@ def trace(mask: Mask) -> list[Points]:
         return []
     low = np.array([filled_i[0], filled_j[0]])
     box = np.pad(mask[low[0] : filled_i[-1] + 1, low[1] : filled_j[-1] + 1], 1)
-    # The four voxels around a corner, before and behind it along i and j.
+    # The four voxels around a corner, before and after it along i and j.
     before_before, before_behind, behind_before, behind_behind = box[:-1, :-1], box[:-1, 1:], box[1:, :-1], box[1:, 1:]
     single = before_before ^ before_behind ^ behind_before ^ behind_behind
     crossed = (before_before == behind_behind) & (before_behind == behind_before) & (before_before != before_behind)
     corner_i, corner_j = np.nonzero(single | crossed)
     doubled = crossed[corner_i, corner_j]
-    # Where voxels touch diagonally two contours pass, so such a corner counts twice.
+    # Two contours pass where voxels meet diagonally, so such a corner counts twice.
     copies = 1 + doubled.astype(np.intp)
     corner_i, corner_j, doubled = (np.repeat(a, copies) for a in (corner_i, corner_j, doubled))
     follower = _followers(corner_i, corner_j, doubled, behind_behind[corner_i, corner_j])
     starts = np.arange(0, len(corner_i), 2)
-    # The mask lies on the same hand of every contour.
+    # The mask is on the same side of every contour.
     starts += behind_behind[corner_i[starts], corner_j[starts]]
     places = (corner_i * box.shape[1] + corner_j).tolist() if doubled.any() else []
     points = np.stack([corner_i, corner_j], axis=1) + (low - 0.5)
@@ -63,8 +63,8 @@ def trace(mask: Mask) -> list[Points]:
 def _followers(corner_i: NDArray[np.intp], corner_j: NDArray[np.intp], doubled: Mask, behind: Mask) -> list[int]:
     """For each corner the one at the other end of its edge along i.
 
-    Corners come by i, then j. On every line of the grid edges reach from an odd corner to the next, so corners 2n and
-    2n + 1 share an edge along j; sorted by j, then i, they share an edge along i.
+    Corners are ordered by i, then j. On every grid line an edge connects corners 2n and 2n + 1, so these share an edge
+    along j; sorted by j, then i, they share an edge along i.
     """
     # The first of two copies has the edge towards smaller j. It has the one towards smaller i too if the voxel
     # between the two belongs to the mask, for then both are edges of that voxel.
@@ -79,7 +79,7 @@ def _followers(corner_i: NDArray[np.intp], corner_j: NDArray[np.intp], doubled: 
 
 
 def _walks(starts: Sequence[int], follower: Sequence[int]) -> list[list[int]]:
-    """Closed walks over all corners: an edge along j, then one along i, and so on."""
+    """Closed walks over all corners, alternating between edges along j and along i."""
     seen = bytearray(len(follower))
     walks = []
     for start in starts:
@@ -98,7 +98,7 @@ def _walks(starts: Sequence[int], follower: Sequence[int]) -> list[list[int]]:
 
 
 def _simple(walk: list[int], places: Sequence[int]) -> list[list[int]]:
-    """The walk cut into rings wherever it comes back to a place; `places` is empty where no corner counts twice."""
+    """The walk, cut into rings wherever it revisits a place; `places` is empty if no corner counts twice."""
     if not places or len({places[corner] for corner in walk}) == len(walk):
         return [walk]
     rings = []
@@ -118,13 +118,13 @@ def _simple(walk: list[int], places: Sequence[int]) -> list[list[int]]:
 
 
 def fill(contours: Sequence[NDArray[Any]], shape: tuple[int, int]) -> Mask:
-    """The voxels whose centres lie inside an odd number of contours (even-odd rule), so inner contours make holes.
+    """The voxels whose centres are inside an odd number of contours (even-odd rule), so inner contours make holes.
 
-    A contour through a voxel centre takes that voxel in where the contour lies at smaller i or j of its inside, and
-    leaves it out at larger: half-open, so contours that share an edge share no voxel and leave none out.
+    A contour through a voxel centre includes that voxel if the contour bounds its inside at smaller i or j, and
+    excludes it at larger: half-open, so that contours with a common edge neither share a voxel nor leave a gap.
 
     Args:
-        contours: arrays (n, 2) of (i, j) in voxel indices, finite; the last point is joined to the first.
+        contours: arrays (n, 2) of (i, j) in voxel indices, finite; the last point is connected to the first.
         shape: (I, J).
 
     Returns:
@@ -138,7 +138,7 @@ def fill(contours: Sequence[NDArray[Any]], shape: tuple[int, int]) -> Mask:
     kept = [np.asarray(c, dtype=np.float64) for c in contours if len(c) > 2]
     if not kept:
         return mask
-    # Only the box around the contours is worked on.
+    # Only the bounding box of the contours is processed.
     reach = np.concatenate([[c.min(axis=0), c.max(axis=0)] for c in kept])
     near = np.ceil(np.clip(reach.min(axis=0), 0, shape)).astype(np.intp)
     far = np.ceil(np.clip(reach.max(axis=0), 0, shape)).astype(np.intp)
@@ -150,7 +150,7 @@ def fill(contours: Sequence[NDArray[Any]], shape: tuple[int, int]) -> Mask:
 
 
 def _even_odd(contours: Sequence[Points], columns: int, rows: int) -> Mask:
-    """Bool (rows, columns): which whole numbers i < columns, j < rows lie inside."""
+    """Bool (rows, columns): which integer points i < columns, j < rows are inside."""
     start = np.concatenate(contours)
     end = np.concatenate([np.roll(c, -1, axis=0) for c in contours])
     # The same arithmetic for an edge in either direction, so that edges walked twice cancel out exactly.
@@ -161,7 +161,7 @@ def _even_odd(contours: Sequence[Points], columns: int, rows: int) -> Mask:
     crossing = count > 0
     low, high, first, count = low[crossing], high[crossing], first[crossing], count[crossing]
     slope = (high[:, 0] - low[:, 0]) / (high[:, 1] - low[:, 1])
-    # One column more for edges to the right of the image.
+    # One extra column for edges to the right of the image.
     odd = np.zeros((rows, columns + 1), dtype=bool)
     total = np.cumsum(count)
     begin = 0

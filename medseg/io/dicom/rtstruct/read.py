@@ -1,8 +1,8 @@
-"""A DICOM RT Structure Set (DICOM PS3.3 A.19) as a label map on the grid it was drawn on, by pydicom alone.
+"""A DICOM RT Structure Set (DICOM PS3.3 A.19) as a label map on the grid it was drawn on, read with pydicom only.
 
-A voxel belongs to a region if its centre lies inside an odd number of the contours of its slice, so holes come out
-right whether they are contours of their own (what most programs write, CLOSED_PLANAR or CLOSEDPLANAR_XOR) or cut out by
-a keyhole. Contours find their slice by position alone, for references to images are often wrong or missing.
+A voxel belongs to a region if its centre is inside an odd number of the contours of its slice, so holes are correct
+whether they are separate contours (what most programs write, CLOSED_PLANAR or CLOSEDPLANAR_XOR) or connected by a
+keyhole. Contours are assigned to slices by position only, because references to images are often wrong or missing.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ __all__ = ["read_rtstruct", "referenced_series"]
 _STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
 _WHAT = "an RT Structure Set"
 _CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
-# How far a contour may lie off its slice before that is worth a finding: fraction of the step, and rounding.
+# How far a contour may be off its slice without a finding: fraction of the slice spacing, and rounding.
 _ALONG, _FLOOR_MM = 0.05, 0.01
-# Coordinates are rounded to these fractions of a voxel, so that digits lost in decimal strings decide nothing.
+# Coordinates are rounded to this fraction of a voxel, so that digits lost in decimal strings change nothing.
 _FRACTION = 1024.0
 _LARGEST = 10**9
 
@@ -41,7 +41,7 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Roi:
-    """One region: `contours` are (n, 3) LPS mm, `skipped` says how many of each kind have no inside."""
+    """One region: `contours` are (n, 3) LPS mm, `skipped` counts those without an inside, by kind."""
 
     number: int
     name: str
@@ -55,24 +55,25 @@ class _Roi:
 def read_rtstruct(path: str | Path, like: Volume | SeriesGrid) -> tuple[Volume, dict[str, int]]:
     """Read an RT Structure Set onto a grid.
 
-    ROIs are painted in the order of the file, so of two that overlap the later one shows, with a finding 'overlap' (not
-    for regions that medseg wrote, which are read back as painted). Other findings: 'contours_skipped' (points, open
-    contours, fewer than 3 points), 'contours_between_slices' (moved by up to half a step onto the nearest slice),
-    'contours_thinned' (several planes of contours for one slice: the nearest is taken), 'contours_sparse' (drawn on
-    every second slice or fewer: nothing is filled in between), 'contours_clipped' (reaching beyond the image).
+    ROIs are painted in the order of the file, so the later of two overlapping ROIs is kept, with a finding 'overlap'
+    (not for regions written by medseg, which are painted in that order anyway). Other findings: 'contours_skipped'
+    (points, open contours, fewer than 3 points), 'contours_between_slices' (moved by up to half a slice spacing onto
+    the nearest slice), 'contours_thinned' (several planes of contours for one slice: the nearest is used),
+    'contours_sparse' (only on every second slice or fewer: gaps are not filled), 'contours_clipped' (outside the
+    image).
 
     Args:
         path: the file.
-        like: the series it was drawn on: its grid, which knows each slice's own position, or its volume.
+        like: the series it was drawn on: either its grid, with the exact position of each slice, or its volume.
 
     Returns:
         The label map on exactly the grid of `like`, 0 for background, and name -> value. Values are those that medseg
-        wrote, or else 1 ... n in the order of the ROIs.
+        wrote, otherwise 1 ... n in the order of the ROIs.
 
     Raises:
-        ReadError: no RT Structure Set, or a damaged one.
-        GeometryError: contours in another frame of reference, off the grid, or not parallel to its slices; a grid
-            without a place in the patient.
+        ReadError: if the file is damaged or not an RT Structure Set.
+        GeometryError: if contours are in another frame of reference, off the grid, or not parallel to its slices, or
+            the grid has no position in the patient.
 
     Example:
         >>> label_map, values = read_rtstruct("lung_rtstruct.dcm", like=medseg.read("study/"))
@@ -87,10 +88,10 @@ def read_rtstruct(path: str | Path, like: Volume | SeriesGrid) -> tuple[Volume, 
 
 
 def referenced_series(path: str | Path) -> tuple[str, ...]:
-    """SeriesInstanceUIDs of the images an RT Structure Set was drawn on, as it names them; () where it names none.
+    """SeriesInstanceUIDs of the images that an RT Structure Set refers to; () if it refers to none.
 
     Raises:
-        ReadError: no RT Structure Set, or a damaged one.
+        ReadError: if the file is damaged or not an RT Structure Set.
     """
     path = Path(path)
     with refusing_damage(path, _WHAT):
@@ -141,7 +142,7 @@ def _rois(dataset: Any, path: Path) -> tuple[_Roi, ...]:
 
 
 def _points(contour: Any, name: str, path: Path) -> Points:
-    """(n, 3) LPS mm. Straight from the bytes, because pydicom takes microseconds for each number."""
+    """(n, 3) LPS mm, parsed straight from the bytes, because pydicom takes microseconds per number."""
     from pydicom.dataelem import RawDataElement
 
     if "ContourData" not in contour:
@@ -161,13 +162,13 @@ def _points(contour: Any, name: str, path: Path) -> Points:
         raise ValueError(f"{tags} of a contour of {name!r}: {error}") from None
     if len(numbers) % 3 or count != len(numbers):
         raise ReadError(
-            f"{path}: a contour of {name!r} holds {len(numbers)} coordinates, but says it has {said} points of 3 "
+            f"{path}: a contour of {name!r} has {len(numbers)} coordinates, but claims {said} points of 3 "
             f"({tagged('NumberOfContourPoints')}); export it again"
         )
     points = np.array(numbers, dtype=np.float64).reshape(-1, 3)
     if not np.isfinite(points).all():
         raise ReadError(
-            f"{path}: a contour of {name!r} holds coordinates that are no numbers ({tagged('ContourData')}); export "
+            f"{path}: a contour of {name!r} has coordinates that are not numbers ({tagged('ContourData')}); export "
             "it again"
         )
     if points.size and np.abs(points).max() > FARTHEST_MM:
@@ -184,12 +185,12 @@ def _painted(rois: tuple[_Roi, ...], like: Volume | SeriesGrid, path: Path, meta
         theirs = roi.frame_of_reference or metadata.frame_of_reference_uid
         if roi.contours and frame and theirs and theirs != frame:
             raise GeometryError(
-                f"{path}: {roi.name!r} was drawn in another frame of reference than the images it is to be read "
-                "onto; read it onto the series that it refers to",
+                f"{path}: {roi.name!r} was drawn in another frame of reference than the given images; read it onto the "
+                "series that it refers to",
                 kind="several_frames_of_reference",
             )
     largest = max(r.value for r in rois)
-    # Slices are contiguous, as those of a series.
+    # Slices are contiguous, like those of a series.
     stack = np.zeros(shape[::-1], np.min_scalar_type(largest))
     findings: list[Finding] = []
     overlaps: dict[str, int] = {}
@@ -205,7 +206,7 @@ def _painted(rois: tuple[_Roi, ...], like: Volume | SeriesGrid, path: Path, meta
             rows[mask] = roi.value
     if overlaps:
         shown = ", ".join(f"{name!r} over {n} voxels of others" for name, n in list(overlaps.items())[:6])
-        text = f"ROIs overlap: {shown}; painted in the order of the file, so the last shows"
+        text = f"ROIs overlap: {shown}; painted in the order of the file, so the last one is kept"
         findings.append(Finding("overlap", text, (path.name,)))
     array = stack.transpose(2, 1, 0)
     if (isinstance(like, Volume) and like.dims == 2) or (isinstance(like, SeriesGrid) and like.planes == 1):
@@ -214,27 +215,23 @@ def _painted(rois: tuple[_Roi, ...], like: Volume | SeriesGrid, path: Path, meta
 
 
 def _grid(like: Volume | SeriesGrid, path: Path) -> tuple[tuple[int, int, int], Points, SlicePlanes, str]:
-    """Shape, affine, slices and frame of reference of what to read onto."""
+    """Shape, affine, slices and frame of reference of the target grid."""
     if not like.spacing_known:
-        raise GeometryError(
-            f"{path} gives contours in millimetres, but the images to read it onto have no known spacing"
-        )
+        raise GeometryError(f"{path} gives contours in millimetres, but the given images have no known spacing")
     if isinstance(like, Volume):
         columns, rows, count = (*like.shape, 1)[:3]
         planes = planes_of_volume(like.affine, count)
         return (columns, rows, count), like.affine, planes, like.metadata.frame_of_reference_uid
     first = like.slices[0]
     if not all(s.position and s.orientation for s in like.slices):
-        raise GeometryError(
-            f"{path} gives contours in the patient, but {first.name} says nothing of its position there"
-        )
+        raise GeometryError(f"{path} gives contours in patient coordinates, but {first.name} has no position there")
     return (first.columns, first.rows, like.planes), like.affine, planes_of_grid(like), first.frame_of_reference_uid
 
 
 def _by_slice(
     roi: _Roi, planes: SlicePlanes, shape: tuple[int, int], path: Path
 ) -> tuple[dict[int, list[Points]], list[Finding]]:
-    """The contours of each slice in voxel indices (i, j), and what was noticed."""
+    """The contours of each slice in voxel indices (i, j), and the findings."""
     noticed: list[tuple[str, str]] = [
         ("contours_skipped", f"{count} contour(s) {what} have no inside and were skipped")
         for what, count in roi.skipped
@@ -250,16 +247,16 @@ def _by_slice(
         depth = float(np.median(depths))
         if np.abs(depths - depth).max() > max(half, exact):
             raise GeometryError(
-                f"{path}: a contour of {roi.name!r} reaches over {np.ptp(depths):.2f} mm across the slices, which are "
-                f"{planes.step_mm:.2f} mm apart; expected contours in their planes: read it onto the series it was "
-                "drawn on",
+                f"{path}: a contour of {roi.name!r} spans {np.ptp(depths):.2f} mm across the slices, which are "
+                f"{planes.step_mm:.2f} mm apart; expected contours in the planes of the slices: read it onto the "
+                "series it was drawn on",
                 kind="contours_off_grid",
             )
         k = int(np.argmin(np.abs(places - depth)))
         off = abs(float(places[k]) - depth)
         if off > max(half, exact) + 1e-6 * planes.step_mm:
             raise GeometryError(
-                f"{path}: a contour of {roi.name!r} lies {off:.2f} mm off the nearest slice, with slices "
+                f"{path}: a contour of {roi.name!r} is {off:.2f} mm off the nearest slice, with slices "
                 f"{planes.step_mm:.2f} mm apart; read it onto the series it was drawn on",
                 kind="contours_off_grid",
             )
@@ -268,7 +265,7 @@ def _by_slice(
         low, high = inside.min(axis=0), inside.max(axis=0)
         if (high < -0.5).any() or (low > np.subtract(shape, 0.5)).any():
             raise GeometryError(
-                f"{path}: a contour of {roi.name!r} lies outside the image of {shape[0]} x {shape[1]} voxels; read it "
+                f"{path}: a contour of {roi.name!r} is outside the image of {shape[0]} x {shape[1]} voxels; read it "
                 "onto the series it was drawn on",
                 kind="contours_off_grid",
             )
@@ -277,16 +274,18 @@ def _by_slice(
         layer = next((d for d in layers if abs(d - depth) <= exact), depth)
         layers.setdefault(layer, []).append(inside)
     if moved > exact:
-        noticed.append(("contours_between_slices", f"contours lie up to {moved:.2f} mm off the slice they were put on"))
+        noticed.append(
+            ("contours_between_slices", f"contours were moved by up to {moved:.2f} mm onto the nearest slice")
+        )
     thinned = sum(len(layers) - 1 for layers in drawn.values())
     if thinned:
-        # Filled together, by odd and even, two layers would cancel each other out.
-        text = f"contours of {thinned} plane(s) were left out, because others lie nearer to the same slice"
+        # Two layers filled together by the even-odd rule would cancel each other out.
+        text = f"contours of {thinned} plane(s) were skipped, because others are nearer to the same slice"
         noticed.append(("contours_thinned", text))
     if len(drawn) > 1 and int(np.diff(sorted(drawn)).min()) > 1:
-        text = f"contours lie on {len(drawn)} slices, no two of them neighbours; the slices in between stay empty"
+        text = f"contours are on {len(drawn)} slices, no two of them adjacent; the slices in between stay empty"
         noticed.append(("contours_sparse", text))
     if clipped:
-        noticed.append(("contours_clipped", f"{clipped} contour(s) reach beyond the image and were cut at its border"))
+        noticed.append(("contours_clipped", f"{clipped} contour(s) extend beyond the image and were cut at its border"))
     nearest = {k: layers[min(layers, key=lambda d: abs(d - places[k]))] for k, layers in drawn.items()}
     return nearest, [Finding(kind, f"{roi.name!r}: {text}", (path.name,)) for kind, text in noticed]

@@ -1,4 +1,4 @@
-"""Where each slice of a grid lies in the patient: between voxel indices of a slice and DICOM's millimetres (LPS)."""
+"""The position of each slice of a grid in the patient: conversion between voxel indices and DICOM's LPS millimetres."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SlicePlanes:
 
     Args:
         origins: (K, 3), the centre of voxel (0, 0) of each slice.
-        along_i, along_j: (K, 3), from a voxel to its neighbour.
+        along_i, along_j: (K, 3), the vector from a voxel to its neighbour.
         step_mm: usual distance between slices along their normal; the thickness of a single one.
     """
 
@@ -37,17 +37,17 @@ class SlicePlanes:
         return np.asarray(normal / np.linalg.norm(normal))
 
     def to_patient(self, k: int, points: Vectors) -> Vectors:
-        """(n, 3) LPS mm of points (n, 2), indices (i, j) on slice k."""
+        """(n, 3) LPS mm of the points (n, 2), indices (i, j) on slice k."""
         return np.asarray(self.origins[k] + points[:, :1] * self.along_i[k] + points[:, 1:] * self.along_j[k])
 
     def to_slice(self, k: int, points: Vectors) -> Vectors:
-        """(n, 2) indices (i, j) on slice k of LPS points (n, 3), dropped onto the slice along its normal."""
+        """(n, 2) indices (i, j) on slice k of LPS points (n, 3), projected onto the slice along its normal."""
         axes = np.stack([self.along_i[k], self.along_j[k], np.cross(self.along_i[k], self.along_j[k])], axis=1)
         return np.asarray(np.linalg.solve(axes, (points - self.origins[k]).T).T[:, :2])
 
 
 def planes_of_grid(grid: SeriesGrid) -> SlicePlanes:
-    """The planes as the source slices state them, each by its own position, or as the grid lays them in between.
+    """The planes of the source slices, each from its own header, or those that the grid interpolates between them.
 
     Args:
         grid: of slices with position, orientation and pixel spacing.

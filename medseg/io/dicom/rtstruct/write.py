@@ -1,10 +1,10 @@
-"""A label map as a DICOM RT Structure Set on its source series (DICOM PS3.3 A.19 and C.8.8.5 to C.8.8.8), by pydicom.
+"""A label map as a DICOM RT Structure Set on its source series (DICOM PS3.3 A.19, C.8.8.5 to C.8.8.8), with pydicom.
 
-Contours run along the edges of the voxels, in the plane of each source slice. A hole is a CLOSED_PLANAR contour of its
-own inside the outer one, and what lies inside an odd number of contours belongs to the region (XOR): so most planning
-systems write it, and so rt-utils, dcmrtstruct2nii (from 3), platipy and plastimatch (--xor-contours) fill it. The
-keyhole, one contour with a channel to the hole, is the letter of C.8.8.6.3, but programs that round corners to pixels
-paint its channel, and CLOSEDPLANAR_XOR, the standard's newer word, is passed over by most readers.
+Contours follow the edges of the voxels, in the plane of each source slice. A hole is a separate CLOSED_PLANAR contour
+inside the outer one, and points inside an odd number of contours belong to the region (XOR): this is what most planning
+systems write, and how rt-utils, dcmrtstruct2nii (from 3), platipy and plastimatch (--xor-contours) fill it. The
+keyhole, one contour with a channel to the hole, follows C.8.8.6.3 literally, but programs that round corners to pixels
+paint its channel, and the standard's newer CLOSEDPLANAR_XOR is ignored by most readers.
 `medseg.io.dicom.rtstruct.read` reads all three.
 
 The transfer syntax is Implicit VR Little Endian: in explicit VR no contour may be longer than 64 KB.
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["write_rtstruct"]
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
-# Detached Study Management, retired, is what every program puts here; the standard asks for some class.
+# The retired Detached Study Management: every program writes it, and the standard requires some class.
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 _TOLERANCE_MM = 1e-2
 _DECIMALS = 5
@@ -51,7 +51,7 @@ _FARTHEST_MM = 1e7
 
 @dataclass(frozen=True, slots=True)
 class _Contour:
-    """One contour on slice k: its number of points and the text of its coordinates."""
+    """One contour on slice k: its number of points and its coordinates as text."""
 
     k: int
     points: int
@@ -67,28 +67,29 @@ def write_rtstruct(
     *,
     deidentifier: Deidentifier | None = None,
 ) -> tuple[Finding, ...]:
-    """Write a label map as an RT Structure Set that refers to the series it was made from.
+    """Write a label map as an RT Structure Set that refers to its source series.
 
     One ROI per label or region, in the order of the scheme; regions overlap. ROINumber is the label value, so that
-    `read_rtstruct` gives the same integers back. A label that does not occur
-    is an ROI without contours whose description says 'segmented, none found'. The same inputs give the same bytes.
+    `read_rtstruct` restores the same integers. A label that does not occur becomes an ROI without contours whose
+    description says 'segmented, none found'. The same inputs give the same bytes.
 
     Args:
         label_map: integers `(I, J, K)`, or `(I, J)` for a single slice, on the grid of `source`.
-        path: where to write; the file appears whole or not at all.
+        path: the file to write; it appears complete or not at all.
         scheme: names and values of the labels.
-        source: the series, whose first file must still be where it says.
-        algorithm: what made the label map.
-        deidentifier: removes the patient before anything is written.
+        source: the series; its first file must still exist.
+        algorithm: the model that made the label map.
+        deidentifier: removes the patient's identity before anything is written.
 
     Returns:
-        What the deidentifier could not remove; () without one.
+        Findings about what the deidentifier could not remove; () without one.
 
     Raises:
-        GeometryError: if the label map does not lie on the grid of the source.
-        DatasetError: if it holds a value that the scheme does not name.
-        ReadError: if the first file of the source is gone or damaged.
-        WriteError: disk full, no permission, no integers, a source without UIDs or without a place in the patient.
+        GeometryError: if the label map is not on the grid of the source.
+        DatasetError: if it has a value that the scheme does not name.
+        ReadError: if the first file of the source is missing or damaged.
+        WriteError: if the disk is full, permission is missing, the values are not integers, or the source has no UIDs
+            or no position in the patient.
 
     Example:
         >>> from medseg.io.dicom.grid import grid_of
@@ -106,7 +107,7 @@ def write_rtstruct(
     header = read_source_header(source)
     import pydicom.config
 
-    # Headers of the source may break value rules that our object does not depend on.
+    # Headers of the source may break value rules that do not affect our object.
     with pydicom.config.disable_value_validation():
         target = _structure_set(regions, scheme, source, algorithm, header)
         return save_object(target, path, deidentifier)
@@ -125,7 +126,7 @@ def _contours(label_map: Volume, scheme: LabelScheme, planes: SlicePlanes, path:
     """The contours of each label, slice by slice."""
     array = label_map.array[..., None] if label_map.dims == 2 else label_map.array
     if array.dtype.kind not in "iub":
-        raise WriteError(f"cannot write {path}: contours are drawn around integers, found {array.dtype}")
+        raise WriteError(f"cannot write {path}: contours need integer labels, found {array.dtype}")
     regions: list[list[_Contour]] = [[] for _ in scheme.names]
     for k in range(array.shape[2]):
         # Transposed, because slices of a series are contiguous that way.
@@ -149,7 +150,7 @@ def _contour(k: int, ring: NDArray[np.float64], planes: SlicePlanes, path: Path)
     # Adding 0 turns -0 into 0.
     points = np.round(planes.to_patient(k, ring), _DECIMALS) + 0.0
     if not np.abs(points).max() < _FARTHEST_MM:
-        raise WriteError(f"cannot write {path}: slice {k} lies more than {_FARTHEST_MM:g} mm from the origin")
+        raise WriteError(f"cannot write {path}: slice {k} is more than {_FARTHEST_MM:g} mm from the origin")
     text = "\\".join(["%.12g"] * points.size) % tuple(points.ravel().tolist())
     return _Contour(k, len(points), text.encode("ascii"))
 
@@ -175,7 +176,7 @@ def _structure_set(
     target.Modality = "RTSTRUCT"
     target.SeriesInstanceUID = derived_uid("series", *seeds)
     number = str(header.get("SeriesNumber", ""))
-    # Behind the source series in lists that are ordered by number.
+    # Listed after the source series where lists are ordered by number.
     target.SeriesNumber = 2000 + (int(number) if number.isdigit() and len(number) < 7 else 0)
     target.SeriesDescription = plain_text(algorithm.description)
     target.OperatorsName = ""
@@ -188,7 +189,7 @@ def _structure_set(
     target.InstanceNumber = 1
     target.StructureSetLabel = plain_text(algorithm.name)[:16].strip()
     target.StructureSetName = plain_text(algorithm.name)
-    # A map that no model made is of unknown origin, and may be drawn by hand.
+    # A map without a model is of unknown origin, and may be drawn by hand.
     kind, model = (
         ("automatic segmentation", f", model {algorithm.model_hash}") if algorithm.model_hash else ("labels", "")
     )
@@ -214,7 +215,7 @@ def _structure_set(
         observation = Dataset()
         observation.ObservationNumber = n + 1
         observation.ReferencedROINumber = scheme.painted[n]
-        # What a region is for in a treatment is not ours to say.
+        # The clinical role of a region is not known.
         observation.RTROIInterpretedType = ""
         observation.ROIInterpreter = ""
         target.RTROIObservationsSequence.append(observation)
@@ -225,7 +226,7 @@ def _structure_set(
 def _seeds(
     regions: list[list[_Contour]], scheme: LabelScheme, source: SeriesGrid, algorithm: Algorithm
 ) -> tuple[str, ...]:
-    """What makes two structure sets the same one, as texts to derive UIDs from."""
+    """The texts to derive UIDs from: structure sets that differ in any of them are different objects."""
     content = hashlib.sha256()
     for contours in regions:
         content.update(f"{len(contours)};".encode())
@@ -241,7 +242,7 @@ def _seeds(
 
 
 def _references(source: SeriesGrid, frame: str) -> Any:
-    """The frame of reference, and the study, series and instances in it."""
+    """The frame of reference with its study, series and instances."""
     from pydicom.dataset import Dataset
 
     first = source.slices[0]
@@ -278,10 +279,10 @@ def _roi_contours(number: int, colour: Sequence[int], contours: Sequence[_Contou
     item.ROIDisplayColor = list(colour)
     if not contours:
         return item
-    # Encoded here, because pydicom takes microseconds for each number and contours hold millions.
+    # Encoded here, because pydicom takes microseconds per number and contours have millions.
     items = []
     for number, each in enumerate(contours, start=1):
-        # Interpolated planes have no image of their own; the series as a whole is named above.
+        # Interpolated planes have no image of their own; the series as a whole is referenced above.
         image = b"" if source.places else _element(0x3006, 0x0016, _item(_image_reference(source.slices[each.k])))
         items.append(
             _item(

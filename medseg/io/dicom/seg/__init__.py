@@ -1,1 +1,1 @@
-"""DICOM Segmentations, read and written."""
+"""Reading and writing DICOM Segmentations."""

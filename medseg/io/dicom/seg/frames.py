@@ -1,6 +1,6 @@
-"""Where the frames of a DICOM Segmentation lie (DICOM PS3.3 C.7.6.16, C.8.20.3): on a grid of their own or a given one.
+"""The positions of the frames of a DICOM Segmentation (DICOM PS3.3 C.7.6.16, C.8.20.3), on their own or a given grid.
 
-Writers leave out frames in which a segment does not occur, so the frames say less than the grid they came from.
+Writers omit frames in which a segment does not occur, so the frames contain less than their source grid.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from medseg.volume import Volume
 
 __all__ = ["Frames", "frames_of", "own_axes", "own_grid", "slices_in"]
 
-# How far a frame may lie from its slice: fractions of the slice spacing and of a pixel; rounding of decimal strings.
+# How far a frame may be from its slice, as a fraction of slice spacing and pixel; covers rounding of decimal strings.
 _ALONG, _ACROSS, _FLOOR_MM = 0.1, 0.1, 0.01
 
 Floats = NDArray[np.float64]
@@ -45,12 +45,12 @@ class Frames:
 
     Args:
         path: the file.
-        segments: segment number of each frame; 0 for a label map, whose pixels are the numbers.
-        positions: `(F, 3)`, centre of the first pixel of each frame; None where the object has no frame of reference.
+        segments: segment number of each frame; 0 for a label map, whose pixel values are segment numbers.
+        positions: `(F, 3)`, centre of the first pixel of each frame; None if the object has no frame of reference.
         orientation: direction cosines along a row and down a column, `(2, 3)`.
-        pixel_spacing: row spacing and column spacing, empty where not known.
-        step: SpacingBetweenSlices, 0 where not known.
-        thickness: SliceThickness, 0 where not known.
+        pixel_spacing: row spacing and column spacing, empty if unknown.
+        step: SpacingBetweenSlices, 0 if unknown.
+        thickness: SliceThickness, 0 if unknown.
         rows: pixels down a column.
         columns: pixels along a row.
     """
@@ -77,11 +77,11 @@ class Frames:
 
 
 def frames_of(dataset: Any, path: Path) -> Frames:
-    """The frames of a Segmentation, a pydicom Dataset.
+    """The frames of a Segmentation, given as a pydicom Dataset.
 
     Raises:
-        ReadError: missing or contradictory functional groups, a segmentation of a whole slide image.
-        GeometryError: frames of several orientations or spacings.
+        ReadError: if functional groups are missing or contradictory, or a whole slide image is segmented.
+        GeometryError: if the frames have several orientations or spacings.
     """
     _check_pixel_module(dataset, path)
     per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence") or ())
@@ -134,7 +134,7 @@ def frames_of(dataset: Any, path: Path) -> Frames:
 
 
 def _check_pixel_module(dataset: Any, path: Path) -> None:
-    """Refuse sizes and depths that no segmentation has (PS3.3 C.8.20.2)."""
+    """Refuse impossible sizes and bit depths (PS3.3 C.8.20.2)."""
     for keyword, values, expected in (
         ("Rows", range(1, 1 << 16), "at least 1"),
         ("Columns", range(1, 1 << 16), "at least 1"),
@@ -160,7 +160,7 @@ def _numbers(item: Any, name: str, count: int, path: Path) -> Floats:
 
 
 def _length(items: list[Any], name: str, path: Path) -> float:
-    """A length that helps but is not needed: 0 where it is absent."""
+    """An optional length: 0 if it is absent."""
     value = items[0].get(name) if items else None
     length = abs(to_numbers(name, [value])[0]) if value not in (None, "") else 0.0
     if length != 0 and (fault := spacing_fault([length])):
@@ -188,7 +188,7 @@ def _unit(orientation: Floats, path: Path) -> Floats:
 
 
 def own_axes(frames: Frames) -> Floats:
-    """An affine (RAS+) with the directions and spacings of the frames, without their place."""
+    """An affine (RAS+) with the directions and spacings of the frames, but with the origin at zero."""
     affine = np.eye(4)
     if frames.pixel_spacing:
         affine[:3, :2] = frames.in_plane
@@ -197,14 +197,13 @@ def own_axes(frames: Frames) -> Floats:
 
 
 def own_grid(frames: Frames) -> tuple[Floats, NDArray[np.intp], int]:
-    """The smallest regular grid that holds every frame: its affine (RAS+), slice of each frame, number of slices.
+    """The smallest regular grid that contains every frame: its affine (RAS+), slice of each frame, number of slices.
 
-    Slices between two frames are there even where no segment has a frame; slices before the first and behind the last
-    frame are not known to the object.
+    Slices between two frames are included even if no segment has a frame there; slices before the first and after the
+    last frame cannot be known from the object.
 
     Raises:
-        GeometryError: if the positions are no multiples of one spacing, not on one line, or so far apart that no image
-            can lie there.
+        GeometryError: if the positions are not multiples of one spacing, not on one line, or impossibly far apart.
     """
     affine, slices, count = _own_grid(frames)
     if fault := affine_fault(affine, (frames.columns, frames.rows, count)):
@@ -217,7 +216,7 @@ def _own_grid(frames: Frames) -> tuple[Floats, NDArray[np.intp], int]:
     affine = flip_lps_ras(own_axes(frames))
     if frames.positions is None:
         if len(set(frames.segments)) < len(frames.segments):
-            raise GeometryError(f"{frames.path} does not say where its frames lie (no plane positions)")
+            raise GeometryError(f"{frames.path} does not give the position of its frames (no plane positions)")
         return flip_lps_ras(affine), np.zeros(len(frames.segments), np.intp), 1
     along = frames.positions @ frames.normal
     first = int(np.argmin(along))
@@ -227,7 +226,7 @@ def _own_grid(frames: Frames) -> tuple[Floats, NDArray[np.intp], int]:
     steps = steps[steps > _FLOOR_MM]
     if not steps.size:
         return flip_lps_ras(affine), np.zeros(len(along), np.intp), 1
-    # Absent slices hide the true step, so what the object says comes first, if the positions agree.
+    # Missing slices hide the true spacing, so the object's own value is used if the positions agree with it.
     for step in (frames.step, float(steps.min()), frames.thickness):
         if step <= _FLOOR_MM:
             continue
@@ -242,19 +241,19 @@ def _own_grid(frames: Frames) -> tuple[Floats, NDArray[np.intp], int]:
             affine[:3, 2] = vector
             return flip_lps_ras(affine), slices.astype(np.intp), last + 1
     raise GeometryError(
-        f"{frames.path} holds frames at uneven distances ({steps.min():.3f} to {steps.max():.3f} mm along the normal), "
-        "which are no regular grid; give the source images to read it onto"
+        f"{frames.path} has frames at uneven distances ({steps.min():.3f} to {steps.max():.3f} mm along the normal), "
+        "which do not form a regular grid; give the source images to read it onto"
     )
 
 
 def slices_in(frames: Frames, like: Volume) -> NDArray[np.intp]:
-    """The slice of `like` that each frame lies on.
+    """The slice of `like` that each frame is on.
 
     Raises:
-        GeometryError: if the frames are of another size or do not lie on slices of `like`.
+        GeometryError: if the frames have another size or are not on slices of `like`.
     """
     columns, rows, count = like.shape + (1,) * (3 - like.dims)
-    where = f"{frames.path} does not lie on the grid of {like.metadata.source or 'the given volume'}"
+    where = f"{frames.path} is not on the grid of {like.metadata.source or 'the given volume'}"
     if (frames.columns, frames.rows) != (columns, rows):
         raise GeometryError(
             f"{where}: its frames are {frames.columns} x {frames.rows} pixels, the slices there {columns} x {rows}"
@@ -262,11 +261,11 @@ def slices_in(frames: Frames, like: Volume) -> NDArray[np.intp]:
     if frames.positions is None:
         if count == 1 and len(set(frames.segments)) == len(frames.segments):
             return np.zeros(len(frames.segments), np.intp)
-        raise GeometryError(f"{where}: it does not say where its frames lie (no plane positions)")
+        raise GeometryError(f"{where}: it does not give the position of its frames (no plane positions)")
     lps = flip_lps_ras(like.affine)
     along = (frames.positions - lps[:3, 3]) @ np.linalg.inv(lps[:3, :3])[2]
     slices = np.rint(along)
-    # The first and the far pixel of each frame, seen from where they should be.
+    # First and opposite pixel of each frame, in voxel indices relative to their expected position.
     first = frames.positions - lps[:3, 3] - slices[:, None] * lps[:3, 2]
     turn = (frames.in_plane - lps[:3, :2]) @ np.array([[columns - 1, 0, columns - 1], [0, rows - 1, rows - 1]])
     apart = np.stack([first, *(first + corner for corner in turn.T)])
@@ -281,7 +280,7 @@ def slices_in(frames: Frames, like: Volume) -> NDArray[np.intp]:
     outside = (slices < 0) | (slices >= count)
     if outside.any():
         raise GeometryError(
-            f"{where}: {int(outside.sum())} of {len(outside)} frames lie on slices beyond its {count}; give all of the "
+            f"{where}: {int(outside.sum())} of {len(outside)} frames are on slices beyond its {count}; give all of the "
             "images that were segmented"
         )
     return np.asarray(slices, np.intp)

@@ -1,4 +1,4 @@
-"""A DICOM Segmentation as a label map: BINARY, FRACTIONAL or LABELMAP (DICOM PS3.3 A.51, C.8.20), by pydicom alone."""
+"""A DICOM Segmentation as a label map: BINARY, FRACTIONAL or LABELMAP (PS3.3 A.51, C.8.20), read with pydicom only."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _WHAT = "a DICOM Segmentation"
 
 @dataclass(frozen=True, slots=True)
 class SegmentationObject:
-    """A segmentation as it was read.
+    """A segmentation read from a file.
 
     Args:
         volume: integers `(I, J, K)` or `(I, J)`, 0 is background.
-        segments: what each value stands for.
-        source_series_uid: SeriesInstanceUID of the images that were segmented, '' where the object names none.
+        segments: the meaning of each value.
+        source_series_uid: SeriesInstanceUID of the segmented images, '' if the object names none.
         description: ContentDescription, e.g. 'segmented, none found'.
     """
 
@@ -45,15 +45,15 @@ class SegmentationObject:
 
     @property
     def labels(self) -> dict[str, int]:
-        """Label -> the value that its voxels have."""
+        """Label -> value of its voxels."""
         return {s.label: s.value for s in self.segments}
 
     @property
     def scheme(self) -> LabelScheme:
-        """The labels as a scheme; regions, where medseg wrote the object from regions.
+        """The labels as a scheme; a scheme of regions if medseg wrote the object from regions.
 
         Raises:
-            ConfigError: if the object's labels form no scheme.
+            ConfigError: if the object's labels do not form a scheme.
         """
         if all(s.region for s in self.segments):
             return LabelScheme.from_mapping({s.label: s.region for s in self.segments})
@@ -63,22 +63,22 @@ class SegmentationObject:
 def read_dicom_seg(path: str | Path, like: Volume | None = None) -> SegmentationObject:
     """Read a DICOM Segmentation.
 
-    Segments are painted in the order of their numbers, so of two that overlap the later one shows, with a finding
-    'overlap' (not for regions that medseg wrote, which are read back as painted). FRACTIONAL segments are cut at 0.5,
-    with a finding 'fractional'.
+    Segments are painted in the order of their numbers, so the later of two overlapping segments is kept, with a finding
+    'overlap' (not for regions written by medseg, which are painted in that order anyway). FRACTIONAL segments are cut
+    at 0.5, with a finding 'fractional'.
 
     Args:
         path: the file.
-        like: the volume that was segmented, its axes in any direction. The result then lies on exactly its grid, empty
-            slices included; without it, on the smallest regular grid that holds every frame.
+        like: the segmented volume, its axes in any direction. The result is then on exactly its grid, including empty
+            slices; without it, on the smallest regular grid that contains every frame.
 
     Returns:
-        The label map and its segments. A voxel has the label value that medseg wrote, or else the segment number.
+        The label map and its segments. A voxel has the label value that medseg wrote, otherwise the segment number.
 
     Raises:
-        ReadError: no DICOM Segmentation, or a damaged one.
-        GeometryError: frames that do not lie on slices of `like`, are in another frame of reference or, without
-            `like`, on no regular grid.
+        ReadError: if the file is damaged or not a DICOM Segmentation.
+        GeometryError: if frames are not on slices of `like` or in another frame of reference; without `like`, if they
+            do not form a regular grid.
 
     Example:
         >>> found = read_dicom_seg("lung_seg.dcm", like=medseg.read("study/"))
@@ -100,7 +100,7 @@ def _read(dataset: Any, path: Path, like: Volume | None) -> SegmentationObject:
         set(frames.segments) - {s.number for s in segments} - ({0} if dataset.SegmentationType == "LABELMAP" else set())
     )
     if unknown:
-        raise ReadError(f"{path} holds frames of segment(s) {sorted(unknown)}, which it does not describe")
+        raise ReadError(f"{path} has frames of segment(s) {sorted(unknown)}, which it does not describe")
     reference = str(dataset.get("FrameOfReferenceUID", "") or "")
     move = None
     if like is not None:
@@ -135,35 +135,35 @@ def _read(dataset: Any, path: Path, like: Volume | None) -> SegmentationObject:
 
 
 def _check_size(dataset: Any, frames: Frames, bytes_of_pixel: int) -> None:
-    """Refuse a header that promises more pixels than the file holds or the memory takes."""
+    """Refuse a header that claims more pixels than the file contains or the memory can take."""
     size = frames.rows * frames.columns
     of_what = f"{tagged('Rows')} {frames.rows}, {tagged('Columns')} {frames.columns}"
     promised = -(-size * len(frames.segments) * int(dataset.BitsAllocated) // 8)
     if not dataset.file_meta.TransferSyntaxUID.is_encapsulated and len(dataset.PixelData) < promised:
         raise ReadError(
-            f"{frames.path} holds {len(dataset.PixelData)} bytes of pixels, {promised} are expected ({of_what}, "
+            f"{frames.path} contains {len(dataset.PixelData)} bytes of pixels, expected {promised} ({of_what}, "
             f"{tagged('NumberOfFrames')} {len(frames.segments)}); it was cut short: copy or export it again"
         )
     free = free_memory()
     if free is not None and size * bytes_of_pixel > free:
         raise ReadError(
-            f"{frames.path} takes {size * bytes_of_pixel / 1e9:.1f} GB ({of_what}), {free / 1e9:.1f} GB of memory are "
+            f"{frames.path} needs {size * bytes_of_pixel / 1e9:.1f} GB ({of_what}), but only {free / 1e9:.1f} GB are "
             "free; export it again, or use a larger machine"
         )
 
 
 def _placed(frames: Frames, like: Volume) -> tuple[NDArray[np.intp], int, Reorientation | None]:
-    """Slice of each frame, number of slices, and how the axes of `like` were moved to meet those of the frames.
+    """Slice of each frame, number of slices, and how the axes of `like` were reoriented to match those of the frames.
 
     Raises:
-        GeometryError: if the frames do not lie on the grid of `like`, whichever way its axes are turned.
+        GeometryError: if the frames are not on the grid of `like` in any orientation of its axes.
     """
     try:
         return slices_in(frames, like), like.shape[-1] if like.dims == 3 else 1, None
     except GeometryError:
         if like.dims != 3 or frames.positions is None:
             raise
-        # A NIfTI copy of the source often has its rows or columns in the other direction.
+        # A NIfTI copy of the source often has its rows or columns in the opposite direction.
         move = Reorientation.between(like.affine, orientation_of(own_axes(frames)))
         moved = Volume(move.apply(np.broadcast_to(np.uint8(0), like.shape)), move.move_affine(like.affine, like.shape))
         try:
@@ -176,7 +176,7 @@ def _placed(frames: Frames, like: Volume) -> tuple[NDArray[np.intp], int, Reorie
 def _paint(
     dataset: Any, frames: Frames, segments: tuple[Segment, ...], slices: NDArray[np.intp], stack: NDArray[Any]
 ) -> tuple[Finding, ...]:
-    """Fill the stack `[k, j, i]` with label values; what was noticed."""
+    """Fill the stack `[k, j, i]` with label values; returns the findings."""
     if dataset.SegmentationType == "LABELMAP":
         _paint_label_map(dataset, frames, segments, slices, stack)
         return ()
@@ -185,7 +185,7 @@ def _paint(
     half = int(dataset.MaximumFractionalValue) / 2 if fractional else 0.5
     overlaps: dict[tuple[str, str], int] = {}
     label_of = {s.value: s for s in segments}
-    # Frames may come in any order; the order of the segments decides which one shows.
+    # Frames may be stored in any order; overlaps are resolved in the order of the segments.
     order = sorted(range(len(slices)), key=lambda f: (frames.segments[f], f))
     for f, pixels in zip(order, _pixels(dataset, frames, order), strict=True):
         segment, target = by_number[frames.segments[f]], stack[slices[f]]
@@ -202,11 +202,11 @@ def _paint(
     findings = []
     if overlaps:
         pairs = "; ".join(f"{a!r} and {b!r} in {n} voxels" for (a, b), n in list(overlaps.items())[:6])
-        text = f"segments overlap: {pairs}; painted in the order of their numbers, so the last named shows"
+        text = f"segments overlap: {pairs}; painted in the order of their numbers, so the last named is kept"
         findings.append(Finding("overlap", text, (frames.path.name,)))
     if fractional:
         kind = str(dataset.get("SegmentationFractionalType", "fractional")).lower()
-        text = f"the segments are fractional ({kind}); voxels of 0.5 and more are taken"
+        text = f"the segments are fractional ({kind}); voxels of 0.5 and more are included"
         findings.append(Finding("fractional", text, (frames.path.name,)))
     return tuple(findings)
 
@@ -219,31 +219,31 @@ def _paint_label_map(
     table[[s.number for s in segments]] = [s.value for s in segments]
     table[background] = 0
     if len(set(slices.tolist())) < len(slices):
-        raise ReadError(f"{frames.path} holds several label maps at one position; expected one frame per position")
+        raise ReadError(f"{frames.path} has several label maps at one position; expected one frame per position")
     order = list(range(len(slices)))
     for f, pixels in zip(order, _pixels(dataset, frames, order), strict=True):
         values = table[pixels]
         if values.min() < 0:
             unknown = sorted({int(v) for v in np.unique(pixels[values < 0])})[:8]
-            raise ReadError(f"{frames.path} holds segment(s) {unknown}, which it does not describe")
+            raise ReadError(f"{frames.path} has segment(s) {unknown}, which it does not describe")
         stack[slices[f]] = values
 
 
 def _pixels(dataset: Any, frames: Frames, order: list[int]) -> Iterator[NDArray[Any]]:
-    """The pixels `[j, i]` of each frame, in the order asked for."""
+    """The pixels `[j, i]` of each requested frame, in the requested order."""
     from pydicom.pixels.utils import iter_pixels
     from pydicom.uid import RLELossless
 
     size = frames.rows * frames.columns
     if int(dataset.BitsAllocated) != 1 or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        # On damaged data the faster plugin for RLE panics, which is no Exception and prints to the terminal.
+        # On damaged data the faster RLE plugin panics, which is not an Exception and prints to the terminal.
         plugin = "pydicom" if dataset.file_meta.TransferSyntaxUID == RLELossless else ""
         for pixels in iter_pixels(dataset, indices=order, decoding_plugin=plugin):
             if pixels.shape != (frames.rows, frames.columns):
-                raise ReadError(f"{frames.path} holds frames of {pixels.shape}, not of {(frames.rows, frames.columns)}")
+                raise ReadError(f"{frames.path} has frames of {pixels.shape}, expected {(frames.rows, frames.columns)}")
             yield pixels
         return
-    # Bits are packed across the ends of frames, the lowest bit first (PS3.5 8.1.1 and annex D).
+    # Bits are packed across frame boundaries, the lowest bit first (PS3.5 8.1.1 and annex D).
     packed = np.frombuffer(dataset.PixelData, np.uint8)
     for f in order:
         start, offset = divmod(f * size, 8)

@@ -1,8 +1,8 @@
-"""The segments of a DICOM Segmentation: what is said about each label (DICOM PS3.3 C.8.20.2 and C.8.20.4).
+"""The segments of a DICOM Segmentation and the description of each label (DICOM PS3.3 C.8.20.2 and C.8.20.4).
 
-BINARY numbers its segments 1 ... n, so the label value needs another place: it is written into SegmentDescription as
-'label value 5' (and 'region of the values 1, 4' for a region) and taken from there in our own objects. In objects of
-other programs the segment number is the label value.
+BINARY numbers its segments 1 ... n, so the label value is stored elsewhere: in SegmentDescription, as 'label value 5'
+(and 'region of the values 1, 4' for a region), from which it is read back in our own objects. In objects of other
+programs the segment number is the label value.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["Segment", "describe", "segments_of"]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One segment as it was found in a file.
+    """One segment as described in a file.
 
     Args:
         number: SegmentNumber.
         label: SegmentLabel, made unique within the object.
         value: the integer it has in the label map.
         type: meaning of its coded type, e.g. 'Lung'.
-        region: the values a region stands for, in objects that medseg wrote from a scheme of regions.
+        region: the values of a region, in objects that medseg wrote from a scheme of regions.
     """
 
     number: int
@@ -46,7 +46,7 @@ def describe(scheme: LabelScheme, present: frozenset[int], algorithm: Algorithm,
     Args:
         scheme: names and values.
         present: the label values that occur; the others are described as 'segmented, none found'.
-        algorithm: what made the segments.
+        algorithm: the model that made the segments.
         numbered: True for segment numbers 1 ... n, False for the label values themselves.
     """
     from highdicom import AlgorithmIdentificationSequence
@@ -77,7 +77,7 @@ def describe(scheme: LabelScheme, present: frozenset[int], algorithm: Algorithm,
             display_color=CIELabColor.from_rgb(*COLOURS[n % len(COLOURS)]),
         )
         if term.side and term.region:
-            # The organ has a side; the lesion in it has not.
+            # The organ has a side; the lesion in it does not.
             description.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [_coded(term.side)]
         elif term.side:
             kind = description.SegmentedPropertyTypeCodeSequence[0]
@@ -97,7 +97,7 @@ def segments_of(dataset: Any, path: Any) -> tuple[Segment, ...]:
     """The described segments of a pydicom Dataset, in order of their numbers, without a described background.
 
     Raises:
-        ReadError: for no segment at all, or two of one number.
+        ReadError: if there is no segment at all, or two have the same number.
     """
     ours = str(dataset.get("Manufacturer", "")) == MANUFACTURER
     background = int(dataset.get("PixelPaddingValue", 0) or 0)
@@ -117,7 +117,7 @@ def segments_of(dataset: Any, path: Any) -> tuple[Segment, ...]:
     if len({s.value for s in found}) < len(found):
         found = [replace(s, value=s.number, region=()) for s in found]
     if any(s.number == 0 for s in found):
-        # With a background of another value, 0 is a segment; as a label value it would be background again.
+        # If the background has another value, 0 is a segment, but as a label value it would mean background.
         found = [replace(s, value=max(numbers) + 1 if s.number == 0 else s.number) for s in found]
     labels = [s.label for s in found]
     named = [replace(s, label=f"{s.label} ({s.number})") if labels.count(s.label) > 1 else s for s in found]

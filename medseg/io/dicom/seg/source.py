@@ -1,7 +1,7 @@
-"""What a segmentation takes over from its source series: patient, study, planes and references.
+"""The attributes that a segmentation copies from its source series: patient, study, planes and references.
 
-Real headers lack attributes and break value rules, so nothing of them is handed on unchecked: identifiers and names are
-kept as they are, a malformed date or code is left out. Attribute types are those of DICOM PS3.3 A.51 (Segmentation).
+Real headers lack attributes and break value rules, so every copied value is checked: identifiers and names are kept,
+a malformed date or code is omitted. Attribute types are those of DICOM PS3.3 A.51 (Segmentation).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from medseg.io.library_errors import refuse_own_fault
 
 __all__ = ["copy_patient_and_study", "planes_of", "read_source_header", "refer_to", "with_references"]
 
-# Type 2: present, but may be empty.
+# Type 2: must be present, but may be empty.
 _REQUIRED = (
     "PatientName",
     "PatientID",
@@ -59,9 +59,9 @@ _FORMS = {
     "DS": r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?",
     "CS": r"[A-Z0-9 _]{1,16}",
 }
-# A date is required in a segmentation; one that nobody takes for real stands for 'not known'.
+# A segmentation requires a date; this sentinel means 'unknown'.
 _NO_DATE, _NO_TIME = "19000101", "000000"
-# How close to a plane, in planes, a slice counts as the image of that plane.
+# A slice counts as the image of a plane if it is this close, in units of the slice spacing.
 _SAME_PLACE = 1e-3
 
 
@@ -69,7 +69,7 @@ def read_source_header(grid: SeriesGrid) -> Any:
     """The whole header (a pydicom Dataset without pixels) of the first file of a series.
 
     Raises:
-        ReadError: if the file is gone or damaged.
+        ReadError: if the file is missing or damaged.
     """
     import pydicom
 
@@ -89,7 +89,7 @@ def read_source_header(grid: SeriesGrid) -> Any:
 def copy_patient_and_study(source: Any, target: Any) -> None:
     """Set the patient, study and content date of `target` from `source`, both pydicom Datasets.
 
-    The date and time of the content are the study's: an object that is made twice is the same twice.
+    Date and time of the content are the study's, so that writing an object twice gives the same bytes.
     """
     target.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _REQUIRED:
@@ -106,7 +106,7 @@ def copy_patient_and_study(source: Any, target: Any) -> None:
             target.DeidentificationMethodCodeSequence = codes
         else:
             target.DeidentificationMethod = "as in the source images"
-    # Trial attributes come with a sponsor, a protocol and a subject, or are worth nothing.
+    # Trial attributes are only valid together: sponsor, protocol and subject.
     if not all(k in target for k in ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID")) or not (
         "ClinicalTrialSubjectID" in target or "ClinicalTrialSubjectReadingID" in target
     ):
@@ -124,14 +124,14 @@ def copy_patient_and_study(source: Any, target: Any) -> None:
 
 
 def _clean(source: Any, keyword: str) -> Any:
-    """The value, or None where it is absent, empty or malformed."""
+    """The value, or None if it is absent, empty or malformed."""
     element = source.get_item(keyword) and source[keyword]
     if element is None or element.VM > 1 or element.value in (None, ""):
         return None
     form = _FORMS.get(element.VR)
     text = str(element.value).strip()
     if element.VR in ("DA", "TM"):
-        # Forms of the ACR-NEMA standard, still met.
+        # Forms of the ACR-NEMA standard, which still occur.
         text = text.replace("." if element.VR == "DA" else ":", "")
     if form is None:
         return element.value if text else None
@@ -139,9 +139,9 @@ def _clean(source: Any, keyword: str) -> Any:
 
 
 def with_references(grid: SeriesGrid, path: Path) -> SeriesGrid:
-    """The grid, its slices with all the UIDs that a DICOM object refers to them by.
+    """The grid, with all the UIDs that a DICOM object needs to refer to its slices.
 
-    Some exports blank the UIDs of class and instance; the file's own header still names both.
+    Some exports blank the UIDs of class and instance; the file meta information still contains both.
 
     Raises:
         WriteError: if a slice lacks the UID of its class, instance, series or study.
@@ -181,7 +181,7 @@ def _named_by_file(header: SliceHeader) -> SliceHeader:
 
 
 def planes_of(grid: SeriesGrid, indices: Sequence[int]) -> list[Any]:
-    """One clean single-frame header (pydicom Dataset) per plane of the grid, whatever the files look like.
+    """One clean single-frame header (pydicom Dataset) per plane of the grid, independent of the files' own headers.
 
     Their SOPInstanceUIDs are placeholders, which `refer_to` replaces.
     """
@@ -198,7 +198,7 @@ def planes_of(grid: SeriesGrid, indices: Sequence[int]) -> list[Any]:
 
     planes = []
     for n in indices:
-        # A grid that was laid between the slices has planes of its own.
+        # An interpolated grid has planes of its own.
         header = first if grid.places else grid.slices[n]
         position = tuple(lps[:3, 3] + n * lps[:3, 2]) if grid.places else header.position
         plane = Dataset()
@@ -214,7 +214,7 @@ def planes_of(grid: SeriesGrid, indices: Sequence[int]) -> list[Any]:
         if placed:
             plane.FrameOfReferenceUID = header.frame_of_reference_uid or "2.25.0"
             plane.ImagePositionPatient = decimal(position)
-            # One orientation for all: small differences between slices have been accepted by the grid.
+            # One orientation for all: the grid has accepted small differences between slices.
             plane.ImageOrientationPatient = decimal(first.orientation)
             plane.SliceThickness = decimal([header.thickness])[0] if header.thickness > 0 else None
         planes.append(plane)
@@ -226,7 +226,7 @@ def _placeholder(n: int) -> str:
 
 
 def refer_to(grid: SeriesGrid, target: Any) -> None:
-    """Let `target`, a segmentation made from `planes_of`, refer to the real instances and frames.
+    """Replace the placeholders in `target`, a segmentation made from `planes_of`, by references to the real instances.
 
     Args:
         grid: the source series.
@@ -253,7 +253,7 @@ def refer_to(grid: SeriesGrid, target: Any) -> None:
     series.SeriesInstanceUID = grid.slices[0].series_instance_uid
     series.ReferencedInstanceSequence = list(instances.values())
     target.ReferencedSeriesSequence = [series]
-    # The root attribute belongs to single-frame images; here each frame names its own source.
+    # The root attribute is for single-frame images; here each frame names its own source.
     if "SourceImageSequence" in target:
         del target.SourceImageSequence
 

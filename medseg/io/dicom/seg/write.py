@@ -1,8 +1,8 @@
-"""A label map as a DICOM Segmentation on its source series (DICOM PS3.3 A.51 and C.8.20), by highdicom.
+"""A label map as a DICOM Segmentation on its source series (DICOM PS3.3 A.51 and C.8.20), with highdicom.
 
-BINARY holds one bit-packed frame per segment and slice, without empty ones, and lets regions overlap. LABELMAP holds
-one run-length encoded frame per slice. The same inputs give the same bytes: UIDs follow from the source instances, the
-model and the label map, dates are the study's.
+BINARY has one bit-packed frame per segment and slice, omits empty frames, and lets regions overlap. LABELMAP has one
+run-length encoded frame per slice. The same inputs give the same bytes: UIDs are derived from the source instances,
+the model and the label map, and dates are the study's.
 """
 
 from __future__ import annotations
@@ -50,29 +50,30 @@ def write_dicom_seg(
     encoding: Encoding = "binary",
     deidentifier: Deidentifier | None = None,
 ) -> tuple[Finding, ...]:
-    """Write a label map as a DICOM Segmentation that refers to the series it was made from.
+    """Write a label map as a DICOM Segmentation that refers to its source series.
 
-    Segments are numbered 1 ... n in the order of the scheme ('binary') or by label value ('labelmap'); the label value
-    stands in SegmentDescription, so that `read_dicom_seg` gives the same integers back. A map without any label
+    Segments are numbered 1 ... n in the order of the scheme ('binary') or by label value ('labelmap'). The label value
+    is stored in SegmentDescription, so that `read_dicom_seg` restores the same integers. A map without any label
     becomes a valid object whose ContentDescription says 'segmented, none found'.
 
     Args:
         label_map: integers `(I, J, K)`, or `(I, J)` for a single slice, on the grid of `source`.
-        path: where to write; the file appears whole or not at all.
+        path: the file to write; it appears complete or not at all.
         scheme: names and values of the labels. Regions become overlapping segments, as painted.
-        source: the series, whose first file must still be where it says.
-        algorithm: what made the label map.
+        source: the series; its first file must still exist.
+        algorithm: the model that made the label map.
         encoding: 'binary', or 'labelmap' (Label Map Segmentation Storage; fewer programs read it).
-        deidentifier: removes the patient before anything is written.
+        deidentifier: removes the patient's identity before anything is written.
 
     Returns:
-        What the deidentifier could not remove; () without one.
+        Findings about what the deidentifier could not remove; () without one.
 
     Raises:
-        GeometryError: if the label map does not lie on the grid of the source.
-        DatasetError: if it holds a value that the scheme does not name.
-        ReadError: if the first file of the source is gone or damaged.
-        WriteError: disk full, no permission, no integers, a source without UIDs, regions as 'labelmap'.
+        GeometryError: if the label map is not on the grid of the source.
+        DatasetError: if it has a value that the scheme does not name.
+        ReadError: if the first file of the source is missing or damaged.
+        WriteError: if the disk is full, permission is missing, the values are not integers, the source has no UIDs, or
+            regions are written as 'labelmap'.
 
     Example:
         >>> from medseg.io.dicom.grid import grid_of
@@ -93,7 +94,7 @@ def write_dicom_seg(
     seeds = _seeds(frames, scheme, source, algorithm, encoding)
     import pydicom.config
 
-    # Headers of the source may break value rules that our object does not depend on.
+    # Headers of the source may break value rules that do not affect our object.
     with pydicom.config.disable_value_validation():
         header = read_source_header(source)
         target, found = _segmentation(frames, scheme, source, algorithm, encoding, seeds)
@@ -112,10 +113,10 @@ def write_dicom_seg(
 
 
 def _frames(label_map: Volume, scheme: LabelScheme, path: Path) -> NDArray[Any]:
-    """The label map as `[k, j, i]`, contiguous, of the scheme's data type, after a check of its values."""
+    """The label map as `[k, j, i]`, contiguous, in the scheme's data type, after checking its values."""
     array = label_map.array
     if array.dtype.kind not in "iub":
-        raise WriteError(f"cannot write {path}: a segmentation holds integers, found {array.dtype}")
+        raise WriteError(f"cannot write {path}: a segmentation needs integer labels, found {array.dtype}")
     frames = np.ascontiguousarray(array.T[None] if label_map.dims == 2 else array.transpose(2, 1, 0))
     if frames.dtype.kind in "ub" and frames.dtype.itemsize == 1:
         found = np.flatnonzero(np.sum([np.bincount(f.ravel(), minlength=256) for f in frames], axis=0))
@@ -132,7 +133,7 @@ def _frames(label_map: Volume, scheme: LabelScheme, path: Path) -> NDArray[Any]:
 def _seeds(
     frames: NDArray[Any], scheme: LabelScheme, source: SeriesGrid, algorithm: Algorithm, encoding: str
 ) -> tuple[str, ...]:
-    """What makes two segmentations the same one, as texts to derive UIDs from."""
+    """The texts to derive UIDs from: segmentations that differ in any of them are different objects."""
     return (
         "DICOM SEG",
         *(f"{s.sop_instance_uid} {s.frame}" for s in source.slices),
@@ -149,13 +150,13 @@ def _segmentation(
     encoding: Encoding,
     seeds: tuple[str, ...],
 ) -> tuple[Any, bool]:
-    """The highdicom object, its references and identity still placeholders, and whether it holds any label."""
+    """The highdicom object, with placeholders for references and identity, and whether it contains any label."""
     from highdicom.seg import Segmentation
     from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
     binary = encoding == "binary"
     filled = [k for k in range(len(frames)) if frames[k].any()]
-    # highdicom drops empty frames too, but only after work on each. One frame there must be.
+    # highdicom drops empty frames too, but processes each of them first. At least one frame must remain.
     kept = (filled or [0]) if binary else list(range(len(frames)))
     pixels = frames if len(kept) == len(frames) else frames[kept]
     present = frozenset(int(v) for k in filled for v in np.flatnonzero(np.bincount(frames[k].ravel()))) - {0}
@@ -179,7 +180,7 @@ def _segmentation(
         transfer_syntax_uid=ExplicitVRLittleEndian if binary else RLELossless,
     )
     if len(kept) < len(frames) and "DimensionOrganizationType" in target:
-        # The frames that are left may be evenly spaced, but not by the spacing between slices.
+        # The remaining frames may be evenly spaced, but by more than the spacing between slices.
         del target.DimensionOrganizationType
     return target, bool(filled)
 
@@ -201,13 +202,13 @@ def _numbered(pixels: NDArray[Any], scheme: LabelScheme) -> NDArray[Any]:
 
 
 def _complete(target: Any, header: Any, source: SeriesGrid) -> None:
-    """Put in what highdicom did not see, and take out what differs from run to run."""
+    """Fill in the attributes that highdicom does not know, and remove those that differ from run to run."""
     from pydicom.valuerep import DSfloat
 
     first = source.slices[0]
     target.StudyInstanceUID = first.study_instance_uid
     number = str(header.get("SeriesNumber", ""))
-    # Behind the source series in lists that are ordered by number.
+    # Listed after the source series where lists are ordered by number.
     target.SeriesNumber = 1000 + (int(number) if number.isdigit() and len(number) < 7 else 0)
     for keyword in ("InstanceCreationDate", "InstanceCreationTime", "ContributingEquipmentSequence"):
         if keyword in target:

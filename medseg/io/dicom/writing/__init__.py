@@ -1,1 +1,1 @@
-"""DICOM series and objects written from volumes."""
+"""Writing DICOM series and objects from volumes."""

@@ -1,7 +1,7 @@
 """The header of a classic single-frame image: the modules of CT, MR and Secondary Capture Image Storage.
 
-DICOM PS3.3 A.3 (CT), A.4 (MR), A.8.1 (Secondary Capture). Attributes that must be present, but of which nothing is
-known, are empty: nothing about a patient, a device or a date is invented.
+DICOM PS3.3 A.3 (CT), A.4 (MR), A.8.1 (Secondary Capture). Required attributes whose value is unknown are empty:
+nothing about a patient, a device or a date is invented.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _ACQUISITION = {
         "EchoTrainLength": "",
     },
 }
-# Inherited where they are there.
+# Copied from the source if present.
 _MORE = {
     "MR": ["InversionTime", "FlipAngle", "MagneticFieldStrength"],
     "CT": ["ConvolutionKernel", "GantryDetectorTilt"],
 }
-# Attributes of type 2, and placeholders for a patient who is not known.
+# Attributes of type 2, and placeholders for an unknown patient.
 _UNKNOWN = {
     "PatientName": "ANONYMOUS",
     "PatientBirthDate": "",
@@ -61,7 +61,7 @@ _UNKNOWN = {
 
 @dataclass(frozen=True, slots=True)
 class SeriesIdentity:
-    """Identifiers of a series to be written; the first three count only where no source says otherwise."""
+    """Identifiers of a series to be written; the first three are used only if the source has none."""
 
     patient_id: str
     study_instance_uid: str
@@ -72,11 +72,11 @@ class SeriesIdentity:
 
 
 def header_of(identity: SeriesIdentity, source: Path | None, is_colour: bool) -> Dataset:
-    """All that the slices of a series have in common, but for geometry and values.
+    """The attributes that all slices of a series share, except geometry and values.
 
     Args:
         identity: identifiers of the new series.
-        source: a DICOM object of the series it is derived from, whose patient and study it gets.
+        source: a DICOM object of the source series, whose patient and study are copied.
         is_colour: True for RGB, which only Secondary Capture can be.
     """
     from pydicom import Dataset
@@ -98,15 +98,15 @@ def header_of(identity: SeriesIdentity, source: Path | None, is_colour: bool) ->
         inherited = _inherited(
             source, [*_PATIENT_AND_STUDY, *_ACQUISITION.get(kind, {}), *_MORE.get(kind, []), "SeriesNumber"]
         )
-        # Far from the numbers that the scanner gives.
+        # Far above the numbers that scanners use.
         number = int(inherited.pop("SeriesNumber", None) or 0) + 1000
-        # The values of a derived image need not be its source's.
+        # The values of a derived image may differ from its source's.
         inherited.pop("RescaleType", None)
         values.update(inherited)
     for name, value in values.items():
         setattr(data, name, value)
     if not values.get("BodyPartExamined"):
-        # Nobody says that the body part is none of a pair, and nobody knows the side.
+        # The body part may be one of a pair, and its side is unknown.
         data.Laterality = values.get("Laterality", "")
     if "InversionTime" in data and "IR" not in (data.get("ScanningSequence") or ""):
         del data.InversionTime
@@ -126,6 +126,6 @@ def _inherited(source: Path, names: list[str]) -> dict[str, Any]:
     for name in names:
         if name in found:
             value = found[name].value
-            # Persons' names remember the character set they were written in.
+            # pydicom's person names keep the character set they were written in.
             values[name] = str(value) if found[name].VR == "PN" else value
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Where the slices of a volume lie, as a classic DICOM series says it (PS3.3 C.7.6.2)."""
+"""The position of the slices of a volume in the terms of a classic DICOM series (PS3.3 C.7.6.2)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from medseg.volume import Volume
 
 __all__ = ["SlicePlaces"]
 
-# Steeper stacks are no gantry tilt, and readers refuse them.
+# No gantry tilts further than this, and readers refuse steeper stacks.
 _STEEPEST_DEGREES = 45.0
-# How far setting the in-plane axes at right angles may move the last row.
+# How far making the in-plane axes orthogonal may move the last row.
 _BENT_MM = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
 class SlicePlaces:
-    """Where the slices of a volume lie, in LPS millimetres.
+    """The position of the slices of a volume, in LPS millimetres.
 
     Args:
-        known: False for an image without a scale, of which the rest means nothing.
+        known: False for an image without physical spacing, for which the other fields are meaningless.
         row: (3,) unit vector from column to column, which is along i.
         column: (3,) unit vector from row to row, which is along j.
-        positions: (K, 3) centres of the first pixel of each slice, in the order along the normal.
+        positions: (K, 3) centres of the first pixel of each slice, ordered along the normal.
         spacing: between columns (i) and between rows (j), mm.
         step: between slices along the normal, mm.
         reversed: whether that order is the reverse of k.
@@ -44,7 +44,7 @@ class SlicePlaces:
 
     @classmethod
     def of(cls, volume: Volume, folder: Path) -> SlicePlaces:
-        """The places of a volume's slices; `folder` is what an error message calls the target.
+        """The positions of a volume's slices; `folder` is what an error message calls the target.
 
         Raises:
             GeometryError: a grid that a classic series cannot express.
@@ -57,21 +57,21 @@ class SlicePlaces:
         spacing = float(np.linalg.norm(along_i)), float(np.linalg.norm(along_j))
         row = along_i / spacing[0]
         upright = along_j - row * (row @ along_j)
-        # How far the last row moves when the axes are set at right angles.
+        # How far the last row moves when the axes are made orthogonal.
         bent = float(np.linalg.norm(upright / np.linalg.norm(upright) * spacing[1] - along_j)) * (size[1] - 1)
         column = upright / np.linalg.norm(upright)
         if bent > _BENT_MM:
             angle = np.degrees(np.arccos(np.clip(row @ along_j / spacing[1], -1, 1)))
             raise GeometryError(
-                f"cannot write {folder}: the axes i and j of {volume!r} meet at {angle:.2f} degrees, expected right "
-                "angles as in every DICOM image; resample the volume to a straight grid first"
+                f"cannot write {folder}: the axes i and j of {volume!r} meet at {angle:.2f} degrees; expected right "
+                "angles as in every DICOM image: resample the volume to a straight grid first"
             )
         step = float(along_k @ np.cross(row, column))
         lean = np.degrees(np.arccos(min(1.0, abs(step) / float(np.linalg.norm(along_k)))))
         if size[2] > 1 and lean > _STEEPEST_DEGREES:
             raise GeometryError(
-                f"cannot write {folder}: the slices of {volume!r} lean by {lean:.1f} degrees, more than any gantry "
-                f"tilts (expected at most {_STEEPEST_DEGREES:g}); resample the volume to a straight grid first"
+                f"cannot write {folder}: the slices of {volume!r} are tilted by {lean:.1f} degrees, more than a gantry "
+                f"(expected at most {_STEEPEST_DEGREES:g}); resample the volume to a straight grid first"
             )
         positions = affine[:3, 3] + np.arange(size[2])[:, None] * along_k
         is_reversed = size[2] > 1 and step < 0

@@ -1,4 +1,4 @@
-"""Writing DICOM objects made in memory, with the patient or without."""
+"""Saving DICOM objects made in memory, optionally de-identified."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["save_object"]
 
 
 def save_object(target: Dataset, path: Path, deidentifier: Deidentifier | None = None) -> tuple[Finding, ...]:
-    """Write a DICOM object; it appears whole or not at all.
+    """Write a DICOM object; the file appears complete or not at all.
 
     Args:
         target: the object with its file meta information.
-        path: where to write.
-        deidentifier: removes the patient before a byte is written anywhere; None leaves the patient in.
+        path: the file to write.
+        deidentifier: removes the patient's identity before a byte is written; None keeps it.
 
     Returns:
-        What could not be removed, see `medseg.io.dicom.deidentify.profile.deidentify`.
+        Findings about what could not be removed, see `medseg.io.dicom.deidentify.profile.deidentify`.
 
     Raises:
-        WriteError: disk full, no permission.
+        WriteError: if the disk is full or permission is missing.
     """
     import pydicom
 
@@ -38,13 +38,13 @@ def save_object(target: Dataset, path: Path, deidentifier: Deidentifier | None =
         if deidentifier is None:
             target.save_as(temporary, enforce_file_format=True)
             return ()
-        # Parsed anew, because objects made in memory share items, whose UIDs would be replaced once per mention, and
-        # hold sequences that are encoded already.
+        # Parsed again, because objects made in memory share items, whose UIDs would be replaced once per reference, and
+        # contain sequences that are encoded already.
         encoded = io.BytesIO()
         target.save_as(encoded, enforce_file_format=True)
         encoded.seek(0)
         with warnings.catch_warnings():
-            # pydicom comments on values that are about to be replaced, and quotes them.
+            # pydicom warns about values that are about to be replaced, and quotes them.
             warnings.filterwarnings("ignore", module=r"pydicom\.")
             parsed = pydicom.dcmread(encoded)
             del encoded

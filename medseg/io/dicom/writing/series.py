@@ -37,32 +37,33 @@ def write_dicom_series(
     description: str = "",
     overwrite: bool = False,
 ) -> tuple[Finding, ...]:
-    """Write a volume as the files `00001.dcm`, `00002.dcm`, ... of one DICOM series; the folder appears whole.
+    """Write a volume as the files `00001.dcm`, `00002.dcm`, ... of one DICOM series; the folder appears complete.
 
     The array's i axis becomes the rows' direction (columns), j the columns' direction, k the slices, ordered along the
-    normal (i x j in DICOM's LPS). Where the axes are left-handed, k runs against that normal: the slices are then
-    numbered, and read back, in the reverse order of k; nothing is mirrored, each voxel keeps its place in the patient.
-    A sheared affine is written with each slice's true position (as a tilted gantry gives). The same volume gives the
-    same files: identifiers follow from the content.
+    normal (i x j in DICOM's LPS). If the axes are left-handed, k runs against that normal: the slices are then
+    numbered, and read back, in the reverse order of k; nothing is mirrored, each voxel keeps its position in the
+    patient. A sheared affine, as from a tilted gantry, is written with each slice's true position. The same volume
+    gives the same files, because identifiers are derived from the content.
 
     Args:
         volume: 2D or 3D. CT and MR (`volume.metadata.modality`) become CT and MR Image Storage, all others Secondary
             Capture; uint8 with 3 channels is written as RGB. Other channels become a series each, in the sub-folders
             `channel_0`, `channel_1`, ... A 3D volume of one slice reads back as a 2D image.
-        folder: where to.
+        folder: the folder to write.
         reference: grid of the series that the volume was made from. The result is a derived series of the same patient,
-            study, frame of reference and modality. None for a patient who is not known.
+            study, frame of reference and modality. None for an unknown patient.
         description: SeriesDescription, at most 64 characters.
-        overwrite: True to replace a folder that holds something.
+        overwrite: True to replace a folder that is not empty.
 
     Returns:
-        A finding 'quantised' where floating-point values had to be rounded to 65,534 steps (it says the step: no value
-        is further off than half of it, and float32 rounding), 'reversed_slices' where k was reversed.
+        A finding 'quantised' if floating-point values had to be rounded to 65,534 steps (it gives the step; the error
+        is at most half a step, plus float32 rounding), and 'reversed_slices' if k was reversed.
 
     Raises:
-        GeometryError: a grid that differs from the reference's by more than 0.01 mm, in-plane axes that are not at
-            right angles, slices leaning more than 45 degrees, or a 3D volume without a known spacing.
-        WriteError: values that 16 bits cannot hold; a folder that is not empty; disk full, no permission.
+        GeometryError: if the grid differs from the reference's by more than 0.01 mm, in-plane axes are not orthogonal,
+            slices are tilted by more than 45 degrees, or a 3D volume has no known spacing.
+        WriteError: if values do not fit into 16 bits, the folder is not empty, the disk is full or permission is
+            missing.
 
     Example:
         >>> write_dicom_series(medseg.read("ct.nii.gz"), Path("ct_dicom"), description="from NIfTI")
@@ -76,7 +77,7 @@ def write_dicom_series(
     findings: list[Finding] = []
     if place.reversed:
         text = (
-            "the volume's axes are left-handed; DICOM numbers slices along the normal, so k reads back in reverse order"
+            "the volume's axes are left-handed; DICOM orders slices along the normal, so k reads back in reverse order"
         )
         findings.append(Finding("reversed_slices", text))
     is_colour = volume.channels == 3 and volume.array.dtype == np.uint8
@@ -100,7 +101,7 @@ def _check_same_grid(volume: Volume, reference: SeriesGrid, folder: Path) -> Non
     same_rank = volume.dims == 3 or reference.planes == 1
     if not same_rank or not volume.same_geometry(on_reference, _REFERENCE_TOLERANCE_MM):
         raise GeometryError(
-            f"cannot write {folder}: {volume!r} does not lie on the grid of the reference in {first.path.parent}, "
+            f"cannot write {folder}: {volume!r} is not on the grid of the reference in {first.path.parent}, "
             f"{on_reference!r}, to {_REFERENCE_TOLERANCE_MM} mm; resample it to that grid or leave the reference out"
         )
 
@@ -174,7 +175,7 @@ def _put_values(data: Dataset, volume: Volume, values: StoredValues | None) -> N
         return
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, int(values.signed)
-    # Only CT must have them, and MR Image Storage officially has not.
+    # Required for CT only, and not part of MR Image Storage.
     if "RescaleType" in data or not values.exact or values.intercept:
         data.RescaleSlope, data.RescaleIntercept = _decimals([values.slope, values.intercept])
         data.RescaleType = data.get("RescaleType", "US")
@@ -182,7 +183,7 @@ def _put_values(data: Dataset, volume: Volume, values: StoredValues | None) -> N
 
 def _put_grid(data: Dataset, place: SlicePlaces) -> None:
     if not place.known:
-        # Without a scale there is no frame of reference to lie in.
+        # Without a physical spacing there is no frame of reference.
         del data.FrameOfReferenceUID, data.PositionReferenceIndicator
         return
     data.ImageOrientationPatient = _decimals([*place.row, *place.column])
@@ -206,7 +207,7 @@ def _source(header: SliceHeader) -> Any:
 def _decimals(numbers: Any) -> list[str]:
     from pydicom.valuerep import format_number_as_ds
 
-    # A negative zero is a number, but no reader expects one.
+    # Avoids -0, which is legal but unexpected.
     return [format_number_as_ds(float(number) + 0.0) for number in numbers]
 
 
@@ -223,6 +224,6 @@ def _save(data: Dataset, path: Path) -> None:
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
     data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    # The reference's values are copied as they are, small faults included.
+    # The reference's values are copied unchanged, including minor faults.
     with pydicom.config.disable_value_validation():
         pydicom.dcmwrite(path, data, enforce_file_format=True)

@@ -17,13 +17,13 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class StoredValues:
-    """value = slope * stored + intercept, with `slope` and `intercept` exactly as they stand in the file.
+    """value = slope * stored + intercept, with `slope` and `intercept` exactly as in the file.
 
     Args:
-        signed: whether stored values are int16, else uint16.
-        slope: 1 where values are stored exactly.
-        intercept: an integer where values are stored exactly.
-        exact: whether reading gives each value back.
+        signed: True if stored values are int16, False for uint16.
+        slope: 1 if values are stored exactly.
+        intercept: an integer if values are stored exactly.
+        exact: whether reading restores each value.
     """
 
     signed: bool
@@ -43,19 +43,19 @@ class StoredValues:
 def stored_values(array: Array, name: str) -> StoredValues:
     """How the values of an array are stored.
 
-    Integers, and floating-point numbers that are all integers, are stored exactly. Others in 65,534 steps from the
-    smallest to the largest, so that no value is more than half a step off.
+    Integers, and floating-point numbers that are all integers, are stored exactly. Others are stored in 65,534 steps
+    from the smallest to the largest, with an error of at most half a step.
 
     Args:
         array: any shape.
         name: what an error message calls the target.
 
     Raises:
-        WriteError: values that are not finite or not real, integers that span more than 65,535, or a span that is lost
-            beside the size of the values.
+        WriteError: if values are not finite or not real, integers span more than 65,535, or the span is too small
+            relative to the values.
     """
     if array.dtype.kind not in "iubf" or array.size == 0:
-        raise WriteError(f"cannot write {name}: {array.dtype} values of shape {array.shape} are no grey levels")
+        raise WriteError(f"cannot write {name}: {array.dtype} values of shape {array.shape} are not grey levels")
     low, high = array.min(), array.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = int(array.size - np.count_nonzero(np.isfinite(array)))
@@ -86,11 +86,11 @@ def _steps(low: float, high: float, name: str) -> StoredValues:
     from pydicom.valuerep import format_number_as_ds
 
     intercept = float(format_number_as_ds(low))
-    # One code is left over on either side, because slope and intercept are rounded to 16 characters.
+    # One code is spare on either side, because slope and intercept are rounded to 16 characters.
     slope = float(format_number_as_ds((high - low) / 65534.0)) if high > low else 1.0
     if slope <= 0 or abs(intercept - low) > slope / 2 or not np.isfinite(slope):
         raise WriteError(
-            f"cannot write {name}: values from {low:g} to {high:g} cannot be told apart in DICOM's numbers of 16 "
+            f"cannot write {name}: values from {low:g} to {high:g} cannot be distinguished in DICOM's numbers of 16 "
             "characters; write NIfTI, or subtract an offset first"
         )
     return StoredValues(False, slope, intercept, False)

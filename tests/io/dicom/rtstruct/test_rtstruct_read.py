@@ -123,7 +123,7 @@ def test_contours_between_slices_go_to_the_nearest_with_a_finding(drawn):
     labels, _ = read_rtstruct(drawn({"a": [square(1.5, 4.5, 4.7), square(1.5, 4.5, 7.2)]}), LIKE)
     assert labels.array.sum(axis=(0, 1)).tolist() == [0, 0, 9, 0, 9, 0]
     assert kinds(labels) == ["contours_between_slices", "contours_sparse"]
-    assert "up to 0.80 mm off" in labels.findings[0].message
+    assert "up to 0.80 mm onto" in labels.findings[0].message
 
 
 def test_of_several_planes_for_one_slice_the_nearest_is_taken(drawn):
@@ -195,7 +195,7 @@ def test_a_volume_of_any_orientation_can_be_read_onto(drawn):
 
 def test_what_is_no_structure_set_is_refused_by_name(tmp_path, drawn):
     (tmp_path / "text.dcm").write_text("hello")
-    with pytest.raises(ReadError, match=r"text\.dcm is no DICOM file"):
+    with pytest.raises(ReadError, match=r"text\.dcm is not a DICOM file"):
         read_rtstruct(tmp_path / "text.dcm", LIKE)
     with pytest.raises(ReadError, match=r"gone\.dcm cannot be read"):
         read_rtstruct(tmp_path / "gone.dcm", LIKE)
@@ -211,10 +211,10 @@ def test_what_is_no_structure_set_is_refused_by_name(tmp_path, drawn):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"1\\2", "holds 2 coordinates"),
-        (b"1\\2\\3\\4\\5\\6\\7\\8\\9 ", "holds 9 coordinates, but says it has 4 points"),
+        (b"1\\2", "has 2 coordinates"),
+        (b"1\\2\\3\\4\\5\\6\\7\\8\\9 ", "has 9 coordinates, but claims 4 points"),
         (b"1\\2\\x ", "is damaged .*expected an RT Structure Set"),
-        (b"1\\2\\nan\\1\\2\\3\\1\\2\\3\\1\\2\\3", "are no numbers"),
+        (b"1\\2\\nan\\1\\2\\3\\1\\2\\3\\1\\2\\3", "are not numbers"),
     ],
 )
 def test_damaged_coordinates_are_refused(drawn, data, message):

@@ -224,10 +224,10 @@ def test_values_that_are_no_labels_are_refused(study, tmp_path):
     array = a_label_map()
     with pytest.raises(DatasetError, match="label value\\(s\\) 5"):
         write_dicom_seg(volume_on(grid, np.where(array == 1, 5, array)), tmp_path / "s", SCHEME, grid, MODEL)
-    with pytest.raises(WriteError, match="holds integers, found float32"):
+    with pytest.raises(WriteError, match="needs integer labels, found float32"):
         write_dicom_seg(volume_on(grid, array.astype(np.float32)), tmp_path / "s", SCHEME, grid, MODEL)
     ignoring = replace(SCHEME, ignore=255)
-    with pytest.raises(WriteError, match="value 255, which is to be ignored"):
+    with pytest.raises(WriteError, match="value 255, which marks voxels to ignore"):
         write_dicom_seg(volume_on(grid, np.where(array == 1, 255, array)), tmp_path / "s", ignoring, grid, MODEL)
 
 

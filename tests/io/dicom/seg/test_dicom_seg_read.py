@@ -142,7 +142,7 @@ def test_a_grid_that_is_not_the_source_is_refused(written):
     for wrong, words in [
         (replace(source, affine=moved), r"frames are up to 0\.40 mm away"),
         (replace(source, affine=half), "mm away from its slices"),
-        (cut, "frames lie on slices beyond its 4"),
+        (cut, "frames are on slices beyond its 4"),
         (Volume(source.array[1:], source.affine), "frames are 9 x 7 pixels, the slices there 8 x 7"),
     ]:
         with pytest.raises(GeometryError, match=words):
@@ -195,7 +195,7 @@ def test_what_is_no_segmentation_is_refused_by_name(written, tmp_path):
     with pytest.raises(ReadError, match="CT Image Storage; expected a DICOM Segmentation"):
         read_dicom_seg(image)
     (tmp_path / "text").write_text("no DICOM")
-    with pytest.raises(ReadError, match="no DICOM file"):
+    with pytest.raises(ReadError, match="not a DICOM file"):
         read_dicom_seg(tmp_path / "text")
     with pytest.raises(ReadError, match="cannot be read: No such file"):
         read_dicom_seg(tmp_path / "absent.dcm", like=source)
