@@ -24,7 +24,10 @@ FLOORS = [
     {"datasets", "io", "metrics", "phantoms", "preparation", "tasks"},
     {"augmentation", "losses", "nets"},
     {"evaluation", "inference", "reports", "studies", "training"},
-    {"__main__", "cli", "cli_exit", "cli_options", "cli_training", "commands"},
+    {
+        *("__main__", "cli", "cli_evaluate", "cli_exit", "cli_help", "cli_options", "cli_predict", "cli_training"),
+        "commands",
+    },
 ]
 SIDEWAYS = {
     ("datasets", "io"),
@@ -36,12 +39,12 @@ SIDEWAYS = {
     ("studies", "inference"),
     ("studies", "reports"),
     ("evaluation", "reports"),
-    ("cli", "cli_exit"),
-    ("cli", "cli_options"),
-    ("cli", "cli_training"),
+    *(("cli", f"cli_{part}") for part in ("evaluate", "exit", "help", "options", "predict", "training")),
     ("cli", "commands"),
-    ("cli_training", "cli_options"),
+    *((f"cli_{part}", "cli_help") for part in ("evaluate", "options", "predict", "training")),
+    *((f"cli_{part}", "cli_options") for part in ("evaluate", "predict", "training")),
     ("cli_training", "commands"),
+    ("commands", "cli"),
     ("__main__", "cli"),
 }
 # Tensors in, tensors out: networks, losses and augmentation know no data set and no Volume.
