@@ -76,7 +76,7 @@ def _torch(name: str) -> dict[str, Any]:
 def _decoders(name: str) -> dict[str, list[str]]:
     """For each compression, the libraries that can decode it here."""
     import imagecodecs
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     result = {}
     for title, (uid, codec) in _SYNTAXES.items():

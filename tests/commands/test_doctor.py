@@ -1,4 +1,4 @@
-"""`medseg doctor` reports what is missing or broken, whatever a library does when it is loaded, and ends with 6 then."""
+"""`medseg doctor` reports what is missing or broken, whatever a library does when it is loaded, and exits with 6."""
 
 from __future__ import annotations
 
