@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from medseg import cli_training
+from medseg import cli_complete, cli_training
 from medseg.cli_evaluate import COMPARE_EXAMPLES, EVALUATE_EXAMPLES, compare, evaluate
 from medseg.cli_exit import ended_by_errors
 from medseg.cli_help import ADVANCED, Command, Group
@@ -113,7 +113,10 @@ def convert(
     output_format: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="FORMAT", help=f"{', '.join(OUTPUT_FORMATS)}; by default the suffix of DST decides."
+            "--format",
+            metavar="FORMAT",
+            help=f"{', '.join(OUTPUT_FORMATS)}; by default the suffix of DST decides.",
+            autocompletion=cli_complete.output_formats,
         ),
     ] = None,
     reference: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from medseg import cli_complete
 from medseg.cli_help import ADVANCED
 from medseg.cli_options import AsJson, Debug, listed
 
@@ -31,7 +32,10 @@ Out = Annotated[
 Task = Annotated[
     str | None,
     typer.Option(
-        "--task", metavar="NAME", help="vessel, lung or tumor: adds the scores and measurements usual for it."
+        "--task",
+        metavar="NAME",
+        help="vessel, lung or tumor: adds the scores and measurements usual for it.",
+        autocompletion=cli_complete.tasks,
     ),
 ]
 Labels = Annotated[

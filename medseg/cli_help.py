@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["ADVANCED", "Command", "Group"]
+__all__ = ["ADVANCED", "Command", "Group", "described"]
 
 ADVANCED = "Advanced options"
 _BASIC = "Options"
@@ -59,14 +59,19 @@ def _write_lines(text: str, formatter: Any) -> None:
         formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
 
-def _write_parameters(parameters: list[Any], formatter: Any) -> None:
+def described(parameters: list[Any]) -> dict[str, list[tuple[str, str]]]:
+    """Title -> the arguments or options below it, each as it is written and what it means."""
     panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], _BASIC: [], ADVANCED: []}
     for each in parameters:
         if _is_argument(each):
             panels["Arguments"].append((_argument(each), each.help or ""))
         elif not each.hidden:
             panels[each.rich_help_panel or _BASIC].append((_option(each), _about(each)))
-    for title, rows in panels.items():
+    return panels
+
+
+def _write_parameters(parameters: list[Any], formatter: Any) -> None:
+    for title, rows in described(parameters).items():
         if rows:
             with formatter.section(title):
                 formatter.write_dl(rows)

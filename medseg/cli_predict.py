@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from medseg import cli_complete
 from medseg.cli_help import ADVANCED
 from medseg.cli_options import AsJson, Debug
 from medseg.output_formats import MASK_FORMATS
@@ -28,7 +29,12 @@ Sources = Annotated[
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the masks and ledger.jsonl.")]
 OutputFormat = Annotated[
     str | None,
-    typer.Option("--format", metavar="FORMAT", help=f"{', '.join(MASK_FORMATS)}; by default it follows the input."),
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help=f"{', '.join(MASK_FORMATS)}; by default it follows the input.",
+        autocompletion=cli_complete.mask_formats,
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, or cuda:1 and so on.")]
 Anonymize = Annotated[

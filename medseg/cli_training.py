@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medseg import cli_complete
 from medseg.cli_help import ADVANCED
 from medseg.cli_options import Debug
 from medseg.lookup import nearest
@@ -38,11 +39,19 @@ medseg train chest.yaml --fold 1 --resume"""
 
 Config = Annotated[
     str,
-    typer.Argument(metavar="CONFIG", help="A YAML file, a folder of data, or the name of a preset (medseg presets)."),
+    typer.Argument(
+        metavar="CONFIG",
+        help="A YAML file, a folder of data, or the name of a preset (medseg presets).",
+        autocompletion=cli_complete.configs,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Settings, such as data.modality=CT; medseg config lists all."),
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Settings, such as data.modality=CT; medseg config lists all.",
+        autocompletion=cli_complete.settings,
+    ),
 ]
 
 
@@ -94,7 +103,10 @@ def presets(debug: Debug = False) -> None:
 
 
 def config(
-    key: Annotated[str | None, typer.Argument(metavar="KEY", help="A key, or a part such as training.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Argument(metavar="KEY", help="A key, or a part such as training.", autocompletion=cli_complete.keys),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the default, type and meaning of KEY; implied by KEY.")
     ] = False,
