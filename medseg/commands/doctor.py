@@ -100,13 +100,7 @@ class Report:
 
 
 def examine() -> Report:
-    """Look at the machine and the installation. Every library is loaded in another process, which may fail.
-
-    Example:
-        >>> report = examine()
-        >>> report.problems
-        ()
-    """
+    """Look at the machine and the installation. Every library is loaded in another process, which may fail."""
     needed = requirements()
     names = dict.fromkeys(each.module for each in needed)
     answers = _probe([*(f"import:{name}" for name in names), "torch", "decoders"])

@@ -90,7 +90,7 @@ def make_phantom(seed: int) -> tuple[Volume, Volume]:
 def _canvas(shape: tuple[int, int, int], spacing: tuple[float, float, float], rng: np.random.Generator) -> _Canvas:
     axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)]
     x, y, z = np.meshgrid(*axes, indexing="ij")
-    # The patient lies a little turned and off the middle, and everybody is of another size.
+    # Patients lie slightly rotated and off-centre, and differ in size.
     turn, size = np.deg2rad(rng.uniform(-5, 5)), rng.uniform(0.93, 1.06)
     x, y = (np.cos(turn) * x - np.sin(turn) * y) / size, (np.sin(turn) * x + np.cos(turn) * y) / size
     # Smooth bumps of a few millimetres, so that no organ is an exact ellipsoid.
@@ -129,7 +129,7 @@ def _draw_chest(canvas: _Canvas, rng: np.random.Generator) -> NDArray[np.uint8]:
     middle = canvas.distance((0, 5, 0), (19, 90, 900))
     dome = canvas.z - (lift - 78) + 0.004 * ((np.abs(canvas.x) - 55) ** 2 + canvas.y**2)
     lungs = np.minimum(right, left)
-    # A hair of pleura and wall lies between lung and everything that pushes into it.
+    # A thin layer of pleura and wall separates the lung from every structure that pushes into it.
     lungs = np.maximum.reduce([lungs, 3 - heart, 3 - middle, 3 - dome])
 
     _draw_bones(canvas, np.minimum(right, left), skin, rng)
@@ -210,7 +210,7 @@ def _tumour(canvas: _Canvas, lungs: Field, heart: Field, lift: float, rng: np.ra
     attached = rng.random() < 0.5
     reach = (-radius * 0.9, -radius * 0.3) if attached else (-radius * 1.6, -radius * 1.05)
     fits = (lungs > reach[0]) & (lungs < reach[1]) & (canvas.x * side > 30) & (np.abs(canvas.z - lift) < 62)
-    # Nobody could tell it from a heart it is pressed against.
+    # Pressed against the heart it would be invisible, as both have the same Hounsfield units.
     fits &= heart > 1.2 * radius
     places = np.argwhere(fits)
     where = tuple(places[rng.integers(len(places))])

@@ -1,4 +1,4 @@
-"""The synthetic samples on disk: `data_samples/` of the repository, which comes with the package, too."""
+"""The synthetic samples on disk: `data_samples/` of the repository, which the package includes, too."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ def samples_folder() -> Path:
     """The folder of samples that comes with medseg: `chest/`, `study/`, `study_reference/`, `slice/`, `retina/`.
 
     Raises:
-        ReadError: if this installation came without them.
+        ReadError: if this installation does not include them.
     """
     folder = packaged("data_samples")
     if folder is None:
-        raise ReadError("data_samples did not come with this installation; write them: python -m medseg.phantoms DIR")
+        raise ReadError(
+            "this installation does not include data_samples; write them with: python -m medseg.phantoms DIR"
+        )
     return folder
 
 
@@ -39,7 +41,7 @@ def sample_study(folder: Path) -> tuple[Path, Path]:
     """The DICOM study of the samples and the folder with its reference mask, `study.nii.gz`.
 
     Args:
-        folder: where both are drawn if this installation came without samples; not touched otherwise.
+        folder: where both are drawn if this installation does not include the samples; not touched otherwise.
 
     Returns:
         The folder of the DICOM files, and the folder of the reference.
@@ -110,7 +112,7 @@ def _write_nifti(volume: Volume, path: Path) -> None:
 
 
 def _write_study(volume: Volume, folder: Path) -> None:
-    """One CT series, a file per slice; names and InstanceNumber are shuffled, only positions tell the order."""
+    """One CT series, a file per slice; names and InstanceNumber are shuffled, so that only positions give the order."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
