@@ -7,7 +7,7 @@ DEMO_OUT ?= demo_out
 STAMP := $(VENV)/.medseg-installed
 RUN := $(VENV)/bin/python -m
 
-.PHONY: setup demo test test-slow check format samples
+.PHONY: setup demo demo-model test test-slow check format samples
 
 setup: $(STAMP)
 
@@ -35,6 +35,10 @@ check: setup
 format: setup
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
+
+# Trains the small model of medseg demo --quick again; after a change of the format of bundles.
+demo-model: setup
+	$(VENV)/bin/python pipelines/demo_model.py
 
 samples: setup
 	$(RUN) medseg.phantoms data_samples

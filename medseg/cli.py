@@ -10,26 +10,44 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from medseg import cli_complete, cli_training
+from medseg.cli_evaluate import COMPARE_EXAMPLES, EVALUATE_EXAMPLES, compare, evaluate
 from medseg.cli_exit import ended_by_errors
+from medseg.cli_help import ADVANCED, Command, Group
 from medseg.cli_options import AsJson, Debug, Irregular
-from medseg.cli_training import add_training_commands
-from medseg.output_formats import MASK_FORMATS, OUTPUT_FORMATS
+from medseg.cli_predict import EXAMPLES as PREDICT_EXAMPLES
+from medseg.cli_predict import predict
+from medseg.output_formats import OUTPUT_FORMATS
 from medseg.version import __version__
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="medseg",
+    cls=Group,
     help="Medical-image segmentation: labelled CT/MR volumes to a model, a model to masks, scores and a report.",
-    epilog="Exit codes: 0 all well; 1 a fault of medseg itself; 2 usage or config; 3 bad input, nothing done; 4 some "
-    "cases failed; 5 bad model; 6 disk full, no permission or a missing part. Not a medical device.",
+    epilog="""\
+Help on a command: medseg COMMAND --help
+
+Exit codes:
+  0  everything went well
+  1  internal error: a fault of medseg itself
+  2  wrong usage or configuration
+  3  bad input, nothing was done
+  4  some cases failed
+  5  bad model
+  6  environment: disk full, no permission, or a missing part
+
+Not a medical device.""",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
@@ -41,20 +59,37 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
         raise typer.Exit
 
 
-@app.command(epilog="Example: medseg demo --out demo_out")
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for model, masks and report.")] = Path("medseg_demo"),
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the model, masks and report.")
+    ] = Path("medseg_demo"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Use a small model that comes with medseg: half a minute, no training.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Train on small synthetic chest CTs, segment a DICOM study, score it and write a report (about 3 minutes)."""
-    from medseg.commands.demo import run_demo
+    from medseg.commands.demo import run_demo, run_quick_demo
 
-    run_demo(out, typer.echo)
+    (run_quick_demo if quick else run_demo)(out, typer.echo)
 
 
-@app.command(epilog="Example: medseg inspect study/ --json")
+def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Check this installation: processors, memory, disk, torch and its devices, image decoders, optional parts."""
+    from medseg.commands.doctor import examine
+
+    report = examine()
+    typer.echo(report.to_json() if as_json else report.text())
+    report.raise_for_problems()
+
+
 def inspect(
-    source: Annotated[Path, typer.Argument(metavar="SRC", readable=False, help="A file, DICOM folder, studies, zip.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SRC", readable=False, help="An image file, a DICOM folder, a folder of studies, or a zip."
+        ),
+    ],
     irregular: Irregular = "error",
     as_json: AsJson = False,
     debug: Debug = False,
@@ -69,37 +104,47 @@ def inspect(
     found.raise_for_refusals()
 
 
-@app.command(
-    epilog="Examples: medseg convert study/ study.nii.gz   medseg convert lung.nii.gz lung.dcm --reference study/ "
-    "--labels labels.yaml   medseg convert task.xml masks/   medseg convert study/ shared/ --anonymize"
-)
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="SRC", readable=False, help="Image, study, SEG, RTSTRUCT, annotation, zip.")
+        Path,
+        typer.Argument(metavar="SRC", readable=False, help="An image, study, SEG, RTSTRUCT, annotation file, or zip."),
     ],
     target: Annotated[Path, typer.Argument(metavar="DST", help="A file for one volume, a folder for any number.")],
     output_format: Annotated[
         str | None,
         typer.Option(
             "--format",
-            help=f"{', '.join(OUTPUT_FORMATS)}; default: what DST's suffix says.",
+            metavar="FORMAT",
+            help=f"{', '.join(OUTPUT_FORMATS)}; by default the suffix of DST decides.",
+            autocompletion=cli_complete.output_formats,
         ),
     ] = None,
-    series: Annotated[
-        str | None, typer.Option("--series", help="SeriesInstanceUID, where SRC or the reference has several.")
-    ] = None,
-    irregular: Irregular = "error",
     reference: Annotated[
-        Path | None, typer.Option("--reference", help="DICOM study that a label map, SEG or RTSTRUCT was drawn on.")
+        Path | None,
+        typer.Option(
+            "--reference", metavar="FOLDER", help="The DICOM study that a label map, SEG or RTSTRUCT was drawn on."
+        ),
     ] = None,
-    labels: Annotated[Path | None, typer.Option("--labels", help="YAML with name: value of the label map.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", metavar="FILE", help="YAML with the name and value of each label.")
+    ] = None,
     anonymize: Annotated[
         bool, typer.Option("--anonymize", help="Copy DICOM objects without the patient (PS3.15 Basic Profile).")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    series: Annotated[
+        str | None,
+        typer.Option(
+            "--series",
+            metavar="UID",
+            help="The SeriesInstanceUID to use where SRC or the reference has several series.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    irregular: Irregular = "error",
     debug: Debug = False,
 ) -> None:
-    """DICOM to NIfTI and back, label maps to SEG and RTSTRUCT and back, annotations to label maps and back."""
+    """Convert DICOM to NIfTI, label maps to SEG or RTSTRUCT, annotations to label maps, and all of these back."""
     from medseg.commands.convert import ConvertOptions
     from medseg.commands.convert import convert as run_conversion
     from medseg.progress import console_progress
@@ -111,222 +156,21 @@ def convert(
     done.raise_for_failures()
 
 
-add_training_commands(app)
-
-
-@app.command(
-    epilog="Examples: medseg predict runs/lung/model studies/ -o masks/   medseg predict runs/lung/model studies/ "
-    "-o masks/ --engine ray --ray-address head:6379"
-)
-def predict(
-    model: Annotated[Path, typer.Argument(readable=False, help="A model bundle: folder or zip.")],
-    sources: Annotated[
-        list[Path], typer.Argument(metavar="SRC...", readable=False, help="Files, DICOM folders, studies, zips.")
-    ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the masks and ledger.jsonl.")],
-    output_format: Annotated[
-        str | None, typer.Option("--format", help=f"{', '.join(MASK_FORMATS)}; default follows the input.")
-    ] = None,
-    series: Annotated[
-        list[str] | None,
-        typer.Option("--series", help="SeriesInstanceUID, where a study has several; repeat it for further studies."),
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    save_probabilities: Annotated[bool, typer.Option("--save-probabilities", help="Also write float16 .npz.")] = False,
-    crf: Annotated[bool, typer.Option("--crf", help="Sharpen masks by a dense CRF (3D: where fitted).")] = False,
-    register: Annotated[bool, typer.Option("--register", help="Register channels rigidly; flags for review.")] = False,
-    anonymize: Annotated[
-        bool,
-        typer.Option(
-            "--anonymize",
-            help="Remove the patient from DICOM outputs (PS3.15 Basic Profile), messages and the ledger; see README.",
-        ),
-    ] = False,
-    fast: Annotated[bool, typer.Option("--fast", help="bfloat16 where the CPU has it; a few voxels differ.")] = False,
-    estimate_quality: Annotated[
-        bool, typer.Option("--estimate-quality", help="Predicted Dice of each label and a map of uncertainty.")
-    ] = False,
-    time_limit: Annotated[
-        float | None, typer.Option("--time-limit", help="Minutes before a case is given up as failed.")
-    ] = None,
-    settle: Annotated[
-        float | None,
-        typer.Option("--settle", help="Wait until SRC was not written to for so many seconds; default: 1."),
-    ] = None,
-    preview: Annotated[
-        bool, typer.Option("--preview/--no-preview", help="A small picture of every mask in previews/.")
-    ] = True,
-    engine: Annotated[
-        Literal["local", "ray"],
-        typer.Option("--engine", help="local, or ray: workers on the machines of a Ray cluster, same paths on each."),
-    ] = "local",
-    ray_address: Annotated[
-        str | None, typer.Option("--ray-address", help="HOST:PORT of the cluster's head; default: this machine.")
-    ] = None,
-    allow_code: Annotated[
-        list[str] | None,
-        typer.Option("--allow-code", metavar="MODULE", help="Module that may run as the model's net; repeatable."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be done.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Also redo what is done.")] = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Segment files or studies; every mask lies on the patient's own grid, every failure is named in the ledger."""
-    from medseg.progress import console_progress
-    from medseg.studies import PredictOptions, predict_studies
-
-    options = PredictOptions(
-        format=output_format,
-        series=tuple(series) if series else None,
-        device=device,
-        save_probabilities=save_probabilities,
-        anonymize=anonymize,
-        crf=crf,
-        register=register,
-        fast=fast,
-        estimate_quality=estimate_quality,
-        time_limit=time_limit,
-        settle=settle,
-        preview=preview,
-        dry_run=dry_run,
-        overwrite=overwrite,
-        engine=engine,
-        ray_address=ray_address,
-        allow_code=tuple(allow_code or ()),
-    )
-    with console_progress("predict", enabled=not as_json) as progress:
-        result = predict_studies(model, sources, out, options, progress=progress)
-    typer.echo(result.to_json() if as_json else result.text())
-    result.raise_for_failures()
-
-
-@app.command(
-    epilog="Examples: medseg evaluate masks/ references/ -o report/ --images images/   medseg evaluate masks/ "
-    "references/ -o report/ --task vessel --probabilities masks/ --fov fov/ --cases patients.csv"
-)
-def evaluate(
-    predictions: Annotated[
-        Path, typer.Argument(metavar="PRED", readable=False, help="Predicted masks: folder or file.")
-    ],
-    references: Annotated[Path, typer.Argument(metavar="REF", readable=False, help="Reference masks: folder or file.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for cases.csv, summary.json and report.html.")],
-    task: Annotated[
-        str | None, typer.Option("--task", help="vessel, lung or tumor: its scores, measures, tables and baseline.")
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option("--labels", help="YAML with name: value (or the training config).")
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of images, for the overlays and for tasks to measure in.")
-    ] = None,
-    probabilities: Annotated[
-        Path | None, typer.Option("--probabilities", help="Folder of .npz (predict --save-probabilities), NIfTI, PNG.")
-    ] = None,
-    fov: Annotated[Path | None, typer.Option("--fov", help="Folder of masks of the pixels that count.")] = None,
-    cases: Annotated[
-        Path | None,
-        typer.Option("--cases", help="CSV: case, group (the patient, for intervals), further columns for subgroups."),
-    ] = None,
-    second_reference: Annotated[
-        Path | None, typer.Option("--second-reference", help="Another observer's masks, scored beside the model.")
-    ] = None,
-    metrics: Annotated[
-        str | None, typer.Option("--metrics", help="Names with commas, e.g. dice,hd95,cldice; a wrong one lists all.")
-    ] = None,
-    tolerance_mm: Annotated[float | None, typer.Option("--tolerance-mm", help="Of NSD; 2, or the task's.")] = None,
-    surface: Annotated[
-        Literal["voxel", "area"], typer.Option("--surface", help="Weight of surface elements: each 1, or their area.")
-    ] = "voxel",
-    hd95: Annotated[
-        Literal["max_directed", "pooled"], typer.Option("--hd95", help="Which 95th percentile HD95 is.")
-    ] = "max_directed",
-    assd: Annotated[
-        Literal["pooled", "mean"], typer.Option("--assd", help="Mean over both surfaces, or of the two means.")
-    ] = "pooled",
-    label_threshold: Annotated[
-        float | None, typer.Option("--label-threshold", help="0/255 or soft-edged masks: above it is the label.")
-    ] = None,
-    resample_prediction: Annotated[
-        bool, typer.Option("--resample-prediction", help="Bring masks to the reference's grid.")
-    ] = False,
-    missing: Annotated[
-        Literal["refuse", "empty"],
-        typer.Option("--missing", help="References without a mask: refuse, or score an empty one and exit with 4."),
-    ] = "refuse",
-    memory_gb: Annotated[
-        float | None, typer.Option("--memory-gb", help="For cases side by side; default: 60% of what is free.")
-    ] = None,
-    view3d: Annotated[
-        Path | None,
-        typer.Option("--view3d", help="dist/niivue.umd.js of the npm package @niivue/niivue: the worst case in 3D."),
-    ] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Score masks against references: Dice, IoU, HD95, ASSD, NSD and more with intervals, and a report to look at."""
-    from medseg.evaluation import evaluate as run_evaluation
-    from medseg.progress import console_progress
-
-    with console_progress("evaluate", enabled=not as_json) as progress:
-        result = run_evaluation(
-            predictions,
-            references,
-            task,
-            out,
-            labels,
-            images,
-            cases,
-            resample_prediction,
-            progress=progress,
-            fov=fov,
-            probabilities=probabilities,
-            second_reference=second_reference,
-            missing=missing,
-            memory_gb=memory_gb,
-            label_threshold=label_threshold,
-            metrics=[m.strip() for m in metrics.split(",") if m.strip()] if metrics is not None else None,
-            tolerance_mm=tolerance_mm,
-            surface=surface,
-            hd95=hd95,
-            assd=assd,
-            view3d=view3d,
-        )
-    typer.echo(result.to_json() if as_json else result.text())
-    result.raise_for_missing()
-
-
-@app.command(
-    epilog="Example: medseg compare report_unet/ report_deeplab/ -o comparison/   (folders that evaluate -o wrote, "
-    "against the same references)"
-)
-def compare(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN_OR_EVALUATION...", help="Evaluations, or runs that hold one; two or more."),
-    ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for compare.csv, summary.json and report.html.")],
-    metrics: Annotated[
-        str | None, typer.Option("--metrics", help="Names with commas; default: all that were evaluated.")
-    ] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Compare models on the same cases: paired tests with Holm's correction, ranking and its stability, a picture."""
-    from medseg.evaluation import compare as run_comparison
-
-    names = [m.strip() for m in metrics.split(",") if m.strip()] if metrics is not None else None
-    result = run_comparison(folders, out, names)
-    typer.echo(result.to_json() if as_json else result.text())
-
-
-@app.command(epilog="Example: medseg nets deeplabv3plus --backbone all --width 0.5")
 def nets(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which nets; all without.")] = None,
-    backbone: Annotated[
-        str | None, typer.Option("--backbone", help="For nets with a choice; 'all' lists each; default: their own.")
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="The networks to list; all without a name.")
     ] = None,
-    width: Annotated[float, typer.Option("--width", help="Multiplies the features.")] = 1.0,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone",
+            metavar="NAME",
+            help="The backbone of networks that have a choice; 'all' lists each; by default the network's own.",
+        ),
+    ] = None,
+    width: Annotated[
+        float, typer.Option("--width", metavar="FACTOR", help="Multiplies the number of channels of every layer.")
+    ] = 1.0,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -339,15 +183,45 @@ def nets(
     typer.echo(table.to_json() if as_json else table.text())
 
 
+def _add(command: Callable[..., None], group: str, examples: str, lenient: bool = False) -> None:
+    # With `lenient`, unknown options come as arguments, so that a setting written as an option is recognised as one.
+    settings = {"ignore_unknown_options": lenient}
+    app.command(cls=Command, rich_help_panel=group, epilog=examples, context_settings=settings)(command)
+
+
+_add(demo, "First steps", "medseg demo --quick\nmedseg demo --out demo_out")
+_add(doctor, "First steps", "medseg doctor\nmedseg doctor --json")
+_add(inspect, "Data", "medseg inspect study/\nmedseg inspect study/ --json")
+_add(
+    convert,
+    "Data",
+    """\
+medseg convert study/ study.nii.gz
+medseg convert lung.nii.gz lung.dcm --reference study/ --labels labels.yaml
+medseg convert task.xml masks/
+medseg convert study/ shared/ --anonymize""",
+)
+_add(cli_training.init, "Training", cli_training.INIT_EXAMPLES)
+_add(cli_training.train, "Training", cli_training.TRAIN_EXAMPLES, lenient=True)
+_add(cli_training.prepare, "Training", cli_training.PREPARE_EXAMPLES, lenient=True)
+_add(cli_training.presets, "Training", "medseg presets")
+_add(cli_training.config, "Training", "medseg config\nmedseg config --explain training.max_minutes")
+_add(nets, "Training", "medseg nets\nmedseg nets deeplabv3plus --backbone all --width 0.5")
+_add(predict, "Masks and scores", PREDICT_EXAMPLES)
+_add(evaluate, "Masks and scores", EVALUATE_EXAMPLES)
+_add(compare, "Masks and scores", COMPARE_EXAMPLES)
+
+
 def main() -> None:
     """Entry point of the console script."""
-    # Waiting threads spin for a moment, then sleep: endless spinning stalls a machine that others use too.
+    # Waiting threads spin for a moment, then sleep: endless spinning slows down other programs on the machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Names of files may be no text; JSON reads these escapes back.
+            # File names need not be valid text; JSON reads these escapes back.
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     debug = "--debug" in sys.argv
     logging.getLogger("medseg").setLevel(logging.DEBUG if debug else logging.INFO)
-    ended_by_errors(app, debug)
+    # Under its name also as python -m medseg, for usage lines and shell completion.
+    ended_by_errors(partial(app, prog_name="medseg"), debug)

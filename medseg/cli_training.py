@@ -7,25 +7,56 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medseg import cli_complete
+from medseg.cli_help import ADVANCED
 from medseg.cli_options import Debug
 from medseg.lookup import nearest
 
 if TYPE_CHECKING:
     from medseg.config import RunConfig
 
-__all__ = ["add_training_commands"]
+__all__ = [
+    "INIT_EXAMPLES",
+    "PREPARE_EXAMPLES",
+    "TRAIN_EXAMPLES",
+    "config",
+    "init",
+    "prepare",
+    "presets",
+    "train",
+]
+
+INIT_EXAMPLES = """\
+medseg init data/
+medseg init data/ -o chest.yaml data.modality=CT"""
+PREPARE_EXAMPLES = """\
+medseg prepare data/
+medseg prepare hippocampus data.root=/data/hippocampus"""
+TRAIN_EXAMPLES = """\
+medseg train data/ --minutes 20
+medseg train hippocampus data.root=/data/hippocampus --hours 2
+medseg train chest.yaml --fold 1 --resume"""
 
 Config = Annotated[
     str,
-    typer.Argument(metavar="CONFIG", help="A YAML file, a folder of data, or the name of a preset (medseg presets)."),
+    typer.Argument(
+        metavar="CONFIG",
+        help="A YAML file, a folder of data, or the name of a preset (medseg presets).",
+        autocompletion=cli_complete.configs,
+    ),
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, e.g. data.modality=CT")
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Settings, such as data.modality=CT; medseg config lists all.",
+        autocompletion=cli_complete.settings,
+    ),
 ]
 
 
 def prepare(context: typer.Context, config: Config, overrides: Overrides = None, debug: Debug = False) -> None:
-    """Check a data set, take its fingerprint, plan, and store the prepared cases (train does it when needed)."""
+    """Check a data set, plan the training and store the prepared cases (train does it when needed)."""
     from medseg.training import prepare_run
 
     typer.echo(prepare_run(_load(context, config, overrides)).text())
@@ -35,13 +66,23 @@ def train(
     context: typer.Context,
     config: Config,
     overrides: Overrides = None,
-    fold: Annotated[str | None, typer.Option("--fold", help="Fold number, or 'all'.")] = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", help="How long to train; default: 60.")] = None,
-    hours: Annotated[float | None, typer.Option("--hours", help="How long to train, in hours.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", metavar="MINUTES", help="How long to train; 60 by default.")
+    ] = None,
+    hours: Annotated[float | None, typer.Option("--hours", metavar="HOURS", help="The same, in hours.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            "--fold",
+            metavar="NUMBER|all",
+            help="The fold of the cross-validation to train, or all of them; 0 by default.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Train a network; ends with a model bundle in the run folder."""
+    """Train a network; the run folder then contains the model bundle that predict takes."""
     from medseg.training import train_run
 
     run = train_run(_load(context, config, overrides, fold, minutes, hours), resume=resume)
@@ -52,7 +93,7 @@ def train(
 
 
 def presets(debug: Debug = False) -> None:
-    """List the configurations that come with medseg: `medseg train NAME data.root=FOLDER`."""
+    """List the configurations that come with medseg, for medseg train NAME data.root=FOLDER."""
     from medseg.config import packaged_presets
 
     lines = packaged_presets()
@@ -62,8 +103,13 @@ def presets(debug: Debug = False) -> None:
 
 
 def config(
-    key: Annotated[str | None, typer.Argument(metavar="KEY", help="A key, or a part such as training.")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Default, what it takes, and meaning of KEY.")] = False,
+    key: Annotated[
+        str | None,
+        typer.Argument(metavar="KEY", help="A key, or a part such as training.", autocompletion=cli_complete.keys),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the default, type and meaning of KEY; implied by KEY.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """List every key of a configuration with its default, or explain one."""
@@ -73,15 +119,18 @@ def config(
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", readable=False, help="A folder of data.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", readable=False, help="A folder of images and label maps.")
+    ],
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The YAML file; default: <name of the folder>.yaml.")
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="The YAML file; by default named after the folder."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Write a commented configuration from a folder of data: cases, labels, split and time, to edit and train with."""
+    """Write a commented configuration for a folder of data: cases, labels, split and training time."""
     import shlex
 
     from medseg.commands.init import write_config
@@ -90,27 +139,7 @@ def init(
     path = out or Path(f"{folder.resolve().name or 'run'}.yaml")
     for line in write_config(folder, path, parse_overrides(overrides or []), overwrite):
         typer.echo(line)
-    typer.echo(
-        f"{path} is written; read it, call the labels what they are, then: medseg train {shlex.quote(str(path))}"
-    )
-
-
-def add_training_commands(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
-    # Options that there are not come as arguments, so that a setting written as an option is recognised as one.
-    app.command(epilog="Examples: medseg init data/   medseg init data/ -o chest.yaml data.modality=CT")(init)
-    lenient = {"ignore_unknown_options": True}
-    app.command(
-        context_settings=lenient,
-        epilog="Examples: medseg prepare data/   medseg prepare hippocampus data.root=/data/hippocampus",
-    )(prepare)
-    app.command(
-        context_settings=lenient,
-        epilog="Examples: medseg train data/ --minutes 20   medseg train hippocampus data.root=/data/hippocampus "
-        "--hours 2",
-    )(train)
-    app.command(epilog="Example: medseg presets")(presets)
-    app.command(epilog="Examples: medseg config   medseg config --explain training.max_minutes")(config)
+    typer.echo(f"Wrote {path}; check it and name the labels, then: medseg train {shlex.quote(str(path))}")
 
 
 def _load(

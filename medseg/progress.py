@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with ETA on a terminal, plain lines in a log, nothing where nobody asked."""
+"""Progress of long work: a bar with ETA on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 __all__ = ["ProgressCallback", "console_progress"]
 
 ProgressCallback = Callable[[float, float, str], None]
-"""Called as `progress(done, total, text)`; both numbers in any one unit."""
+"""Called as `progress(done, total, text)`; both numbers in the same unit."""
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -44,7 +44,7 @@ def _bar(title: str) -> Iterator[ProgressCallback]:
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        # Names of files may look like markup.
+        # File names may contain what looks like markup.
         TextColumn("{task.fields[text]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -69,7 +69,7 @@ def _lines(title: str) -> ProgressCallback:
         spent = now - started
         left = f", about {spent * (total - done) / done:.0f} s left" if 0 < done < total else ""
         percent = 100 * done / total if total else 100.0
-        # Names of files may hold line ends.
+        # File names may contain line breaks.
         name = " ".join(text.split())
         sys.stderr.write(f"{title}: {percent:.0f}% in {spent:.0f} s{left}{'  ' + name if name else ''}\n")
 

@@ -7,7 +7,7 @@ leads with these and shows the threshold beside the model. Run it as it is on sy
     python pipelines/lung.py --out lung_run --data my_chest_cts --minutes 60 --folds 5
 
 `--data` is a folder as it was delivered: `images/` with `labels/` or `masks/`, a CSV, a folder per patient, or CTs with
-masks beside them (`layouts/find.py` says how they are told apart; what was taken for what is printed). CTs in HU
+masks beside them (`layouts/find.py` distinguishes them; the program prints how it read each). CTs in HU
 (3D, files or DICOM folders), or slices as pictures (2D). Masks of 8 bits with soft edges will do.
 """
 

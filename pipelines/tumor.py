@@ -7,8 +7,8 @@ but which lesions are found, how large they are, how long in RECIST's sense. On 
     python pipelines/tumor.py --out tumor_run --data BRATS_2013 --config tumor_brats2013 --minutes 60 --folds 5
 
 `--data` is a folder as it was delivered: `images/` with `labels/` or `masks/`, a CSV, a folder per patient with a file
-per channel, images with masks beside them, or patches in HDF5 (`layouts/find.py` says how they are told apart; what was
-taken for what is printed). What the integers mean is said by the configuration, never guessed.
+per channel, images with masks beside them, or patches in HDF5 (`layouts/find.py` distinguishes them; the program prints
+how it read each). What the integers mean is said by the configuration, never guessed.
 """
 
 from __future__ import annotations

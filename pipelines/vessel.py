@@ -7,7 +7,7 @@ centreline by calibre, length and diameter show it. Run it as it is on synthetic
     python pipelines/vessel.py --out vessel_run --data my_cases --minutes 60 --folds 5
 
 `--data` is a folder as it was delivered: `images/` with `labels/` or `masks/`, a CSV, a folder per patient, or images
-with masks beside them (`layouts/find.py` says how they are told apart; what was taken for what is printed). Photographs
+with masks beside them (`layouts/find.py` distinguishes them; the program prints how it read each). Photographs
 (2D) or CT in Hounsfield units (3D). Both eyes of a person stay on one side of a split.
 """
 

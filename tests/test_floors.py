@@ -24,7 +24,20 @@ FLOORS = [
     {"datasets", "io", "metrics", "phantoms", "preparation", "tasks"},
     {"augmentation", "losses", "nets"},
     {"evaluation", "inference", "reports", "studies", "training"},
-    {"__main__", "cli", "cli_exit", "cli_options", "cli_training", "commands"},
+    {
+        *(
+            "__main__",
+            "cli",
+            "cli_complete",
+            "cli_evaluate",
+            "cli_exit",
+            "cli_help",
+            "cli_options",
+            "cli_predict",
+            "cli_training",
+        ),
+        "commands",
+    },
 ]
 SIDEWAYS = {
     ("datasets", "io"),
@@ -36,12 +49,18 @@ SIDEWAYS = {
     ("studies", "inference"),
     ("studies", "reports"),
     ("evaluation", "reports"),
-    ("cli", "cli_exit"),
-    ("cli", "cli_options"),
-    ("cli", "cli_training"),
+    *(("cli", f"cli_{part}") for part in ("complete", "evaluate", "exit", "help", "options", "predict", "training")),
     ("cli", "commands"),
-    ("cli_training", "cli_options"),
+    *((f"cli_{part}", "cli_help") for part in ("evaluate", "options", "predict", "training")),
+    *(
+        (f"cli_{part}", f"cli_{other}")
+        for part in ("evaluate", "predict", "training")
+        for other in ("complete", "options")
+    ),
     ("cli_training", "commands"),
+    # The reference page of the commands is made from the program.
+    ("commands", "cli"),
+    ("commands", "cli_help"),
     ("__main__", "cli"),
 }
 # Tensors in, tensors out: networks, losses and augmentation know no data set and no Volume.

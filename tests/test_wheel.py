@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -45,6 +46,8 @@ def test_the_wheel_holds_presets_samples_template_and_type_marker(wheel: Path) -
     assert {"medseg/py.typed", "medseg/reports/template.html", "medseg/_packaged/configs/demo.yaml"} <= names
     assert "medseg/_packaged/data_samples/study_reference/study.nii.gz" in names
     assert sum(n.startswith("medseg/_packaged/data_samples/study/") for n in names) > 30
+    model = {n.rpartition("/")[2] for n in names if n.startswith("medseg/commands/demo_model/")}
+    assert model == {"model.json", "weights_fold0.safetensors", "README.md"}
     assert any(n.endswith("licenses/LICENSE") for n in names)
     outside = {n.split("/")[0] for n in names}
     assert {p for p in outside if not p.endswith(".dist-info")} == {"medseg"}
@@ -68,6 +71,19 @@ def test_help_presets_and_samples_work_from_an_empty_folder(installed: Path, tmp
     assert Path(file).is_relative_to(installed) and Path(samples).is_relative_to(installed)
     assert len(shape) == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_quick_demo_runs_from_the_wheel_also_where_the_samples_did_not_come_along(
+    installed: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "installed"
+    shutil.copytree(installed, copy, ignore=shutil.ignore_patterns("data_samples"))
+    command = (sys.executable, "-m", "medseg", "demo", "--quick", "--out", "quick")
+    said = run(*command, cwd=tmp_path, path=copy, timeout=300)
+    assert (tmp_path / "quick" / "samples" / "study").is_dir()
+    assert "medseg train FOLDER" in said and "medseg predict" in said
+    dice = dice_per_label(tmp_path / "quick" / "report" / "cases.csv")
+    assert dice["lung"] >= 0.95 and dice["tumour"] >= 0.85
 
 
 @pytest.mark.slow

@@ -1,1 +1,1 @@
-"""What a command of the command line does, where no part of medseg does it alone."""
+"""What commands do beyond a single call of another part of medseg."""

@@ -11,7 +11,7 @@ import yaml
 from medseg.config import Key, all_keys, entry_keys, is_known, keys_meant, nearest_keys
 from medseg.errors import ConfigError
 
-__all__ = ["explain_all", "explain_key"]
+__all__ = ["default_of", "explain_all", "explain_key", "introduction_of", "meaning_of", "taken_by"]
 
 _KINDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
@@ -21,7 +21,7 @@ def explain_all() -> str:
     """Every key with its default, a line each."""
     keys = all_keys()
     width = max(map(len, keys))
-    return "\n".join(f"{name.ljust(width)}  {_default(key)}" for name, key in keys.items())
+    return "\n".join(f"{name.ljust(width)}  {default_of(key)}" for name, key in keys.items())
 
 
 def explain_key(name: str) -> str:
@@ -54,21 +54,29 @@ def explain_key(name: str) -> str:
 
 
 def _explained(key: Key) -> str:
-    about, what = _meaning(key)
-    return f"{key.name}\n  default: {_default(key)}\n  takes:   {_taken(key.schema)}\n  {about} {what}"
+    meaning = meaning_of(key)
+    about = f"meaning: {meaning}" if meaning else f"part:    {_sentences(key)[0]}"
+    return f"{key.name}\n  default: {default_of(key)}\n  takes:   {taken_by(key)}\n  {about}"
 
 
-def _meaning(key: Key) -> tuple[str, str]:
-    """('meaning:', the sentences of the docstring that name the key), or ('part:', its first sentence)."""
-    text = " ".join(key.part.split())
-    # A sentence ends at a full stop before a capital letter or before the next name in quotes.
-    sentences = re.split(r"(?<=[.])\s+(?=[A-Z`])", text)
+def meaning_of(key: Key) -> str:
+    """The sentences of the part's docstring that name the key; '' where none does."""
     name = f"`{key.name.rpartition('.')[2]}`"
-    about = [sentence for sentence in sentences if name in sentence]
-    return ("meaning:", " ".join(about)) if about else ("part:   ", sentences[0])
+    return " ".join(sentence for sentence in _sentences(key) if name in sentence)
 
 
-def _default(key: Key) -> str:
+def introduction_of(key: Key) -> str:
+    """What the docstring of the key's part says about the part as a whole."""
+    return " ".join(sentence for sentence in _sentences(key) if not sentence.startswith("`"))
+
+
+def _sentences(key: Key) -> list[str]:
+    # A sentence ends at a full stop before a capital letter or before the next name in quotes.
+    return re.split(r"(?<=[.])\s+(?=[A-Z`])", " ".join(key.part.split()))
+
+
+def default_of(key: Key) -> str:
+    """The default, as YAML on one line, or in words where there is none."""
     if key.is_required:
         return "none: it must be given"
     # A default that a factory makes is an empty mapping; the schema does not show it.
@@ -76,6 +84,11 @@ def _default(key: Key) -> str:
     if value is None:
         return "not set"
     return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+
+
+def taken_by(key: Key) -> str:
+    """The values that a key takes, in words."""
+    return _taken(key.schema)
 
 
 def _taken(schema: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`medseg init`: a commented configuration from a folder of data, to be read, edited and trained with."""
+"""`medseg init`: a commented configuration for a folder of data, to read, edit and train with."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_config(folder: Path, path: Path, overrides: Mapping[str, Any], overwri
         ConfigError, DatasetError, ReadError: as `config_for_folder`, and a split that cannot be made.
     """
     if is_there(path) and not overwrite:
-        raise WriteError(f"{path} exists; give another name by -o, or --overwrite to replace it")
+        raise WriteError(f"{path} exists; give another name with -o, or --overwrite to replace it")
     root = folder.resolve()
     found = config_for_folder(root, overrides)
     dataset = find_cases(found.config.data)
@@ -76,7 +76,7 @@ def _lines(path: Path, config: RunConfig, dataset: Dataset, values: Mapping[str,
 
 
 def _labels(dataset: Dataset, values: Mapping[str, Sequence[int]]) -> Iterator[str]:
-    yield "  labels:    # name: integer in the label maps; call them what they are"
+    yield "  labels:    # name: value in the label maps; give them their real names"
     for name, value in dataset.labels.mapping.items():
         wanted = {value} if isinstance(value, int) else set(value)
         holders = sum(not wanted.isdisjoint(each) for each in values.values())

@@ -1,6 +1,7 @@
 """What lies in a file, folder or zip: every study, series and image file with its geometry and findings.
 
-DICOM is judged by its headers, as reading every pixel of a PACS export would take hours; other files are opened.
+DICOM files are judged by their headers alone: reading every pixel of a PACS export would take hours. Other files are
+opened.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["Inspected", "Inspection", "inspect"]
 
 Progress = Callable[[float, float, str], None]
-# Of more a person sees nothing; JSON holds all.
+# Longer tables are of no use to a person; JSON lists all.
 _MOST_SHOWN = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """One volume, or what should have been one. Patient names and numbers are left out.
+    """A volume, or files that should have made one. Patient names and IDs are left out.
 
     `key` chooses a DICOM series (`--series`); `refused` says why the volume cannot be read, '' where it can.
     """
@@ -62,7 +63,7 @@ class Inspected:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """Everything found at `source`, and how many files were passed over because they hold no image."""
+    """Everything found at `source`, and how many files were ignored because they are not images."""
 
     source: Path
     items: tuple[Inspected, ...]
@@ -87,10 +88,10 @@ class Inspection:
         if any(not item.refused for item in self.items):
             return
         more = f" ({len(self.items)} volumes are refused)" if len(self.items) > 1 else ""
-        raise ReadError(f"{self.source} holds nothing that can be read{more}: {self.items[0].refused}")
+        raise ReadError(f"{self.source} contains nothing that can be read{more}: {self.items[0].refused}")
 
     def text(self, width: int = 120) -> str:
-        """A table, and below it every finding in full; of more than 1000 volumes the first, and how many there are."""
+        """A table, and below it every finding in full; of more than 1000 volumes only the first 1000, and the total."""
         from io import StringIO
 
         from rich.console import Console
@@ -110,16 +111,16 @@ class Inspection:
         out = StringIO()
         console = Console(file=out, width=width, highlight=False, markup=False)
         console.print(table)
-        told = [(n, item) for n, item in shown if item.key or item.findings]
-        for n, item in told:
-            console.print("\n" * (n == told[0][0]) + f"{n}  {item.key or item.place}", soft_wrap=True)
+        detailed = [(n, item) for n, item in shown if item.key or item.findings]
+        for n, item in detailed:
+            console.print("\n" * (n == detailed[0][0]) + f"{n}  {item.key or item.place}", soft_wrap=True)
             for finding in item.findings:
                 refused = "refused: " if item.refused == finding.message else ""
                 console.print(f"   {refused}{finding.kind}: {finding.message}", soft_wrap=True)
         if len(self.items) > len(shown):
-            console.print(f"\n{len(self.items)} volumes in all, of which these are the first; --json lists all")
+            console.print(f"\n{len(self.items)} volumes in total; these are the first, --json lists all")
         if self.passed_over:
-            console.print(f"\n{self.passed_over} other file(s) hold no image and were passed over")
+            console.print(f"\n{self.passed_over} other file(s) are not images and were ignored")
         return out.getvalue().rstrip()
 
 
@@ -129,7 +130,7 @@ def inspect(source: str | Path, irregular: Irregular = "error", progress: Progre
     Args:
         source: where to look.
         irregular: policy for missing and unevenly spaced slices, as for `medseg.read`.
-        progress: called with (volumes looked at, volumes, name).
+        progress: called with (volumes examined, volumes, name).
 
     Raises:
         ReadError: if the source is missing or holds nothing that could be an image.
@@ -151,10 +152,10 @@ def inspect(source: str | Path, irregular: Irregular = "error", progress: Progre
         total = len(found.series) + len(files)
         for series in found.series:
             items.append(_series(series, root, irregular))
-            _tell(progress, len(items), total, items[-1])
+            _report(progress, len(items), total, items[-1])
         for file in files:
             items.append(_file(file, root))
-            _tell(progress, len(items), total, items[-1])
+            _report(progress, len(items), total, items[-1])
         for path, error in found.damaged:
             items.append(_refused(Inspected(_below(path, root), "DICOM"), error))
     if not items:
@@ -162,7 +163,7 @@ def inspect(source: str | Path, irregular: Irregular = "error", progress: Progre
     return Inspection(place, tuple(items), max(0, found.passed_over - len(files)))
 
 
-def _tell(progress: Progress | None, done: int, total: int, item: Inspected) -> None:
+def _report(progress: Progress | None, done: int, total: int, item: Inspected) -> None:
     if progress is not None:
         progress(done, total, item.place)
 

@@ -22,6 +22,7 @@ class StudiesResult:
         rows: what was done or failed in this call, in order.
         skipped: cases that were done before.
         planned: cases that would be done (dry run).
+        dry_run: whether this was a dry run, which writes nothing.
         reasons: of planned cases: which series or files would be used and why, or why the case would be refused.
         errors: one per failed row, in order.
         locked: cases that another run is working on and that were left to it.
@@ -34,6 +35,7 @@ class StudiesResult:
     errors: tuple[MedsegError, ...] = ()
     locked: tuple[str, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
+    dry_run: bool = False
 
     @property
     def failed(self) -> tuple[LedgerRow, ...]:
@@ -99,13 +101,17 @@ class StudiesResult:
         lines += [f"{case}: another run is working on it" for case in self.locked]
         lines += [f"would do {case}" + (f": {why}" if (why := self.reasons.get(case)) else "") for case in self.planned]
         counts = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in self.counts.items())
-        return "\n".join([*lines, f"{counts or 'nothing to do'}; masks and ledger.jsonl are in {self.out}"])
+        where = "masks and ledger.jsonl are in"
+        if self.dry_run:
+            where = "nothing was written; masks and ledger.jsonl would go to"
+        return "\n".join([*lines, f"{counts or 'nothing to do'}; {where} {self.out}"])
 
     def to_json(self) -> str:
         """The same for programs."""
         values = {
             "format_version": 1,
             "out": str(self.out),
+            "dry_run": self.dry_run,
             "counts": self.counts,
             "cases": [row.record() for row in self.rows],
             "skipped": list(self.skipped),

@@ -177,6 +177,7 @@ def _planned(works: Sequence[CaseWork], chain: CaseChain, ledger: Ledger) -> Stu
         tuple(work.source.case for work in works if work.skipped),
         tuple(work.source.case for work in works if not work.skipped),
         reasons={source.case: chain.told(source) for source in sources},
+        dry_run=True,
     )
 
 

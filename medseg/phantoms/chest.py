@@ -1,39 +1,28 @@
-"""Synthetic chest CT: the studies behind `medseg demo`, `data_samples/` and the tests. No patient is in them.
+"""Synthetic chest CT, drawn from ellipsoids, tubes and filtered noise. No patient is in it.
 
-A body of fat, muscle, ribs, spine, heart and liver holds two lungs with branching vessels and one tumour. Tumour,
+A body of fat, muscle, ribs, spine, heart and liver contains two lungs with branching vessels and one tumour. Tumour,
 vessels, heart and chest wall share their Hounsfield units, and so do lung, mattress and the rim of the skin, so that
-no threshold tells them apart. `python -m medseg.phantoms data_samples` writes the samples again, byte for byte.
+no threshold separates them.
 """
 
 from __future__ import annotations
 
-import gzip
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medseg.config import packaged
-from medseg.errors import ReadError
-from medseg.geometry import flip_lps_ras, reorient
 from medseg.volume import Metadata, Volume
-from medseg.windowing import window
 
-__all__ = ["LUNG", "TUMOUR", "make_phantom", "make_retina", "samples_folder", "write_samples"]
+__all__ = ["LUNG", "TUMOUR", "make_phantom", "smooth_noise"]
 
 Field = NDArray[np.floating[Any]]
 Point = Sequence[float] | NDArray[np.float64]
 
 LUNG, TUMOUR = 1, 2
-STUDY_SEED = 100
-CASES = 10
-SLICES = 6
-RETINAS = 6
 
 
 @dataclass
@@ -101,24 +90,24 @@ def make_phantom(seed: int) -> tuple[Volume, Volume]:
 def _canvas(shape: tuple[int, int, int], spacing: tuple[float, float, float], rng: np.random.Generator) -> _Canvas:
     axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)]
     x, y, z = np.meshgrid(*axes, indexing="ij")
-    # The patient lies a little turned and off the middle, and everybody is of another size.
+    # Patients lie slightly rotated and off-centre, and differ in size.
     turn, size = np.deg2rad(rng.uniform(-5, 5)), rng.uniform(0.93, 1.06)
     x, y = (np.cos(turn) * x - np.sin(turn) * y) / size, (np.sin(turn) * x + np.cos(turn) * y) / size
     # Smooth bumps of a few millimetres, so that no organ is an exact ellipsoid.
-    bumps = [_smooth(shape, 4.0, rng) * 2.5 for _ in range(3)]
+    bumps = [smooth_noise(shape, 4.0, rng) * 2.5 for _ in range(3)]
     x, y, z = (c + b for c, b in zip((x + rng.uniform(-6, 6), y + rng.uniform(-6, 6), z), bumps, strict=True))
     air = np.full(shape, -1000, dtype=np.float32)
     return _Canvas(x.astype(np.float32), y.astype(np.float32), z.astype(np.float32), air, blur_mm=1.2 * spacing[0])
 
 
-def _smooth(shape: tuple[int, ...], sigma: float | tuple[float, ...], rng: np.random.Generator) -> Field:
+def smooth_noise(shape: tuple[int, ...], sigma: float | tuple[float, ...], rng: np.random.Generator) -> Field:
     field = ndimage.gaussian_filter(rng.standard_normal(shape), sigma, mode="wrap")
     return np.asarray(field / field.std(), dtype=np.float32)
 
 
 def _noise(shape: tuple[int, ...], rng: np.random.Generator) -> Field:
     """CT noise: correlated over about a voxel within the slice, a little streaky from left to right."""
-    grain = _smooth(shape, (0.6, 0.6, 0.3), rng) + 0.35 * _smooth(shape, (6.0, 0.7, 0.0), rng)
+    grain = smooth_noise(shape, (0.6, 0.6, 0.3), rng) + 0.35 * smooth_noise(shape, (6.0, 0.7, 0.0), rng)
     return grain * float(rng.uniform(20, 28))
 
 
@@ -140,7 +129,7 @@ def _draw_chest(canvas: _Canvas, rng: np.random.Generator) -> NDArray[np.uint8]:
     middle = canvas.distance((0, 5, 0), (19, 90, 900))
     dome = canvas.z - (lift - 78) + 0.004 * ((np.abs(canvas.x) - 55) ** 2 + canvas.y**2)
     lungs = np.minimum(right, left)
-    # A hair of pleura and wall lies between lung and everything that pushes into it.
+    # A thin layer of pleura and wall separates the lung from every structure that pushes into it.
     lungs = np.maximum.reduce([lungs, 3 - heart, 3 - middle, 3 - dome])
 
     _draw_bones(canvas, np.minimum(right, left), skin, rng)
@@ -150,7 +139,7 @@ def _draw_chest(canvas: _Canvas, rng: np.random.Generator) -> NDArray[np.uint8]:
     canvas.paint(canvas.cover(bubble), -950)
 
     # Lungs are denser where they lie: a slope from front to back.
-    tissue = -862 + 0.45 * canvas.y + 14 * _smooth(canvas.hu.shape, 3.0, rng)
+    tissue = -862 + 0.45 * canvas.y + 14 * smooth_noise(canvas.hu.shape, 3.0, rng)
     share = canvas.cover(lungs)
     canvas.paint(share, tissue)
     for start, stop, radius in _vessels(lift, rng):
@@ -221,7 +210,7 @@ def _tumour(canvas: _Canvas, lungs: Field, heart: Field, lift: float, rng: np.ra
     attached = rng.random() < 0.5
     reach = (-radius * 0.9, -radius * 0.3) if attached else (-radius * 1.6, -radius * 1.05)
     fits = (lungs > reach[0]) & (lungs < reach[1]) & (canvas.x * side > 30) & (np.abs(canvas.z - lift) < 62)
-    # Nobody could tell it from a heart it is pressed against.
+    # Pressed against the heart it would be invisible, as both have the same Hounsfield units.
     fits &= heart > 1.2 * radius
     places = np.argwhere(fits)
     where = tuple(places[rng.integers(len(places))])
@@ -236,152 +225,3 @@ def _tumour(canvas: _Canvas, lungs: Field, heart: Field, lift: float, rng: np.ra
     ball = np.asarray(away - radius * (1 + 0.07 * lumps), dtype=np.float32)
     # It fills the lung up to the wall, not the wall itself.
     return np.maximum(ball, lungs - 2)
-
-
-def make_retina(seed: int, size: int = 128) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """One synthetic retinal photograph, `(i, j, 3)`, and its vessels, `(i, j)` of 0 and 1; same seed, same bytes.
-
-    A bright disc on black with a brighter one where trees of dark vessels begin, thin ones hardly darker than the
-    ground, whose brightness varies as much.
-    """
-    rng = np.random.default_rng([seed, 0x726574])
-    i, j = np.mgrid[:size, :size].astype(np.float64)
-    middle = size / 2
-    start = np.array([middle + rng.choice([-1, 1]) * 0.25 * size, middle + rng.uniform(-5, 5)])
-    ground = 1 + 0.12 * _smooth((size, size), 10.0, rng) + 0.4 * np.exp(-np.hypot(i - start[0], j - start[1]) / 8)
-    vessels, depth = np.zeros((size, size), dtype=bool), np.zeros((size, size))
-    branches = [(start, angle, 2.6) for angle in rng.uniform(0, 2 * np.pi) + np.arange(4) * np.pi / 2]
-    while branches:
-        point, angle, radius = branches.pop()
-        for _ in range(int(rng.uniform(20, 40))):
-            far = np.hypot(i - point[0], j - point[1])
-            vessels |= far < max(radius, 0.9)
-            depth = np.maximum(depth, np.clip(radius + 0.7 - far, 0, 1) * (0.12 + 0.1 * radius))
-            angle += rng.normal(0, 0.09)
-            point = point + 0.9 * np.array([np.cos(angle), np.sin(angle)])
-        if radius > 0.8:
-            branches += [(point, angle + turn * rng.uniform(0.3, 0.7), radius * 0.75) for turn in (-1, 1)]
-    view = np.hypot(i - middle, j - middle) < 0.46 * size
-    light = np.where(view, ground * (1 - depth), 0)[..., None] * [165.0, 85.0, 40.0]
-    # A few grey levels only: noise in full would make the files large.
-    picture = 4 * np.round(np.clip(light + 3 * rng.standard_normal((size, size, 1)) * view[..., None], 0, 250) / 4)
-    return picture.astype(np.uint8), (vessels & view).astype(np.uint8)
-
-
-def samples_folder() -> Path:
-    """The folder of samples that comes with medseg: `chest/`, `study/`, `study_reference/`, `slice/`, `retina/`.
-
-    Raises:
-        ReadError: if this installation came without them.
-    """
-    folder = packaged("data_samples")
-    if folder is None:
-        raise ReadError("data_samples did not come with this installation; write them: python -m medseg.phantoms DIR")
-    return folder
-
-
-def write_samples(folder: Path) -> None:
-    """Write the training set, the held-out DICOM study with its reference, and the 2D slices.
-
-    Args:
-        folder: is made if missing; files of the same names are replaced.
-    """
-    from PIL import Image
-
-    for part in (
-        "chest/images",
-        "chest/labels",
-        "study",
-        "study_reference",
-        "slice/images",
-        "slice/masks",
-        "retina/images",
-        "retina/labels",
-    ):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    for seed in range(1, CASES + 1):
-        image, labels = make_phantom(seed)
-        name = f"phantom_{seed:02d}"
-        # Real folders mix axis orders; here every other case does.
-        target = "LPS" if seed % 2 else "RAS"
-        _write_nifti(reorient(image, target), folder / "chest" / "images" / f"{name}.nii.gz")
-        _write_nifti(reorient(labels, target), folder / "chest" / "labels" / f"{name}.nii.gz")
-        if seed <= RETINAS:
-            picture, vessels = make_retina(seed)
-            Image.fromarray(picture.transpose(1, 0, 2)).save(folder / f"retina/images/{name}.png", optimize=True)
-            Image.fromarray(vessels.T).save(folder / f"retina/labels/{name}.png", optimize=True)
-        if seed <= SLICES:
-            sizes = (labels.array == TUMOUR).sum(axis=(0, 1))
-            k = int(sizes.argmax())
-            grey = np.round(255 * window(image.array[:, :, k], center=-200, width=1600)).astype(np.uint8)
-            Image.fromarray(grey.T).save(folder / "slice" / "images" / f"{name}.png", optimize=True)
-            Image.fromarray(labels.array[:, :, k].T).save(folder / "slice" / "masks" / f"{name}.png", optimize=True)
-    image, labels = make_phantom(STUDY_SEED)
-    _write_study(image, folder / "study")
-    _write_nifti(labels, folder / "study_reference" / "study.nii.gz")
-
-
-def _write_nifti(volume: Volume, path: Path) -> None:
-    import nibabel as nib
-
-    header = nib.Nifti1Header()
-    header.set_xyzt_units("mm")
-    header.set_data_dtype(volume.array.dtype)
-    image = nib.Nifti1Image(np.asarray(volume.array), volume.affine, header)
-    image.set_qform(volume.affine, code=1)
-    image.set_sform(volume.affine, code=1)
-    # No time stamp, so that the same phantom is the same file.
-    path.write_bytes(gzip.compress(image.to_bytes(), 9, mtime=0))
-
-
-def _write_study(volume: Volume, folder: Path) -> None:
-    """One CT series, a file per slice; names and InstanceNumber are shuffled, only positions tell the order."""
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
-
-    def uid(*what: object) -> UID:
-        return generate_uid(entropy_srcs=["medseg phantom", *map(str, what)])
-
-    lps = flip_lps_ras(volume.affine)
-    count = volume.shape[2]
-    numbers = np.random.default_rng(STUDY_SEED).permutation(count) + 1
-    for k in range(count):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.MediaStorageSOPInstanceUID = uid(STUDY_SEED, "image", k)
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.ImplementationClassUID = uid("implementation")
-        slice_ = Dataset()
-        slice_.file_meta = meta
-        slice_.SpecificCharacterSet = "ISO_IR 192"
-        slice_.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-        slice_.SOPClassUID = CTImageStorage
-        slice_.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-        slice_.StudyInstanceUID = uid(STUDY_SEED, "study")
-        slice_.SeriesInstanceUID = uid(STUDY_SEED, "series")
-        slice_.FrameOfReferenceUID = uid(STUDY_SEED, "frame")
-        slice_.PatientName, slice_.PatientID = "Phantom^One", "PHANTOM-1"
-        slice_.PatientBirthDate, slice_.PatientSex, slice_.PatientPosition = "", "O", "HFS"
-        slice_.StudyDate, slice_.StudyTime, slice_.StudyID, slice_.AccessionNumber = "20250101", "120000", "1", ""
-        slice_.ReferringPhysicianName, slice_.PositionReferenceIndicator = "", ""
-        slice_.Modality, slice_.Manufacturer, slice_.KVP, slice_.AcquisitionNumber = "CT", "medseg phantoms", "120", 1
-        slice_.SeriesNumber, slice_.SeriesDescription = 1, "Synthetic chest"
-        slice_.InstanceNumber = int(numbers[k])
-        position = (lps @ [0, 0, k, 1])[:3]
-        slice_.ImagePositionPatient = [f"{p:.6f}" for p in position]
-        slice_.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
-        # DICOM gives the distance between rows first.
-        slice_.PixelSpacing = [f"{volume.spacing_mm[1]:.8f}", f"{volume.spacing_mm[0]:.8f}"]
-        slice_.SliceThickness = f"{volume.spacing_mm[2]:.8f}"
-        slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
-        slice_.Rows, slice_.Columns = volume.shape[1], volume.shape[0]
-        slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit, slice_.PixelRepresentation = 16, 12, 11, 0
-        slice_.RescaleIntercept, slice_.RescaleSlope, slice_.RescaleType = "-1024", "1", "HU"
-        slice_.WindowCenter, slice_.WindowWidth = "40", "400"
-        stored = (volume.array[:, :, k].T.astype(np.int32) + 1024).astype("<u2")
-        slice_.PixelData = stored.tobytes()
-        slice_.save_as(folder / f"IM{numbers[k]:04d}.dcm", enforce_file_format=True)
-
-
-if __name__ == "__main__":
-    write_samples(Path(sys.argv[1] if len(sys.argv) > 1 else "data_samples"))

@@ -1,0 +1,259 @@
+"""`medseg evaluate` and `medseg compare`: scores of masks against references, and of models against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from medseg import cli_complete
+from medseg.cli_help import ADVANCED
+from medseg.cli_options import AsJson, Debug, listed
+
+__all__ = ["COMPARE_EXAMPLES", "EVALUATE_EXAMPLES", "compare", "evaluate"]
+
+EVALUATE_EXAMPLES = """\
+medseg evaluate masks/ references/ -o report/
+medseg evaluate masks/ references/ -o report/ --task lung --images studies/
+medseg evaluate masks/ references/ -o report/ --metrics dice,hd95,cldice"""
+COMPARE_EXAMPLES = "medseg compare report_unet/ report_deeplab/ -o comparison/"
+
+Predictions = Annotated[
+    Path, typer.Argument(metavar="PRED", readable=False, help="The predicted masks: a folder or one file.")
+]
+References = Annotated[
+    Path, typer.Argument(metavar="REF", readable=False, help="The reference masks: a folder or one file.")
+]
+Out = Annotated[
+    Path,
+    typer.Option("-o", "--out", metavar="FOLDER", help="Folder for cases.csv, summary.json and report.html."),
+]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="NAME",
+        help="vessel, lung or tumor: adds the scores and measurements usual for it.",
+        autocompletion=cli_complete.tasks,
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels", metavar="FILE", help="YAML with the name and value of each label; a training config will do."
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", metavar="FOLDER", help="The images, for overlays and measurements."),
+]
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        metavar="NAME,...",
+        help="Names separated by commas, such as dice,hd95,cldice; an unknown name lists those there are.",
+    ),
+]
+Cases = Annotated[
+    Path | None,
+    typer.Option(
+        "--cases",
+        metavar="FILE",
+        help="CSV with the columns case and group (the patient, for confidence intervals); further columns make "
+        "subgroups.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Probabilities = Annotated[
+    Path | None,
+    typer.Option(
+        "--probabilities",
+        metavar="FOLDER",
+        help="Probabilities as .npz (from predict --save-probabilities), NIfTI or PNG.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Fov = Annotated[
+    Path | None,
+    typer.Option(
+        "--fov",
+        metavar="FOLDER",
+        help="Masks of the field of view: only what lies inside them is scored.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+SecondReference = Annotated[
+    Path | None,
+    typer.Option(
+        "--second-reference",
+        metavar="FOLDER",
+        help="Masks of a second observer, scored beside the model.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerance-mm",
+        metavar="MM",
+        help="Tolerance of the normalized surface distance (NSD); by default the task's, else 2 mm.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Surface = Annotated[
+    Literal["voxel", "area"],
+    typer.Option(
+        "--surface",
+        metavar="voxel|area",
+        help="Weight of a surface element in distances: 1, or its area.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Hd95 = Annotated[
+    Literal["max_directed", "pooled"],
+    typer.Option(
+        "--hd95",
+        metavar="DEFINITION",
+        help="max_directed (the larger of both directed percentiles) or pooled (the percentile over both directions).",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Assd = Annotated[
+    Literal["pooled", "mean"],
+    typer.Option(
+        "--assd",
+        metavar="DEFINITION",
+        help="pooled (the mean over both surfaces together) or mean (the mean of the two directed means).",
+        rich_help_panel=ADVANCED,
+    ),
+]
+LabelThreshold = Annotated[
+    float | None,
+    typer.Option(
+        "--label-threshold",
+        metavar="VALUE",
+        help="For masks of 0 and 255 or with soft edges: values above it are the label.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+ResamplePrediction = Annotated[
+    bool,
+    typer.Option(
+        "--resample-prediction",
+        help="Resample predictions that lie on another grid than their reference, instead of refusing them.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Missing = Annotated[
+    Literal["refuse", "empty"],
+    typer.Option(
+        "--missing",
+        metavar="refuse|empty",
+        help="What to do about references without a prediction: refuse, or score an empty mask and exit with 4.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+MemoryGb = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-gb",
+        metavar="GB",
+        help="Memory for scoring cases in parallel; by default 60% of what is free.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+View3d = Annotated[
+    Path | None,
+    typer.Option(
+        "--view3d",
+        metavar="FILE",
+        help="dist/niivue.umd.js from the npm package @niivue/niivue: shows the worst case in 3D in the report.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+
+
+def evaluate(
+    predictions: Predictions,
+    references: References,
+    out: Out,
+    task: Task = None,
+    labels: Labels = None,
+    images: Images = None,
+    probabilities: Probabilities = None,
+    fov: Fov = None,
+    cases: Cases = None,
+    second_reference: SecondReference = None,
+    metrics: Metrics = None,
+    tolerance_mm: Tolerance = None,
+    surface: Surface = "voxel",
+    hd95: Hd95 = "max_directed",
+    assd: Assd = "pooled",
+    label_threshold: LabelThreshold = None,
+    resample_prediction: ResamplePrediction = False,
+    missing: Missing = "refuse",
+    memory_gb: MemoryGb = None,
+    view3d: View3d = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Score masks against references: Dice, IoU, surface distances and more, with confidence intervals and a report."""
+    from medseg.evaluation import evaluate as run_evaluation
+    from medseg.progress import console_progress
+
+    with console_progress("evaluate", enabled=not as_json) as progress:
+        result = run_evaluation(
+            predictions,
+            references,
+            task=task,
+            out=out,
+            labels=labels,
+            images=images,
+            cases=cases,
+            resample_prediction=resample_prediction,
+            progress=progress,
+            fov=fov,
+            probabilities=probabilities,
+            second_reference=second_reference,
+            missing=missing,
+            memory_gb=memory_gb,
+            label_threshold=label_threshold,
+            metrics=listed(metrics),
+            tolerance_mm=tolerance_mm,
+            surface=surface,
+            hd95=hd95,
+            assd=assd,
+            view3d=view3d,
+        )
+    typer.echo(result.to_json() if as_json else result.text())
+    result.raise_for_missing()
+
+
+def compare(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN_OR_EVALUATION",
+            help="Folders that evaluate wrote, or runs that contain one; two or more, against the same references.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for compare.csv, summary.json and report.html."),
+    ],
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics", metavar="NAME,...", help="Names separated by commas; by default all that were evaluated."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Compare models on the same cases: paired tests with Holm's correction, and a ranking with its stability."""
+    from medseg.evaluation import compare as run_comparison
+
+    result = run_comparison(folders, out, listed(metrics))
+    typer.echo(result.to_json() if as_json else result.text())

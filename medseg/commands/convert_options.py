@@ -1,0 +1,41 @@
+"""Options of `medseg convert`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.io.dicom.grid import Irregular
+from medseg.output_formats import OUTPUT_FORMATS, check_format
+
+__all__ = ["ConvertOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertOptions:
+    """How to convert.
+
+    Args:
+        format: a key of `OUTPUT_FORMATS`; None: the target's suffix decides, and for a folder the source's kind.
+        series: SeriesInstanceUID, where the source, or else the reference, has several.
+        irregular: missing or uneven DICOM slices, as for `medseg.read`.
+        reference: the DICOM study that a label map was drawn on: needed to write SEG and RTSTRUCT and to read RTSTRUCT,
+            and gives written DICOM series their patient.
+        labels: YAML or JSON file with `name: value`, for label maps whose labels have no names.
+        anonymize: copy DICOM objects without the patient (PS3.15 Basic Profile).
+        overwrite: replace existing files.
+
+    Raises:
+        ConfigError: for a format that does not exist.
+    """
+
+    format: str | None = None
+    series: str | None = None
+    irregular: Irregular = "error"
+    reference: Path | None = None
+    labels: Path | None = None
+    anonymize: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_format(self.format, OUTPUT_FORMATS)
