@@ -7,28 +7,20 @@ a net with auxiliary heads gives the tuple `(main, *auxiliary)`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 from torch import nn
 
+from medseg import net_catalogue
 from medseg.errors import ConfigError
-from medseg.lookup import check_option_names, known
+from medseg.lookup import check_option_names
 from medseg.nets.backbones import BACKBONES, build_backbone
-from medseg.nets.bisenet_v1 import BiSeNetV1
-from medseg.nets.bisenet_v2 import BiSeNetV2
-from medseg.nets.deeplab import DeepLabV3, DeepLabV3Plus
-from medseg.nets.deeplab_v1_v2 import DeepLabV1, DeepLabV2
-from medseg.nets.enet import ENet
-from medseg.nets.fcn import fcn8s, fcn16s, fcn32s
-from medseg.nets.fcn_resnet import DilatedFCN
-from medseg.nets.icnet import ICNet
 from medseg.nets.limits import check_options
-from medseg.nets.monai_nets import monai_attentionunet, monai_dynunet, monai_segresnet, monai_swinunetr
 from medseg.nets.pretrained import PretrainedReport, load_pretrained
 from medseg.nets.unet import UNet
-from medseg.nets.unet_residual import ResidualUNet
-from medseg.plugins import resolve
+from medseg.plugins import is_plugin, resolve
 
 __all__ = [
     "BACKBONES",
@@ -41,27 +33,24 @@ __all__ = [
     "load_pretrained",
 ]
 
-NETS: dict[str, Callable[..., nn.Module]] = {
-    "unet": UNet,
-    "unet_residual": ResidualUNet,
-    "fcn32s": fcn32s,
-    "fcn16s": fcn16s,
-    "fcn8s": fcn8s,
-    "fcn": DilatedFCN,
-    "deeplabv1": DeepLabV1,
-    "deeplabv2": DeepLabV2,
-    "deeplabv3": DeepLabV3,
-    "deeplabv3plus": DeepLabV3Plus,
-    "enet": ENet,
-    "icnet": ICNet,
-    "bisenetv1": BiSeNetV1,
-    "bisenetv2": BiSeNetV2,
-    # MONAI's own, imported when built.
-    "monai_dynunet": monai_dynunet,
-    "monai_segresnet": monai_segresnet,
-    "monai_swinunetr": monai_swinunetr,
-    "monai_attentionunet": monai_attentionunet,
-}
+
+class _Builders(Mapping[str, Callable[..., nn.Module]]):
+    """The builders of the catalogue by the names of their networks, each imported on first use."""
+
+    def __getitem__(self, name: str) -> Callable[..., nn.Module]:
+        module, _, builder = net_catalogue.NETS[name].builder.partition(":")
+        found: Callable[..., nn.Module] = getattr(import_module(module), builder)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(net_catalogue.NETS)
+
+    def __len__(self) -> int:
+        return len(net_catalogue.NETS)
+
+
+NETS: Mapping[str, Callable[..., nn.Module]] = _Builders()
+"""The builder of every network by name; see `medseg.net_catalogue` for what else is known of each."""
 
 
 def build_net(
@@ -101,12 +90,11 @@ def build_net(
         options["backbone"] = backbone
     if width != 1.0:
         options["width"] = width
-    if ":" in name:
+    if is_plugin(name):
         return call_builder(resolve(name, "net"), name, {**fixed, **options})
-    builder = known(name, NETS, "net.name", "nets", 'or your own as "package.module:builder"')
+    net_catalogue.entry_of(name, backbone)
+    builder = NETS[name]
     takes = [p for p in inspect.signature(builder).parameters if p not in fixed]
-    if backbone is not None and "backbone" not in takes:
-        raise ConfigError(f"net.backbone is {backbone!r}, but {name} has no choice of backbone; leave it out")
     check_option_names(name, options, takes)
     check_options(name, {**fixed, **options})
     return builder(**fixed, **options)

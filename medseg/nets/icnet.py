@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medseg import net_catalogue
 from medseg.errors import ConfigError
-from medseg.nets.backbones import BACKBONES, ResNet, build_backbone
+from medseg.nets.backbones import ResNet, build_backbone
 from medseg.nets.blocks import check_net, conv, initialize, norm_layer, scaled, upsample
 
 __all__ = ["ICNet", "pyramid_of_means"]
@@ -66,7 +67,7 @@ class ICNet(nn.Module):
             checkpoint=checkpoint,
         )
         if not isinstance(resnet, ResNet):
-            choices = ", ".join(name for name in BACKBONES if name.startswith("resnet"))
+            choices = ", ".join(net_catalogue.NETS["icnet"].backbones)
             raise ConfigError(f"net.backbone is {backbone!r}; icnet has one of {choices}")
         self.backbone = resnet
         c32, c64, c128 = (scaled(c, width) for c in (32, 64, 128))

@@ -22,12 +22,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from medseg import net_catalogue
 from medseg.errors import ConfigError
 from medseg.lookup import check_choice, nearest_hint
 from medseg.nets import BACKBONES, NETS, build_net
 from medseg.nets.instance_norm import InstanceNorm
 
-__all__ = ["NetProfile", "NetTable", "build_on_meta", "forward_bytes", "profile_nets"]
+__all__ = ["NetProfile", "NetTable", "build_on_meta", "forward_bytes", "profile_nets", "training_bytes"]
 
 SIZE_2D = (256, 256)
 SIZE_3D = (64, 64, 64)
@@ -165,15 +166,43 @@ def forward_bytes(net: nn.Module, shape: Sequence[int]) -> int:
     return cost.peak
 
 
+def training_bytes(net: nn.Module, shape: Sequence[int]) -> int:
+    """Bytes of float32 maps that the forward pass of a training step keeps for back-propagation, without the weights.
+
+    Each block of memory that autograd saves is counted once, however many operations or views save it. Nothing is
+    computed, so the count is the same on every machine. The gradients of the backward pass are not included.
+
+    Args:
+        net: on the meta device; it is left in training mode.
+        shape: `(B, C, I, J[, K])` of the input.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU()).to("meta")
+        >>> training_bytes(net, (1, 1, 8, 8)) == 4 * (1 + 4) * 8 * 8  # the image and the output of the ReLU
+        True
+    """
+    kept = {t.untyped_storage()._cdata for t in (*net.parameters(), *net.buffers())}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in kept:
+            saved[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), torch.device("meta"):
+        graph = net.train()(torch.empty(*shape))  # alive until the end, so that no storage is counted as another
+    del graph
+    return sum(saved.values())
+
+
 def _backbones(name: str, backbone: str | None) -> list[str]:
-    if name not in NETS:
+    if name not in net_catalogue.NETS:
         raise ConfigError(f"net {name!r} is not known; there are: {', '.join(NETS)}{nearest_hint(name, NETS)}")
-    choice = inspect.signature(NETS[name]).parameters.get("backbone")
-    if choice is None:
-        return [""]
-    if backbone != "all":
-        return [backbone or str(choice.default)]
-    return [each for each in BACKBONES if name != "icnet" or each.startswith("resnet")]
+    entry = net_catalogue.NETS[name]
+    if backbone == "all" and entry.backbone:
+        return list(entry.backbones or BACKBONES)
+    return [(backbone or entry.backbone) if entry.backbone else ""]
 
 
 def _profile(name: str, backbone: str, dims: int, size: tuple[int, ...], width: float, field: int | None) -> NetProfile:
