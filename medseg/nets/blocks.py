@@ -118,7 +118,7 @@ class ConvUnit(nn.Module):
         self.act = nn.Identity() if act is None else activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.act(self.norm(self.conv(x)))
+        out: Tensor = self.act(self.norm(self.conv(x)))  # (B, out_channels, ...); with `valid` 2 voxels less per axis
         return out
 
 
@@ -150,7 +150,7 @@ class Stage(nn.Module):
                 self.shortcut = nn.Sequential(project, norm_layer(norm, dims, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.second(self.first(x))
+        out: Tensor = self.second(self.first(x))  # (B, out_channels, ...); with `valid` 4 voxels less per axis
         if self.shortcut is None or self.act is None:
             return out
         added: Tensor = self.act(out + crop_to(self.shortcut(x), out.shape[2:]))

@@ -93,15 +93,15 @@ class ICNet(nn.Module):
             strides 8 and 16, for label guidance (the paper weighs 1, 0.4, 0.16).
         """
         size = x.shape[2:]
-        half = upsample(x, [(n + 1) // 2 for n in size])
-        quarter = upsample(x, [(n + 3) // 4 for n in size])
+        half = upsample(x, [(n + 1) // 2 for n in size])  # (B, in_channels, I/2, ...), sizes rounded up
+        quarter = upsample(x, [(n + 3) // 4 for n in size])  # (B, in_channels, I/4, ...)
         low = pyramid_of_means(self.backbone(quarter)[4])  # (B, 2048, I/32, ...)
         middle = self.backbone.run(half, 2)[2]  # (B, 512, I/16, ...)
         high = self.full(x)  # (B, 64, I/8, ...)
-        fused, logits16 = self.fuse_low(low, middle)
-        fused, logits8 = self.fuse_high(fused, high)
+        fused, logits16 = self.fuse_low(low, middle)  # (B, 128, I/16, ...), (B, out_channels, I/16, ...)
+        fused, logits8 = self.fuse_high(fused, high)  # (B, 128, I/8, ...), (B, out_channels, I/8, ...)
         fused = upsample(fused, [(n + 3) // 4 for n in size])  # (B, 128, I/4, ...)
-        main = upsample(self.head(fused), size)
+        main = upsample(self.head(fused), size)  # (B, out_channels, I, ...)
         return (main, logits8, logits16) if self.training else main
 
 
@@ -116,7 +116,7 @@ class _Fusion(nn.Module):
         self.guide = conv(dims, channels, out_channels, 1, bias=False)
 
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        low = self.low(upsample(low, high.shape[2:]))
+        low = self.low(upsample(low, high.shape[2:]))  # (B, channels, ...), of the fine map's size
         return F.relu(low + self.high(high)), self.guide(low)
 
 
@@ -133,6 +133,7 @@ def pyramid_of_means(x: Tensor) -> Tensor:
         means = x
         for axis in range(2, x.dim()):
             means = torch.movedim(torch.movedim(means, axis, -1) @ _parts(x, axis, bins), -1, axis)
+        # means: (B, C, bins, bins[, bins])
         total = total + upsample(means, x.shape[2:])
     return total
 

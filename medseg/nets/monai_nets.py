@@ -49,11 +49,12 @@ class MonaiNet(nn.Module):
             # Norms need more than one voxel in the lowest map: two along the first axis.
             wanted = max((n + m - 1) // m, 2 if axis == 2 else 1) * m
             x = x.index_select(axis, arange(wanted, device=x.device).clamp(max=n - 1))
-        out: Tensor = self.net(x)
+        # x: (B, in_channels, I, ...), sizes rounded up to multiples
+        out: Tensor = self.net(x)  # (B, out_channels, I, ...) or (B, heads, out_channels, I, ...)
         first = 3 if out.dim() > x.dim() else 2
         for axis, n in enumerate(size, start=first):
             out = out.narrow(axis, 0, n)
-        return tuple(out.unbind(1)) if first == 3 else out
+        return tuple(out.unbind(1)) if first == 3 else out  # (B, out_channels, I, ...), of the image's size
 
 
 def monai_dynunet(

@@ -107,7 +107,7 @@ class UNet(nn.Module):
         if self.valid:
             self._check_valid_size(size)
         else:
-            x = pad_to_multiple(x, self.total_stride)
+            x = pad_to_multiple(x, self.total_stride)  # (B, in_channels, I, ...), sizes rounded up
         if x.device.type == "cpu" and (x.dim() == 5 or not self.training):
             # Measured with AVX2: a 3D training step takes 0.7 of the time in this layout, which every later layer
             # keeps, and inference 0.8; a 2D training step would take 1.1.
@@ -116,21 +116,23 @@ class UNet(nn.Module):
         for n, encode in enumerate(self.encoder):
             if n:
                 skips.append(x)
-                x = _max_pool(x, self.strides[n])
-            x = encode(x)
+                x = _max_pool(x, self.strides[n])  # (B, channels[n - 1], I/stride, ...) with the strides so far
+            x = encode(x)  # (B, channels[n], I/stride, ...)
         x = self.dropout(x)
         auxiliary: list[Tensor] = []
         for up, decode in zip(self.up, self.decoder, strict=True):
-            x = up(x)
+            x = up(x)  # (B, channels[n], I/stride, ...) of the next finer stage n
             skip = skips.pop()
             if self.valid:
                 skip = crop_to(skip, x.shape[2:])
-            # Both are of one size; an export, where sizes are symbols, has to be told.
-            x = decode(cat([skip, _first(x, skip.shape[2:])], dim=1))
+            # Both have the same size, but an export, where sizes are symbols, cannot know it.
+            x = decode(
+                cat([skip, _first(x, skip.shape[2:])], dim=1)
+            )  # (B, 2 * channels[n], ...) to (B, channels[n], ...)
             level = str(len(skips))
             if self.training and level in self.auxiliary:
                 auxiliary.insert(0, self.auxiliary[level](x))
-        main: Tensor = self.head(x)
+        main: Tensor = self.head(x)  # (B, out_channels, I, ...)
         if self.valid:
             return main
         main = _first(main, size)
