@@ -63,21 +63,29 @@ def build_net(
     width: float = 1.0,
     **options: Any,
 ) -> nn.Module:
-    """The network called `name`, or one of your own by `"package.module:builder"`, which imports that module.
+    """Build a network of the catalogue, or your own, named as `"package.module:builder"` and imported from there.
 
     Args:
-        name: a key of `NETS`, or where to import a builder from. A builder of your own is called with `dims`,
-            `in_channels`, `out_channels`, the options, and `backbone` and `width` where they are not the default.
+        name: a key of `NETS`, or the place of a builder of your own. That builder is called with `dims`, `in_channels`,
+            `out_channels`, the options, and `backbone` and `width` where they are not the default.
         dims: 2 or 3.
         in_channels: image channels.
         out_channels: logits per voxel.
-        backbone: name of the encoder, for nets that have a choice.
-        width: multiplies the number of features.
-        **options: what the net itself takes, e.g. `channels`, `norm`.
+        backbone: name of the encoder, a key of `BACKBONES`, for networks with a choice; None: their default.
+        width: multiplies the number of features, above 0.
+        **options: of the network itself, e.g. `channels`, `norm`; see its class.
+
+    Returns:
+        A network with newly initialised weights, in training mode. It maps float images `(B, in_channels, I, J[, K])`
+        of any size to logits `(B, out_channels, I, J[, K])`, before softmax or sigmoid; in training mode a network with
+        auxiliary heads returns the tuple `(main, *auxiliary)`.
 
     Raises:
         ConfigError: for an unknown name or option, options beyond the bounds of `medseg.nets.limits`, or a builder
-            that does not give an `nn.Module`.
+            that does not return an `nn.Module`.
+
+    Source:
+        The paper of each network is named in its module.
 
     Example:
         >>> build_net("unet", dims=2, in_channels=1, out_channels=2, channels=(8, 16))(torch.zeros(1, 1, 9, 9)).shape
@@ -101,15 +109,19 @@ def build_net(
 
 
 def call_builder(builder: Callable[..., Any], name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """The network that a builder of somebody's own gives.
+    """The network that a builder from outside medseg returns.
 
     Args:
-        builder: what `name` means, see `medseg.plugins`.
-        name: for the message.
-        arguments: what it is called with.
+        builder: the callable named by `name`, see `medseg.plugins`.
+        name: of the builder, for messages.
+        arguments: keyword arguments of the call.
 
     Raises:
-        ConfigError: where it cannot be called so, or does not give an `nn.Module`.
+        ConfigError: if the builder does not accept these arguments, or does not return an `nn.Module`.
+
+    Example:
+        >>> call_builder(nn.Conv2d, "torch.nn:Conv2d", {"in_channels": 1, "out_channels": 2, "kernel_size": 1})
+        Conv2d(1, 2, kernel_size=(1, 1), stride=(1, 1))
     """
     try:
         inspect.signature(builder).bind(**arguments)

@@ -25,8 +25,8 @@ LOW_LEVEL = 1  # the map at stride 4
 class DeepLabV3(nn.Module):
     """Dilated backbone, ASPP with image pooling, interpolation; keys are torchvision's.
 
-    A rate beyond the size of the coarsest map leaves of its 3x3 the centre alone: patches along each axis should be
-    longer than `useful_size`, or `rates` smaller. With `norm='batch'` a training batch needs two images (the pooled map
+    A rate larger than the coarsest map reduces its 3x3 to the centre tap: patches should be longer than `useful_size`
+    along each axis, or `rates` smaller. With `norm='batch'` a training batch needs two images (the pooled map
     has one voxel).
 
     Args:
@@ -126,7 +126,7 @@ class DeepLabV3(nn.Module):
 class DeepLabV3Plus(nn.Module):
     """DeepLab v3's encoder and a decoder that joins the backbone's map at stride 4.
 
-    What is said of rates and batch norm at `DeepLabV3` holds here too.
+    The notes on rates and batch norm of `DeepLabV3` apply here as well.
 
     Args:
         dims: 2 or 3.
@@ -239,5 +239,5 @@ def _rates(rates: Sequence[int] | None, output_stride: int) -> tuple[int, ...]:
 
 
 def _useful_size(rates: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
-    """Voxels along each axis up to which the widest rate meets nothing but padding beside its centre."""
+    """Voxels along each axis up to which the largest rate reaches only padding, besides its centre tap."""
     return tuple(max(rates) * stride for stride in strides)

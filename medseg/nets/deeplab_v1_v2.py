@@ -99,7 +99,7 @@ class DeepLabV2(nn.Module):
         output_stride: 8 (the paper), 16 or 32.
         axis_strides: stride of the coarsest map along each axis, for thick slices, e.g. (8, 8, 2).
         rates: of ASPP (6, 12, 18, 24 at stride 8, and proportionally less above it).
-        scales: sizes at which the image is looked at, relative; the greatest logit counts (the paper: 0.5, 0.75, 1).
+        scales: relative sizes at which the image is evaluated; the largest logit is taken (the paper: 0.5, 0.75, 1).
         checkpoint: while training, compute each block of the backbone twice instead of keeping its inner maps.
 
     Raises:

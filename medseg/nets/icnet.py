@@ -121,12 +121,16 @@ class _Fusion(nn.Module):
 
 
 def pyramid_of_means(x: Tensor) -> Tensor:
-    """The map plus its means over 1, 2, 3 and 6 parts of each axis, brought back to its size (pyramid pooling).
+    """Pyramid pooling: the map plus its means over 1, 2, 3 and 6 parts of each axis, interpolated to its size.
 
     The parts are those of `F.adaptive_avg_pool2d/3d`; as products of matrices they can be exported at any size.
 
     Args:
         x: `(B, C, I, J[, K])`.
+
+    Example:
+        >>> pyramid_of_means(torch.ones(1, 8, 5, 6)).shape
+        torch.Size([1, 8, 5, 6])
     """
     total = x
     for bins in BINS:

@@ -3,8 +3,8 @@
 `monai_dynunet` (Isensee et al., nnU-Net, Nature Methods 2021), `monai_segresnet` (Myronenko, BrainLes 2018),
 `monai_swinunetr` (Hatamizadeh et al., BrainLes 2021), `monai_attentionunet` (Oktay et al., MIDL 2018).
 
-They want sizes that divide by their strides; here the last voxels of an image are repeated up to such a size and the
-logits cut back. monai is imported only when one of them is built.
+They require sizes divisible by their strides; here the last voxels of an image are repeated up to such a size and the
+logits cropped to the image. monai is imported only when one of them is built.
 B batch, C channels, I J K voxel axes.
 """
 

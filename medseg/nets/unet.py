@@ -14,7 +14,16 @@ from torch.nn import functional as F
 
 from medseg.errors import ConfigError
 from medseg.lookup import check_choice
-from medseg.nets.blocks import ACTIVATIONS, NORMS, Stage, conv, crop_to, initialize, pad_to_multiple
+from medseg.nets.blocks import (
+    ACTIVATIONS,
+    Stage,
+    check_net,
+    conv,
+    crop_to,
+    initialize,
+    pad_to_multiple,
+    scaled,
+)
 from medseg.nets.convolution3d import UpConv3d
 
 __all__ = ["UNet"]
@@ -41,6 +50,10 @@ class UNet(nn.Module):
     Raises:
         ConfigError: for options that do not fit together.
 
+    Source:
+        Ronneberger et al., MICCAI 2015, section 2 and figure 1 (`norm="none"`, `activation="relu"`, `padding="valid"`,
+        `dropout=0.5`, 2D).
+
     Example:
         >>> net = UNet(dims=3, in_channels=1, out_channels=3, channels=(16, 32, 64)).eval()
         >>> net(torch.zeros(1, 1, 21, 30, 17)).shape
@@ -64,12 +77,13 @@ class UNet(nn.Module):
         width: float = 1.0,
     ) -> None:
         super().__init__()
-        features = tuple(max(1, round(c * width)) for c in channels)
+        check_net("a U-Net", dims, norm, width)
+        features = tuple(scaled(c, width) for c in channels)
         stages = len(features)
         given = strides if strides is not None else [(1,) * dims] + [(2,) * dims] * (stages - 1)
         self.strides = tuple(tuple(int(s) for s in stride) for stride in given)
         self.valid = padding == "valid"
-        _check_options(dims, features, self.strides, norm, activation, padding, dropout, deep_supervision)
+        _check_options(dims, features, self.strides, activation, padding, dropout, deep_supervision)
         self.total_stride = tuple(math.prod(s[axis] for s in self.strides) for axis in range(dims))
 
         def stage(n_in: int, n_out: int) -> Stage:
@@ -191,20 +205,13 @@ def _check_options(
     dims: int,
     features: Sequence[int],
     strides: Sequence[Sequence[int]],
-    norm: str,
     activation: str,
     padding: str,
     dropout: float,
     deep_supervision: bool,
 ) -> None:
-    if dims not in (2, 3):
-        raise ConfigError(f"dims is {dims}; a U-Net has 2 or 3")
-    for key, value, choices in (
-        ("norm", norm, NORMS),
-        ("activation", activation, ACTIVATIONS),
-        ("padding", padding, ("same", "valid")),
-    ):
-        check_choice(key, value, choices)
+    check_choice("activation", activation, ACTIVATIONS)
+    check_choice("padding", padding, ("same", "valid"))
     if not features:
         raise ConfigError("channels is empty; give the features of each stage, e.g. [32, 64, 128]")
     if len(strides) != len(features) or any(len(s) != dims or min(s) < 1 for s in strides):

@@ -62,7 +62,6 @@ def test_own_builder_called_with_an_option_it_lacks_is_refused():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"norm": "layer"}, "norm is 'layer'; choose one of instance"),
         ({"activation": "gelu"}, "activation is 'gelu'"),
         ({"padding": "reflect"}, "padding is 'reflect'"),
         ({"channels": ()}, "channels is empty"),
@@ -78,8 +77,3 @@ def test_options_that_do_not_fit_are_refused_in_one_line(options, words):
     with pytest.raises(ConfigError, match=words) as caught:
         build_net("unet", **FIXED, **options)
     assert "\n" not in str(caught.value)
-
-
-def test_dims_other_than_two_and_three_are_refused():
-    with pytest.raises(ConfigError, match="dims is 4"):
-        build_net("unet", dims=4, in_channels=1, out_channels=2)
