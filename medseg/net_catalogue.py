@@ -128,5 +128,6 @@ def entry_of(name: str, backbone: str | None = None) -> NetEntry:
         raise ConfigError(f"net.backbone is {backbone!r}, but {name} has no choice of backbone; leave it out")
     if backbone is not None:
         choices = entry.backbones or tuple(BACKBONE_MEMORY)
-        known(backbone, dict.fromkeys(choices), "net.backbone", f"backbones of {name}")
+        # As text, since a bundle may hold anything here.
+        known(str(backbone), dict.fromkeys(choices), "net.backbone", f"backbones of {name}")
     return entry

@@ -100,11 +100,12 @@ def build_net(
         options["width"] = width
     if is_plugin(name):
         return call_builder(resolve(name, "net"), name, {**fixed, **options})
-    net_catalogue.entry_of(name, backbone)
+    net_catalogue.entry_of(name)
     builder = NETS[name]
     takes = [p for p in inspect.signature(builder).parameters if p not in fixed]
-    check_option_names(name, options, takes)
+    check_option_names(name, [option for option in options if option != "backbone"], takes)
     check_options(name, {**fixed, **options})
+    net_catalogue.entry_of(name, backbone)
     return builder(**fixed, **options)
 
 

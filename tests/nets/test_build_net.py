@@ -34,6 +34,14 @@ def test_backbone_is_refused_where_there_is_no_choice():
         build_net("unet", **FIXED, backbone="resnet50")
 
 
+@pytest.mark.parametrize("backbone", [["resnet50"], {"name": "resnet50"}, 50, "resnet" * 1000])
+def test_a_backbone_that_is_no_name_is_refused_in_one_short_line(backbone):
+    with pytest.raises(ConfigError, match="backbone") as caught:
+        build_net("fcn", **FIXED, backbone=backbone)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
 def test_width_must_be_positive_and_multiplies_the_features():
     with pytest.raises(ConfigError, match="width"):
         build_net("unet", **FIXED, width=0)
