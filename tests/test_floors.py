@@ -18,8 +18,8 @@ PACKAGE = Path(medseg.__file__).parent
 
 FLOORS = [
     {
-        *("config", "disk", "errors", "faults", "geometry", "labels", "lookup", "machine", "output_formats"),
-        *("plugins", "progress", "resampling", "version", "volume", "windowing"),
+        *("config", "disk", "errors", "faults", "geometry", "labels", "lookup", "machine", "net_catalogue"),
+        *("output_formats", "plugins", "progress", "resampling", "version", "volume", "windowing"),
     },
     {"datasets", "io", "metrics", "phantoms", "preparation", "tasks"},
     {"augmentation", "losses", "nets"},

@@ -7,28 +7,20 @@ a net with auxiliary heads gives the tuple `(main, *auxiliary)`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 from torch import nn
 
+from medseg import net_catalogue
 from medseg.errors import ConfigError
-from medseg.lookup import check_option_names, known
+from medseg.lookup import check_option_names
 from medseg.nets.backbones import BACKBONES, build_backbone
-from medseg.nets.bisenet_v1 import BiSeNetV1
-from medseg.nets.bisenet_v2 import BiSeNetV2
-from medseg.nets.deeplab import DeepLabV3, DeepLabV3Plus
-from medseg.nets.deeplab_v1_v2 import DeepLabV1, DeepLabV2
-from medseg.nets.enet import ENet
-from medseg.nets.fcn import fcn8s, fcn16s, fcn32s
-from medseg.nets.fcn_resnet import DilatedFCN
-from medseg.nets.icnet import ICNet
 from medseg.nets.limits import check_options
-from medseg.nets.monai_nets import monai_attentionunet, monai_dynunet, monai_segresnet, monai_swinunetr
 from medseg.nets.pretrained import PretrainedReport, load_pretrained
 from medseg.nets.unet import UNet
-from medseg.nets.unet_residual import ResidualUNet
-from medseg.plugins import resolve
+from medseg.plugins import is_plugin, resolve
 
 __all__ = [
     "BACKBONES",
@@ -41,27 +33,24 @@ __all__ = [
     "load_pretrained",
 ]
 
-NETS: dict[str, Callable[..., nn.Module]] = {
-    "unet": UNet,
-    "unet_residual": ResidualUNet,
-    "fcn32s": fcn32s,
-    "fcn16s": fcn16s,
-    "fcn8s": fcn8s,
-    "fcn": DilatedFCN,
-    "deeplabv1": DeepLabV1,
-    "deeplabv2": DeepLabV2,
-    "deeplabv3": DeepLabV3,
-    "deeplabv3plus": DeepLabV3Plus,
-    "enet": ENet,
-    "icnet": ICNet,
-    "bisenetv1": BiSeNetV1,
-    "bisenetv2": BiSeNetV2,
-    # MONAI's own, imported when built.
-    "monai_dynunet": monai_dynunet,
-    "monai_segresnet": monai_segresnet,
-    "monai_swinunetr": monai_swinunetr,
-    "monai_attentionunet": monai_attentionunet,
-}
+
+class _Builders(Mapping[str, Callable[..., nn.Module]]):
+    """The builders of the catalogue by the names of their networks, each imported on first use."""
+
+    def __getitem__(self, name: str) -> Callable[..., nn.Module]:
+        module, _, builder = net_catalogue.NETS[name].builder.partition(":")
+        found: Callable[..., nn.Module] = getattr(import_module(module), builder)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(net_catalogue.NETS)
+
+    def __len__(self) -> int:
+        return len(net_catalogue.NETS)
+
+
+NETS: Mapping[str, Callable[..., nn.Module]] = _Builders()
+"""The builder of every network by name; see `medseg.net_catalogue` for what else is known of each."""
 
 
 def build_net(
@@ -74,21 +63,29 @@ def build_net(
     width: float = 1.0,
     **options: Any,
 ) -> nn.Module:
-    """The network called `name`, or one of your own by `"package.module:builder"`, which imports that module.
+    """Build a network of the catalogue, or your own, named as `"package.module:builder"` and imported from there.
 
     Args:
-        name: a key of `NETS`, or where to import a builder from. A builder of your own is called with `dims`,
-            `in_channels`, `out_channels`, the options, and `backbone` and `width` where they are not the default.
+        name: a key of `NETS`, or the place of a builder of your own. That builder is called with `dims`, `in_channels`,
+            `out_channels`, the options, and `backbone` and `width` where they are not the default.
         dims: 2 or 3.
         in_channels: image channels.
         out_channels: logits per voxel.
-        backbone: name of the encoder, for nets that have a choice.
-        width: multiplies the number of features.
-        **options: what the net itself takes, e.g. `channels`, `norm`.
+        backbone: name of the encoder, a key of `BACKBONES`, for networks with a choice; None: their default.
+        width: multiplies the number of features, above 0.
+        **options: of the network itself, e.g. `channels`, `norm`; see its class.
+
+    Returns:
+        A network with newly initialised weights, in training mode. It maps float images `(B, in_channels, I, J[, K])`
+        of any size to logits `(B, out_channels, I, J[, K])`, before softmax or sigmoid; in training mode a network with
+        auxiliary heads returns the tuple `(main, *auxiliary)`.
 
     Raises:
         ConfigError: for an unknown name or option, options beyond the bounds of `medseg.nets.limits`, or a builder
-            that does not give an `nn.Module`.
+            that does not return an `nn.Module`.
+
+    Source:
+        The paper of each network is named in its module.
 
     Example:
         >>> build_net("unet", dims=2, in_channels=1, out_channels=2, channels=(8, 16))(torch.zeros(1, 1, 9, 9)).shape
@@ -101,27 +98,31 @@ def build_net(
         options["backbone"] = backbone
     if width != 1.0:
         options["width"] = width
-    if ":" in name:
+    if is_plugin(name):
         return call_builder(resolve(name, "net"), name, {**fixed, **options})
-    builder = known(name, NETS, "net.name", "nets", 'or your own as "package.module:builder"')
+    net_catalogue.entry_of(name)
+    builder = NETS[name]
     takes = [p for p in inspect.signature(builder).parameters if p not in fixed]
-    if backbone is not None and "backbone" not in takes:
-        raise ConfigError(f"net.backbone is {backbone!r}, but {name} has no choice of backbone; leave it out")
-    check_option_names(name, options, takes)
+    check_option_names(name, [option for option in options if option != "backbone"], takes)
     check_options(name, {**fixed, **options})
+    net_catalogue.entry_of(name, backbone)
     return builder(**fixed, **options)
 
 
 def call_builder(builder: Callable[..., Any], name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """The network that a builder of somebody's own gives.
+    """The network that a builder from outside medseg returns.
 
     Args:
-        builder: what `name` means, see `medseg.plugins`.
-        name: for the message.
-        arguments: what it is called with.
+        builder: the callable named by `name`, see `medseg.plugins`.
+        name: of the builder, for messages.
+        arguments: keyword arguments of the call.
 
     Raises:
-        ConfigError: where it cannot be called so, or does not give an `nn.Module`.
+        ConfigError: if the builder does not accept these arguments, or does not return an `nn.Module`.
+
+    Example:
+        >>> call_builder(nn.Conv2d, "torch.nn:Conv2d", {"in_channels": 1, "out_channels": 2, "kernel_size": 1})
+        Conv2d(1, 2, kernel_size=(1, 1), stride=(1, 1))
     """
     try:
         inspect.signature(builder).bind(**arguments)

@@ -110,13 +110,14 @@ class BiSeNetV1(nn.Module):
             context path at strides 8 and 16, at the image's size as in the paper.
         """
         size = x.shape[2:]
-        *_, map8, map16, map32 = self.backbone(x)
+        *_, map8, map16, map32 = self.backbone(x)  # (B, C, I/8, ...), (B, C, I/16, ...), (B, C, I/32, ...), rounded up
         average = self.average(_mean(map32))  # (B, 128, 1, 1[, 1])
-        context16 = F.interpolate(self.refine32(map32) + average, map16.shape[2:])
-        context16 = self.head32(context16)  # (B, 128, I/16, ...)
-        context8 = F.interpolate(self.refine16(map16) + context16, map8.shape[2:])
-        context8 = self.head16(context8)  # (B, 128, I/8, ...)
-        main = upsample(self.head(self.fusion(cat([self.spatial(x), context8], dim=1))), size)
+        context16 = F.interpolate(self.refine32(map32) + average, map16.shape[2:])  # (B, 128, I/16, ...)
+        context16 = self.head32(context16)
+        context8 = F.interpolate(self.refine16(map16) + context16, map8.shape[2:])  # (B, 128, I/8, ...)
+        context8 = self.head16(context8)
+        fused = self.fusion(cat([self.spatial(x), context8], dim=1))  # (B, 256, I/8, ...)
+        main = upsample(self.head(fused), size)  # (B, out_channels, I, ...)
         if not (self.training and len(self.auxiliary)):
             return main
         maps = (context8, context16)
@@ -138,8 +139,8 @@ class _Gated(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.unit(x)
-        gated = x * sigmoid(self.gate(_mean(x)))
+        x = self.unit(x)  # (B, channels, ...)
+        gated = x * sigmoid(self.gate(_mean(x)))  # the gate: (B, channels, 1, 1[, 1])
         return x + gated if self.added else gated
 
 

@@ -103,9 +103,10 @@ class BiSeNetV2(nn.Module):
         for stage in self.stages:
             for layer in stage.children():
                 semantic = run_block(layer, semantic, save_memory=self.checkpoint)
-            maps.append(semantic)
+            maps.append(semantic)  # (B, 32, I/8, ...), (B, 64, I/16, ...), (B, 128, I/32, ...)
         semantic = self.context(semantic)  # (B, 128, I/32, ...)
-        main = upsample(self.head(self.aggregate(detail, semantic)), size)
+        joined = self.aggregate(detail, semantic)  # (B, 128, I/8, ...)
+        main = upsample(self.head(joined), size)  # (B, out_channels, I, ...)
         if not (self.training and len(self.auxiliary)):
             return main
         return (main, *(upsample(head(m), size) for head, m in zip(self.auxiliary, maps, strict=True)))
@@ -138,8 +139,9 @@ class _Stem(nn.Module):
         self.fuse = make.unit(2 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        out: Tensor = self.fuse(cat([self.left(x), self.right(x)], dim=1))
+        x = self.conv(x)  # (B, channels, I/2, ...)
+        x = cat([self.left(x), self.right(x)], dim=1)  # (B, 2 * channels, I/4, ...)
+        out: Tensor = self.fuse(x)  # (B, channels, I/4, ...)
         return out
 
 
@@ -163,7 +165,7 @@ class _GatherExpand(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.relu(self.branch(x) + self.shortcut(x))
+        out: Tensor = self.relu(self.branch(x) + self.shortcut(x))  # (B, n_out, I/stride, ...)
         return out
 
 
@@ -209,7 +211,7 @@ class _Aggregation(nn.Module):
     def forward(self, detail: Tensor, semantic: Tensor) -> Tensor:
         """`(B, C, I/8, ...)` and `(B, C, I/32, ...)` to `(B, C, I/8, ...)`."""
         size: Sequence[int] = detail.shape[2:]
-        at8 = self.detail8(detail) * sigmoid(F.interpolate(self.semantic8(semantic), size))
-        at32 = self.detail32(detail) * sigmoid(self.semantic32(semantic))
-        out: Tensor = self.last(at8 + F.interpolate(at32, size))
+        at8 = self.detail8(detail) * sigmoid(F.interpolate(self.semantic8(semantic), size))  # (B, C, I/8, ...)
+        at32 = self.detail32(detail) * sigmoid(self.semantic32(semantic))  # (B, C, I/32, ...)
+        out: Tensor = self.last(at8 + F.interpolate(at32, size))  # (B, C, I/8, ...)
         return out

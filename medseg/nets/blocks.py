@@ -68,7 +68,7 @@ def conv(
 def max_pool(
     dims: int, kernel: int | Sequence[int], *, stride: int | Sequence[int], padding: int = 0, ceil_mode: bool = False
 ) -> nn.Module:
-    """A 2D or 3D max-pool; an axis that keeps its size while another is halved is not looked along."""
+    """A 2D or 3D max-pool; along an axis that keeps its size while another is halved, the kernel is 1."""
     steps = _per_axis(stride, dims)
     wanted = zip(_per_axis(kernel, dims), steps, strict=True)
     kernels = tuple(k if step == max(steps) and (k % 2 or step > 1) else 1 for k, step in wanted)
@@ -118,7 +118,7 @@ class ConvUnit(nn.Module):
         self.act = nn.Identity() if act is None else activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.act(self.norm(self.conv(x)))
+        out: Tensor = self.act(self.norm(self.conv(x)))  # (B, out_channels, ...); with `valid` 2 voxels less per axis
         return out
 
 
@@ -150,7 +150,7 @@ class Stage(nn.Module):
                 self.shortcut = nn.Sequential(project, norm_layer(norm, dims, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.second(self.first(x))
+        out: Tensor = self.second(self.first(x))  # (B, out_channels, ...); with `valid` 4 voxels less per axis
         if self.shortcut is None or self.act is None:
             return out
         added: Tensor = self.act(out + crop_to(self.shortcut(x), out.shape[2:]))
@@ -204,7 +204,7 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
 def run_block(
     block: nn.Module, x: Tensor, *, save_memory: bool, part: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """`block(x)`, or a `part` of it; with `save_memory`, while training, what it keeps is computed a second time."""
+    """`block(x)`, or a `part` of it; with `save_memory`, in training, activations are recomputed instead of kept."""
     call = block if part is None else part
     if not (save_memory and block.training and torch.is_grad_enabled()):
         out: Tensor = call(x)

@@ -1,4 +1,4 @@
-"""3D convolutions around what torch 2.13 does on a CPU. Weights and their names are `nn.Conv3d`'s."""
+"""3D convolutions that avoid slow or faulty CPU paths of torch 2.13. Weights and their names are `nn.Conv3d`'s."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["OneDnnConv3d", "UpConv3d", "WideConv3d", "fits_onednn"]
 
 
 class OneDnnConv3d(nn.Conv3d):
-    """A 3D convolution that stays with oneDNN.
+    """A 3D convolution that always uses oneDNN on a CPU.
 
-    For one sample of `C * I * J <= 20480`, and for 1x1x1 on one thread, torch takes a loop of its own that needs 1.4
-    to 9 times as long and loses the channels-last layout (`use_mkldnn` in ATen/native/Convolution.cpp). Where torch
-    takes oneDNN itself, both are one call. Logits differ in the last digits: the order of the sums is another.
+    For one sample of `C * I * J <= 20480`, and for 1x1x1 on one thread, torch falls back to its own loop, which takes
+    1.4 to 9 times as long and loses the channels-last layout (`use_mkldnn` in ATen/native/Convolution.cpp). Where torch
+    uses oneDNN anyway, the call is the same. Logits differ in the last digits, as the order of summation differs.
     """
 
     def forward(self, x: Tensor) -> Tensor:

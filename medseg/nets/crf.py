@@ -40,7 +40,7 @@ BOUNDS = {
 
 @dataclass(frozen=True, slots=True)
 class CrfOptions:
-    """How strongly and how far voxels pull at each other.
+    """Strength and range of the pairwise terms.
 
     Args:
         iterations: of the mean field; 0 returns the input.
@@ -56,6 +56,10 @@ class CrfOptions:
     Raises:
         ConfigError: for a number that is not finite, negative, or zero where it is a length; for more than 100
             iterations, weights above 10^4, lengths above 10^6 mm, or an intensity outside 0.01 to 1000.
+
+    Example:
+        >>> CrfOptions(iterations=10).smooth_mm
+        1.0
     """
 
     iterations: int = 5
@@ -92,13 +96,13 @@ def dense_crf(
     regions: bool = False,
     **changes: Any,
 ) -> Tensor:
-    """Logits after the mean field, in the shape, type and place of the input.
+    """Logits after the mean field, in the shape, dtype and on the device of the input.
 
     Args:
         logits: (C, I, J[, K]), or (B, C, I, J[, K]) with an image of as many samples; any float type.
         image: (channels, I, J[, K]) or (B, channels, I, J[, K]) on the same grid, as the network sees it.
         spacing_mm: distance of neighbouring voxels, one number per voxel axis; 1 for pictures without a spacing.
-        options: how strongly and how far; None: the defaults.
+        options: strength and range of the pairwise terms; None: the defaults.
         regions: True where each channel is a region of its own (sigmoid) that may overlap others: each is then a CRF
             of two classes, the region and the rest. False: the channels are classes that exclude each other (softmax).
         **changes: single options by name, e.g. `iterations=10`.

@@ -1,7 +1,7 @@
 """Choosing the dense CRF's options on validation cases, and whether to use it at all.
 
-What sharpens the boundaries of coarse 2D predictions can blur or erase structures in 3D, so nothing is taken on trust:
-the options with the highest mean Dice win, and only where that is higher than without the CRF.
+A CRF that sharpens the boundaries of coarse 2D predictions can blur or erase structures in 3D. Therefore the options
+with the highest mean Dice are chosen, and only if that is higher than without a CRF.
 C channels (classes or regions), I J K voxel axes.
 """
 
@@ -67,11 +67,11 @@ class CrfCase:
 
 
 def fit_crf(cases: Sequence[CrfCase], candidates: Iterable[CrfOptions]) -> tuple[CrfOptions | None, float]:
-    """The candidate with the highest mean Dice, where it is higher than without a CRF.
+    """The candidate with the highest mean Dice, if that is higher than without a CRF.
 
     Args:
         cases: validation cases, never training or test ones; the mean runs over cases whose reference holds any label.
-        candidates: options to try, at least one; of equals the first wins.
+        candidates: options to try, at least one; of equally good ones the first is chosen.
 
     Returns:
         Options and their gain in mean Dice over the logits as they are; (None, 0.0) where no candidate gains.
@@ -92,7 +92,7 @@ def fit_crf(cases: Sequence[CrfCase], candidates: Iterable[CrfOptions]) -> tuple
     plain = [case.dice(case.logits) for case in cases]
     held = [(case, dice) for case, dice in zip(cases, plain, strict=True) if not math.isnan(dice)]
     if not held:
-        raise DatasetError("the validation cases hold no label, so nothing tells whether the CRF gains")
+        raise DatasetError("the validation cases contain no label, so the gain of the CRF cannot be measured")
     best: CrfOptions | None = None
     most = 0.0
     for each in options:

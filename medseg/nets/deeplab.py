@@ -25,8 +25,8 @@ LOW_LEVEL = 1  # the map at stride 4
 class DeepLabV3(nn.Module):
     """Dilated backbone, ASPP with image pooling, interpolation; keys are torchvision's.
 
-    A rate beyond the size of the coarsest map leaves of its 3x3 the centre alone: patches along each axis should be
-    longer than `useful_size`, or `rates` smaller. With `norm='batch'` a training batch needs two images (the pooled map
+    A rate larger than the coarsest map reduces its 3x3 to the centre tap: patches should be longer than `useful_size`
+    along each axis, or `rates` smaller. With `norm='batch'` a training batch needs two images (the pooled map
     has one voxel).
 
     Args:
@@ -116,8 +116,8 @@ class DeepLabV3(nn.Module):
             `(B, out_channels, I, J[, K])`; while training with `auxiliary` a pair, main and auxiliary logits, both of
             that size.
         """
-        maps = self.backbone(x)
-        main = upsample(self.classifier(maps[-1]), x.shape[2:])
+        maps = self.backbone(x)  # the last: (B, 2048, I/8, ...)
+        main = upsample(self.classifier(maps[-1]), x.shape[2:])  # (B, out_channels, I, ...)
         if self.aux_classifier is None or not self.training:
             return main
         return main, upsample(self.aux_classifier(maps[self.backbone.auxiliary_map]), x.shape[2:])
@@ -126,7 +126,7 @@ class DeepLabV3(nn.Module):
 class DeepLabV3Plus(nn.Module):
     """DeepLab v3's encoder and a decoder that joins the backbone's map at stride 4.
 
-    What is said of rates and batch norm at `DeepLabV3` holds here too.
+    The notes on rates and batch norm of `DeepLabV3` apply here as well.
 
     Args:
         dims: 2 or 3.
@@ -195,9 +195,10 @@ class DeepLabV3Plus(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, out_channels, I, J[, K])` of an image `(B, in_channels, I, J[, K])`."""
-        maps = self.backbone(x)
+        maps = self.backbone(x)  # the second: (B, 256, I/4, ...), the last: (B, 2048, I/16, ...)
         high = self.after_aspp(self.aspp(maps[-1]))  # (B, 256, I/16, ...)
-        return upsample(self.decoder(high, maps[LOW_LEVEL]), x.shape[2:])
+        logits = self.decoder(high, maps[LOW_LEVEL])  # (B, out_channels, I/4, ...)
+        return upsample(logits, x.shape[2:])  # (B, out_channels, I, ...)
 
 
 class _Decoder(nn.Module):
@@ -228,7 +229,8 @@ class _Decoder(nn.Module):
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
         low = self.relu(self.bn1(self.conv1(low)))  # (B, 48, I/4, ...)
-        out: Tensor = self.last_conv(torch.cat([upsample(high, low.shape[2:]), low], dim=1))
+        both = torch.cat([upsample(high, low.shape[2:]), low], dim=1)  # (B, 304, I/4, ...)
+        out: Tensor = self.last_conv(both)  # (B, out_channels, I/4, ...)
         return out
 
 
@@ -237,5 +239,5 @@ def _rates(rates: Sequence[int] | None, output_stride: int) -> tuple[int, ...]:
 
 
 def _useful_size(rates: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
-    """Voxels along each axis up to which the widest rate meets nothing but padding beside its centre."""
+    """Voxels along each axis up to which the largest rate reaches only padding, besides its centre tap."""
     return tuple(max(rates) * stride for stride in strides)

@@ -61,7 +61,8 @@ class ScoreASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, in_channels, ...)` to `(B, out_channels, ...)` of the same size."""
-        return torch.stack([branch(x) for branch in self.children()]).sum(0)
+        scores = torch.stack([branch(x) for branch in self.children()])  # (len(rates), B, out_channels, ...)
+        return scores.sum(0)  # (B, out_channels, ...)
 
 
 class ASPP(nn.Module):
@@ -102,7 +103,8 @@ class ASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, in_channels, ...)` to `(B, out_channels, ...)` of the same size."""
-        out: Tensor = self.project(torch.cat([branch(x) for branch in self.convs], dim=1))
+        branches = torch.cat([branch(x) for branch in self.convs], dim=1)  # (B, (len(rates) + 2) * out_channels, ...)
+        out: Tensor = self.project(branches)  # (B, out_channels, ...)
         return out
 
 
@@ -123,12 +125,12 @@ class ImagePooling(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """`(B, in_channels, ...)` to `(B, out_channels, ...)` of the same size."""
         pooled: Tensor = super().forward(x)  # type: ignore[no-untyped-call]  # (B, C, 1, 1[, 1])
-        return pooled.expand(-1, -1, *x.shape[2:])
+        return pooled.expand(-1, -1, *x.shape[2:])  # (B, C, ...), of the map's size
 
 
 class _Mean(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean(tuple(range(2, x.dim())), keepdim=True)
+        return x.mean(tuple(range(2, x.dim())), keepdim=True)  # (B, C, 1, 1[, 1])
 
 
 def check_rates(rates: Sequence[int] | None, default: Sequence[int]) -> tuple[int, ...]:

@@ -81,9 +81,9 @@ class DeepLabV1(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, out_channels, I, J[, K])` of an image `(B, in_channels, I, J[, K])`."""
         y = self.backbone(x)[-1]  # (B, 512, I/8, ...)
-        y = self.drop6(self.relu(self.fc6(y)))
+        y = self.drop6(self.relu(self.fc6(y)))  # (B, 1024, I/8, ...)
         y = self.drop7(self.relu(self.fc7(y)))
-        return upsample(self.score(y), x.shape[2:])
+        return upsample(self.score(y), x.shape[2:])  # (B, out_channels, I, ...)
 
 
 class DeepLabV2(nn.Module):
@@ -99,7 +99,7 @@ class DeepLabV2(nn.Module):
         output_stride: 8 (the paper), 16 or 32.
         axis_strides: stride of the coarsest map along each axis, for thick slices, e.g. (8, 8, 2).
         rates: of ASPP (6, 12, 18, 24 at stride 8, and proportionally less above it).
-        scales: sizes at which the image is looked at, relative; the greatest logit counts (the paper: 0.5, 0.75, 1).
+        scales: relative sizes at which the image is evaluated; the largest logit is taken (the paper: 0.5, 0.75, 1).
         checkpoint: while training, compute each block of the backbone twice instead of keeping its inner maps.
 
     Raises:
@@ -151,11 +151,11 @@ class DeepLabV2(nn.Module):
         found: Tensor | None = None
         for scale in self.scales:
             seen = x if scale == 1 else upsample(x, [max(1, round(n * scale)) for n in size])
-            logits = self.aspp(self.backbone(seen)[-1])
+            logits = self.aspp(self.backbone(seen)[-1])  # (B, out_channels, scale * I/8, ...)
             if found is not None:
                 small, large = sorted((found, logits), key=lambda t: t.shape[2])
                 found = torch.maximum(upsample(small, large.shape[2:]), large)
             else:
                 found = logits
         assert found is not None
-        return upsample(found, size)
+        return upsample(found, size)  # (B, out_channels, I, ...)

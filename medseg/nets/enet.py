@@ -91,7 +91,7 @@ class ENet(nn.Module):
         x = self.stage3(self.stage2(x))
         x = self.stage4(self.up4(x, places2, size2))  # (B, 64, I/4, ...)
         x = self.stage5(self.up5(x, places1, size1))  # (B, 16, I/2, ...)
-        return _first(self.head(x), size)
+        return _first(self.head(x), size)  # (B, out_channels, I, ...)
 
 
 class _Regular(nn.Module):
@@ -142,8 +142,8 @@ class _Down(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         pool = F.max_pool2d if self.dims == 2 else F.max_pool3d
-        main, places = pool(x, 2, 2, ceil_mode=True, return_indices=True)  # sizes rounded up
-        main = F.pad(main, [0, 0] * self.dims + [0, self.new_channels])
+        main, places = pool(x, 2, 2, ceil_mode=True, return_indices=True)  # (B, in_channels, I/2, ...), rounded up
+        main = F.pad(main, [0, 0] * self.dims + [0, self.new_channels])  # (B, out_channels, I/2, ...)
         # Of an odd size the last window is half outside; there the convolution sees zeros. An even size ignores them.
         out: Tensor = self.act(main + self.branch(F.pad(x, [0, 1] * self.dims)))
         return out, places
@@ -169,7 +169,7 @@ class _Up(nn.Module):
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor, places: Tensor, size: Sequence[int]) -> Tensor:
-        main = unpool(self.main(x), places, size)
+        main = unpool(self.main(x), places, size)  # (B, out_channels, *size)
         out: Tensor = self.act(main + _first(self.branch(x), size))
         return out
 
@@ -194,7 +194,7 @@ def unpool(x: Tensor, places: Tensor, size: Sequence[int]) -> Tensor:
     count = 1
     for n in size:
         count *= n
-    flat = x.new_zeros((x.shape[0], x.shape[1], count)).scatter(2, places.flatten(2), x.flatten(2))
+    flat = x.new_zeros((x.shape[0], x.shape[1], count)).scatter(2, places.flatten(2), x.flatten(2))  # (B, C, count)
     return flat.view(x.shape[0], x.shape[1], *size)
 
 

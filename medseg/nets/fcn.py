@@ -119,17 +119,17 @@ class FCN(nn.Module):
             `(B, out_channels, I, J[, K])`.
         """
         size = x.shape[2:]
-        *_, pool3, pool4, pool5 = self.backbone(x)
-        x = self.drop6(self.relu(self.fc6(pool5)))
+        *_, pool3, pool4, pool5 = self.backbone(x)  # (B, 256, I/8, ...), (B, 512, I/16, ...), (B, 512, I/32, ...)
+        x = self.drop6(self.relu(self.fc6(pool5)))  # (B, 4096, I/32, ...)
         x = self.drop7(self.relu(self.fc7(x)))
         x = self.score_fr(x)  # (B, C, I/32, ...)
         if self.finest == 32:
-            return self._cut(self.upscore(x), 19, size)
+            return self._cut(self.upscore(x), 19, size)  # (B, C, I, ...)
         x = self._add(self.upscore2(x), self.score_pool4(pool4), 5)  # (B, C, I/16, ...)
         if self.finest == 16:
-            return self._cut(self.upscore16(x), 27, size)
+            return self._cut(self.upscore16(x), 27, size)  # (B, C, I, ...)
         x = self._add(self.upscore_pool4(x), self.score_pool3(pool3), 9)  # (B, C, I/8, ...)
-        return self._cut(self.upscore8(x), 31, size)
+        return self._cut(self.upscore8(x), 31, size)  # (B, C, I, ...)
 
     def _add(self, coarse: Tensor, fine: Tensor, offset: int) -> Tensor:
         """The sum, at the smaller of the two maps' sizes: the padded one is cut."""

@@ -104,8 +104,8 @@ class DilatedFCN(nn.Module):
             `(B, out_channels, I, J[, K])`; while training with `auxiliary` a pair, main and auxiliary logits, both of
             that size.
         """
-        maps = self.backbone(x)
-        main = upsample(self.classifier(maps[-1]), x.shape[2:])
+        maps = self.backbone(x)  # the last: (B, 2048, I/8, ...)
+        main = upsample(self.classifier(maps[-1]), x.shape[2:])  # (B, out_channels, I, ...)
         if self.aux_classifier is None or not self.training:
             return main
         return main, upsample(self.aux_classifier(maps[self.backbone.auxiliary_map]), x.shape[2:])

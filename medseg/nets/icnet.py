@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medseg import net_catalogue
 from medseg.errors import ConfigError
-from medseg.nets.backbones import BACKBONES, ResNet, build_backbone
+from medseg.nets.backbones import ResNet, build_backbone
 from medseg.nets.blocks import check_net, conv, initialize, norm_layer, scaled, upsample
 
 __all__ = ["ICNet", "pyramid_of_means"]
@@ -66,7 +67,7 @@ class ICNet(nn.Module):
             checkpoint=checkpoint,
         )
         if not isinstance(resnet, ResNet):
-            choices = ", ".join(name for name in BACKBONES if name.startswith("resnet"))
+            choices = ", ".join(net_catalogue.NETS["icnet"].backbones)
             raise ConfigError(f"net.backbone is {backbone!r}; icnet has one of {choices}")
         self.backbone = resnet
         c32, c64, c128 = (scaled(c, width) for c in (32, 64, 128))
@@ -92,15 +93,15 @@ class ICNet(nn.Module):
             strides 8 and 16, for label guidance (the paper weighs 1, 0.4, 0.16).
         """
         size = x.shape[2:]
-        half = upsample(x, [(n + 1) // 2 for n in size])
-        quarter = upsample(x, [(n + 3) // 4 for n in size])
+        half = upsample(x, [(n + 1) // 2 for n in size])  # (B, in_channels, I/2, ...), sizes rounded up
+        quarter = upsample(x, [(n + 3) // 4 for n in size])  # (B, in_channels, I/4, ...)
         low = pyramid_of_means(self.backbone(quarter)[4])  # (B, 2048, I/32, ...)
         middle = self.backbone.run(half, 2)[2]  # (B, 512, I/16, ...)
         high = self.full(x)  # (B, 64, I/8, ...)
-        fused, logits16 = self.fuse_low(low, middle)
-        fused, logits8 = self.fuse_high(fused, high)
+        fused, logits16 = self.fuse_low(low, middle)  # (B, 128, I/16, ...), (B, out_channels, I/16, ...)
+        fused, logits8 = self.fuse_high(fused, high)  # (B, 128, I/8, ...), (B, out_channels, I/8, ...)
         fused = upsample(fused, [(n + 3) // 4 for n in size])  # (B, 128, I/4, ...)
-        main = upsample(self.head(fused), size)
+        main = upsample(self.head(fused), size)  # (B, out_channels, I, ...)
         return (main, logits8, logits16) if self.training else main
 
 
@@ -115,23 +116,28 @@ class _Fusion(nn.Module):
         self.guide = conv(dims, channels, out_channels, 1, bias=False)
 
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        low = self.low(upsample(low, high.shape[2:]))
+        low = self.low(upsample(low, high.shape[2:]))  # (B, channels, ...), of the fine map's size
         return F.relu(low + self.high(high)), self.guide(low)
 
 
 def pyramid_of_means(x: Tensor) -> Tensor:
-    """The map plus its means over 1, 2, 3 and 6 parts of each axis, brought back to its size (pyramid pooling).
+    """Pyramid pooling: the map plus its means over 1, 2, 3 and 6 parts of each axis, interpolated to its size.
 
     The parts are those of `F.adaptive_avg_pool2d/3d`; as products of matrices they can be exported at any size.
 
     Args:
         x: `(B, C, I, J[, K])`.
+
+    Example:
+        >>> pyramid_of_means(torch.ones(1, 8, 5, 6)).shape
+        torch.Size([1, 8, 5, 6])
     """
     total = x
     for bins in BINS:
         means = x
         for axis in range(2, x.dim()):
             means = torch.movedim(torch.movedim(means, axis, -1) @ _parts(x, axis, bins), -1, axis)
+        # means: (B, C, bins, bins[, bins])
         total = total + upsample(means, x.shape[2:])
     return total
 

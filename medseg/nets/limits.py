@@ -1,4 +1,4 @@
-"""What the options of our networks may be, looked at before anything is built of them.
+"""Bounds on the options of the networks, checked before anything is built.
 
 A builder given a million channels or stages would ask for all memory, or take for ever, before it fails. These bounds
 lie far beyond every network that anybody trains; within them a network is built on the meta device in seconds.
@@ -30,11 +30,11 @@ LONGEST_TEXT = 64
 
 
 def check_options(name: str, arguments: Mapping[str, Any]) -> None:
-    """Refuse what no network of ours can be built of.
+    """Refuse options that are out of bounds.
 
     Args:
         name: of the network, for the message.
-        arguments: what its builder is to be called with: numbers, texts, and lists of them nested at most twice.
+        arguments: of its builder: numbers, texts, and lists of them nested at most twice.
 
     Raises:
         ConfigError: naming the option and its bound.

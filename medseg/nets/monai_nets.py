@@ -3,8 +3,8 @@
 `monai_dynunet` (Isensee et al., nnU-Net, Nature Methods 2021), `monai_segresnet` (Myronenko, BrainLes 2018),
 `monai_swinunetr` (Hatamizadeh et al., BrainLes 2021), `monai_attentionunet` (Oktay et al., MIDL 2018).
 
-They want sizes that divide by their strides; here the last voxels of an image are repeated up to such a size and the
-logits cut back. monai is imported only when one of them is built.
+They require sizes divisible by their strides; here the last voxels of an image are repeated up to such a size and the
+logits cropped to the image. monai is imported only when one of them is built.
 B batch, C channels, I J K voxel axes.
 """
 
@@ -49,11 +49,12 @@ class MonaiNet(nn.Module):
             # Norms need more than one voxel in the lowest map: two along the first axis.
             wanted = max((n + m - 1) // m, 2 if axis == 2 else 1) * m
             x = x.index_select(axis, arange(wanted, device=x.device).clamp(max=n - 1))
-        out: Tensor = self.net(x)
+        # x: (B, in_channels, I, ...), sizes rounded up to multiples
+        out: Tensor = self.net(x)  # (B, out_channels, I, ...) or (B, heads, out_channels, I, ...)
         first = 3 if out.dim() > x.dim() else 2
         for axis, n in enumerate(size, start=first):
             out = out.narrow(axis, 0, n)
-        return tuple(out.unbind(1)) if first == 3 else out
+        return tuple(out.unbind(1)) if first == 3 else out  # (B, out_channels, I, ...), of the image's size
 
 
 def monai_dynunet(

@@ -1,6 +1,6 @@
-"""Public weights into our networks: ImageNet encoders and COCO segmenters, 2D files into 2D and 3D nets.
+"""Loading public weights: ImageNet encoders and COCO segmenters, 2D files into 2D and 3D networks.
 
-Layouts that are understood: torchvision's (resnet, vgg, mobilenet_v3, fcn_resnet, deeplabv3), and those of the public
+Supported layouts: torchvision's (resnet, vgg, mobilenet_v3, fcn_resnet, deeplabv3), and those of the public
 FCN-8s (`conv1_1`), DeepLab v2 (`layer2.block1.reduce.conv`) and v3+ (`aspp.aspp1.atrous_conv`) in PyTorch.
 2D kernels become 3D as in Carreira and Zisserman, CVPR 2017 ('mean'), or as their middle slice ('centre').
 """
@@ -29,15 +29,20 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts
 
 @dataclass(frozen=True, slots=True)
 class PretrainedReport:
-    """What became of every name.
+    """What happened to each parameter and buffer, by name.
 
     Args:
-        loaded: names in the net whose values were taken as they are.
-        adapted: names in the net that were made to fit: first layer to its channels, kernels inflated, fully connected
-            layers turned into convolutions, and last layers, which stay new where the number of classes differs.
-        dropped: names in the file whose values found no place.
-        missing: names in the net that the file says nothing about; they keep their values.
-        how: for each adapted name, in words what was done.
+        loaded: names in the network whose values were copied unchanged.
+        adapted: names in the network whose values were changed to fit: first layer to the image channels, kernels
+            inflated, fully connected layers turned into convolutions, and last layers, which keep their new weights
+            where the number of classes differs.
+        dropped: names in the file that could not be used.
+        missing: names in the network that the file does not contain; they keep their values.
+        how: for each adapted name, a description of the change.
+
+    Example:
+        >>> print(PretrainedReport(loaded=["conv1.weight"], missing=["fc.weight"]))
+        1 loaded, 0 adapted, 0 dropped, 1 missing
     """
 
     loaded: list[str] = field(default_factory=list)
@@ -57,14 +62,14 @@ def load_pretrained(
     *,
     inflate: Literal["centre", "mean"] = "centre",
 ) -> PretrainedReport:
-    """Give a net, or its backbone, the values of a public state dict, as far as they fit.
+    """Load the values of a public state dict into a network or its backbone, as far as they fit.
 
     Args:
-        net: a network or backbone of ours, 2D or 3D; it is changed in place.
+        net: a network or backbone of this package, 2D or 3D; it is changed in place.
         state_dict_or_path: names and tensors, or a file of them (`.pth`, `.pt`: read without running code from it;
             `.safetensors`).
         inflate: how a 2D kernel becomes 3D: 'centre' puts it into the middle slice, so that every slice gives the 2D
-            features; 'mean' repeats it, divided by its depth, so that a volume constant along the last axis does.
+            features; 'mean' repeats it, divided by its depth, so that a volume constant along the last axis gives them.
 
     Returns:
         A report of names: loaded, adapted, dropped, missing. The image's channels change by the mean over the file's

@@ -1,4 +1,4 @@
-"""How public state dicts name what our networks name otherwise."""
+"""Maps the names in public state dicts to those of the same parameters in the networks of this package."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ RULES: tuple[tuple[str, str | Callable[[Match[str]], str]], ...] = (
 
 
 def candidates(name: str) -> Iterator[str]:
-    """Names under which a net of ours may hold what a public file calls `name`, the likeliest first.
+    """Names that a network of this package may have for what a public file calls `name`, the likeliest first.
 
     Example:
         >>> list(candidates("conv1_2.weight"))

@@ -1,4 +1,4 @@
-"""What each network costs and sees: the table of `medseg nets`.
+"""Parameters, operations, memory and receptive field of each network: the table of `medseg nets`.
 
 Counted on the meta device, where nothing is computed: parameters at full width; operations (a multiply-add is 2) of
 convolutions and matrix products; the most bytes of maps alive at once in inference, plus the weights. The receptive
@@ -22,12 +22,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from medseg import net_catalogue
 from medseg.errors import ConfigError
 from medseg.lookup import check_choice, nearest_hint
 from medseg.nets import BACKBONES, NETS, build_net
 from medseg.nets.instance_norm import InstanceNorm
 
-__all__ = ["NetProfile", "NetTable", "build_on_meta", "forward_bytes", "profile_nets"]
+__all__ = ["NetProfile", "NetTable", "build_on_meta", "forward_bytes", "profile_nets", "training_bytes"]
 
 SIZE_2D = (256, 256)
 SIZE_3D = (64, 64, 64)
@@ -42,10 +43,10 @@ class NetProfile:
 
     Args:
         name, backbone, dims: which; backbone '' where there is no choice.
-        parameters: numbers that are learned.
+        parameters: number of learned parameters.
         gflops: 10^9 operations of one image of `size` (a multiply-add is 2).
-        receptive_field: voxels along an axis that one output voxel depends on; None: the whole image. What norms see of
-            the image (instance, group) does not count.
+        receptive_field: voxels along an axis that one output voxel depends on; None: the whole image. The statistics of
+            instance and group norms, which depend on the whole image, are not counted.
         output_stride: of the map on which the last convolution works.
         coarsest_stride: of the smallest map, global means apart.
         memory_mb: weights and the maps alive at once, inference, batch 1, float32.
@@ -113,7 +114,7 @@ def profile_nets(
         progress: called with (nets looked at, nets, name).
 
     Raises:
-        ConfigError: for an unknown net or backbone, or a size that is no size.
+        ConfigError: for an unknown net or backbone, or an invalid size.
 
     Example:
         >>> row = profile_nets(names=["enet"]).rows[0]
@@ -137,10 +138,16 @@ def profile_nets(
 
 
 def build_on_meta(name: str, *, dims: int, in_channels: int = 1, out_channels: int = 2, **options: Any) -> nn.Module:
-    """`build_net` without memory for weights; a plug-in that needs numbers is run in memory and moved.
+    """`build_net` on the meta device, without memory for weights.
+
+    A builder of your own that needs actual values of weights is run in memory and its network moved.
 
     Raises:
         ConfigError: as `build_net`.
+
+    Example:
+        >>> build_on_meta("enet", dims=2).head.weight.device
+        device(type='meta')
     """
     options |= {"dims": dims, "in_channels": in_channels, "out_channels": out_channels}
     try:
@@ -156,8 +163,13 @@ def forward_bytes(net: nn.Module, shape: Sequence[int]) -> int:
     """Most bytes of maps that a forward pass holds at once, float32, without the weights.
 
     Args:
-        net: on the meta device, in any mode.
+        net: on the meta device; it is left in evaluation mode.
         shape: `(B, C, I, J[, K])` of the input.
+
+    Example:
+        >>> net = nn.Conv2d(1, 4, 3, padding=1).to("meta")
+        >>> forward_bytes(net, (1, 1, 8, 8)) == 4 * (1 + 4) * 8 * 8
+        True
     """
     cost = _Cost()
     with torch.no_grad(), torch.device("meta"), cost:
@@ -165,15 +177,43 @@ def forward_bytes(net: nn.Module, shape: Sequence[int]) -> int:
     return cost.peak
 
 
+def training_bytes(net: nn.Module, shape: Sequence[int]) -> int:
+    """Bytes of float32 maps that the forward pass of a training step keeps for back-propagation, without the weights.
+
+    Each block of memory that autograd saves is counted once, however many operations or views save it. Nothing is
+    computed, so the count is the same on every machine. The gradients of the backward pass are not included.
+
+    Args:
+        net: on the meta device; it is left in training mode.
+        shape: `(B, C, I, J[, K])` of the input.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU()).to("meta")
+        >>> training_bytes(net, (1, 1, 8, 8)) == 4 * (1 + 4) * 8 * 8  # the image and the output of the ReLU
+        True
+    """
+    kept = {t.untyped_storage()._cdata for t in (*net.parameters(), *net.buffers())}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in kept:
+            saved[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), torch.device("meta"):
+        graph = net.train()(torch.empty(*shape))  # alive until the end, so that no storage is counted as another
+    del graph
+    return sum(saved.values())
+
+
 def _backbones(name: str, backbone: str | None) -> list[str]:
-    if name not in NETS:
+    if name not in net_catalogue.NETS:
         raise ConfigError(f"net {name!r} is not known; there are: {', '.join(NETS)}{nearest_hint(name, NETS)}")
-    choice = inspect.signature(NETS[name]).parameters.get("backbone")
-    if choice is None:
-        return [""]
-    if backbone != "all":
-        return [backbone or str(choice.default)]
-    return [each for each in BACKBONES if name != "icnet" or each.startswith("resnet")]
+    entry = net_catalogue.NETS[name]
+    if backbone == "all" and entry.backbone:
+        return list(entry.backbones or BACKBONES)
+    return [(backbone or entry.backbone) if entry.backbone else ""]
 
 
 def _profile(name: str, backbone: str, dims: int, size: tuple[int, ...], width: float, field: int | None) -> NetProfile:

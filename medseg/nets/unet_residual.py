@@ -107,22 +107,24 @@ class ResidualUNet(nn.Module):
         if x.device.type == "cpu" and (x.dim() == 5 or not self.training):
             # As in `UNet`: convolutions are faster in this layout, but for a 2D training step.
             x = x.clone(memory_format=channels_last if x.dim() == 4 else channels_last_3d)
-        x = self.stem(x)
+        x = self.stem(x)  # (B, channels[0], I, ...)
         skips: list[Tensor] = []
         for stage in self.encoder:
             for block in stage.children():
                 x = run_block(block, x, save_memory=self.checkpoint)
-            skips.append(x)  # (B, C, I / stride, ...), sizes rounded up
+            skips.append(x)  # (B, channels[n], I/stride, ...) of stage n, sizes rounded up
         skips.pop()
         auxiliary: list[Tensor] = []
         for up, decode in zip(self.up, self.decoder, strict=True):
             skip = skips.pop()
             # Where the size was rounded up, the transposed convolution gives more voxels than the skip has.
-            x = decode(cat([_first(up(x), skip.shape[2:]), skip], dim=1))
+            x = decode(
+                cat([_first(up(x), skip.shape[2:]), skip], dim=1)
+            )  # (B, 2 * channels[n], ...) to (B, channels[n], ...)
             level = str(len(skips))
             if self.training and level in self.auxiliary:
                 auxiliary.insert(0, self.auxiliary[level](x))
-        main: Tensor = self.head(x)
+        main: Tensor = self.head(x)  # (B, out_channels, I, ...)
         return (main, *auxiliary) if auxiliary else main
 
 
@@ -149,7 +151,7 @@ class _Block(nn.Module):
         self.act = activation(ACT)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.act(self.second(self.first(x)) + self.shortcut(x))
+        out: Tensor = self.act(self.second(self.first(x)) + self.shortcut(x))  # (B, out_channels, I/stride, ...)
         return out
 
 

@@ -1,8 +1,7 @@
 """Weight files: `.safetensors` by their header first, and what `torch.save` wrote, without running code from either.
 
 A `.safetensors` file is 8 bytes (little-endian length of the header), a JSON header with name, dtype, shape and place
-of each tensor, then the numbers. The header alone tells whether the file can be what is wanted, before memory is asked
-for.
+of each tensor, then the numbers. The header alone shows whether the file fits, before any memory is allocated.
 Format: https://huggingface.co/docs/safetensors/index#format
 """
 
@@ -61,7 +60,7 @@ def read_header(file: IO[bytes], size: int, seen: Callable[[bytes], Any] | None 
         seen: called with what was read, e.g. a hash's `update`.
 
     Raises:
-        ValueError: for what is no such file; in words that follow on its name.
+        ValueError: for anything that is not such a file; the message continues a sentence that begins with its name.
     """
     start = _exactly(file, 8)
     length = int.from_bytes(start, "little")
@@ -100,7 +99,8 @@ def read_tensors(
         seen: called with the bytes of each tensor, in their order.
 
     Raises:
-        ValueError: for a file that ends early or holds NaN or infinite numbers; in words that follow on its name.
+        ValueError: for a file that ends early or holds NaN or infinite numbers; the message continues a sentence that
+            begins with its name.
     """
     tensors = {}
     for name, each in header.items():
@@ -120,7 +120,7 @@ def read_tensors(
             raise ValueError(f"it holds NaN or infinite weights ({name[:80]!r})")
         tensors[name] = tensor
     if file.read(1):
-        raise ValueError("it goes on where it should end")
+        raise ValueError("it has further bytes after its last tensor")
     return tensors
 
 
@@ -137,12 +137,12 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: not a readable .safetensors file ({first_line(error)})") from None
 
 
-def load_torch_file(path: Path, mend: str) -> Any:
+def load_torch_file(path: Path, advice: str) -> Any:
     """What `torch.save` wrote, if it holds nothing but tensors and plain values; no code in it is run.
 
     Args:
         path: the file.
-        mend: what to do about a file that cannot be read, for the message.
+        advice: what to do about a file that cannot be read, for the message.
 
     Raises:
         CheckpointError: damaged, or more than tensors and plain values.
@@ -153,7 +153,7 @@ def load_torch_file(path: Path, mend: str) -> Any:
         _refuse_packed(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # Of a hostile pickle torch raises whatever its instructions lead to.
-        raise CheckpointError(f"{path}: damaged, or more than weights ({first_line(error)}); {mend}") from None
+        raise CheckpointError(f"{path}: damaged, or more than weights ({first_line(error)}); {advice}") from None
 
 
 def first_line(error: BaseException) -> str:
@@ -162,7 +162,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _refuse_packed(path: Path) -> None:
-    """torch stores its zips unpacked; one that is packed could grow without end."""
+    """Refuse compressed entries: torch stores its own uncompressed, and these could expand without limit."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -180,9 +180,9 @@ def _stored(name: str, entry: Any) -> StoredTensor:
     if dtype is None:
         raise ValueError(f"{shown} has numbers of type {str(entry['dtype'])[:20]!r}; expected F32")
     if not _are_counts(shape) or not _are_counts(places) or len(shape) > 8 or len(places) != 2:
-        raise ValueError(f"shape or place of {shown} is impossible")
+        raise ValueError(f"the shape or the offsets of {shown} are invalid")
     if math.prod(shape) * dtype.itemsize != places[1] - places[0]:
-        raise ValueError(f"shape and number of bytes of {shown} do not fit together")
+        raise ValueError(f"the shape of {shown} does not match its number of bytes")
     return StoredTensor(dtype, tuple(shape), places[0], places[1])
 
 
@@ -193,7 +193,7 @@ def _are_counts(values: Any) -> bool:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("its header names something twice")
+        raise ValueError("its header has a duplicate key")
     return found
 
 

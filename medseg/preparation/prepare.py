@@ -18,6 +18,7 @@ from medseg.machine import available_cpus, free_memory
 from medseg.preparation import checks
 from medseg.preparation.fingerprint import CaseFingerprint, Fingerprint, fingerprint_case, load_fingerprint
 from medseg.preparation.grid import labels_to_network_grid, to_network_grid
+from medseg.preparation.net_needs import catalogue_entry
 from medseg.preparation.normalize import scales_for
 from medseg.preparation.parallel import PROCESSES_FROM_BYTES, run_over_cases
 from medseg.preparation.plan import Plan, load_plan, save_plan
@@ -109,7 +110,7 @@ def prepare(
         Where everything lies, and what was found.
 
     Raises:
-        ConfigError: unknown cases in a split, a plan that does not fit.
+        ConfigError: an unknown network, unknown cases in a split, a plan that does not fit.
         DatasetError: missing labels, values that `data.labels` does not name, left and right swapped, a patient on
             both sides of the split.
         GeometryError: image and label on different grids.
@@ -125,6 +126,7 @@ def prepare(
     """
     if config.output is None:
         raise ConfigError("output is not set: give the folder of the run, e.g. output=runs/mine")
+    catalogue_entry(config.net)  # an unknown network is refused before the cases are read
     dataset = find_cases(config.data)
     cases = tuple(c for c in dataset.cases if c.split != "test")
     if not cases:

@@ -387,7 +387,7 @@ def test_fitting_needs_candidates_labels_and_one_grid():
     with pytest.raises(ConfigError, match="no candidates"):
         fit_crf([case], [])
     empty = CrfCase(case.logits, case.image, torch.zeros(96, 96), (1.0, 1.0))
-    with pytest.raises(DatasetError, match="hold no label"):
+    with pytest.raises(DatasetError, match="contain no label"):
         fit_crf([empty], [CrfOptions()])
     with pytest.raises(GeometryError, match="do not fit logits"):
         CrfCase(case.logits, case.image, torch.zeros(95, 96), (1.0, 1.0))

@@ -4,17 +4,14 @@ import pytest
 import torch
 from net_contract import (
     allowed,
-    any_size_gives_finite_logits_and_gradients,
     compiled_equals,
     exported_equals,
-    layout_in_memory_does_not_matter,
     overfitted,
     real_case,
 )
 from torch import nn
 from torch.nn import functional as F
 
-from medseg.errors import ConfigError
 from medseg.nets.enet import ENet, unpool
 
 
@@ -87,22 +84,6 @@ def test_the_places_of_the_maxima_reach_the_output():
         assert not torch.equal(net(image), right)
 
 
-@pytest.mark.parametrize("in_channels", [1, 3])
-@pytest.mark.parametrize(
-    ("dims", "norm"), [(2, "instance"), (2, "batch"), (2, "group"), (2, "none"), (3, "instance"), (3, "batch")]
-)
-def test_any_size_gives_logits_of_that_size_and_finite_gradients(dims, norm, in_channels):
-    torch.manual_seed(0)
-    net = ENet(dims, in_channels, 3, norm=norm, width=0.125)
-    any_size_gives_finite_logits_and_gradients(net, dims, in_channels)
-
-
-@pytest.mark.parametrize("dims", [2, 3])
-def test_one_voxel_is_still_an_image(dims):
-    net = ENet(dims, 1, 2, width=0.125)
-    assert net(torch.randn(1, 1, *[1] * dims)).shape == (1, 2, *[1] * dims)
-
-
 def test_every_size_up_to_forty_comes_back():
     net = ENet(2, 1, 2, width=0.0625).eval()
     with torch.no_grad():
@@ -114,19 +95,6 @@ def test_more_image_channels_than_first_features_still_pass_beside_the_convoluti
     net = ENet(2, 20, 2, width=0.25).eval()
     assert net.initial.out_channels == 1
     assert net(torch.zeros(1, 20, 9, 9)).shape == (1, 2, 9, 9)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [({"dims": 4}, "dims is 4"), ({"norm": "layer"}, "norm is 'layer'; choose one of"), ({"width": 0}, "width is 0")],
-)
-def test_options_out_of_range_are_refused(options, words):
-    with pytest.raises(ConfigError, match=words):
-        ENet(**{"dims": 2, "in_channels": 1, "out_channels": 2, **options})
-
-
-def test_the_layout_in_memory_does_not_matter():
-    layout_in_memory_does_not_matter(ENet(2, 3, 2, width=0.125), 2, 3, (16, 24))
 
 
 @pytest.mark.slow

@@ -161,7 +161,6 @@ def test_auxiliary_logits_come_in_training_only():
     [
         ({"padding": "valid"}, "padding is 'valid'; choose one of same, original"),
         ({"padding": "original", "axis_strides": (32, 8)}, "leave axis_strides out"),
-        ({"norm": "layer"}, "norm is 'layer'"),
         ({"backbone": "resnet18"}, "no choice of backbone"),
     ],
 )

@@ -7,8 +7,7 @@ import time
 import pytest
 
 from medseg.errors import ConfigError
-from medseg.nets import NETS, build_net
-from medseg.nets.profile import build_on_meta
+from medseg.nets import build_net
 
 FIXED = {"dims": 3, "in_channels": 1, "out_channels": 2}
 
@@ -37,10 +36,3 @@ def test_an_option_beyond_every_use_is_named(name, options):
     with pytest.raises(ConfigError, match=f"{name}: option '{next(iter(options))}'"):
         build_net(name, **{**FIXED, **options})
     assert time.process_time() - started < 1
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_every_net_is_built_without_memory(name):
-    for dims in (2, 3):
-        net = build_on_meta(name, dims=dims)
-        assert all(value.is_meta for value in net.state_dict().values())

@@ -16,20 +16,6 @@ from medseg.nets.monai_nets import (
     monai_swinunetr,
 )
 
-ALL = [monai_attentionunet, monai_dynunet, monai_segresnet, monai_swinunetr]
-CASES = [
-    (monai_dynunet, 2, {"channels": (32, 64, 128), "width": 0.125}),
-    (monai_dynunet, 2, {"channels": (32, 64, 128), "width": 0.125, "norm": "batch", "residual": True}),
-    (monai_dynunet, 3, {"channels": (32, 64, 128), "width": 0.125, "norm": "group"}),
-    (monai_dynunet, 3, {"channels": (4, 6, 8), "strides": ((1, 1, 1), (2, 2, 1), (2, 2, 2))}),
-    (monai_segresnet, 2, {"width": 0.25}),
-    (monai_segresnet, 3, {"width": 0.25, "norm": "instance"}),
-    (monai_swinunetr, 2, {"width": 0.5}),
-    (monai_attentionunet, 2, {"width": 0.125}),
-    (monai_attentionunet, 3, {"width": 0.125, "channels": (32, 64, 128)}),
-]
-SIZES = {2: [(17, 23), (5, 40)], 3: [(9, 11, 13), (3, 17, 6)]}
-
 
 @pytest.fixture(autouse=True)
 def _one_thread():
@@ -48,25 +34,9 @@ def test_parameter_counts(build, dims, expected):
     assert sum(p.numel() for p in net.parameters()) == expected
 
 
-@pytest.mark.parametrize("in_channels", [1, 3])
-@pytest.mark.parametrize(("build", "dims", "options"), CASES)
-def test_any_size_gives_finite_logits_and_gradients(build, dims, options, in_channels):
-    torch.manual_seed(0)
-    any_size_gives_finite_logits_and_gradients(
-        build(dims, in_channels, 3, **options), dims, in_channels, sizes=SIZES[dims]
-    )
-
-
 @pytest.mark.slow
 def test_swinunetr_takes_any_volume():
     any_size_gives_finite_logits_and_gradients(monai_swinunetr(3, 1, 3, width=0.5), 3, 1)
-
-
-@pytest.mark.parametrize(("build", "dims", "options"), CASES)
-def test_one_voxel_is_still_an_image(build, dims, options):
-    logits = build(dims, 1, 2, **options)(torch.randn(1, 1, *[1] * dims))
-    assert logits.shape == (1, 2, *[1] * dims)
-    assert torch.isfinite(logits).all()
 
 
 def test_auxiliary_logits_of_dynunet_have_the_size_of_the_image():
@@ -115,10 +85,7 @@ def test_attention_has_the_window_that_was_asked_for():
 @pytest.mark.parametrize(
     ("build", "options", "words"),
     [
-        *((build, {"dims": 4}, "dims is 4") for build in ALL),
-        *((build, {"width": 0}, "width is 0") for build in ALL),
         (monai_dynunet, {"norm": "none"}, "monai_dynunet has one of instance, batch, group"),
-        (monai_segresnet, {"norm": "layer"}, "norm is 'layer'"),
         (monai_dynunet, {"channels": (4, 8)}, "at least 3"),
         (monai_dynunet, {"channels": (4, 8, 8), "deep_supervision": True}, "at least 4 stages"),
         (monai_dynunet, {"channels": (4, 8, 8), "strides": ((1, 1),)}, "expected 3 stages"),

@@ -1,4 +1,4 @@
-"""What every network must do: forms of the U-Net in CASES, and every registered net in 2D and 3D."""
+"""What every network must do: every one of the catalogue in 2D and 3D, and the forms that are listed in FORMS."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from net_contract import (
 )
 from torch import nn
 
+from medseg.errors import ConfigError
 from medseg.nets import NETS, build_net
 
-CASES = [
+# Forms beyond those that every network has by default: norms, strides per axis, residual blocks, auxiliary heads.
+FORMS = [
     ("unet", 2, {"channels": (4, 6, 8), "norm": "instance"}),
     ("unet", 2, {"channels": (4, 6, 8), "norm": "batch", "residual": True}),
     ("unet", 2, {"channels": (4, 6, 8), "norm": "none", "activation": "relu", "dropout": 0.2}),
@@ -30,8 +32,37 @@ CASES = [
     ("unet", 3, {"channels": (4, 6, 8, 8), "norm": "instance", "deep_supervision": True}),
     ("unet", 3, {"channels": (4, 6, 8), "norm": "batch", "strides": ((1, 1, 1), (2, 2, 1), (2, 2, 2))}),
     ("unet", 2, {"channels": (32, 64, 128), "norm": "instance", "width": 0.125}),
+    ("unet_residual", 2, {"channels": (4, 6, 8), "norm": "instance"}),
+    ("unet_residual", 2, {"channels": (4, 6, 8), "norm": "batch", "checkpoint": True}),
+    ("unet_residual", 2, {"channels": (4, 6, 8), "norm": "group"}),
+    ("unet_residual", 3, {"channels": (4, 6, 8), "norm": "none"}),
+    ("unet_residual", 3, {"channels": (4, 6, 8), "norm": "batch", "strides": ((1, 1, 1), (2, 2, 1), (3, 2, 2))}),
+    *(
+        (name, dims, {"norm": norm, "width": 0.125})
+        for name in ("enet", "icnet", "bisenetv1", "bisenetv2")
+        for dims, norm in ((2, "instance"), (2, "batch"), (2, "group"), (2, "none"), (3, "instance"), (3, "batch"))
+    ),
+    ("monai_dynunet", 2, {"channels": (32, 64, 128), "width": 0.125}),
+    ("monai_dynunet", 2, {"channels": (32, 64, 128), "width": 0.125, "norm": "batch", "residual": True}),
+    ("monai_dynunet", 3, {"channels": (32, 64, 128), "width": 0.125, "norm": "group"}),
+    ("monai_dynunet", 3, {"channels": (4, 6, 8), "strides": ((1, 1, 1), (2, 2, 1), (2, 2, 2))}),
+    ("monai_segresnet", 2, {"width": 0.25}),
+    ("monai_segresnet", 3, {"width": 0.25, "norm": "instance"}),
+    ("monai_swinunetr", 2, {"width": 0.5}),
+    ("monai_attentionunet", 2, {"width": 0.125}),
+    ("monai_attentionunet", 3, {"width": 0.125, "channels": (32, 64, 128)}),
+]
+# Statistics of a single value do not exist while training: of one voxel in a batch norm, and of one channel in a group
+# norm of narrow networks. MONAI's networks see more voxels, as their images are padded.
+OF_ONE_VOXEL = [
+    (name, dims, options)
+    for name, dims, options in FORMS
+    if name.startswith("monai") or options["norm"] not in ("batch", "group" if name != "unet" else "")
 ]
 SIZES = {2: [(17, 23), (16, 16), (5, 40)], 3: [(9, 11, 13), (8, 8, 8), (3, 17, 6)]}
+every_net = pytest.mark.parametrize("name", sorted(NETS))
+every_dims = pytest.mark.parametrize("dims", [2, 3])
+FIXED = {"dims": 2, "in_channels": 1, "out_channels": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -42,44 +73,35 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+def heads_of(name, net, options):
+    """How many auxiliary logits a network gives while training: as many as it has weights for."""
+    takes = inspect.signature(NETS[name]).parameters
+    if "deep_supervision" in takes:
+        return int(options.get("deep_supervision", False))
+    wanted = takes["auxiliary"].default if "auxiliary" in takes else True
+    return len(getattr(net, "auxiliary_weights", ())) if wanted else 0
+
+
 @pytest.mark.parametrize("in_channels", [1, 3])
-@pytest.mark.parametrize(("name", "dims", "options"), CASES)
+@pytest.mark.parametrize(("name", "dims", "options"), FORMS)
 def test_any_size_gives_logits_of_that_size_and_finite_gradients(name, dims, options, in_channels):
     torch.manual_seed(0)
     net = build_net(name, dims=dims, in_channels=in_channels, out_channels=3, **options)
-    for size in SIZES[dims]:
-        image = torch.randn(2, in_channels, *size, requires_grad=True)
-        net.train()
-        out = net(image)
-        outputs = out if isinstance(out, tuple) else (out,)
-        assert outputs[0].shape == (2, 3, *size)
-        assert isinstance(out, tuple) == bool(options.get("deep_supervision"))
-        sum(o.square().mean() for o in outputs).backward()
-        for key, parameter in net.named_parameters():
-            assert parameter.grad is not None, key
-            assert torch.isfinite(parameter.grad).all(), key
-        assert torch.isfinite(image.grad).all()
-        net.zero_grad()
-        net.eval()
-        with torch.no_grad():
-            logits = net(image)
-        assert isinstance(logits, torch.Tensor)
-        assert logits.shape == (2, 3, *size)
+    any_size_gives_finite_logits_and_gradients(
+        net, dims, in_channels, heads=heads_of(name, net, options), sizes=SIZES[dims]
+    )
+
+
+@pytest.mark.parametrize(("name", "dims", "options"), OF_ONE_VOXEL)
+def test_one_voxel_in_every_axis_is_still_an_image(name, dims, options):
+    net = build_net(name, dims=dims, in_channels=1, out_channels=2, **options)
+    out = net(torch.randn(1, 1, *[1] * dims))
+    for logits in out if isinstance(out, tuple) else (out,):
+        assert logits.shape == (1, 2, *[1] * dims)
         assert torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize(("name", "dims", "options"), CASES)
-def test_one_voxel_in_every_axis_is_still_an_image(name, dims, options):
-    if options["norm"] == "batch":
-        pytest.skip("batch statistics of one voxel do not exist while training")
-    net = build_net(name, dims=dims, in_channels=1, out_channels=2, **options)
-    out = net(torch.randn(1, 1, *[1] * dims))
-    logits = out[0] if isinstance(out, tuple) else out
-    assert logits.shape == (1, 2, *[1] * dims)
-    assert torch.isfinite(logits).all()
-
-
-@pytest.mark.parametrize(("name", "dims", "options"), CASES)
+@pytest.mark.parametrize(("name", "dims", "options"), FORMS)
 def test_weights_saved_from_one_net_give_the_same_logits_in_another(name, dims, options):
     image = torch.randn(1, 1, *SIZES[dims][0])
     first = build_net(name, dims=dims, in_channels=1, out_channels=2, **options).eval()
@@ -91,7 +113,7 @@ def test_weights_saved_from_one_net_give_the_same_logits_in_another(name, dims, 
         assert torch.equal(first(image), second(image))
 
 
-@pytest.mark.parametrize(("name", "dims", "options"), CASES)
+@pytest.mark.parametrize(("name", "dims", "options"), [form for form in FORMS if form[0] == "unet"])
 def test_the_image_is_not_changed_and_its_memory_layout_does_not_matter(name, dims, options):
     net = build_net(name, dims=dims, in_channels=3, out_channels=2, **options).eval()
     image = torch.randn(2, 3, *SIZES[dims][1])
@@ -102,7 +124,25 @@ def test_the_image_is_not_changed_and_its_memory_layout_does_not_matter(name, di
     assert torch.equal(image, kept)
 
 
-HEADS = {"icnet": 2, "bisenetv1": 2, "bisenetv2": 4}
+@every_net
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dims": 4}, "dims is 4"),
+        ({"norm": "layer"}, "norm is 'layer'; choose one of instance"),
+        ({"width": 0}, "width is 0"),
+    ],
+)
+def test_dims_norms_and_widths_that_no_network_has_are_refused(name, options, words):
+    if set(options) <= set(inspect.signature(NETS[name]).parameters):
+        with pytest.raises(ConfigError, match=words) as caught:
+            NETS[name](**{**FIXED, **options})
+    else:
+        with pytest.raises(ConfigError, match="has no option 'norm'") as caught:
+            build_net(name, **FIXED, **options)
+    assert "\n" not in str(caught.value)
+
+
 # Odd, and smaller than the strides along an axis.
 ALL_SIZES = {2: [(33, 18)], 3: [(17, 9, 6)]}
 # Odd, and maps of more than two voxels, over which an instance norm is little more than a sign.
@@ -110,8 +150,6 @@ COMPILE_SIZE = {2: (65, 50), 3: (33, 18, 20)}
 # Of the map on which the logits are computed (`medseg nets`); fcn8s and its like add finer scores.
 STRIDE = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8, "fcn": 8, "deeplabv1": 8, "deeplabv2": 8, "deeplabv3": 8}
 STRIDE |= {"deeplabv3plus": 4, "enet": 2, "icnet": 8, "bisenetv1": 8, "bisenetv2": 8}
-every_net = pytest.mark.parametrize("name", sorted(NETS))
-every_dims = pytest.mark.parametrize("dims", [2, 3])
 
 
 def small(name, dims, in_channels=1, out_channels=3, width=0.125, **options):
@@ -124,21 +162,23 @@ def small(name, dims, in_channels=1, out_channels=3, width=0.125, **options):
 @every_net
 def test_every_net_takes_odd_sizes_and_has_auxiliary_logits_in_training_only(name, dims, in_channels):
     net = small(name, dims, in_channels)
-    any_size_gives_finite_logits_and_gradients(net, dims, in_channels, heads=HEADS.get(name, 0), sizes=ALL_SIZES[dims])
+    any_size_gives_finite_logits_and_gradients(
+        net, dims, in_channels, heads=heads_of(name, net, {}), sizes=ALL_SIZES[dims]
+    )
 
 
 @every_dims
 @every_net
 def test_every_net_comes_back_from_its_state_dict_and_takes_any_layout(name, dims):
-    first, second = small(name, dims).eval(), small(name, dims).eval()
+    first, second = small(name, dims, 3).eval(), small(name, dims, 3).eval()
     with torch.no_grad():
         for value in first.parameters():
             value.add_(0.01)
     second.load_state_dict(first.state_dict())
-    image = torch.randn(1, 1, *ALL_SIZES[dims][0])
+    image = torch.randn(1, 3, *ALL_SIZES[dims][0])
     with torch.no_grad():
         assert torch.equal(first(image), second(image))
-    layout_in_memory_does_not_matter(first, dims, 1, ALL_SIZES[dims][0])
+    layout_in_memory_does_not_matter(first, dims, 3, ALL_SIZES[dims][0])
 
 
 @every_dims
@@ -153,18 +193,19 @@ def test_every_batch_norm_becomes_a_synchronised_one(name, dims):
     assert list(net.state_dict()) == keys
 
 
-@every_dims
+@pytest.mark.parametrize(("dims", "norm"), [(2, "instance"), (3, "instance"), (2, "batch")])
 @pytest.mark.parametrize("name", [n for n in sorted(NETS) if "checkpoint" in inspect.signature(NETS[n]).parameters])
-def test_saving_memory_changes_neither_logits_nor_gradients(name, dims):
+def test_saving_memory_changes_neither_logits_nor_gradients_nor_statistics(name, dims, norm):
     image = torch.randn(2, 1, *ALL_SIZES[dims][0])
     found = []
     for checkpoint in (False, True):
-        net = small(name, dims, checkpoint=checkpoint).train()
+        net = small(name, dims, checkpoint=checkpoint, norm=norm).train()
         torch.manual_seed(1)  # dropout
         out = net(image)
-        main = out[0] if isinstance(out, tuple) else out
-        main.square().mean().backward()
-        found.append([main.detach(), *(p.grad for p in net.parameters() if p.grad is not None)])
+        outputs = out if isinstance(out, tuple) else (out,)
+        sum(o.square().mean() for o in outputs).backward()
+        gradients = (p.grad for p in net.parameters() if p.grad is not None)
+        found.append([*(o.detach() for o in outputs), *gradients, *net.buffers()])
     assert len(found[0]) == len(found[1])
     for plain, again in zip(*found, strict=True):
         torch.testing.assert_close(plain, again, rtol=1e-3, atol=1e-5)

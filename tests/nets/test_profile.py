@@ -8,7 +8,7 @@ import pytest
 
 from medseg.errors import ConfigError
 from medseg.nets import NETS, build_net
-from medseg.nets.profile import _stride, build_on_meta, profile_nets
+from medseg.nets.profile import build_on_meta, profile_nets
 
 
 def rows(name, **options):
@@ -74,10 +74,10 @@ def test_a_net_that_needs_numbers_to_be_built_ends_on_the_meta_device_too():
     assert all(p.is_meta for p in net.parameters())
 
 
-def test_strides_of_maps_come_from_the_longest_axis():
-    assert _stride((256, 8), (16, 1)) == 16
-    assert _stride((255, 255), (32, 32)) == 8
-    assert _stride((256, 256), (1, 1)) == 0
+@pytest.mark.parametrize("size", [(256, 8), (255, 250), (8, 256)])
+def test_strides_come_from_the_longest_axis_where_sizes_are_rounded_up(size):
+    row = rows("bisenetv2", size_2d=size, width=0.125)[0]
+    assert (row.output_stride, row.coarsest_stride) == (8, 32)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from medseg.config import NetConfig, RunConfig
 from medseg.errors import ConfigError, DatasetError
 from medseg.preparation import Fingerprint, Plan, load_plan, make_plan, save_plan
 from medseg.preparation.fingerprint import CaseFingerprint
-from medseg.preparation.net_needs import NEEDS, axis_strides, needs_of
+from medseg.preparation.net_needs import axis_strides, needs_of
 from medseg.preparation.patch import Budget, choose_patch, default_channels, strides_for, total_stride
 
 
@@ -194,9 +194,14 @@ def test_an_image_shorter_than_the_stride_is_not_padded_up_to_it() -> None:
 
 
 def test_thick_slices_lower_what_a_patch_divides_by_where_the_net_can() -> None:
-    assert axis_strides(NEEDS["deeplabv3plus"], (0.8, 0.8, 5.0)) == (16, 16, 4)
-    assert axis_strides(NEEDS["enet"], (0.8, 0.8, 5.0)) == (8, 8, 8)
-    assert axis_strides(NEEDS["fcn"], (1.0, 1.0, 9.0)) == (8, 8, 1)
+    def strides(name: str, spacing: tuple[float, ...]) -> tuple[int, ...]:
+        needs = needs_of(NetConfig(name=name))
+        assert needs is not None
+        return axis_strides(needs, spacing)
+
+    assert strides("deeplabv3plus", (0.8, 0.8, 5.0)) == (16, 16, 4)
+    assert strides("enet", (0.8, 0.8, 5.0)) == (8, 8, 8)
+    assert strides("fcn", (1.0, 1.0, 9.0)) == (8, 8, 1)
     thick = case((256, 256, 20), (0.8, 0.8, 5.0))
     assert plan(thick, net={"name": "deeplabv3plus", "dims": 3}).patch_size[2] % 4 == 0
 

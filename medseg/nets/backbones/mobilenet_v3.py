@@ -137,7 +137,7 @@ class MobileNetV3(Backbone):
         for n, block in enumerate(self.features):
             x = run_block(block, x, save_memory=self.checkpoint)
             if n in self.ends:
-                maps.append(x)
+                maps.append(x)  # (B, out_channels[n], I/strides[n], ...)
         return maps
 
 
@@ -170,7 +170,7 @@ class _Block(nn.Module):
         self.block.append(_unit(dims, row.expanded, row.out_channels, 1, norm, None))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.block(x)
+        out: Tensor = self.block(x)  # (B, row.out_channels, I/stride, ...)
         return out + x if self.added else out
 
 
@@ -185,7 +185,8 @@ class _SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean(tuple(range(2, x.dim())), keepdim=True)  # (B, C, 1, 1[, 1])
-        out: Tensor = x * F.hardsigmoid(self.fc2(F.relu(self.fc1(mean))))
+        gate = F.hardsigmoid(self.fc2(F.relu(self.fc1(mean))))  # (B, C, 1, 1[, 1])
+        out: Tensor = x * gate
         return out
 
 

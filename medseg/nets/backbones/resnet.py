@@ -49,7 +49,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, ...)` to `(B, planes, ...)` at 1/stride."""
-        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn1(self.conv1(x)))  # (B, planes, I/stride, ...)
         out = self.bn2(self.conv2(out))
         added: Tensor = self.relu(out + (x if self.downsample is None else self.downsample(x)))
         return added
@@ -88,9 +88,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, ...)` to `(B, 4 * planes, ...)` at 1/stride."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
+        out = self.relu(self.bn1(self.conv1(x)))  # (B, planes, I, ...); with `caffe` at I/stride
+        out = self.relu(self.bn2(self.conv2(out)))  # (B, planes, I/stride, ...)
+        out = self.bn3(self.conv3(out))  # (B, 4 * planes, I/stride, ...)
         added: Tensor = self.relu(out + (x if self.downsample is None else self.downsample(x)))
         return added
 
@@ -192,7 +192,7 @@ class ResNet(Backbone):
         for n in range(1, layers + 1):
             for block in self.get_submodule(f"layer{n}").children():
                 x = run_block(block, x, save_memory=self.checkpoint)
-            maps.append(x)
+            maps.append(x)  # (B, out_channels[n], I/strides[n], ...)
         return maps
 
 

@@ -99,7 +99,7 @@ class VGG16(Backbone):
             count = 2 * len(stage) + 1  # convolution and ReLU each, then the pool
             x = run_block(self, x, save_memory=self.checkpoint, part=partial(self._run, layers[:count]))
             layers = layers[count:]
-            maps.append(x)
+            maps.append(x)  # (B, out_channels[n], I/strides[n], ...) after stage n
         return maps
 
     def _run(self, layers: Sequence[tuple[str, nn.Module]], x: Tensor) -> Tensor:

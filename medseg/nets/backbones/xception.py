@@ -42,7 +42,8 @@ class SeparableConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, in_channels, ...)` to `(B, out_channels, ...)` at 1/stride."""
-        out: Tensor = self.pointwise(self.bn(self.conv1(x)))
+        x = self.bn(self.conv1(x))  # (B, in_channels, I/stride, ...)
+        out: Tensor = self.pointwise(x)  # (B, out_channels, I/stride, ...)
         return out
 
 
@@ -126,7 +127,7 @@ class Xception(Backbone):
         Returns:
             `(B, out_channels[n], I / strides[n][0], ...)` for each n, sizes rounded up.
         """
-        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn1(self.conv1(x)))  # (B, 32, I/2, ...), sizes rounded up
         x = self.relu(self.bn2(self.conv2(x)))  # (B, 64, I/2, ...)
         maps = [x]
         for n in range(1, MIDDLE + 5):
@@ -134,9 +135,9 @@ class Xception(Backbone):
             if n == 1:
                 x = self.relu(x)
             if n in (1, 2, MIDDLE + 3):  # the last of them before the exit flow halves it
-                maps.append(x)
-        x = self.relu(x)
-        x = self.relu(self.bn3(self.conv3(x)))
+                maps.append(x)  # (B, 128, I/4, ...), (B, 256, I/8, ...), (B, 728, I/16, ...)
+        x = self.relu(x)  # (B, 1024, I/32, ...)
+        x = self.relu(self.bn3(self.conv3(x)))  # (B, 1536, I/32, ...)
         x = self.relu(self.bn4(self.conv4(x)))
         x = self.relu(self.bn5(self.conv5(x)))  # (B, 2048, I/32, ...)
         return [*maps, x]
@@ -176,5 +177,5 @@ class _Block(nn.Module):
             self.skipbn = norm_layer(norm, dims, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.rep(x)
+        out: Tensor = self.rep(x)  # (B, out_channels, I/stride, ...)
         return out + (x if self.skip is None else self.skipbn(self.skip(x)))
