@@ -35,6 +35,8 @@ nitpick_ignore = [
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 90
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

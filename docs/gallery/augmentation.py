@@ -1,7 +1,8 @@
 """Random changes of a training sample.
 
-Image and labels are moved by the same field, drawn once: rotation, scale, elastic deformation, mirroring and cropping are one resampling. Grey
-levels change afterwards, and labels do not. Each draw can be repeated, so any sample of a training can be looked at.
+Image and labels are moved by the same field, drawn once: rotation, scale, elastic deformation, mirroring and
+cropping are one resampling. Grey levels change afterwards, and labels do not. Each draw can be repeated, so
+any sample of a training can be looked at.
 """
 
 from pathlib import Path
@@ -30,9 +31,9 @@ def draw(path: Path) -> None:
         if n:
             grey, drawn = spatial.apply(image, mask, spatial.draw(rng, image.shape[1:]))
             grey = intensity.apply(grey, intensity.draw(rng, channels=1))
-        panel.imshow(grey[0].T, cmap="gray", vmin=0, vmax=1)
-        panel.contour(drawn[0].T == 1, levels=[0.5], colors="deepskyblue", linewidths=1)
-        panel.contour(drawn[0].T == 2, levels=[0.5], colors="orange", linewidths=1.5)
+        panel.imshow(grey[0].T.numpy(), cmap="gray", vmin=0, vmax=1)
+        panel.contour(drawn[0].T.numpy() == 1, levels=[0.5], colors="deepskyblue", linewidths=1)
+        panel.contour(drawn[0].T.numpy() == 2, levels=[0.5], colors="orange", linewidths=1.5)
         panel.set_title(f"sample {n}" if n else "as it is", fontsize=10)
         panel.set_axis_off()
     figure.savefig(path, dpi=100)

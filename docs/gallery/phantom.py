@@ -1,7 +1,8 @@
 """A synthetic chest CT and its labels, in three planes.
 
-Every sample of medseg is drawn from ellipsoids, tubes and filtered noise. Lung and tumour are built so that no single threshold finds them:
-the air around the patient is as dark as the lung, and heart and vessels are as bright as the tumour.
+Every sample of medseg is drawn from ellipsoids, tubes and filtered noise. Lung and tumour are built so that
+no single threshold finds them: the air around the patient is as dark as the lung, and heart and vessels are
+as bright as the tumour.
 """
 
 from pathlib import Path

@@ -1,7 +1,8 @@
 """Two ways to enlarge an image, and why the edges matter.
 
-medseg keeps the outer edges of an image when it changes the spacing: eight voxels of 4 mm become 32 of 1 mm, over the same 32 mm. Code that
-keeps the centres of the outermost voxels instead shifts structures by up to half a voxel, which is enough to spoil a surface distance.
+medseg keeps the outer edges of an image when it changes the spacing: eight voxels of 4 mm become 32 of 1 mm,
+over the same 32 mm. Code that keeps the centres of the outermost voxels instead shifts structures by up to
+half a voxel, which is enough to spoil a surface distance.
 """
 
 from pathlib import Path

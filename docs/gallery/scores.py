@@ -1,8 +1,9 @@
 """What Dice, HD95 and NSD see.
 
-Four wrong masks of the same disc. A mask that is a little too large everywhere and one that lacks a piece can have the same Dice. A stray speck
-far away costs Dice nearly nothing and is the worst of all for HD95 once it has more than 5 % of the outline. NSD counts the share of
-both outlines that lies within the tolerance, here 2 mm.
+Four wrong masks of the same disc. A mask that is a little too large everywhere and one that lacks a piece can
+have the same Dice. A stray speck far away costs Dice nearly nothing and is the worst of all for HD95 once it
+has more than 5 % of the outline. NSD counts the share of both outlines that lies within the tolerance, here 2
+mm.
 """
 
 from pathlib import Path

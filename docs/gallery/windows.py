@@ -1,7 +1,7 @@
 """One slice in four windows.
 
-A CT has more grey values than a screen. A window maps a range of Hounsfield units to black ... white: everything below is black,
-everything above is white. What one window hides, another shows.
+A CT has more grey values than a screen. A window maps a range of Hounsfield units to black ... white:
+everything below is black, everything above is white. What one window hides, another shows.
 """
 
 from pathlib import Path

@@ -36,7 +36,12 @@ def after_the_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("data_samples", "configs"):
         shutil.copytree(PROJECT / name, root / name)
     short = {"training.max_iterations": 2, "training.max_minutes": None, "prediction.postprocess": "off"}
-    short |= {"prediction.mirror": False, "prediction.overlap": 0}
+    short |= {
+        "prediction.mirror": False,
+        "prediction.overlap": 0,
+        "plan.patch_size": [24, 24, 24],
+        "net.channels": [4, 8],
+    }
     medseg.train("demo", {"data.root": str(root / "data_samples" / "chest"), "output": str(root / "run"), **short})
     (root / "demo_out").mkdir()
     (root / "run").rename(root / "demo_out" / "run")

@@ -47,7 +47,9 @@ def of_table(node: ast.expr) -> Iterator[str]:
 
 
 def is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.JoinedStr | ast.Name) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return isinstance(node, ast.JoinedStr | ast.Name) or (
+        isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
 
 
 def texts(node: ast.expr) -> Iterator[str]:
