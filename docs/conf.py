@@ -43,6 +43,8 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 # Docstrings write code in single backticks, as Markdown does.
 default_role = "literal"
+# Two dashes begin an option.
+smartquotes = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
