@@ -7,7 +7,10 @@ DEMO_OUT ?= demo_out
 STAMP := $(VENV)/.medseg-installed
 RUN := $(VENV)/bin/python -m
 
-.PHONY: setup demo demo-model test test-slow check format samples
+# Tools that no test needs, in an environment of their own.
+TOOLS := .venv-tools
+
+.PHONY: setup demo demo-model test test-slow check format samples docs gallery sbom constraints-hashed
 
 setup: $(STAMP)
 
@@ -31,6 +34,16 @@ check: setup
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy medseg
+	$(MAKE) docs
+
+# Strict: every warning, broken link or unknown reference fails.
+docs: setup
+	$(RUN) sphinx -W --keep-going -n -q -b html -d docs/_build/doctrees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# The pictures of docs/gallery, drawn again.
+gallery: setup
+	for program in docs/gallery/*.py; do $(VENV)/bin/python $$program || exit 1; done
 
 format: setup
 	$(RUN) ruff format .
@@ -42,3 +55,22 @@ demo-model: setup
 
 samples: setup
 	$(RUN) medseg.phantoms data_samples
+
+$(TOOLS):
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check pip-tools==7.6.2 cyclonedx-bom==7.5.0
+
+# After a change of constraints.txt or of the dependencies. It names no index, so that everybody's own is used.
+constraints-hashed: $(TOOLS)
+	$(TOOLS)/bin/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url \
+	  --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate -c constraints.txt \
+	  -o constraints-hashed.new pyproject.toml
+	sed -n '/^#/p' constraints-hashed.txt > constraints-hashed.head
+	# A pin without the local version takes the CPU build, too.
+	sed 's/+cpu//' constraints-hashed.new | cat constraints-hashed.head - > constraints-hashed.txt
+	rm constraints-hashed.new constraints-hashed.head
+
+# A software bill of materials of the environment, CycloneDX.
+sbom: setup $(TOOLS)
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.json $(VENV)/bin/python
+	@echo sbom.json
