@@ -8,7 +8,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from medseg.disk.atomic import write_text_atomic
-from medseg.evaluation.columns import TITLES, limits_of
+from medseg.evaluation.columns import record_of, title_of
 from medseg.evaluation.comparison_result import ComparisonResult, PairedRow
 from medseg.reports.figures import distribution_png
 from medseg.reports.html import Cell, Picture, Report, Table, write_report
@@ -71,7 +71,7 @@ def _ranking_table(result: ComparisonResult) -> Table:
     rows = []
     for row in result.ranking:
         found = row.ranking
-        cells = [Cell("all metrics" if row.by == "all" else TITLES.get(row.by, row.by))]
+        cells = [Cell("all metrics" if row.by == "all" else title_of(row.by))]
         for i in range(len(row.models)):
             small = [f"mean rank {found.mean_rank[i]:.2f}"]
             if found.rank_low:
@@ -92,7 +92,7 @@ def _paired_table(result: ComparisonResult) -> Table:
         rows.append(
             (
                 Cell(row.label),
-                Cell(TITLES.get(row.metric, row.metric)),
+                Cell(title_of(row.metric)),
                 Cell(row.first),
                 Cell(row.second),
                 Cell(f"{row.mean_first:.3f}", sort=repr(row.mean_first)),
@@ -118,8 +118,8 @@ def _pictures(result: ComparisonResult) -> tuple[Picture, ...]:
         every = [v for found in values.values() for v in found]
         if len(every) < 2 * len(values):
             continue
-        title = TITLES.get(metric, metric)
-        low, high = limits_of(metric)
+        title = title_of(metric)
+        low, high = record_of(metric).limits
         limits = (max(low, min(every)) if low < 0 else low, min(high, max(every)) or 1.0)
         spread = "; ".join(f"{name}: {min(v):.3f} to {max(v):.3f}" for name, v in values.items())
         caption = "Each dot is a case whose reference holds the label; the box shows median and quartiles."

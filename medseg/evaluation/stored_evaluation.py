@@ -13,7 +13,7 @@ from typing import Any
 
 from medseg.config import MOST_LIST_BYTES, read_text
 from medseg.errors import ConfigError, DatasetError
-from medseg.evaluation.result import FORMAT_VERSION
+from medseg.evaluation.summary import FORMAT_VERSION
 from medseg.io.formats import is_there
 
 __all__ = ["StoredEvaluation", "read_evaluations"]
