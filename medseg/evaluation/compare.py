@@ -16,7 +16,7 @@ from medseg.errors import ConfigError, DatasetError
 from medseg.evaluation.case_list import listed
 from medseg.evaluation.columns import columns_of, record_of
 from medseg.evaluation.compare_files import write_comparison
-from medseg.evaluation.comparison_result import ComparisonResult, PairedRow, RankingRow
+from medseg.evaluation.comparison_result import ComparisonResult, PairedRow, RankingRow, few_patients
 from medseg.evaluation.method_text import versions
 from medseg.evaluation.paired import PERMUTATIONS, Comparison, compare_paired, holm
 from medseg.evaluation.ranking import Ranking, rank_models
@@ -81,7 +81,7 @@ def compare(
         rows=rows,
         ranking=_rankings(table, groups, rng),
         complete=not notes,
-        notes=(*notes, *_few(len(set(groups)))),
+        notes=(*notes, *few_patients(len(set(groups)))),
         values=table.shown(),
         summary={},
     )
@@ -230,12 +230,6 @@ def _rankings(table: _Table, groups: Sequence[str], rng: np.random.Generator) ->
         found: Ranking = rank_models(bad, groups, rng)
         rows.append(RankingRow(name, table.models, found))
     return tuple(rows)
-
-
-def _few(n_patients: int) -> list[str]:
-    if n_patients >= MIN_PATIENTS:
-        return []
-    return [f"too few patients for intervals, tests and stability: {n_patients}, at least {MIN_PATIENTS} are needed"]
 
 
 def _summary(

@@ -10,8 +10,16 @@ from typing import Any
 
 from medseg.evaluation.columns import title_of
 from medseg.evaluation.ranking import Ranking
+from medseg.evaluation.statistics import MIN_PATIENTS
 
-__all__ = ["ComparisonResult", "PairedRow", "RankingRow"]
+__all__ = ["ComparisonResult", "PairedRow", "RankingRow", "few_patients"]
+
+
+def few_patients(n_patients: int) -> list[str]:
+    """The note that there are too few patients for intervals, tests and stability; none where there are enough."""
+    if n_patients >= MIN_PATIENTS:
+        return []
+    return [f"too few patients for intervals, tests and stability: {n_patients}, at least {MIN_PATIENTS} are needed"]
 
 
 @dataclass(frozen=True, slots=True)

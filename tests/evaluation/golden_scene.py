@@ -36,9 +36,9 @@ def write_scene(root: Path) -> dict[str, Any]:
         if n not in (3, 4):
             ref[10:13, 10 : 11 + n % 4, 2:5] = 2
         pred = np.roll(ref, n % 3, axis=n % 2)
+        pred[rng.random(SHAPE) < 0.002] = 2
         if n == 5:
             pred[pred == 2] = 0
-        pred[rng.random(SHAPE) < 0.002] = 2
         second = np.roll(ref, 1, axis=2)
         for folder, array in (("ref", ref), ("pred", pred), ("second", second)):
             save(root / folder / f"c{n}.nii.gz", array)
