@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 
 from medseg.errors import ConfigError
-from medseg.metrics import ALL_METRICS, METRIC_INFO, score_case
+from medseg.metrics import ALL_METRICS, Metric, score_case
 from medseg.metrics.conventions import Conventions
-from medseg.metrics.empty import empty_score
-from medseg.metrics.label_maps import LabelMaps
-from medseg.metrics.label_pair import LabelPair
 from medseg.metrics.options import ScoreOptions
 
 
@@ -26,16 +23,23 @@ def test_the_options_of_a_metric_are_conventions_and_its_definition_names_their_
     assert record.limits[0] < record.limits[1]
 
 
-@pytest.mark.parametrize("name", METRIC_INFO)
-def test_a_metric_that_is_computed_for_empty_masks_itself_agrees_with_its_policy(name: str) -> None:
-    """The functions can be called directly, so their own answer and that of the record must be one."""
-    empty, full = np.zeros((9, 9, 9), np.uint8), np.zeros((9, 9, 9), np.uint8)
-    full[2:6, 2:6, 2:6] = 1
-    for pred, ref in ((empty, empty), (empty, full), (full, empty)):
-        pair = LabelPair(LabelMaps.of(pred, ref, (1.0, 1.0, 2.0), (1,)), (1,), Conventions())
-        said = empty_score(METRIC_INFO[name].empty, not pred.any(), not ref.any())
-        own = float(METRIC_INFO[name].function(pair))
-        assert said is None or own == said or (math.isnan(own) and math.isnan(said))
+def test_the_record_decides_about_empty_masks_so_that_a_function_need_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function divides by the voxels of the reference; the record says what an empty one scores."""
+    kept = Metric(
+        title="Kept",
+        better="higher",
+        definition="Share kept",
+        source="none",
+        function=lambda pair: pair.overlap.in_pred / pair.overlap.in_ref,
+    )
+    monkeypatch.setitem(ALL_METRICS, "kept", kept)
+    empty, full = np.zeros((4, 4), np.uint8), np.ones((4, 4), np.uint8)
+
+    def score(pred: np.ndarray, ref: np.ndarray) -> float:
+        return score_case(pred, ref, labels=(1,), metrics=("kept",))[1]["kept"]
+
+    assert (score(full, full), score(empty, full), score(full, empty)) == (1.0, 0.0, 0.0)
+    assert math.isnan(score(empty, empty))
 
 
 def test_a_metric_of_probabilities_is_refused_where_there_are_only_masks() -> None:
