@@ -21,7 +21,7 @@ from medseg.evaluation.pictures import (
 from medseg.evaluation.scoring import CaseScores
 from medseg.evaluation.statistics import Statistics
 from medseg.evaluation.summary import AbsentLabel, Summary
-from medseg.evaluation.tables import NOTHING, further_tables, number, statistics_cell
+from medseg.evaluation.tables import NOTHING, number, report_tables, statistics_cell
 from medseg.metrics.registry import ALL_METRICS
 from medseg.reports.figures import label_colours
 from medseg.reports.html import Cell, Report, Table, write_report
@@ -75,7 +75,7 @@ def write_evaluation_report(path: Path, cases: Cases, summary: Summary, niivue: 
             agreement=agreement(cases) if single else (*agreement(cases), *froc_pictures(summary.froc)),
             gallery=gallery(cases),
             gallery_key=GALLERY_KEY,
-            tables=further_tables(cases.scores, summary, metrics),
+            tables=report_tables(cases.scores, summary, metrics),
             cases=_case_table(cases.scores, metrics),
             definitions=_definitions(summary, single),
             method=summary.method,

@@ -23,7 +23,7 @@ from medseg.evaluation.summary import (
 from medseg.reports.html import Cell, Table
 from medseg.tasks.froc import CANDIDATES_TABLE, FROC_RATES
 
-__all__ = ["NOTHING", "further_tables", "number", "statistics_cell"]
+__all__ = ["NOTHING", "number", "report_tables", "statistics_cell"]
 
 NOTHING = "\N{EN DASH}"
 # Beyond these a table is looked up in its CSV.
@@ -35,7 +35,7 @@ _WORST_OF = 3
 _HIDDEN = (CANDIDATES_TABLE,)
 
 
-def further_tables(
+def report_tables(
     scores: Sequence[CaseScores], summary: Summary, metrics: Sequence[str]
 ) -> dict[str, tuple[Table, ...]]:
     """Heading -> tables, in the order of the report; headings without content are left out.

@@ -13,7 +13,7 @@ from medseg.evaluation import evaluate
 from medseg.evaluation.compare import compare
 from medseg.evaluation.confusion import case_confusion, confusion_summary
 from medseg.evaluation.summary import Confusion, FrocCurve
-from medseg.evaluation.tables import NOTHING, further_tables
+from medseg.evaluation.tables import NOTHING, report_tables
 from medseg.labels import LabelScheme
 from medseg.metrics.label_maps import LabelMaps
 
@@ -43,7 +43,7 @@ def test_values_of_regions_are_named_by_their_regions() -> None:
 def test_the_table_of_confusion_gives_shares_of_the_reference(tmp_path: Path) -> None:
     confusion = Confusion((0, 1, 2), ("background", "a", "b"), ((9, 1, 0), (1, 2, 1), (0, 0, 0)))
     summary = replace(evaluate(*folders(tmp_path, {"a": 8, "b": 9})).summary, confusion=confusion)
-    (table,) = further_tables([], summary, [])["Confusion between labels"]
+    (table,) = report_tables([], summary, [])["Confusion between labels"]
     assert table.head == ("Reference", "background", "a", "b", "Voxels")
     assert [cell.text for cell in table.rows[1]] == ["a", "25.00%", "50.00%", "25.00%", "4"]
     assert [cell.text for cell in table.rows[2]] == ["b", *[NOTHING] * 3, "0"]
@@ -55,7 +55,7 @@ def test_of_many_labels_the_largest_confusions_are_listed(tmp_path: Path) -> Non
     names = ("background", *(f"label {n}" for n in range(1, 14)))
     confusion = Confusion(tuple(range(14)), names, tuple(map(tuple, voxels.tolist())))
     summary = replace(evaluate(*folders(tmp_path, {"a": 8, "b": 9})).summary, confusion=confusion)
-    (table,) = further_tables([], summary, [])["Confusion between labels"]
+    (table,) = report_tables([], summary, [])["Confusion between labels"]
     assert [[cell.text for cell in row] for row in table.rows] == [
         ["label 7", "background", "33.33%", "50"],
         ["label 3", "label 5", "16.67%", "20"],
@@ -65,7 +65,7 @@ def test_of_many_labels_the_largest_confusions_are_listed(tmp_path: Path) -> Non
 def test_the_froc_table_reads_the_curve_at_the_usual_rates(tmp_path: Path) -> None:
     curve = FrocCurve(0.857, (0.0, 0.0, 0.5, 0.5), (0.0, 0.5, 0.5, 1.0))
     summary = replace(evaluate(*folders(tmp_path, {"a": 8, "b": 9})).summary, froc={"tumour": curve})
-    (table,) = further_tables([], summary, [])["FROC"]
+    (table,) = report_tables([], summary, [])["FROC"]
     assert [cell.text for cell in table.rows[0]] == ["tumour", "0.500", "0.500", *["1.000"] * 5, "0.857"]
 
 
