@@ -40,8 +40,8 @@ def record_of(name: str) -> Column:
             only describes and is headed by its name.
 
     Example:
-        >>> record_of("hd95_px").heading, record_of("length_difference_mm").better, record_of("odd_number").title
-        ('HD95 (pixels)', 'zero', 'odd number')
+        >>> record_of("hd95_px").heading, record_of("length_difference_mm").better, record_of("tail_ratio").title
+        ('HD95 (pixels)', 'zero', 'tail ratio')
     """
     if name in ALL_METRICS:
         return ALL_METRICS[name]

@@ -90,7 +90,7 @@ def compare(
 
 
 def _shared_cases(models: Sequence[StoredEvaluation]) -> tuple[list[str], list[str]]:
-    """The cases that all have, with one reference each, and what is said about the others."""
+    """The cases that all evaluations share, with one reference each, and notes about the others."""
     shared = [case for case in models[0].hashes if all(case in m.hashes for m in models)]
     if not shared:
         held = "; ".join(f"{m.name}: {listed(list(m.hashes), 'case')}" for m in models)

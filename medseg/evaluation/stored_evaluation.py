@@ -52,7 +52,7 @@ class StoredEvaluation:
 
 
 def read_evaluations(folders: Sequence[Path]) -> tuple[StoredEvaluation, ...]:
-    """The evaluations in the folders, under names that tell them apart.
+    """The evaluations in the folders, under names that differ.
 
     Args:
         folders: each written by `medseg evaluate -o`, or a run folder that holds one such folder.

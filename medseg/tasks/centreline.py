@@ -153,7 +153,7 @@ class _Line:
         )
 
     def sections(self) -> tuple[NDArray[np.int64], Floats, Floats, Floats] | None:
-        """Where sections are measured: voxels, points, tangents, and the length that each stands for."""
+        """Where sections are measured: voxels, points, tangents, and the length of line that each represents."""
         if len(self.line) < 3:
             return None
         # The width of a section is only that of the vessel away from where it ends or meets others.

@@ -56,7 +56,7 @@ def score_lungs(case: TaskCase) -> TaskScores:
             for side in ("left", "right"):
                 found |= _side_scores(case, side, pred[side], ref[side])
         elif ref["both"].any():
-            message = "left and right lung cannot be told apart in the prediction or the reference: no scores by side"
+            message = "left and right lung cannot be separated in the prediction or the reference: no scores by side"
             findings.append(Finding("lung_sides_unknown", message))
         values[label] = found
     return TaskScores(values, {"density": (_DENSITY_COLUMNS, tuple(rows))} if rows else {}, tuple(findings))
