@@ -200,33 +200,31 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Score masks against references: Dice, IoU, surface distances and more, with confidence intervals and a report."""
+    from medseg.evaluation import EvaluateOptions
     from medseg.evaluation import evaluate as run_evaluation
     from medseg.progress import console_progress
 
+    options = EvaluateOptions(
+        task=task,
+        labels=labels,
+        images=images,
+        cases=cases,
+        fov=fov,
+        probabilities=probabilities,
+        second_reference=second_reference,
+        missing=missing,
+        resample_prediction=resample_prediction,
+        label_threshold=label_threshold,
+        metrics=listed(metrics),
+        tolerance_mm=tolerance_mm,
+        surface=surface,
+        hd95=hd95,
+        assd=assd,
+        memory_gb=memory_gb,
+        view3d=view3d,
+    )
     with console_progress("evaluate", enabled=not as_json) as progress:
-        result = run_evaluation(
-            predictions,
-            references,
-            task=task,
-            out=out,
-            labels=labels,
-            images=images,
-            cases=cases,
-            resample_prediction=resample_prediction,
-            progress=progress,
-            fov=fov,
-            probabilities=probabilities,
-            second_reference=second_reference,
-            missing=missing,
-            memory_gb=memory_gb,
-            label_threshold=label_threshold,
-            metrics=listed(metrics),
-            tolerance_mm=tolerance_mm,
-            surface=surface,
-            hd95=hd95,
-            assd=assd,
-            view3d=view3d,
-        )
+        result = run_evaluation(predictions, references, out=out, options=options, progress=progress)
     typer.echo(result.to_json() if as_json else result.text())
     result.raise_for_missing()
 

@@ -1,69 +1,59 @@
-"""The columns of an evaluation: how a score is called, which end is better, what range it has."""
+"""The columns of an evaluation: metrics, distances in pixels, and what tasks measure, each by its record."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import replace
 
-from medseg.metrics.definitions import ALL_INFO
-from medseg.metrics.empty import DISTANCES
+from medseg.metrics.metric import Column
+from medseg.metrics.registry import ALL_METRICS
+from medseg.tasks import TASKS
 
-__all__ = ["TITLES", "Better", "badness", "better_of", "column", "limits_of"]
+__all__ = ["column", "columns_of", "record_of", "title_of"]
 
-Better = Literal["higher", "lower", "zero"]
-
-_PIXELS = "_px"
-
-TITLES = {name: info.title + (f" ({info.unit})" if info.unit else "") for name, info in ALL_INFO.items()} | {
-    f"{name}{_PIXELS}": f"{ALL_INFO[name].title} (pixels)" for name in DISTANCES
-}
-"""Column -> heading."""
+_UNKNOWN_LIMITS = (-math.inf, math.inf)
 
 
 def column(metric: str, spacing_known: bool) -> str:
-    """The name a metric is written under: distances in pixels are told apart from those in mm."""
-    return metric if spacing_known or metric not in DISTANCES else f"{metric}{_PIXELS}"
-
-
-def better_of(name: str) -> Better | None:
-    """Which end of a column is better; None where it only describes (a volume, a length).
-
-    Columns that a task adds follow their names: differences are best at zero, variants of a metric (`nsd_left`,
-    `dice_fov`) like the metric, recalls high.
+    """The name a value is written under: distances in pixels get another one than those in mm.
 
     Example:
-        >>> better_of("hd95_px"), better_of("nsd_left"), better_of("length_difference_mm"), better_of("volume_ml_left")
-        ('lower', 'higher', 'zero', None)
+        >>> column("hd95", False), column("dice", False), column("hd95", True)
+        ('hd95_px', 'dice', 'hd95')
     """
-    plain = name.removesuffix(_PIXELS)
-    if plain in ALL_INFO:
-        return ALL_INFO[plain].better
-    if "_difference" in name:
-        return "zero"
-    if name.endswith(("_prediction", "_reference")):
-        return None
-    first = name.split("_")[0]
-    if first == "recall":
-        return "higher"
-    return ALL_INFO[first].better if first in ALL_INFO else None
+    if spacing_known or metric not in ALL_METRICS or not ALL_METRICS[metric].is_distance:
+        return metric
+    return f"{metric}_px"
 
 
-def badness(name: str, value: float) -> float | None:
-    """A number that grows as a score gets worse; None where the column only describes.
+def columns_of(metrics: Iterable[str]) -> frozenset[str]:
+    """Every column that the values of these metrics can be written under."""
+    return frozenset(column(metric, known) for metric in metrics for known in (True, False))
+
+
+def record_of(name: str) -> Column:
+    """Heading, unit and direction of a column.
+
+    Args:
+        name: as `cases.csv` has it. A column that no metric and no task declares, as one of another version of medseg,
+            only describes and is headed by its name.
 
     Example:
-        >>> badness("dice", 0.75), badness("hd95", 3.0), badness("volume_difference_ml", -2.0)
-        (-0.75, 3.0, 2.0)
+        >>> record_of("hd95_px").heading, record_of("length_difference_mm").better, record_of("tail_ratio").title
+        ('HD95 (pixels)', 'zero', 'tail ratio')
     """
-    better = better_of(name)
-    if better is None:
-        return None
-    return -value if better == "higher" else value if better == "lower" else abs(value)
+    if name in ALL_METRICS:
+        return ALL_METRICS[name]
+    for task in TASKS.values():
+        if name in task.columns:
+            return task.columns[name]
+    for metric, record in ALL_METRICS.items():
+        if record.is_distance and name == column(metric, False):
+            return replace(record, unit="pixels")
+    return Column(name.replace("_", " "), limits=_UNKNOWN_LIMITS)
 
 
-def limits_of(name: str) -> tuple[float, float]:
-    """Smallest and largest value that a column can hold, as far as its name tells."""
-    plain = name.removesuffix(_PIXELS)
-    if plain in ALL_INFO:
-        return ALL_INFO[plain].limits
-    return (0.0, 1.0) if better_of(name) == "higher" else (-math.inf, math.inf)
+def title_of(name: str) -> str:
+    """Heading of a column, with its unit."""
+    return record_of(name).heading

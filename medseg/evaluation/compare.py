@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from medseg.errors import ConfigError, DatasetError
 from medseg.evaluation.case_list import listed
-from medseg.evaluation.columns import badness, better_of
+from medseg.evaluation.columns import columns_of, record_of
 from medseg.evaluation.compare_files import write_comparison
-from medseg.evaluation.comparison_result import ComparisonResult, PairedRow, RankingRow
+from medseg.evaluation.comparison_result import ComparisonResult, PairedRow, RankingRow, few_patients
 from medseg.evaluation.method_text import versions
 from medseg.evaluation.paired import PERMUTATIONS, Comparison, compare_paired, holm
 from medseg.evaluation.ranking import Ranking, rank_models
-from medseg.evaluation.result import FORMAT_VERSION
 from medseg.evaluation.statistics import MIN_PATIENTS
 from medseg.evaluation.stored_evaluation import StoredEvaluation, read_evaluations
+from medseg.evaluation.summary import FORMAT_VERSION
 from medseg.metrics.empty import bounded
 
 __all__ = ["compare"]
@@ -81,7 +81,7 @@ def compare(
         rows=rows,
         ranking=_rankings(table, groups, rng),
         complete=not notes,
-        notes=(*notes, *_few(len(set(groups)))),
+        notes=(*notes, *few_patients(len(set(groups)))),
         values=table.shown(),
         summary={},
     )
@@ -90,7 +90,7 @@ def compare(
 
 
 def _shared_cases(models: Sequence[StoredEvaluation]) -> tuple[list[str], list[str]]:
-    """The cases that all have, with one reference each, and what is said about the others."""
+    """The cases that all evaluations share, with one reference each, and notes about the others."""
     shared = [case for case in models[0].hashes if all(case in m.hashes for m in models)]
     if not shared:
         held = "; ".join(f"{m.name}: {listed(list(m.hashes), 'case')}" for m in models)
@@ -134,14 +134,14 @@ def _columns(models: Sequence[StoredEvaluation], metrics: Sequence[str] | None) 
     there = [_names(m) for m in models]
     shared = [name for name in there[0] if all(name in other for other in there)]
     if metrics is None:
-        asked = models[0].summary["options"]["metrics"]
-        chosen = [name for name in shared if name.removesuffix("_px") in asked and better_of(name)]
+        asked = columns_of(models[0].summary["options"]["metrics"])
+        chosen = [name for name in shared if name in asked and record_of(name).better]
         if not chosen:
             raise DatasetError("the evaluations have no metric in common; evaluate again with the same --metrics")
         return chosen
-    unusable = [name for name in metrics if name not in shared or better_of(name) is None]
+    unusable = [name for name in metrics if name not in shared or record_of(name).better is None]
     if unusable or not metrics:
-        usable = ", ".join(name for name in shared if better_of(name))
+        usable = ", ".join(name for name in shared if record_of(name).better)
         raise ConfigError(f"metrics {list(unusable)} cannot be compared; all evaluations have {usable}")
     return list(metrics)
 
@@ -192,7 +192,7 @@ def _paired_rows(table: _Table, rng: np.random.Generator) -> tuple[PairedRow, ..
             groups = [table.groups[c] for c in cases]
             for a, b in itertools.combinations(range(len(table.models)), 2):
                 # Signed differences are compared by how far they are from zero.
-                pair = [np.abs(v) if better_of(column) == "zero" else v for v in (values[a], values[b])]
+                pair = [np.abs(v) if record_of(column).better == "zero" else v for v in (values[a], values[b])]
                 found = compare_paired(pair[0], pair[1], groups, rng)
                 family.append(_row(label, column, table.models[a], table.models[b], pair, len(cases), found))
         corrected = zip(holm([r.p_permutation for r in family]), holm([r.p_wilcoxon for r in family]), strict=True)
@@ -205,7 +205,7 @@ def _paired_rows(table: _Table, rng: np.random.Generator) -> tuple[PairedRow, ..
 def _row(
     label: str, column: str, first: str, second: str, pair: Sequence[Any], n_cases: int, found: Comparison
 ) -> PairedRow:
-    towards = badness(column, 1.0) or 1.0
+    towards = record_of(column).badness(1.0) or 1.0
     better = "" if found.difference == 0 else first if found.difference * towards < 0 else second
     means = (float(pair[0].mean()), float(pair[1].mean()))
     return PairedRow(label, column, first, second, n_cases, *means, better, **asdict(found))
@@ -224,17 +224,12 @@ def _rankings(table: _Table, groups: Sequence[str], rng: np.random.Generator) ->
         where = {case: i for i, case in enumerate(table.cases)}
         for k, key in enumerate(keys):
             cases, values = table.scores[key]
+            record = record_of(key[1])
             for m, row in enumerate(values):
-                bad[m, [where[c] for c in cases], k] = [badness(key[1], float(v)) for v in row]
+                bad[m, [where[c] for c in cases], k] = [record.badness(float(v)) for v in row]
         found: Ranking = rank_models(bad, groups, rng)
         rows.append(RankingRow(name, table.models, found))
     return tuple(rows)
-
-
-def _few(n_patients: int) -> list[str]:
-    if n_patients >= MIN_PATIENTS:
-        return []
-    return [f"too few patients for intervals, tests and stability: {n_patients}, at least {MIN_PATIENTS} are needed"]
 
 
 def _summary(

@@ -8,8 +8,8 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from medseg.disk.atomic import write_text_atomic
-from medseg.evaluation.columns import TITLES, limits_of
-from medseg.evaluation.comparison_result import ComparisonResult, PairedRow
+from medseg.evaluation.columns import record_of, title_of
+from medseg.evaluation.comparison_result import ComparisonResult, PairedRow, few_patients
 from medseg.reports.figures import distribution_png
 from medseg.reports.html import Cell, Picture, Report, Table, write_report
 
@@ -20,7 +20,7 @@ _NOTHING = "\N{EN DASH}"
 
 
 def write_comparison(folder: Path, result: ComparisonResult) -> ComparisonResult:
-    """Write the files; `summary.json` last.
+    """Write the files; `summary.json` last. The report of a single case has its scores, no ranking and no tests.
 
     Returns:
         The result, with where the files are.
@@ -28,6 +28,8 @@ def write_comparison(folder: Path, result: ComparisonResult) -> ComparisonResult
     Raises:
         WriteError: if a file cannot be written.
     """
+    single = len(result.cases) == 1
+    facts = {"Models": str(len(result.models)), "Cases": str(len(result.cases))}
     written = replace(result, out=folder, report=folder / "report.html")
     write_text_atomic(folder / "compare.csv", _csv(result))
     write_report(
@@ -35,11 +37,11 @@ def write_comparison(folder: Path, result: ComparisonResult) -> ComparisonResult
         Report(
             title="Comparison of models",
             subtitle=f"{len(result.models)} models, {len(result.cases)} case(s), {result.n_patients} patient(s)",
-            facts={"Models": str(len(result.models)), "Cases": str(len(result.cases)), "First": _first(result)},
-            headline=_ranking_table(result),
+            facts=facts if single else facts | {"First": _first(result)},
+            headline=_score_table(result) if single else _ranking_table(result),
             notes=_notes(result),
             distributions=_pictures(result),
-            cases=_paired_table(result),
+            cases=None if single else _paired_table(result),
             method=str(result.summary["method"]),
             versions=result.summary["versions"],
         ),
@@ -62,16 +64,32 @@ def _first(result: ComparisonResult) -> str:
 
 
 def _notes(result: ComparisonResult) -> tuple[str, ...]:
+    few = few_patients(result.n_patients) if len(result.cases) == 1 else []
+    notes = tuple(note for note in result.notes if note not in few)
     if result.complete:
-        return result.notes
-    return ("Not complete: not every case or prediction is in this comparison.", *result.notes)
+        return notes
+    return ("Not complete: not every case or prediction is in this comparison.", *notes)
+
+
+def _score_table(result: ComparisonResult) -> Table:
+    """Of a single case: each model's score."""
+    rows = [
+        (
+            Cell(label),
+            Cell(title_of(name)),
+            *(Cell(f"{found[m][0]:.3f}", sort=repr(found[m][0])) for m in result.models),
+        )
+        for (label, name), found in result.values.items()
+        if all(found.values())
+    ]
+    return Table("Scores of the case", ("Label", "Metric", *result.models), tuple(rows))
 
 
 def _ranking_table(result: ComparisonResult) -> Table:
     rows = []
     for row in result.ranking:
         found = row.ranking
-        cells = [Cell("all metrics" if row.by == "all" else TITLES.get(row.by, row.by))]
+        cells = [Cell("all metrics" if row.by == "all" else title_of(row.by))]
         for i in range(len(row.models)):
             small = [f"mean rank {found.mean_rank[i]:.2f}"]
             if found.rank_low:
@@ -92,7 +110,7 @@ def _paired_table(result: ComparisonResult) -> Table:
         rows.append(
             (
                 Cell(row.label),
-                Cell(TITLES.get(row.metric, row.metric)),
+                Cell(title_of(row.metric)),
                 Cell(row.first),
                 Cell(row.second),
                 Cell(f"{row.mean_first:.3f}", sort=repr(row.mean_first)),
@@ -118,8 +136,8 @@ def _pictures(result: ComparisonResult) -> tuple[Picture, ...]:
         every = [v for found in values.values() for v in found]
         if len(every) < 2 * len(values):
             continue
-        title = TITLES.get(metric, metric)
-        low, high = limits_of(metric)
+        title = title_of(metric)
+        low, high = record_of(metric).limits
         limits = (max(low, min(every)) if low < 0 else low, min(high, max(every)) or 1.0)
         spread = "; ".join(f"{name}: {min(v):.3f} to {max(v):.3f}" for name, v in values.items())
         caption = "Each dot is a case whose reference holds the label; the box shows median and quartiles."

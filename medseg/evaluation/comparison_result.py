@@ -8,10 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.evaluation.columns import TITLES
+from medseg.evaluation.columns import title_of
 from medseg.evaluation.ranking import Ranking
+from medseg.evaluation.statistics import MIN_PATIENTS
 
-__all__ = ["ComparisonResult", "PairedRow", "RankingRow"]
+__all__ = ["ComparisonResult", "PairedRow", "RankingRow", "few_patients"]
+
+
+def few_patients(n_patients: int) -> list[str]:
+    """The note that there are too few patients for intervals, tests and stability; none where there are enough."""
+    if n_patients >= MIN_PATIENTS:
+        return []
+    return [f"too few patients for intervals, tests and stability: {n_patients}, at least {MIN_PATIENTS} are needed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +112,8 @@ class ComparisonResult:
         )
         for row in self.ranking[:1]:
             found = row.ranking
-            lines.append(
-                f"ranking by {TITLES.get(row.by, row.by)}, {len(self.cases)} cases, {self.n_patients} patients"
-            )
+            by = row.by if row.by == "all" else title_of(row.by)
+            lines.append(f"ranking by {by}, {len(self.cases)} cases, {self.n_patients} patients")
             for i in sorted(range(len(row.models)), key=lambda i: (found.rank[i], row.models[i])):
                 stable = ""
                 if found.rank_low:
@@ -118,7 +125,7 @@ class ComparisonResult:
         for each in self.rows:
             interval = "" if each.ci_low is None else f" [{each.ci_low:+.3f}, {each.ci_high:+.3f}]"
             p = "" if each.p_permutation_holm is None else f", p {each.p_permutation_holm:.3g} (Holm)"
-            title = TITLES.get(each.metric, each.metric)
+            title = title_of(each.metric)
             lines.append(
                 f"{each.label} {title}: {each.first} {each.mean_first:.3f}, {each.second} {each.mean_second:.3f}, "
                 f"difference {each.difference:+.3f}{interval}{p}"

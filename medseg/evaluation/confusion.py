@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from medseg.evaluation.summary import Confusion
 from medseg.labels import LabelScheme
 from medseg.metrics.label_maps import LabelMaps
 
 __all__ = ["case_confusion", "confusion_summary"]
 
-Confusion = Mapping[tuple[int, int], int]
+CaseConfusion = Mapping[tuple[int, int], int]
 
 
 def case_confusion(maps: LabelMaps) -> dict[tuple[int, int], int]:
@@ -25,14 +25,14 @@ def case_confusion(maps: LabelMaps) -> dict[tuple[int, int], int]:
     return found
 
 
-def confusion_summary(cases: Sequence[Confusion], scheme: LabelScheme | None) -> dict[str, Any]:
-    """`values`, their `names`, and `voxels[r][p]`: how often value r of the reference was predicted as value p.
+def confusion_summary(cases: Sequence[CaseConfusion], scheme: LabelScheme | None) -> Confusion:
+    """How often each value of the reference was predicted as each value, over all cases.
 
     Values of regions are named by the regions they belong to.
 
     Example:
-        >>> confusion_summary([{(0, 0): 5, (1, 2): 3}], None)["voxels"]
-        [[5, 0, 0], [0, 0, 3], [0, 0, 0]]
+        >>> confusion_summary([{(0, 0): 5, (1, 2): 3}], None).voxels
+        ((5, 0, 0), (0, 0, 3), (0, 0, 0))
     """
     values = sorted({0, *(v for case in cases for pair in case for v in pair)})
     index = {value: n for n, value in enumerate(values)}
@@ -40,7 +40,8 @@ def confusion_summary(cases: Sequence[Confusion], scheme: LabelScheme | None) ->
     for case in cases:
         for (ref, pred), count in case.items():
             voxels[index[ref], index[pred]] += count
-    return {"values": values, "names": [_name(v, scheme) for v in values], "voxels": voxels.tolist()}
+    names = tuple(_name(v, scheme) for v in values)
+    return Confusion(tuple(values), names, tuple(tuple(row) for row in voxels.tolist()))
 
 
 def _name(value: int, scheme: LabelScheme | None) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medseg.errors import ConfigError, DatasetError
@@ -10,9 +12,9 @@ from medseg.evaluation.scoring import CaseScores, LabelScores
 from medseg.io.formats import is_there
 from medseg.io.label_names import read_label_names
 from medseg.labels import LabelScheme
-from medseg.metrics.definitions import METRIC_INFO
 from medseg.metrics.empty import empty_score
 from medseg.metrics.overlap import Overlap
+from medseg.metrics.registry import ALL_METRICS
 from medseg.tasks import Task
 from medseg.volume import Finding
 
@@ -31,13 +33,13 @@ def resolve_labels(labels: Labels, pred: Path, task: Task | None = None) -> Labe
         labels: a scheme, a mapping, or a YAML or JSON file: plain `name: value` pairs, a key `labels` (and `ignore`),
             or a run's configuration with `data.labels`. Without it, `labels.json` beside the predictions.
         pred: the predictions.
-        task: whose labels count where nothing else names any.
+        task: whose labels are used where nothing else names any.
 
     Returns:
         The scheme, or None: every integer in the references is then a label named by its number.
 
     Raises:
-        ConfigError: for a file that cannot be read or holds no labels, or a task whose labels nobody names.
+        ConfigError: for a file that cannot be read or holds no labels, or a task without labels where none are named.
     """
     if isinstance(labels, LabelScheme):
         return labels
@@ -45,13 +47,13 @@ def resolve_labels(labels: Labels, pred: Path, task: Task | None = None) -> Labe
         return LabelScheme.from_mapping(labels)
     if labels is not None:
         return read_label_names(Path(labels))
-    # What is no place at all is refused with the masks that it should hold.
+    # A path that cannot exist is refused later, with the masks that it should hold.
     beside = (pred if is_there(pred) and pred.is_dir() else pred.parent) / LABELS_FILE
     if is_there(beside) and beside.is_file():
         return read_label_names(beside)
     if task is not None and task.labels is None:
         raise ConfigError(
-            f"task {task.name!r} does not guess what the integers mean, and {beside} does not exist; name them with "
+            f"task {task.name!r} does not know what the integers mean, and {beside} does not exist; name them with "
             "--labels, e.g. a YAML file with tumor: 1"
         )
     return task.labels if task is not None else None
@@ -72,11 +74,13 @@ def check_values(cases: Sequence[CaseScores], scheme: LabelScheme | None) -> tup
     else:
         known, named = scheme.known_values - {0}, "the labels given"
         if in_ref and not in_ref & known:
-            raise DatasetError(f"the references hold {_shown(in_ref)}, the labels are {_shown(known)}; {_mend(in_ref)}")
+            raise DatasetError(
+                f"the references hold {_shown(in_ref)}, the labels are {_shown(known)}; {_remedy(in_ref)}"
+            )
     if in_pred and not in_pred & known:
         raise DatasetError(
             f"the predictions hold {_shown(in_pred)}, the {'references' if scheme is None else 'labels'} "
-            f"{_shown(known)}; {_mend(in_ref | in_pred)}"
+            f"{_shown(known)}; {_remedy(in_ref | in_pred)}"
         )
     findings = []
     for side, found in (("references", in_ref), ("predictions", in_pred)):
@@ -86,7 +90,7 @@ def check_values(cases: Sequence[CaseScores], scheme: LabelScheme | None) -> tup
     return tuple(findings)
 
 
-def _mend(values: frozenset[int]) -> str:
+def _remedy(values: frozenset[int]) -> str:
     if max(values) == 255:
         return "for 0/255 masks give label_threshold=127; else name the values with --labels"
     return "name the values of both sides with --labels, e.g. lung: 1"
@@ -103,8 +107,6 @@ def _shown(values: frozenset[int]) -> str:
 
 def fill_labels(cases: Sequence[CaseScores]) -> tuple[CaseScores, ...]:
     """The same labels in every case, where they were found in the files: all that any reference holds."""
-    from dataclasses import replace
-
     names = {str(v) for c in cases for v in c.ref_values - {0}}
     ordered = sorted(names, key=int)
     metrics = {c.case: next((tuple(s.values) for s in c.labels.values()), ()) for c in cases}
@@ -114,11 +116,14 @@ def fill_labels(cases: Sequence[CaseScores]) -> tuple[CaseScores, ...]:
         columns = metrics[case.case] or tuple(
             m
             for m in most
-            if (case.spacing_known or not METRIC_INFO[m].needs_mm)
-            and (len(case.spacing) == 3 or not METRIC_INFO[m].needs_3d)
+            if (case.spacing_known or not ALL_METRICS[m].needs_mm)
+            and (len(case.spacing) == 3 or not ALL_METRICS[m].needs_3d)
         )
-        absent = LabelScores(
-            {m: float(empty_score(m, True, True) or 0.0) for m in columns}, Overlap(0, 0, 0, case.total), 0
-        )
+        absent = LabelScores({m: _both_empty(m) for m in columns}, Overlap(0, 0, 0, case.total), 0)
         result.append(replace(case, labels={name: case.labels.get(name, absent) for name in ordered}))
     return tuple(result)
+
+
+def _both_empty(metric: str) -> float:
+    score = empty_score(ALL_METRICS[metric].empty, True, True)
+    return math.nan if score is None else score

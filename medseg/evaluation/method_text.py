@@ -7,13 +7,12 @@ from importlib.metadata import version
 
 import numpy as np
 
-from medseg.evaluation.columns import TITLES
 from medseg.evaluation.outliers import OUTLIER_METHOD
 from medseg.evaluation.statistics import MIN_PATIENTS, RESAMPLES
-from medseg.metrics.definitions import ALL_INFO
-from medseg.metrics.score import ScoreOptions
+from medseg.metrics.options import ScoreOptions
+from medseg.metrics.registry import ALL_METRICS
 
-__all__ = ["INTERVAL_METHOD", "TITLES", "definitions", "method_text", "versions"]
+__all__ = ["INTERVAL_METHOD", "definitions", "method_text", "versions"]
 
 INTERVAL_METHOD = "BCa bootstrap over patients with small-sample expansion"
 
@@ -21,7 +20,7 @@ INTERVAL_METHOD = "BCa bootstrap over patients with small-sample expansion"
 def definitions(options: ScoreOptions) -> dict[str, str]:
     """Metric -> definition, for the metrics and conventions asked for."""
     found = {metric: options.define(metric) for metric in options.metrics}
-    if any(ALL_INFO[m].unit == "mm" or ALL_INFO[m].needs_mm for m in found):
+    if any(ALL_METRICS[m].is_distance or ALL_METRICS[m].needs_mm for m in found):
         found["unknown spacing"] = (
             "Where the voxel spacing is not known, distances are in pixels (suffix _px), and what needs millimetres by "
             "definition is left out."
@@ -42,7 +41,7 @@ def definitions(options: ScoreOptions) -> dict[str, str]:
 
 def method_text(options: ScoreOptions, n_cases: int, n_patients: int) -> str:
     """A paragraph for the methods section."""
-    named = [f"{ALL_INFO[m].title} ({_lower(options.define(m).rstrip('.'))})" for m in options.metrics]
+    named = [f"{ALL_METRICS[m].title} ({_lower(options.define(m).rstrip('.'))})" for m in options.metrics]
     listed = "; ".join(named)
     parts = [
         f"Segmentations of {n_cases} case(s) from {n_patients} patient(s) were compared with the reference.",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medseg.evaluation.columns import badness, better_of
+from medseg.evaluation.summary import NotableCases, Outlier, WorstCase
+from medseg.metrics.metric import Column
 
 __all__ = ["OUTLIER_METHOD", "notable_cases", "robust_z"]
 
@@ -37,24 +37,22 @@ def robust_z(values: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(apart / scale) if scale else np.zeros(len(found))
 
 
-def notable_cases(name: str, cases: Sequence[str], values: Sequence[float]) -> dict[str, list[dict[str, Any]]]:
+def notable_cases(column: Column, cases: Sequence[str], values: Sequence[float]) -> NotableCases:
     """The worst cases of a column and its outliers, worst first.
 
     Args:
-        name: the column, which says what is worse.
+        column: says which way is worse.
         cases, values: names and finite scores.
 
     Returns:
-        `worst` -> at most five of case, value; `outliers` -> case, value, robust_z. Nothing for columns that only
-        describe.
+        At most five worst cases, and all outliers; neither for columns that only describe.
     """
-    if better_of(name) is None or not cases:
-        return {"worst": [], "outliers": []}
-    bad = np.array([badness(name, v) for v in values], dtype=np.float64)
+    if column.better is None or not cases:
+        return NotableCases()
+    bad = np.array([column.badness(v) for v in values], dtype=np.float64)
     order = sorted(range(len(cases)), key=lambda i: (-bad[i], cases[i]))
-    worst = [{"case": cases[i], "value": values[i]} for i in order[:_WORST]]
+    worst = tuple(WorstCase(cases[i], values[i]) for i in order[:_WORST])
     if len(cases) < _LEAST_CASES:
-        return {"worst": worst, "outliers": []}
+        return NotableCases(worst)
     z = robust_z(bad)
-    outliers = [{"case": cases[i], "value": values[i], "robust_z": float(z[i])} for i in order if z[i] > _LIMIT]
-    return {"worst": worst, "outliers": outliers}
+    return NotableCases(worst, tuple(Outlier(cases[i], values[i], float(z[i])) for i in order if z[i] > _LIMIT))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from medseg.disk.directory_walk import is_hidden
-from medseg.errors import ConfigError, DatasetError
+from medseg.errors import DatasetError
 from medseg.evaluation.case_list import CaseList, listed, read_case_list
 from medseg.io.formats import is_image_file, is_probability_file, is_there, stem_of
 from medseg.volume import Finding
@@ -74,12 +74,9 @@ def find_pairs(
         missing: "refuse" references without a prediction, or count these predictions as "empty" masks.
 
     Raises:
-        ConfigError: for another `missing`.
         DatasetError: for a missing folder, no references, two files of one case, folders that look swapped, no name in
             common, or a prediction that is missing.
     """
-    if missing not in ("refuse", "empty"):
-        raise ConfigError(f"missing={missing!r}: expected 'refuse' or 'empty'")
     beside = beside or Sources()
     findings: list[Finding] = []
     if is_there(pred) and pred.is_file() and is_there(ref) and ref.is_file():

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from medseg.errors import MedsegError
+from medseg.evaluation.case_rows import case_dice
 from medseg.evaluation.pairs import Pair
 from medseg.evaluation.scoring import CaseScores, read_pair
-from medseg.evaluation.summary import case_dice
+from medseg.evaluation.summary import FrocCurve
 from medseg.io.images import read_image
 from medseg.labels import LabelScheme
 from medseg.reports.agreement import agreement_of, agreement_png, size_png
@@ -33,7 +34,7 @@ __all__ = [
     "agreement",
     "distributions",
     "examples",
-    "froc_curves",
+    "froc_pictures",
     "gallery",
     "view3d",
 ]
@@ -181,11 +182,11 @@ def agreement(cases: Cases) -> tuple[Picture, ...]:
     )
 
 
-def froc_curves(found: Mapping[str, Any]) -> tuple[Picture, ...]:
+def froc_pictures(found: Mapping[str, FrocCurve]) -> tuple[Picture, ...]:
     """Sensitivity against false positives per case, where probabilities were given."""
     if not found:
         return ()
-    curves = {label: (each["false_positives_per_case"], each["sensitivity"]) for label, each in found.items()}
+    curves = {label: (each.false_positives_per_case, each.sensitivity) for label, each in found.items()}
     caption = "FROC: each lesion counts once, whatever hits it; false positives are separate findings that hit none."
     best = "; ".join(f"{label}: at most {max(y):.3f}" for label, (_, y) in curves.items())
     return (

@@ -57,7 +57,7 @@ def read_pair(pair: Pair, threshold: float | None = None, resample_prediction: b
 
     Raises:
         ReadError: for a file that cannot be read.
-        DatasetError: for a file that holds no label map.
+        DatasetError: for a file that is not a label map.
         GeometryError: for grids that differ, with both printed.
     """
     ref = read_label_map([LabelSource(pair.ref)], threshold)
@@ -106,7 +106,7 @@ def _label_map_on(
         return found
     if resample_prediction:
         return resample_like(found, ref, order=0)
-    mend = (
+    remedy = (
         "predict on the reference's image, or bring the prediction to the reference's grid with --resample-prediction "
         "(resample_prediction=True)"
         if what == "prediction"
@@ -114,7 +114,7 @@ def _label_map_on(
     )
     raise GeometryError(
         f"case {pair.case!r}: the {what} {path} and the reference {pair.ref} are not on one grid: {describe(found)} "
-        f"against {describe(ref)}; {mend}"
+        f"against {describe(ref)}; {remedy}"
     )
 
 

@@ -8,18 +8,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from medseg.disk.atomic import write_text_atomic
 from medseg.errors import PartialFailure
-from medseg.evaluation.columns import TITLES
+from medseg.evaluation.case_rows import CaseRow
+from medseg.evaluation.columns import columns_of, title_of
 from medseg.evaluation.scoring import CaseScores
-from medseg.evaluation.summary import CaseRow
+from medseg.evaluation.statistics import Statistics
+from medseg.evaluation.summary import Summary
 from medseg.volume import Finding
 
-__all__ = ["FORMAT_VERSION", "Evaluation", "write_files"]
-
-FORMAT_VERSION = 1
+__all__ = ["Evaluation", "write_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,58 +27,47 @@ class Evaluation:
 
     Args:
         cases: every number of every case; `label` is "" for what concerns the whole case.
-        summary: the content of `summary.json`.
+        summary: statistics of the data set; as a mapping, the content of `summary.json`.
         findings: what is worth knowing about the input.
         out: the folder that was written, or None.
         report: `report.html` in it, or None.
     """
 
     cases: tuple[CaseRow, ...]
-    summary: Mapping[str, Any]
+    summary: Summary
     findings: tuple[Finding, ...] = ()
     out: Path | None = None
     report: Path | None = None
 
     def to_json(self) -> str:
         """The summary as JSON."""
-        return json.dumps(self.summary, indent=2, ensure_ascii=False, allow_nan=False)
+        return json.dumps(self.summary.record, indent=2, ensure_ascii=False, allow_nan=False)
 
     def text(self) -> str:
-        """A table for a terminal: one line per label, then the means over labels, then what stands beside the model."""
-        labels: Mapping[str, Mapping[str, Mapping[str, Any]]] = self.summary["labels"]
-        asked = self.summary["options"]["metrics"]
-        there = dict.fromkeys(m for found in labels.values() for m in found)
-        metrics = [m for m in there if m.removesuffix("_px") in asked]
-        rows = [["", *(TITLES.get(m, m) for m in metrics), "cases"]]
-        rows += [self._row(label, found, metrics) for label, found in labels.items()]
-        if len(labels) > 1:
-            means = self.summary["mean"]
+        """A table for a terminal: a line per label, the means over labels, then the baseline and a second observer."""
+        summary = self.summary
+        asked = columns_of(summary.options.metrics)
+        metrics = [m for m in dict.fromkeys(m for found in summary.labels.values() for m in found) if m in asked]
+        rows = [["", *map(title_of, metrics), "cases"]]
+        rows += [_row(label, found, metrics) for label, found in summary.labels.items()]
+        if len(summary.labels) > 1:
+            means = summary.mean
             rows.append(["mean", *(f"{means[m]:.3f}" if m in means else "-" for m in metrics), ""])
-        for name, other in self.summary["others"].items():
-            rows += [self._row(f"{label}, {name}", found, metrics) for label, found in other["labels"].items()]
+        for name, other in summary.others.items():
+            rows += [_row(f"{label}, {name}", found, metrics) for label, found in other.labels.items()]
         if len(metrics) > 6:
             rows = [list(row) for row in zip(*rows, strict=True)]
-        width = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-        lines = [
-            "  ".join(
-                cell.ljust(w) if c == 0 else cell.rjust(w) for c, (cell, w) in enumerate(zip(row, width, strict=True))
-            )
-            for row in rows
-        ]
-        few = self.summary["interval"]["note"]
-        if self.summary["demonstration"]:
-            lines.insert(0, f"DEMONSTRATION, no held-out patient: {self.summary['demonstration']}")
-        if not self.summary["complete"]:
-            lines.insert(0, "NOT COMPLETE: not every reference was scored against a prediction, see the notes")
-        lines += [f"note: {f.message}" for f in self.findings] + ([f"note: {few}"] if few else [])
+        lines = []
+        if not summary.complete:
+            lines.append("NOT COMPLETE: not every reference was scored against a prediction, see the notes")
+        if summary.demonstration:
+            lines.append(f"DEMONSTRATION, no held-out patient: {summary.demonstration}")
+        lines += [*_aligned(rows), *(f"note: {f.message}" for f in self.findings)]
+        if summary.interval.note:
+            lines.append(f"note: {summary.interval.note}")
         if self.report is not None:
             lines.append(f"report: {self.report}")
         return "\n".join(line.rstrip() for line in lines)
-
-    @staticmethod
-    def _row(name: str, found: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> list[str]:
-        n = max((each["n"] for each in found.values()), default=0)
-        return [name, *(_cell(found.get(m)) for m in metrics), str(n)]
 
     def raise_for_missing(self) -> None:
         """Raise where predictions were missing, so that a script cannot take the scores for complete.
@@ -115,8 +103,24 @@ def _csv(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return buffer.getvalue()
 
 
-def _cell(found: Mapping[str, Any] | None) -> str:
-    if found is None or found["mean"] is None:
+def _row(name: str, found: Mapping[str, Statistics], metrics: Sequence[str]) -> list[str]:
+    n = max((each.n for each in found.values()), default=0)
+    return [name, *(_cell(found.get(m)) for m in metrics), str(n)]
+
+
+def _cell(found: Statistics | None) -> str:
+    if found is None or not found.n:
         return "-"
-    interval = "" if found["ci_low"] is None else f" [{found['ci_low']:.3f}, {found['ci_high']:.3f}]"
-    return f"{found['mean']:.3f}{interval}"
+    interval = "" if found.ci_low is None else f" [{found.ci_low:.3f}, {found.ci_high:.3f}]"
+    return f"{found.mean:.3f}{interval}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The first column to the left, the others to the right."""
+    width = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(w) if c == 0 else cell.rjust(w) for c, (cell, w) in enumerate(zip(row, width, strict=True))
+        )
+        for row in rows
+    ]

@@ -30,7 +30,7 @@ _PIECE = 500
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What is said about one metric of one label over a data set.
+    """Statistics of one metric of one label over a data set.
 
     Args:
         mean, sd, median, q1, q3: of the `n` values; NaN for none; the SD (n - 1) is NaN below two. Quartiles are

@@ -13,7 +13,7 @@ from typing import Any
 
 from medseg.config import MOST_LIST_BYTES, read_text
 from medseg.errors import ConfigError, DatasetError
-from medseg.evaluation.result import FORMAT_VERSION
+from medseg.evaluation.summary import FORMAT_VERSION
 from medseg.io.formats import is_there
 
 __all__ = ["StoredEvaluation", "read_evaluations"]
@@ -52,7 +52,7 @@ class StoredEvaluation:
 
 
 def read_evaluations(folders: Sequence[Path]) -> tuple[StoredEvaluation, ...]:
-    """The evaluations in the folders, under names that tell them apart.
+    """The evaluations in the folders, under names that differ.
 
     Args:
         folders: each written by `medseg evaluate -o`, or a run folder that holds one such folder.

@@ -1,4 +1,4 @@
-"""Subgroups of the cases, from further columns of the list of cases."""
+"""Statistics by subgroup: the further columns of the list of cases."""
 
 from __future__ import annotations
 
@@ -6,12 +6,31 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
+import numpy as np
+
+from medseg.evaluation.label_statistics import statistics_per_label
 from medseg.evaluation.scoring import CaseScores
+from medseg.evaluation.summary import Subgroup
 from medseg.volume import Finding
 
-__all__ = ["subgroups_of"]
+__all__ = ["subgroup_statistics", "subgroups_of"]
 
 _MOST_VALUES = 12
+
+
+def subgroup_statistics(
+    cases: Sequence[CaseScores], rng: np.random.Generator
+) -> tuple[dict[str, dict[str, Subgroup]], tuple[Finding, ...]]:
+    """Column -> value -> its cases and their statistics; and which columns make no subgroups."""
+    columns, findings = subgroups_of(cases)
+    found = {
+        name: {
+            value: Subgroup(len(held), len({c.group for c in held}), statistics_per_label(held, rng))
+            for value, held in groups.items()
+        }
+        for name, groups in columns.items()
+    }
+    return found, findings
 
 
 def subgroups_of(cases: Sequence[CaseScores]) -> tuple[dict[str, dict[str, list[CaseScores]]], tuple[Finding, ...]]:

@@ -1,203 +1,232 @@
-"""From scores per case to rows of a table and a summary of the data set."""
+"""`Summary`: what an evaluation says about a data set, and its form in `summary.json`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
 from typing import Any
 
-import numpy as np
+from medseg.evaluation.paired import Comparison
+from medseg.evaluation.statistics import Statistics
+from medseg.metrics.options import ScoreOptions
+from medseg.volume import Finding
 
-from medseg.evaluation.columns import column, limits_of
-from medseg.evaluation.outliers import notable_cases
-from medseg.evaluation.scoring import CaseScores, LabelScores
-from medseg.evaluation.statistics import Statistics, describe_scores
-from medseg.metrics.empty import bounded
+__all__ = [
+    "FORMAT_VERSION",
+    "AbsentLabel",
+    "Confusion",
+    "FrocCurve",
+    "Interval",
+    "LabelStatistics",
+    "NotableCases",
+    "Outlier",
+    "ReferenceModel",
+    "Subgroup",
+    "Summary",
+    "WorstCase",
+]
 
-__all__ = ["CaseRow", "case_dice", "case_rows", "column", "statistics_per_label", "summarise"]
+FORMAT_VERSION = 1
+
+LabelStatistics = Mapping[str, Mapping[str, Statistics]]
+"""Label -> column -> statistics over the cases whose reference holds the label."""
 
 
 @dataclass(frozen=True, slots=True)
-class CaseRow:
-    """One number: `label` is "" for what concerns the whole case."""
+class AbsentLabel:
+    """The cases whose reference lacks a label: how much was found where there is nothing.
+
+    Args:
+        n: how many cases.
+        n_clean: in how many of them nothing was found.
+        specificity: mean over the cases, of voxels; NaN without any.
+        false_positive_count: mean number of separate false findings.
+        false_positive_ml, false_positive_px: mean volume of what was found, in ml or pixels; None where no case has
+            that unit.
+    """
+
+    n: int
+    n_clean: int
+    specificity: float
+    false_positive_count: float
+    false_positive_ml: float | None = None
+    false_positive_px: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorstCase:
+    """One of the worst cases of a column."""
 
     case: str
-    label: str
-    metric: str
     value: float
 
 
-def case_rows(cases: Sequence[CaseScores]) -> tuple[CaseRow, ...]:
-    """Every number of every case, in the order of cases and labels.
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """A case far from the others on the worse side; `robust_z` as in `medseg.evaluation.outliers`."""
 
-    Scores of what stands beside the model carry its name: `baseline:dice`, `second reference:dice`.
-    """
-    rows = []
-    for case in cases:
-        unit = "ml" if case.spacing_known else "px"
-        for label, scores in case.labels.items():
-            found = {column(m, case.spacing_known): v for m, v in scores.values.items()}
-            found[f"reference_{unit}"] = scores.overlap.in_ref * case.voxel_size
-            found[f"prediction_{unit}"] = scores.overlap.in_pred * case.voxel_size
-            if scores.overlap.in_ref == 0:
-                found["specificity"] = scores.overlap.specificity
-                found[f"false_positive_{unit}"] = scores.overlap.false_positive * case.voxel_size
-                found["false_positive_count"] = float(scores.false_positives or 0)
-            for other, others in case.others.items():
-                values = others[label].values if label in others else {}
-                found |= {f"{other}:{column(m, case.spacing_known)}": v for m, v in values.items()}
-            rows += [CaseRow(case.case, label, metric, float(value)) for metric, value in found.items()]
-        rows.append(CaseRow(case.case, "", "miou", _case_miou(case)))
-        rows.append(CaseRow(case.case, "", "diagonal_mm" if case.spacing_known else "diagonal_px", case.diagonal))
-    return tuple(rows)
-
-
-def case_dice(case: CaseScores) -> float:
-    """Mean Dice over the labels that the case's reference holds; NaN if it holds none."""
-    found = [s.overlap.dice for s in case.labels.values() if s.overlap.in_ref]
-    return float(np.mean(found)) if found else math.nan
-
-
-def summarise(cases: Sequence[CaseScores], rng: np.random.Generator) -> dict[str, Any]:
-    """Statistics per label and metric, and over the labels. Numbers that do not exist are None.
-
-    Args:
-        cases: scores; every case has the same labels.
-        rng: draws the bootstrap.
-
-    Returns:
-        `labels` -> label -> metric -> the fields of `Statistics`;
-        `absent` -> label -> the cases whose reference lacks it;
-        `mean` -> metric -> mean over the labels; `mean_dice`, `miou`, `miou_case_mean`;
-        `notable` -> label -> metric -> worst cases and outliers.
-    """
-    labels = list(cases[0].labels) if cases else []
-    per_label = statistics_per_label(cases, rng)
-    means: dict[str, list[float]] = {}
-    for found in per_label.values():
-        for metric, each in found.items():
-            if each["n"]:
-                means.setdefault(metric, []).append(each["mean"])
-    over_labels = {metric: float(np.mean(values)) for metric, values in means.items()}
-    absent = {label: _absent(cases, label) for label in labels}
-    case_mious = [m for m in (_case_miou(c) for c in cases) if not math.isnan(m)]
-    return {
-        "n_cases": len(cases),
-        "n_patients": len({c.group for c in cases}),
-        "labels": per_label,
-        "absent": {label: found for label, found in absent.items() if found["n"]},
-        "mean": over_labels,
-        "mean_dice": over_labels.get("dice"),
-        "miou": _none(_pooled_miou(cases, labels)),
-        "miou_case_mean": float(np.mean(case_mious)) if case_mious else None,
-        "notable": {label: _notable(cases, label) for label in labels},
-    }
-
-
-def statistics_per_label(
-    cases: Sequence[CaseScores],
-    rng: np.random.Generator,
-    of: Callable[[CaseScores], Mapping[str, LabelScores]] | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Label -> column -> the fields of `Statistics`, over the cases whose reference holds the label.
-
-    Args:
-        cases: scores.
-        rng: draws the bootstrap.
-        of: which scores of a case; its own by default. Cases without scores are left out.
-    """
-    scores_of = of or (lambda case: case.labels)
-    labels = list(cases[0].labels) if cases else []
-    return {
-        label: {
-            metric: _plain(asdict(_statistics(found, metric, rng)))
-            for metric, found in _columns(cases, label, scores_of).items()
-        }
-        for label in labels
-    }
+    case: str
+    value: float
+    robust_z: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Column:
-    """One column of one label: finite values of the cases that hold it and have one."""
+class NotableCases:
+    """The cases of a column to look at, worst first."""
 
-    cases: tuple[str, ...]
-    groups: tuple[str, ...]
-    values: tuple[float, ...]
-    n_infinite: int
+    worst: tuple[WorstCase, ...] = ()
+    outliers: tuple[Outlier, ...] = ()
 
 
-def _columns(
-    cases: Sequence[CaseScores], label: str, scores_of: Callable[[CaseScores], Mapping[str, LabelScores]]
-) -> dict[str, _Column]:
-    """Column -> its values. A column that only cases without the label have is there, without values."""
-    found: dict[str, list[tuple[str, str, float, float]]] = {}
-    for case in cases:
-        scores = scores_of(case).get(label)
-        if scores is None:
-            continue
-        for metric, value in scores.values.items():
-            rows = found.setdefault(column(metric, case.spacing_known), [])
-            if scores.overlap.in_ref and not math.isnan(value):
-                rows.append((case.case, case.group, value, case.diagonal))
-    result = {}
-    for metric, rows in found.items():
-        finite, n_infinite = bounded([r[2] for r in rows], [r[3] for r in rows])
-        values = tuple(float(v) for v in finite)
-        result[metric] = _Column(tuple(r[0] for r in rows), tuple(r[1] for r in rows), values, n_infinite)
-    return result
+@dataclass(frozen=True, slots=True)
+class ReferenceModel:
+    """What the model is compared with: the task's baseline, or a second observer.
+
+    Args:
+        n_cases: how many cases it has.
+        labels: its own statistics.
+        model_minus: label -> column -> the model's score less its own, over the cases that both scored.
+    """
+
+    n_cases: int
+    labels: LabelStatistics
+    model_minus: Mapping[str, Mapping[str, Comparison]]
 
 
-def _statistics(found: _Column, metric: str, rng: np.random.Generator) -> Statistics:
-    return describe_scores(found.values, found.groups, rng, limits_of(metric), found.n_infinite)
+@dataclass(frozen=True, slots=True)
+class Subgroup:
+    """The cases with one value in a column of the list of cases."""
+
+    n_cases: int
+    n_patients: int
+    labels: LabelStatistics
 
 
-def _notable(cases: Sequence[CaseScores], label: str) -> dict[str, Any]:
-    columns = _columns(cases, label, lambda case: case.labels)
-    found = {metric: notable_cases(metric, each.cases, each.values) for metric, each in columns.items()}
-    return {metric: each for metric, each in found.items() if each["worst"]}
+@dataclass(frozen=True, slots=True)
+class FrocCurve:
+    """A FROC curve: sensitivity for lesions by false positives per case, and its score as in LUNA16."""
+
+    score: float | None
+    false_positives_per_case: tuple[float, ...]
+    sensitivity: tuple[float, ...]
 
 
-def _absent(cases: Sequence[CaseScores], label: str) -> dict[str, Any]:
-    """The cases whose reference lacks the label: how often, and how much, was found where there is nothing."""
-    lacking = [c for c in cases if not c.labels[label].overlap.in_ref]
-    overlaps = [c.labels[label].overlap for c in lacking]
-    found: dict[str, Any] = {"n": len(lacking), "n_clean": sum(o.false_positive == 0 for o in overlaps)}
-    if lacking:
-        found["specificity"] = _none(float(np.mean([o.specificity for o in overlaps])))
-        found["false_positive_count"] = float(np.mean([c.labels[label].false_positives or 0 for c in lacking]))
-        for unit, known in (("ml", True), ("px", False)):
-            sizes = [
-                o.false_positive * c.voxel_size
-                for c, o in zip(lacking, overlaps, strict=True)
-                if c.spacing_known == known
-            ]
-            if sizes:
-                found[f"false_positive_{unit}"] = float(np.mean(sizes))
-    return found
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """`voxels[r][p]`: how often value r of the reference was predicted as value p; `values` and their `names`."""
+
+    values: tuple[int, ...]
+    names: tuple[str, ...]
+    voxels: tuple[tuple[int, ...], ...]
 
 
-def _pooled_miou(cases: Sequence[CaseScores], labels: Sequence[str]) -> float:
-    """Labels that neither side ever holds have no IoU and stay out."""
-    found = []
-    for label in labels:
-        overlaps = [c.labels[label].overlap for c in cases]
-        hit = sum(o.true_positive for o in overlaps)
-        union = hit + sum(o.false_positive + o.false_negative for o in overlaps)
-        if union:
-            found.append(hit / union)
-    return float(np.mean(found)) if found else math.nan
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """How intervals were computed; `note` says why there are none."""
+
+    level: float
+    method: str
+    resamples: int
+    seed: int
+    min_patients: int
+    note: str | None
 
 
-def _case_miou(case: CaseScores) -> float:
-    found = [s.overlap.iou for s in case.labels.values() if s.overlap.in_ref]
-    return float(np.mean(found)) if found else math.nan
+@dataclass(frozen=True, eq=False)
+class Summary(Mapping[str, Any]):
+    """What an evaluation says about a data set.
+
+    It is also a mapping with the content of `summary.json`: `summary["labels"]["lung"]["dice"]["mean"]` is
+    `summary.labels["lung"]["dice"].mean`, but None where a number does not exist, which in the attributes is NaN.
+
+    Args:
+        format_version: of `summary.json`.
+        complete: False where predictions were missing, or references left out.
+        demonstration: why the scores say nothing about new patients; None where they do.
+        task: name of the task, or None.
+        leading: columns that the task's report shows first.
+        n_cases, n_patients: how many.
+        labels: statistics per label and column.
+        absent: label -> the cases whose reference lacks it, where there are any.
+        mean: column -> mean over the labels.
+        mean_dice: the same of Dice; None where it was not asked for.
+        miou: IoU of voxel counts pooled over the data set, mean over the labels without background.
+        miou_case_mean: mean over cases of the mean IoU of the labels that the case's reference holds.
+        notable: label -> column -> worst cases and outliers.
+        others: name -> what the model is compared with.
+        subgroups: column of the list of cases -> value -> its cases.
+        froc: label -> FROC curve, for tasks that list candidates.
+        confusion: which value was predicted as which.
+        interval: how intervals were computed.
+        options: metrics and conventions.
+        label_values: label -> its integers; None where labels are named by their number.
+        groups: case -> patient.
+        reference_hashes: case -> hash of the reference's content.
+        missing_predictions: cases whose prediction counts as empty.
+        definitions: metric -> definition under these conventions.
+        method: a paragraph for the methods section.
+        findings: what is worth knowing about the input.
+        versions: of what computed the numbers.
+    """
+
+    format_version: int
+    complete: bool
+    demonstration: str | None
+    task: str | None
+    leading: tuple[str, ...]
+    n_cases: int
+    n_patients: int
+    labels: LabelStatistics
+    absent: Mapping[str, AbsentLabel]
+    mean: Mapping[str, float]
+    mean_dice: float | None
+    miou: float | None
+    miou_case_mean: float | None
+    notable: Mapping[str, Mapping[str, NotableCases]]
+    others: Mapping[str, ReferenceModel]
+    subgroups: Mapping[str, Mapping[str, Subgroup]]
+    froc: Mapping[str, FrocCurve]
+    confusion: Confusion
+    interval: Interval
+    options: ScoreOptions
+    label_values: Mapping[str, tuple[int, ...]] | None
+    groups: Mapping[str, str]
+    reference_hashes: Mapping[str, str]
+    missing_predictions: tuple[str, ...]
+    definitions: Mapping[str, str]
+    method: str
+    findings: tuple[Finding, ...]
+    versions: Mapping[str, str]
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """The content of `summary.json`: text, numbers, lists, dictionaries and None."""
+        plain: dict[str, Any] = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        options = plain["options"]
+        plain["options"] = {"metrics": options.pop("metrics"), **options}
+        plain["findings"] = [{"kind": f.kind, "message": f.message} for f in self.findings]
+        return plain
+
+    def __getitem__(self, key: str) -> Any:
+        return self.record[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.record)
+
+    def __len__(self) -> int:
+        return len(self.record)
 
 
-def _none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: _none(v) if isinstance(v, float) else v for k, v in values.items()}
+def _plain(value: Any) -> Any:
+    """For JSON: numbers that do not exist are None, a unit that no case has is left out."""
+    if is_dataclass(value):
+        plain = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        optional = ("false_positive_ml", "false_positive_px") if isinstance(value, AbsentLabel) else ()
+        return {name: v for name, v in plain.items() if v is not None or name not in optional}
+    if isinstance(value, Mapping):
+        return {name: _plain(v) for name, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from medseg.evaluation.columns import TITLES
+from medseg.evaluation.columns import record_of, title_of
+from medseg.evaluation.paired import Comparison
 from medseg.evaluation.scoring import CaseScores
-from medseg.metrics.empty import DISTANCES
+from medseg.evaluation.statistics import Statistics
+from medseg.evaluation.summary import (
+    Confusion,
+    FrocCurve,
+    LabelStatistics,
+    NotableCases,
+    Outlier,
+    ReferenceModel,
+    Subgroup,
+    Summary,
+    WorstCase,
+)
 from medseg.reports.html import Cell, Table
-from medseg.tasks.froc import FROC_RATES
+from medseg.tasks.froc import CANDIDATES_TABLE, FROC_RATES
 
-__all__ = ["NOTHING", "further_tables", "number", "statistics_cell", "title_of"]
+__all__ = ["NOTHING", "number", "report_tables", "statistics_cell"]
 
 NOTHING = "\N{EN DASH}"
 # Beyond these a table is looked up in its CSV.
@@ -20,126 +31,131 @@ _MOST_VALUES = 12
 _MOST_ROWS = 200
 # Metrics whose worst cases are listed: the leading ones, as all together are too many to look at.
 _WORST_OF = 3
-_HIDDEN = ("froc_candidates",)
+# Listed for the FROC curve, not to be read.
+_HIDDEN = (CANDIDATES_TABLE,)
 
 
-def further_tables(
-    scores: Sequence[CaseScores], summary: Mapping[str, Any], metrics: Sequence[str]
+def report_tables(
+    scores: Sequence[CaseScores], summary: Summary, metrics: Sequence[str]
 ) -> dict[str, tuple[Table, ...]]:
     """Heading -> tables, in the order of the report; headings without content are left out.
 
+    Of a single case there are no tables that need several: differences by patient, worst cases, FROC.
+
     Args:
         scores: of every case.
-        summary: content of `summary.json`.
+        summary: of these cases.
         metrics: columns that the headline shows.
     """
+    single = summary.n_cases == 1
     found: dict[str, tuple[Table, ...]] = {
-        "Beside the model": _others(summary["others"], metrics),
-        "Subgroups": tuple(_subgroup(name, groups, metrics) for name, groups in summary["subgroups"].items()),
-        "Worst cases and outliers": _notable(summary["notable"], metrics),
-        "Confusion between labels": _confusion(summary["confusion"]),
-        "FROC": _froc(summary["froc"]),
-        "Measures of the task": _measures(summary["labels"], metrics),
+        "Compared with the model": () if single else _others(summary.others, metrics),
+        "Subgroups": tuple(_subgroup(name, groups, metrics) for name, groups in summary.subgroups.items()),
+        "Worst cases and outliers": () if single else _notable(summary.notable, metrics),
+        "Confusion between labels": _confusion(summary.confusion),
+        "FROC": () if single else _froc(summary.froc),
+        "Measures of the task": _measures(summary.labels, metrics, single),
     }
     for name in dict.fromkeys(n for case in scores for n in case.tables if n not in _HIDDEN):
         found[name.replace("_", " ").capitalize()] = (_task_table(name, scores),)
     return {heading: tables for heading, tables in found.items() if tables}
 
 
-def title_of(name: str) -> str:
-    """Heading of a column; a task's measure in words."""
-    return TITLES.get(name, name.replace("_", " "))
-
-
 def number(value: float, name: str) -> str:
-    """As many digits as a column of that name deserves."""
+    """With as many digits as the column's record asks for."""
     if math.isnan(value):
         return NOTHING
     if math.isinf(value):
         return "∞"
-    if name.removesuffix("_px") in DISTANCES:
-        return f"{value:.2f}"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+    decimals = record_of(name).decimals
+    return f"{value:.{decimals}f}" if decimals < 3 or abs(value) < 100 else f"{value:.1f}"
 
 
-def statistics_cell(found: Mapping[str, Any] | None, name: str) -> Cell:
-    """Mean, with interval and median below."""
-    if found is None or found["mean"] is None:
+def statistics_cell(found: Statistics | None, name: str, single: bool = False) -> Cell:
+    """Mean, with interval and median below; of a single case its score alone."""
+    if found is None or not found.n:
         return Cell(NOTHING, sort="NaN")
-    if found["ci_low"] is None:
+    if single:
+        return Cell("∞" if found.n_infinite else number(found.mean, name), (), repr(found.mean))
+    if found.ci_low is None or found.ci_high is None:
         small = ["too few for an interval"]
     else:
-        small = [f"[{number(found['ci_low'], name)}, {number(found['ci_high'], name)}]"]
-    if found["n"] > 1:
-        small.append(f"median {number(found['median'], name)}")
-    if found["n_infinite"]:
-        small.append(f"{found['n_infinite']} infinite")
-    return Cell(number(found["mean"], name), tuple(small), repr(found["mean"]))
+        small = [f"[{number(found.ci_low, name)}, {number(found.ci_high, name)}]"]
+    if found.n > 1:
+        small.append(f"median {number(found.median, name)}")
+    if found.n_infinite:
+        small.append(f"{found.n_infinite} infinite")
+    return Cell(number(found.mean, name), tuple(small), repr(found.mean))
 
 
-def _others(others: Mapping[str, Any], metrics: Sequence[str]) -> tuple[Table, ...]:
+def _others(others: Mapping[str, ReferenceModel], metrics: Sequence[str]) -> tuple[Table, ...]:
     """How far the model is from a baseline or a second observer."""
     rows = []
     for name, other in others.items():
-        for label, columns in other["model_minus"].items():
+        for label, columns in other.model_minus.items():
             for metric in (m for m in metrics if m in columns):
                 found = columns[metric]
-                if found["n_patients"]:
+                if found.n_patients:
                     rows.append((Cell(name), Cell(label), Cell(title_of(metric)), *_difference(found, metric)))
-    head = ("Beside the model", "Label", "Metric", "Model minus it", "p (permutation)", "p (Wilcoxon)", "Patients")
+    head = ("Compared with", "Label", "Metric", "Model minus it", "p (permutation)", "p (Wilcoxon)", "Patients")
     caption = "Differences by patient over the cases that both scored; p values of this table are not corrected"
     return (Table(caption, head, tuple(rows)),) if rows else ()
 
 
-def _difference(found: Mapping[str, Any], metric: str) -> tuple[Cell, ...]:
-    low, high = found["ci_low"], found["ci_high"]
-    small = "too few for an interval" if low is None else f"[{number(low, metric)}, {number(high, metric)}]"
-    p_values = (found["p_permutation"], found["p_wilcoxon"])
+def _difference(found: Comparison, metric: str) -> tuple[Cell, ...]:
+    low, high = found.ci_low, found.ci_high
+    small = "too few for an interval"
+    if low is not None and high is not None:
+        small = f"[{number(low, metric)}, {number(high, metric)}]"
+    p_values = (found.p_permutation, found.p_wilcoxon)
     return (
-        Cell(number(found["difference"], metric), (small,), repr(found["difference"])),
+        Cell(number(found.difference, metric), (small,), repr(found.difference)),
         *(Cell(NOTHING, sort="NaN") if p is None else Cell(f"{p:.3g}", sort=repr(p)) for p in p_values),
-        Cell(str(found["n_patients"]), sort=str(found["n_patients"])),
+        Cell(str(found.n_patients), sort=str(found.n_patients)),
     )
 
 
-def _subgroup(name: str, groups: Mapping[str, Any], metrics: Sequence[str]) -> Table:
+def _subgroup(name: str, groups: Mapping[str, Subgroup], metrics: Sequence[str]) -> Table:
     rows = []
     for value, found in groups.items():
-        size = (found["n_cases"], found["n_patients"])
-        for label, columns in found["labels"].items():
+        size = (found.n_cases, found.n_patients)
+        for label, columns in found.labels.items():
             cells = (statistics_cell(columns.get(m), m) for m in metrics)
             rows.append((Cell(value), Cell(label), *(Cell(str(n), sort=str(n)) for n in size), *cells))
     head = (name, "Label", "Cases", "Patients", *map(title_of, metrics))
     return Table(f"By {name}: means with 95% interval by patient, and medians", head, tuple(rows))
 
 
-def _notable(notable: Mapping[str, Any], metrics: Sequence[str]) -> tuple[Table, ...]:
-    def rows_of(
-        what: str, metrics: Sequence[str], last: Callable[[Mapping[str, Any], int], Cell]
-    ) -> tuple[tuple[Cell, ...], ...]:
-        return tuple(
-            (Cell(e["case"]), Cell(label), Cell(title_of(m)), Cell(number(e["value"], m), sort=repr(e["value"])),
-             last(e, place))
-            for label, columns in notable.items()
-            for m in metrics if m in columns
-            for place, e in enumerate(columns[m][what], 1)
-        )  # fmt: skip
+def _notable(notable: Mapping[str, Mapping[str, NotableCases]], metrics: Sequence[str]) -> tuple[Table, ...]:
+    def row(each: WorstCase | Outlier, label: str, name: str, last: Cell) -> tuple[Cell, ...]:
+        score = Cell(number(each.value, name), sort=repr(each.value))
+        return (Cell(each.case), Cell(label), Cell(title_of(name)), score, last)
 
-    worst = rows_of("worst", metrics[:_WORST_OF], lambda each, place: Cell(str(place), sort=str(place)))
-    far = rows_of("outliers", metrics, lambda each, place: Cell(f"{each['robust_z']:.1f}", sort=repr(each["robust_z"])))
+    held = [(label, m, columns[m]) for label, columns in notable.items() for m in metrics if m in columns]
+    worst = tuple(
+        row(each, label, m, Cell(str(place), sort=str(place)))
+        for label, m, found in held
+        if m in metrics[:_WORST_OF]
+        for place, each in enumerate(found.worst, 1)
+    )
+    far = tuple(
+        row(each, label, m, Cell(f"{each.robust_z:.1f}", sort=repr(each.robust_z)))
+        for label, m, found in held
+        for each in found.outliers
+    )
     head = ("Case", "Label", "Metric", "Score")
     tables = []
     if far:
-        caption = "Outliers: far from the other cases on the worse side (the rule stands under Method)"
+        caption = "Outliers: far from the other cases on the worse side (the rule is given under Method)"
         tables.append(Table(caption, (*head, "Robust z"), far))
     if worst:
         tables.append(Table("The worst cases of the leading metrics", (*head, "Place from the worst"), worst))
     return tuple(tables)
 
 
-def _confusion(confusion: Mapping[str, Any]) -> tuple[Table, ...]:
+def _confusion(confusion: Confusion) -> tuple[Table, ...]:
     """Shares of the reference's voxels; of many labels only the largest mistakes."""
-    names, voxels = confusion["names"], confusion["voxels"]
+    names, voxels = confusion.names, confusion.voxels
     if len(names) < 3:
         return ()
     totals = [sum(row) for row in voxels]
@@ -167,21 +183,24 @@ def _share(count: int, total: int) -> Cell:
     return Cell(f"{count / total:.2%}", sort=repr(count / total)) if total else Cell(NOTHING, sort="NaN")
 
 
-def _froc(froc: Mapping[str, Any]) -> tuple[Table, ...]:
+def _froc(froc: Mapping[str, FrocCurve]) -> tuple[Table, ...]:
     rows = []
     for label, found in froc.items():
-        pairs = list(zip(found["false_positives_per_case"], found["sensitivity"], strict=True))
+        pairs = list(zip(found.false_positives_per_case, found.sensitivity, strict=True))
         reached = [max((s for rate, s in pairs if rate <= limit), default=0.0) for limit in FROC_RATES]
-        score = NOTHING if found["score"] is None else f"{found['score']:.3f}"
+        score = NOTHING if found.score is None else f"{found.score:.3f}"
         rows.append((Cell(label), *(Cell(f"{s:.3f}") for s in reached), Cell(score)))
-    caption = "Sensitivity for lesions at no more than so many false positives per case, and the mean of these"
+    caption = "Sensitivity for lesions at no more than the given number of false positives per case, and their mean"
     return (Table(caption, ("Label", *(f"{rate:g}" for rate in FROC_RATES), "Score"), tuple(rows)),) if rows else ()
 
 
-def _measures(labels: Mapping[str, Any], metrics: Sequence[str]) -> tuple[Table, ...]:
+def _measures(labels: LabelStatistics, metrics: Sequence[str], single: bool) -> tuple[Table, ...]:
     names = dict.fromkeys(m for found in labels.values() for m in found if m not in metrics)
-    rows = tuple((Cell(title_of(m)), *(statistics_cell(found.get(m), m) for found in labels.values())) for m in names)
-    caption = "What the task measures beside the metrics, mean over the cases whose reference holds the label"
+    rows = tuple(
+        (Cell(title_of(m)), *(statistics_cell(found.get(m), m, single) for found in labels.values())) for m in names
+    )
+    over = "" if single else ", mean over the cases whose reference holds the label"
+    caption = f"What the task measures beside the metrics{over}"
     return (Table(caption, ("Measure", *labels), rows),) if rows else ()
 
 

@@ -33,7 +33,7 @@ def boundary_iou(pred: Mask, ref: Mask, spacing: Sequence[float], width: float) 
         >>> boundary_iou(np.pad(ref[1:4, 1:4], 1), ref, (1.0, 1.0), 1.0)
         0.0
     """
-    empty = empty_score("boundary_iou", not pred.any(), not ref.any())
+    empty = empty_score("share", not pred.any(), not ref.any())
     if empty is not None:
         return empty
     in_pred, in_ref = _band(pred, spacing, width), _band(ref, spacing, width)

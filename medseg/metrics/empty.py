@@ -1,59 +1,64 @@
 """The one policy for empty masks; every metric's docstring points here.
 
-| prediction | reference | shares (Dice, IoU, NSD, clDice, lesion F1, ...) | distances (HD95, ...) | amounts |
+| prediction | reference | "share" (Dice, IoU, NSD, clDice, ...) | "distance" (HD95, ...) | "amount" |
 |---|---|---|---|---|
 | holds the label | holds the label | value | value | value |
 | empty | empty | NaN | NaN | 0 |
 | empty | holds the label | 0 | infinity | value |
 | holds the label | empty | 0 | infinity | value |
 
-Amounts (volume difference, Betti errors, false lesions) and specificity are what their formula gives for any masks.
-The BraTS lesion-wise HD95 counts 374 mm for every missed and false lesion and is never infinite; a prediction that
-misses only lesions too small to count there scores 1 and 0 mm.
+Amounts are the volume difference, Betti errors and false lesions. Metrics under the policy "formula" are whatever their
+formula gives: specificity, the sensitivities by lesion size, and the BraTS lesion-wise scores. The BraTS HD95 counts
+374 mm for every missed and false lesion and is never infinite; a prediction that misses only lesions too small to count
+there scores 1 and 0 mm.
 
-Over a data set, means run over the cases whose *reference* holds the label: a set that no prediction can change.
+Over a data set, means run over the cases whose *reference* holds the label, a set that no prediction can change.
 Infinite distances are counted and enter the mean as the diagonal of the image. Cases whose reference lacks the label
-are scored apart (specificity, false-positive volume and count), so finding nothing where there is nothing is rewarded.
+are scored separately (specificity, false-positive volume and count), so that finding nothing where there is nothing is
+rewarded.
 
-Others differ here: MONAI leaves out (NaN) the Dice and IoU of an empty reference and the HD95 of either mask empty;
-surface-distance calls two empty masks infinitely far apart; the BraTS 2023 code scores two empty masks 1, 0 mm.
+Other implementations differ: MONAI leaves out (NaN) the Dice and IoU of an empty reference, and the HD95 where either
+mask is empty; surface-distance calls two empty masks infinitely far apart; the BraTS 2023 code scores two empty masks
+1 and 0 mm.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["AMOUNTS", "DISTANCES", "bounded", "empty_score"]
+__all__ = ["EmptyPolicy", "bounded", "empty_score"]
 
-DISTANCES = ("hd", "hd95", "assd", "masd")
-"""Metrics in mm (or pixels) where 0 is best and a missed mask is infinitely far."""
-
-AMOUNTS = ("volume_difference_ml", "betti_error_0", "betti_error_1", "betti_error_2", "lesion_false_positives")
-"""Counts and differences, which are defined for empty masks too."""
+EmptyPolicy = Literal["share", "distance", "amount", "formula"]
+"""What a metric is where a mask is empty: a column of the table above, or "formula"."""
 
 
-def empty_score(metric: str, pred_empty: bool, ref_empty: bool) -> float | None:
-    """What a metric is when at least one mask is empty; None when neither is.
+def empty_score(policy: EmptyPolicy, pred_empty: bool, ref_empty: bool) -> float | None:
+    """What a metric is when at least one mask is empty.
 
     Args:
-        metric: a name out of `medseg.metrics.definitions.METRIC_INFO`; all but distances and amounts are shares.
+        policy: the metric's, `Metric.empty`.
         pred_empty: the prediction does not hold the label.
         ref_empty: the reference does not hold the label.
 
+    Returns:
+        The score; None where the metric's formula decides, as it does when neither mask is empty.
+
     Example:
-        >>> empty_score("dice", True, False), empty_score("hd95", True, False), empty_score("dice", False, False)
+        >>> empty_score("share", True, False), empty_score("distance", True, False), empty_score("share", False, False)
         (0.0, inf, None)
     """
-    if metric in AMOUNTS:
-        return 0.0 if pred_empty and ref_empty else None
-    if pred_empty and ref_empty:
+    if policy == "formula" or not (pred_empty or ref_empty):
+        return None
+    both = pred_empty and ref_empty
+    if policy == "amount":
+        return 0.0 if both else None
+    if both:
         return math.nan
-    if pred_empty or ref_empty:
-        return math.inf if metric in DISTANCES else 0.0
-    return None
+    return math.inf if policy == "distance" else 0.0
 
 
 def bounded(values: ArrayLike, diagonals: ArrayLike) -> tuple[NDArray[np.float64], int]:

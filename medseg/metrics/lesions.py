@@ -77,37 +77,37 @@ class LesionMatch:
         """Found lesions without a match."""
         return len(self.prediction) - self.true_positives
 
-    def _empty(self, metric: str) -> float | None:
-        return empty_score(metric, not self.prediction, not self.reference)
+    def _empty(self) -> float | None:
+        return empty_score("share", not self.prediction, not self.reference)
 
     @property
     def dice(self) -> float:
         """Mean over the reference's lesions of the Dice with the matched one; a missed one has 0."""
-        empty = self._empty("lesion_dice")
+        empty = self._empty()
         return float(np.mean([row.dice for row in self.reference])) if empty is None else empty
 
     @property
     def f1(self) -> float:
         """2 TP / (2 TP + FP + FN) of lesions; matched at IoU > 0.5 it is the recognition quality RQ."""
-        empty = self._empty("lesion_f1")
+        empty = self._empty()
         return 2.0 * self.true_positives / len(self.rows) if empty is None else empty
 
     @property
     def sensitivity(self) -> float:
         """Share of the reference's lesions that are found."""
-        empty = self._empty("lesion_sensitivity")
+        empty = self._empty()
         return self.true_positives / len(self.reference) if empty is None else empty
 
     @property
     def precision(self) -> float:
         """Share of the found lesions that are right."""
-        empty = self._empty("lesion_precision")
+        empty = self._empty()
         return self.true_positives / len(self.prediction) if empty is None else empty
 
     @property
     def segmentation_quality(self) -> float:
         """SQ: mean IoU of the matched pairs, 0 without any. Source: A. Kirillov et al., CVPR 2019, equation 2."""
-        empty = self._empty("sq")
+        empty = self._empty()
         if empty is not None:
             return empty
         return sum(row.iou for row in self.reference) / self.true_positives if self.true_positives else 0.0
@@ -115,7 +115,7 @@ class LesionMatch:
     @property
     def panoptic_quality(self) -> float:
         """PQ: SQ times RQ. Source: A. Kirillov et al., CVPR 2019, equation 1."""
-        empty = self._empty("pq")
+        empty = self._empty()
         return self.segmentation_quality * self.f1 if empty is None else empty
 
 

@@ -37,7 +37,7 @@ class Overlap:
 
         Source: L. R. Dice, Ecology 26 (1945), 297-302.
         """
-        empty = empty_score("dice", self.in_pred == 0, self.in_ref == 0)
+        empty = empty_score("share", self.in_pred == 0, self.in_ref == 0)
         return 2.0 * self.true_positive / (self.in_pred + self.in_ref) if empty is None else empty
 
     @property
@@ -46,7 +46,7 @@ class Overlap:
 
         Source: P. Jaccard, New Phytologist 11 (1912), 37-50.
         """
-        empty = empty_score("iou", self.in_pred == 0, self.in_ref == 0)
+        empty = empty_score("share", self.in_pred == 0, self.in_ref == 0)
         union = self.true_positive + self.false_positive + self.false_negative
         return self.true_positive / union if empty is None else empty
 
@@ -56,19 +56,19 @@ class Overlap:
 
         Source: A. A. Taha, A. Hanbury, BMC Medical Imaging 15:29 (2015), also for the scores below.
         """
-        empty = empty_score("sensitivity", self.in_pred == 0, self.in_ref == 0)
+        empty = empty_score("share", self.in_pred == 0, self.in_ref == 0)
         return self.true_positive / self.in_ref if empty is None else empty
 
     @property
     def precision(self) -> float:
         """TP / (TP + FP), in [0, 1]; empty masks as `medseg.metrics.empty` says."""
-        empty = empty_score("precision", self.in_pred == 0, self.in_ref == 0)
+        empty = empty_score("share", self.in_pred == 0, self.in_ref == 0)
         return self.true_positive / self.in_pred if empty is None else empty
 
     @property
     def volumetric_similarity(self) -> float:
         """1 - |FN - FP| / (2 TP + FP + FN), in [0, 1]; empty masks as `medseg.metrics.empty` says."""
-        empty = empty_score("volumetric_similarity", self.in_pred == 0, self.in_ref == 0)
+        empty = empty_score("share", self.in_pred == 0, self.in_ref == 0)
         return 1.0 - abs(self.in_pred - self.in_ref) / (self.in_pred + self.in_ref) if empty is None else empty
 
     def volume_difference_ml(self, voxel_mm3: float) -> float:

@@ -1,13 +1,9 @@
-"""Scores of a probability map against a mask: AUC, average precision, Brier score, expected calibration error.
-
-All four follow from how often each value occurs inside and outside the reference, so they are exact, ties included.
-"""
+"""Scores of a probability map against a mask: AUC, average precision, Brier score, expected calibration error."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,91 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from medseg.errors import ConfigError, DatasetError, GeometryError
 from medseg.lookup import nearest_hint
-from medseg.metrics.definitions import PROBABILITY_INFO
+from medseg.metrics.probability_counts import ProbabilityCounts
+from medseg.metrics.registry import PROBABILITY_INFO
 
 __all__ = ["PROBABILITY_METRICS", "ProbabilityCounts", "score_probabilities"]
 
 PROBABILITY_METRICS = tuple(PROBABILITY_INFO)
 
-_BINS = 15
-# What float16 and differences of it leave beyond 0 and 1.
+# Rounding to float16, and differences of such values, can leave 0 and 1 by this much.
 _SLACK = 1e-3
 _PIECE_VOXELS = 1 << 20
 _HALF_CODES = int(np.array(1.0, np.float16).view(np.uint16)) + 1
-
-
-@dataclass(frozen=True, slots=True)
-class ProbabilityCounts:
-    """How often each probability occurs.
-
-    Args:
-        values: `(n,)` rising, in [0, 1].
-        positives: `(n,)` voxels of the reference with that value.
-        negatives: `(n,)` voxels outside it.
-    """
-
-    values: NDArray[np.float64]
-    positives: NDArray[np.int64]
-    negatives: NDArray[np.int64]
-
-    @property
-    def auc(self) -> float:
-        """Area under the ROC curve: how often a voxel of the reference has more than one outside, ties half.
-
-        In [0, 1], 0.5 by chance; NaN where the reference holds none or all of the voxels.
-        Source: J. A. Hanley, B. J. McNeil, Radiology 143 (1982), 29-36.
-        """
-        pairs = float(self.positives.sum()) * float(self.negatives.sum())
-        below = np.cumsum(self.negatives) - self.negatives / 2
-        return float(self.positives @ below) / pairs if pairs else math.nan
-
-    @property
-    def average_precision(self) -> float:
-        """Sum over the thresholds, highest first, of the precision times the gain in recall.
-
-        In [0, 1]; by chance the share of the reference; NaN where the reference holds no voxel. Nothing is
-        interpolated. Source: J. Davis, M. Goadrich, ICML 2006, 233-240; as in scikit-learn.
-        """
-        gained = self.positives[::-1]
-        found, called = np.cumsum(gained), np.cumsum(gained + self.negatives[::-1])
-        total = int(gained.sum())
-        return float(gained @ (found / np.maximum(called, 1))) / total if total else math.nan
-
-    @property
-    def brier(self) -> float:
-        """Mean squared difference of probability and reference (1 or 0), in [0, 1]; NaN without voxels.
-
-        Source: G. W. Brier, Monthly Weather Review 78 (1950), 1-3, halved for two classes as is usual.
-        """
-        total = int(self.positives.sum() + self.negatives.sum())
-        squares = self.positives @ (1.0 - self.values) ** 2 + self.negatives @ self.values**2
-        return float(squares) / total if total else math.nan
-
-    def calibration(self, bins: int = _BINS) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-        """Per bin of equal width: mean probability, share that belongs to the reference (NaN in empty bins), voxels.
-
-        Bin `b` of `n` holds values above `b / n` up to `(b + 1) / n`, the first 0 too.
-        """
-        borders = np.arange(1, bins) / bins
-        which = np.searchsorted(borders, self.values, side="left")
-        both = self.positives + self.negatives
-        counts = np.bincount(which, both, bins)
-        with np.errstate(invalid="ignore"):
-            mean = np.bincount(which, both * self.values, bins) / counts
-            share = np.bincount(which, self.positives, bins) / counts
-        return mean, share, counts.astype(np.int64)
-
-    @property
-    def ece(self) -> float:
-        """Expected calibration error: mean over the voxels of |mean probability - share of the reference| of their bin.
-
-        In [0, 1]; of the label's probability, in 15 bins as `calibration` parts them; NaN without voxels.
-        Source: M. P. Naeini et al., AAAI 2015, 2901-2907; C. Guo et al., ICML 2017, equation 3, for the bins.
-        """
-        mean, share, counts = self.calibration()
-        held = counts > 0
-        total = int(counts.sum())
-        return float(counts[held] @ np.abs(mean[held] - share[held])) / total if total else math.nan
 
 
 def score_probabilities(
@@ -140,7 +62,7 @@ def score_probabilities(
         shapes += "" if counted is None else f", field of view {counted.shape}"
         raise GeometryError(f"{shapes}: they must be on one grid")
     counts = _count(values, mask, counted)
-    return {metric: float(getattr(counts, metric)) for metric in metrics}
+    return {metric: float(PROBABILITY_INFO[metric].function(counts)) for metric in metrics}
 
 
 def _count(values: NDArray[Any], mask: NDArray[np.bool_], counted: NDArray[np.bool_] | None) -> ProbabilityCounts:

@@ -1,105 +1,316 @@
-"""From the name of a metric to the function that computes it."""
+"""Every metric of the package, one record each: `medseg evaluate --metrics` takes any of these names."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
-from medseg.metrics.boundary import boundary_iou
-from medseg.metrics.label_maps import LabelMaps
-from medseg.metrics.lesions import LesionMatch, match_lesions
-from medseg.metrics.lesions_brats import BratsLesions, brats_lesions
-from medseg.metrics.options import ScoreOptions
-from medseg.metrics.overlap import Overlap
-from medseg.metrics.surface import SurfaceDistances, surface_distances
-from medseg.metrics.topology import Skeletons, betti_numbers
+from medseg.metrics.label_pair import SMALL_LESION_ML, LabelPair
+from medseg.metrics.metric import Metric
+from medseg.metrics.probability_counts import BINS, ProbabilityCounts
 
-__all__ = ["SCORES", "LabelPair"]
+__all__ = ["ALL_METRICS", "METRIC_INFO", "PROBABILITY_INFO"]
 
-
-@dataclass(frozen=True)
-class LabelPair:
-    """One label in prediction and reference; what several metrics need is computed once, on first use."""
-
-    maps: LabelMaps
-    values: tuple[int, ...]
-    options: ScoreOptions
-
-    @cached_property
-    def overlap(self) -> Overlap:
-        """Counts of voxels."""
-        return self.maps.overlap(self.values)
-
-    @cached_property
-    def distances(self) -> SurfaceDistances:
-        """Distances between the surfaces."""
-        return surface_distances(self.maps, self.values, self.options.surface)
-
-    @cached_property
-    def skeletons(self) -> Skeletons:
-        """Skeletons of both masks."""
-        return Skeletons.of(*self.maps.box_masks(self.values), self.maps.file_spacing)
-
-    @cached_property
-    def betti_errors(self) -> tuple[int, ...]:
-        """Differences of the Betti numbers."""
-        pred, ref = (betti_numbers(mask) for mask in self.maps.box_masks(self.values))
-        return tuple(abs(p - r) for p, r in zip(pred, ref, strict=True))
-
-    @cached_property
-    def lesions(self) -> LesionMatch:
-        """Lesions matched by the options' IoU."""
-        masks = self.maps.box_masks(self.values)
-        return match_lesions(*masks, self.maps.file_spacing, self.options.lesion_iou)
-
-    @cached_property
-    def panoptic(self) -> LesionMatch:
-        """Lesions matched as panoptic quality asks."""
-        return match_lesions(*self.maps.box_masks(self.values), self.maps.file_spacing, math.nextafter(0.5, 1.0))
-
-    @cached_property
-    def brats(self) -> BratsLesions:
-        """Lesions by the rule of BraTS 2023."""
-        options = self.options
-        masks = self.maps.box_masks(self.values)
-        return brats_lesions(*masks, self.maps.file_spacing, options.brats_dilation, options.brats_min_mm3)
-
-    def boundary_iou(self) -> float:
-        """IoU of the bands inside both boundaries."""
-        width = self.options.boundary or 0.02 * self.maps.diagonal
-        return boundary_iou(*self.maps.box_masks(self.values), self.maps.file_spacing, width)
+_TAHA = "Taha and Hanbury, BMC Medical Imaging 2015"
+_CLDICE = "Shit et al., CVPR 2021"
+_RELOADED = "Maier-Hein, Reinke et al., Nature Methods 2024"
+_LESION = "lesions touch by a face, edge or corner and are matched one to one, most IoU in all, from IoU {lesion_iou}"
+_BETTI = "foreground voxels touch by a corner (26 neighbours, 8 in 2D), background by a face (6, 4)"
+_BRATS = "BraTS 2023, Saluja et al."
+_BRATS_RULE = "lesions dilated by {brats_dilation} voxels to separate them, those up to {brats_min_mm3} mm3 left out"
+_KIRILLOV = "Kirillov et al., CVPR 2019"
+_SHARE = (0.0, 1.0)
+_AMOUNT = (0.0, math.inf)
 
 
-SCORES: dict[str, Callable[[LabelPair], float]] = {
-    "dice": lambda pair: pair.overlap.dice,
-    "iou": lambda pair: pair.overlap.iou,
-    "sensitivity": lambda pair: pair.overlap.sensitivity,
-    "precision": lambda pair: pair.overlap.precision,
-    "specificity": lambda pair: pair.overlap.specificity,
-    "volume_difference_ml": lambda pair: pair.overlap.volume_difference_ml(math.prod(pair.maps.spacing)),
-    "volumetric_similarity": lambda pair: pair.overlap.volumetric_similarity,
-    "hd": lambda pair: pair.distances.hd,
-    "hd95": lambda pair: pair.distances.hd95(pair.options.hd95),
-    "assd": lambda pair: pair.distances.assd(pair.options.assd),
-    "masd": lambda pair: pair.distances.masd,
-    "nsd": lambda pair: pair.distances.nsd(pair.options.tolerance_mm),
-    "boundary_iou": lambda pair: pair.boundary_iou(),
-    "cldice": lambda pair: pair.skeletons.cldice,
-    "skeleton_recall": lambda pair: pair.skeletons.recall,
-    "betti_error_0": lambda pair: pair.betti_errors[0],
-    "betti_error_1": lambda pair: pair.betti_errors[1],
-    "betti_error_2": lambda pair: pair.betti_errors[2],
-    "lesion_dice": lambda pair: pair.lesions.dice,
-    "lesion_f1": lambda pair: pair.lesions.f1,
-    "lesion_sensitivity": lambda pair: pair.lesions.sensitivity,
-    "lesion_precision": lambda pair: pair.lesions.precision,
-    "lesion_false_positives": lambda pair: pair.lesions.false_positives,
-    "pq": lambda pair: pair.panoptic.panoptic_quality,
-    "sq": lambda pair: pair.panoptic.segmentation_quality,
-    "rq": lambda pair: pair.panoptic.f1,
-    "brats_lesion_dice": lambda pair: pair.brats.dice,
-    "brats_lesion_hd95": lambda pair: pair.brats.hd95,
+def _share(title: str, definition: str, source: str, function: Callable[[LabelPair], float]) -> Metric:
+    return Metric(title=title, better="higher", definition=definition, source=source, limits=_SHARE, function=function)
+
+
+def _distance(title: str, definition: str, source: str, function: Callable[[LabelPair], float]) -> Metric:
+    return Metric(
+        title=title,
+        unit="mm",
+        better="lower",
+        definition=definition,
+        source=source,
+        limits=_AMOUNT,
+        decimals=2,
+        function=function,
+        empty="distance",
+    )
+
+
+def _count(
+    title: str, definition: str, source: str, function: Callable[[LabelPair], float], needs_3d: bool = False
+) -> Metric:
+    return Metric(
+        title=title,
+        better="lower",
+        definition=definition,
+        source=source,
+        limits=_AMOUNT,
+        function=function,
+        empty="amount",
+        needs_3d=needs_3d,
+    )
+
+
+def _by_size(title: str, which: str, function: Callable[[LabelPair], float]) -> Metric:
+    return Metric(
+        title=title,
+        better="higher",
+        definition=f"Share of the reference's lesions {which} {SMALL_LESION_ML:g} ml that are found; {_LESION}",
+        source=_RELOADED,
+        limits=_SHARE,
+        function=function,
+        empty="formula",
+        needs_mm=True,
+        needs_3d=True,
+    )
+
+
+_OF_MASKS: dict[str, Metric] = {
+    "dice": _share(
+        "Dice", "Dice coefficient, 2TP / (2TP + FP + FN)", "Dice, Ecology 1945", lambda pair: pair.overlap.dice
+    ),
+    "iou": _share(
+        "IoU",
+        "Intersection over union, TP / (TP + FP + FN)",
+        "Jaccard, New Phytologist 1912",
+        lambda pair: pair.overlap.iou,
+    ),
+    "sensitivity": _share(
+        "Sensitivity",
+        "Share of the reference's voxels that are found, TP / (TP + FN)",
+        _TAHA,
+        lambda pair: pair.overlap.sensitivity,
+    ),
+    "precision": _share(
+        "Precision",
+        "Share of the found voxels that are right, TP / (TP + FP)",
+        _TAHA,
+        lambda pair: pair.overlap.precision,
+    ),
+    "specificity": Metric(
+        title="Specificity",
+        better="higher",
+        definition="Share of the voxels outside the reference that are left out, TN / (TN + FP)",
+        source=_TAHA,
+        limits=_SHARE,
+        function=lambda pair: pair.overlap.specificity,
+        empty="formula",
+    ),
+    "volume_difference_ml": Metric(
+        title="Volume difference",
+        unit="ml",
+        better="zero",
+        definition="Volume of the prediction less that of the reference, in ml (2D: one mm thick)",
+        source=_TAHA,
+        function=lambda pair: pair.overlap.volume_difference_ml(math.prod(pair.maps.spacing)),
+        empty="amount",
+        needs_mm=True,
+    ),
+    "volumetric_similarity": _share(
+        "Volumetric similarity",
+        "1 - |FN - FP| / (2TP + FP + FN), which knows volumes, not places",
+        _TAHA,
+        lambda pair: pair.overlap.volumetric_similarity,
+    ),
+    "hd": _distance(
+        "HD",
+        "Hausdorff distance, the largest from either surface; surface: {surface}",
+        "Huttenlocher et al., 1993",
+        lambda pair: pair.distances.hd,
+    ),
+    "hd95": _distance(
+        "HD95",
+        "95th percentile Hausdorff distance: {hd95}; surface: {surface}",
+        "Huttenlocher et al., IEEE PAMI 1993",
+        lambda pair: pair.distances.hd95(pair.conventions.hd95),
+    ),
+    "assd": _distance(
+        "ASSD",
+        "Average symmetric surface distance: {assd}; surface: {surface}",
+        "Heimann et al., IEEE TMI 2009",
+        lambda pair: pair.distances.assd(pair.conventions.assd),
+    ),
+    "masd": _distance(
+        "MASD",
+        "Mean average surface distance: mean of the two directed averages; surface: {surface}",
+        _RELOADED,
+        lambda pair: pair.distances.masd,
+    ),
+    "nsd": Metric(
+        title="NSD",
+        better="higher",
+        definition="Normalised surface Dice: share of both surfaces within {tolerance_mm} mm of the other; "
+        "surface: {surface}",
+        source="Nikolov et al., arXiv:1809.04430, 2018",
+        limits=_SHARE,
+        function=lambda pair: pair.distances.nsd(pair.conventions.tolerance_mm),
+        needs_mm=True,
+    ),
+    "boundary_iou": _share(
+        "Boundary IoU",
+        "IoU of the voxels of either mask within {boundary} (mm; pixels without spacing) of a voxel outside it",
+        "Cheng et al., CVPR 2021",
+        lambda pair: pair.boundary_iou,
+    ),
+    "cldice": _share(
+        "clDice",
+        "Harmonic mean of the shares of either skeleton that lie inside the other mask",
+        _CLDICE,
+        lambda pair: pair.skeletons.cldice,
+    ),
+    "skeleton_recall": _share(
+        "Length recall",
+        "Share of the length of the reference's skeleton that lies inside the prediction",
+        "tree length detected, Zhang et al., Medical Image Analysis 2023 (ATM'22)",
+        lambda pair: pair.skeletons.recall,
+    ),
+    "betti_error_0": _count(
+        "Betti error 0",
+        f"Difference of the numbers of components; {_BETTI}",
+        _CLDICE,
+        lambda pair: pair.betti_errors[0],
+    ),
+    "betti_error_1": _count(
+        "Betti error 1",
+        f"Difference of the numbers of loops (2D: holes); {_BETTI}",
+        _CLDICE,
+        lambda pair: pair.betti_errors[1],
+    ),
+    "betti_error_2": _count(
+        "Betti error 2",
+        f"Difference of the numbers of cavities, in 3D; {_BETTI}",
+        _CLDICE,
+        lambda pair: pair.betti_errors[2],
+        needs_3d=True,
+    ),
+    "lesion_dice": _share(
+        "Lesion Dice",
+        f"Mean over the reference's lesions of the Dice with the matched one, 0 for a missed one; {_LESION}",
+        _RELOADED,
+        lambda pair: pair.lesions.dice,
+    ),
+    "lesion_f1": _share(
+        "Lesion F1",
+        f"2TP / (2TP + FP + FN) of lesions; {_LESION}",
+        "Metrics Reloaded, 2024",
+        lambda pair: pair.lesions.f1,
+    ),
+    "lesion_sensitivity": _share(
+        "Lesion sensitivity",
+        f"Share of the reference's lesions that are found; {_LESION}",
+        "Metrics Reloaded, 2024",
+        lambda pair: pair.lesions.sensitivity,
+    ),
+    "lesion_sensitivity_small": _by_size(
+        "Sensitivity, small lesions", "below", lambda pair: pair.sensitivity_by_size[0]
+    ),
+    "lesion_sensitivity_large": _by_size(
+        "Sensitivity, large lesions", "of at least", lambda pair: pair.sensitivity_by_size[1]
+    ),
+    "lesion_precision": _share(
+        "Lesion precision",
+        f"Share of the found lesions that are right; {_LESION}",
+        "Metrics Reloaded, 2024",
+        lambda pair: pair.lesions.precision,
+    ),
+    "lesion_false_positives": _count(
+        "False lesions",
+        f"Number of found lesions without a match, in a case; {_LESION}",
+        "Metrics Reloaded, 2024",
+        lambda pair: pair.lesions.false_positives,
+    ),
+    "pq": _share(
+        "PQ",
+        "Panoptic quality, SQ x RQ, of lesions matched where IoU > 0.5",
+        _KIRILLOV,
+        lambda pair: pair.panoptic.panoptic_quality,
+    ),
+    "sq": _share(
+        "SQ",
+        "Segmentation quality: mean IoU of lesions matched where IoU > 0.5",
+        _KIRILLOV,
+        lambda pair: pair.panoptic.segmentation_quality,
+    ),
+    "rq": _share(
+        "RQ", "Recognition quality: F1 of lesions matched where IoU > 0.5", _KIRILLOV, lambda pair: pair.panoptic.f1
+    ),
+    "brats_lesion_dice": Metric(
+        title="Lesion-wise Dice (BraTS)",
+        better="higher",
+        definition=f"Sum of the reference lesions' Dice, over their number and that of false lesions; {_BRATS_RULE}",
+        source=_BRATS,
+        limits=_SHARE,
+        function=lambda pair: pair.brats.dice,
+        empty="formula",
+        needs_mm=True,
+    ),
+    "brats_lesion_hd95": Metric(
+        title="Lesion-wise HD95 (BraTS)",
+        unit="mm",
+        better="lower",
+        definition="Sum of the reference lesions' HD95 by area, 374 mm for each missed or false one, over their "
+        f"number; {_BRATS_RULE}",
+        source=_BRATS,
+        limits=_AMOUNT,
+        function=lambda pair: pair.brats.hd95,
+        empty="formula",
+        needs_mm=True,
+    ),
 }
-"""Name -> score of one label; names and definitions as in `medseg.metrics.definitions.METRIC_INFO`."""
+
+
+def _of_probabilities(
+    title: str, definition: str, source: str, function: Callable[[ProbabilityCounts], float], errors: bool = False
+) -> Metric:
+    return Metric(
+        title=title,
+        better="lower" if errors else "higher",
+        definition=definition,
+        source=source,
+        limits=_SHARE,
+        function=function,
+        empty="formula",
+        needs="probabilities",
+    )
+
+
+ALL_METRICS: dict[str, Metric] = _OF_MASKS | {
+    "auc": _of_probabilities(
+        "AUC",
+        "Area under the ROC curve, ties counted half",
+        "Hanley and McNeil, Radiology 1982",
+        lambda counts: counts.auc,
+    ),
+    "average_precision": _of_probabilities(
+        "Average precision",
+        "Sum of precision times the gain in recall over all thresholds",
+        "Davis and Goadrich, 2006",
+        lambda counts: counts.average_precision,
+    ),
+    "brier": _of_probabilities(
+        "Brier",
+        "Mean squared difference of probability and reference",
+        "Brier, Monthly Weather Rev. 1950",
+        lambda counts: counts.brier,
+        errors=True,
+    ),
+    "ece": _of_probabilities(
+        "ECE",
+        f"Expected calibration error of the foreground's probability, {BINS} bins of equal width",
+        "Naeini et al., AAAI 2015",
+        lambda counts: counts.ece,
+        errors=True,
+    ),
+}
+"""Name -> metric, in the order reports show them."""
+
+METRIC_INFO: dict[str, Metric] = {name: m for name, m in ALL_METRICS.items() if m.needs == "masks"}
+"""Those that compare masks: what `medseg.metrics.score_case` takes."""
+
+PROBABILITY_INFO: dict[str, Metric] = {name: m for name, m in ALL_METRICS.items() if m.needs == "probabilities"}
+"""Those that compare probabilities with a mask: what `medseg.metrics.score_probabilities` takes."""

@@ -10,11 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from medseg.errors import ConfigError, DatasetError, GeometryError
 from medseg.labels import LabelScheme
-from medseg.metrics.definitions import METRIC_INFO
+from medseg.metrics.empty import empty_score
 from medseg.metrics.label_maps import LabelMaps
+from medseg.metrics.label_pair import LabelPair
+from medseg.metrics.metric import Metric
 from medseg.metrics.options import METRICS, ScoreOptions
 from medseg.metrics.overlap import Overlap
-from medseg.metrics.registry import SCORES, LabelPair
+from medseg.metrics.registry import ALL_METRICS
 
 __all__ = ["METRICS", "ScoreOptions", "label_groups", "score_case", "score_maps"]
 
@@ -70,7 +72,15 @@ def score_case(
         {1: {'dice': 0.0, 'hd95': 2.0, 'nsd': 1.0}}
     """
     options = ScoreOptions(
-        tuple(metrics), tolerance_mm, surface, hd95, assd, boundary, lesion_iou, brats_dilation, brats_min_mm3
+        tuple(metrics),
+        tolerance_mm=tolerance_mm,
+        surface=surface,
+        hd95=hd95,
+        assd=assd,
+        boundary=boundary,
+        lesion_iou=lesion_iou,
+        brats_dilation=brats_dilation,
+        brats_min_mm3=brats_min_mm3,
     )
     pred_array, ref_array = _label_map(pred, "the prediction"), _label_map(ref, "the reference")
     if pred_array.shape != ref_array.shape:
@@ -80,7 +90,7 @@ def score_case(
     if ref_array.ndim not in (2, 3) or not ref_array.size:
         raise GeometryError(f"label maps must be 2D or 3D and hold voxels, found shape {ref_array.shape}")
     if spacing_mm is None:
-        in_mm = [m for m in options.metrics if METRIC_INFO[m].needs_mm]
+        in_mm = [m for m in options.metrics if ALL_METRICS[m].needs_mm]
         if in_mm:
             raise ConfigError(
                 f"{', '.join(in_mm)} needs spacing_mm=(...), being in mm by definition; where the spacing is not "
@@ -103,7 +113,12 @@ def score_case(
 def score_maps(maps: LabelMaps, values: Sequence[int], options: ScoreOptions) -> tuple[dict[str, float], Overlap]:
     """One label's scores of its masks, and its voxel counts; `maps` as `LabelMaps.of` gives them."""
     pair = LabelPair(maps, tuple(values), options)
-    return {metric: float(SCORES[metric](pair)) for metric in options.of_masks}, pair.overlap
+    return {name: _score(ALL_METRICS[name], pair) for name in options.of_masks}, pair.overlap
+
+
+def _score(metric: Metric, pair: LabelPair) -> float:
+    empty = empty_score(metric.empty, pair.overlap.in_pred == 0, pair.overlap.in_ref == 0)
+    return float(metric.function(pair)) if empty is None else empty
 
 
 def label_groups(

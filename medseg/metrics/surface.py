@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.metrics.empty import empty_score
+from medseg.metrics.empty import EmptyPolicy, empty_score
 from medseg.metrics.label_maps import LabelMaps
 from medseg.metrics.nearest import nearest_distances
 from medseg.metrics.surface_elements import surface_elements
@@ -91,8 +91,8 @@ class SurfaceDistances:
     pred_to_ref: Directed
     ref_to_pred: Directed
 
-    def _empty(self, metric: str) -> float | None:
-        return empty_score(metric, self.pred_to_ref.total == 0, self.ref_to_pred.total == 0)
+    def _empty(self, policy: EmptyPolicy) -> float | None:
+        return empty_score(policy, self.pred_to_ref.total == 0, self.ref_to_pred.total == 0)
 
     @property
     def hd(self) -> float:
@@ -100,7 +100,7 @@ class SurfaceDistances:
 
         Source: D. P. Huttenlocher et al., IEEE PAMI 15 (1993), 850-863.
         """
-        empty = self._empty("hd")
+        empty = self._empty("distance")
         return max(self.pred_to_ref.largest, self.ref_to_pred.largest) if empty is None else empty
 
     def hd95(self, convention: str = "max_directed") -> float:
@@ -116,7 +116,7 @@ class SurfaceDistances:
         Source: D. P. Huttenlocher et al., IEEE PAMI 15 (1993), 850-863, with the percentile of its section on
         partial matching.
         """
-        empty = self._empty("hd95")
+        empty = self._empty("distance")
         if empty is not None:
             return empty
         if convention == "pooled":
@@ -132,7 +132,7 @@ class SurfaceDistances:
 
         Source: T. Heimann et al., IEEE TMI 28 (2009), 1251-1265, section II-D.
         """
-        empty = self._empty("assd")
+        empty = self._empty("distance")
         if empty is not None:
             return empty
         if convention == "mean":
@@ -146,7 +146,7 @@ class SurfaceDistances:
 
         Source: L. Maier-Hein, A. Reinke et al., Nature Methods 21 (2024), 195-212, Metrics Reloaded.
         """
-        empty = self._empty("masd")
+        empty = self._empty("distance")
         return (self.pred_to_ref.mean + self.ref_to_pred.mean) / 2.0 if empty is None else empty
 
     def nsd(self, tolerance: float) -> float:
@@ -159,7 +159,7 @@ class SurfaceDistances:
         Empty masks as `medseg.metrics.empty` says.
         Source: S. Nikolov et al., arXiv:1809.04430 (2018), section on the surface Dice.
         """
-        empty = self._empty("nsd")
+        empty = self._empty("share")
         if empty is not None:
             return empty
         limit = tolerance * (1.0 + _ROUNDING)

@@ -102,8 +102,8 @@ class Skeletons:
         """Thin both masks, `(I, J[, K])` of one shape."""
         return cls(pred, ref, skeleton_of(pred), skeleton_of(ref), tuple(spacing))
 
-    def _empty(self, metric: str) -> float | None:
-        return empty_score(metric, not self.pred.any(), not self.ref.any())
+    def _empty(self) -> float | None:
+        return empty_score("share", not self.pred.any(), not self.ref.any())
 
     @property
     def cldice(self) -> float:
@@ -114,7 +114,7 @@ class Skeletons:
         Source: S. Shit et al., clDice, CVPR 2021, equations 1 to 3. Their code scores two disjoint masks NaN (0 / 0)
         and counts nothing for a blob that thinning deletes; here these are 0, and one voxel.
         """
-        empty = self._empty("cldice")
+        empty = self._empty()
         if empty is not None:
             return empty
         precision = float(self.ref[self.pred_skeleton].mean())
@@ -129,7 +129,7 @@ class Skeletons:
         spacing. Where there is no link at all, voxels count the same. Empty masks as `medseg.metrics.empty` says.
         Source: M. Zhang et al., Medical Image Analysis 90 (2023), ATM'22, "tree length detected".
         """
-        empty = self._empty("skeleton_recall")
+        empty = self._empty()
         if empty is not None:
             return empty
         lengths = _lengths(self.ref_skeleton, self.spacing)

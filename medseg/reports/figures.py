@@ -14,7 +14,7 @@ from medseg.reports.slices import SlicePicture
 
 __all__ = ["distribution_png", "figure_png", "label_colours", "overlay_png"]
 
-# Told apart by people with any colour vision (after Okabe and Ito), and bright enough for a dark image.
+# Distinguishable with any colour vision (after Okabe and Ito), and bright enough on a dark image.
 _HUES = ("#4fc3f7", "#ffb300", "#66e08a", "#f48fb1", "#fff176", "#ff7043", "#b39ddb", "#a1887f")
 _INCHES, _DPI = 4.4, 120
 

@@ -18,7 +18,7 @@ __all__ = ["Cell", "Picture", "Report", "Table", "write_report"]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell of a table: what is shown, small remarks below it, and what a sort goes by ("" sorts as text)."""
+    """A cell of a table: what is shown, small remarks below it, and its key for sorting ("" sorts as text)."""
 
     text: str
     small: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from medseg.reports.slices import SlicePicture
 __all__ = ["FALSE_NEGATIVE", "FALSE_POSITIVE", "draw_slice", "encoded", "error_thumbnail"]
 
 FALSE_POSITIVE, FALSE_NEGATIVE = "#ff5a3c", "#3c9dff"
-"""Colours of an error map: predicted only, missed. Told apart with any colour vision."""
+"""Colours of an error map: predicted only, missed. Distinguishable with any colour vision."""
 
 _TINT = 0.55
 _SIDE = 260

@@ -1,4 +1,4 @@
-"""`measurements.csv`: how large each label of each mask is, how long, how bright, in how many pieces."""
+"""`measurements.csv`: size, long axis, mean grey value and number of components of each label of each mask."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ from medseg.volume import Volume
 __all__ = ["Measurement", "measure", "measurements_csv", "write_measurements"]
 
 _DIGITS = 4
+# Ledgers of earlier versions use the old key, which called the pieces of any label lesions.
+_OLD_KEYS = {"components": "lesions"}
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One label or region of one mask; None where it cannot be said.
+    """One label or region of one mask; None where a value is not defined.
 
     Args:
         label: its name.
         voxels: how many.
         volume_ml: None in 2D and where the spacing is not known.
-        lesions: parts that hang together over faces, edges or corners.
+        components: connected components; voxels touch by a face, edge or corner.
         long_axis_mm, short_axis_mm: of the largest part in an axial slice (RECIST 1.1); None without spacing.
         mean, sd: grey values of the image's first channel inside, Hounsfield units in CT.
         unit: 'HU' for CT, else ''.
@@ -42,7 +44,7 @@ class Measurement:
     label: str
     voxels: int
     volume_ml: float | None
-    lesions: int
+    components: int
     long_axis_mm: float | None
     short_axis_mm: float | None
     mean: float | None
@@ -82,7 +84,7 @@ def _measured(name: str, mask: Volume, scheme: LabelScheme, grey: NDArray[Any], 
         label=name,
         voxels=voxels,
         volume_ml=round(volume, _DIGITS) if mask.dims == 3 and mask.spacing_known else None,
-        lesions=int(parts.max()),
+        components=int(parts.max()),
         long_axis_mm=None if size is None else round(size.long_mm, _DIGITS),
         short_axis_mm=None if size is None else round(size.short_mm, _DIGITS),
         mean=round(float(found.mean()), _DIGITS),
@@ -105,14 +107,15 @@ def measurements_csv(cases: Iterable[tuple[str, str, Iterable[Mapping[str, Any]]
     """The table: a line per case and label, sorted by case; the same masks give the same bytes.
 
     Args:
-        cases: (name, state in the ledger, a mapping of `Measurement` per label) of each case.
+        cases: (name, state in the ledger, a mapping of `Measurement` per label) of each case; mappings of earlier
+            versions, which call `components` `lesions`, are read too.
     """
     names = [f.name for f in fields(Measurement)]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["case", *names, "state"])
     for case, state, rows in sorted(cases, key=lambda each: each[0]):
-        writer.writerows([case, *(row.get(n) for n in names), state] for row in rows)
+        writer.writerows([case, *(row.get(n, row.get(_OLD_KEYS.get(n, n))) for n in names), state] for row in rows)
     return buffer.getvalue()
 
 

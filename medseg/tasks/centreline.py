@@ -80,35 +80,17 @@ def measure_centreline(mask: NDArray[np.bool_], spacing: tuple[float, ...]) -> C
     radius = _inscribed_radius(crop, spacing)
     points = np.argwhere(skeleton_of(crop))
     branches, ends = _branches(points, radius, spacing)
-    length = 0.0
-    samples, tangents, weights, places = [], [], [], []
-    for branch, (free_start, free_stop, joined) in zip(branches, ends, strict=True):
-        local = radius[tuple(points[branch].T)]
-        line = _smooth(points[branch] * np.asarray(spacing), local, spacing)
-        steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
-        along = np.concatenate([[0.0], np.cumsum(steps)])
-        length += float(along[-1])
-        if len(branch) > 1:
-            length += free_start * _to_surface(crop, spacing, line[0], line[0] - line[: _END + 1][-1])
-            length += free_stop * _to_surface(crop, spacing, line[-1], line[-1] - line[-_END - 1 :][0])
-        if len(branch) < 3:
-            continue
-        # The width of a section is only that of the vessel away from where it ends or meets others.
-        wide = float(np.median(local))
-        inside = (along >= wide) & (along <= along[-1] - wide)
-        if not inside.any():
-            if joined:
-                continue
-            inside = np.arange(len(along)) == len(along) // 2
-        samples.append(line[inside])
-        tangents.append(np.gradient(line, axis=0)[inside])
-        weights.append(np.gradient(along)[inside])
-        places.append(points[branch][inside])
-    if not samples:
+    lines = [
+        _Line.of(points[branch], radius, spacing, free_start, free_stop, joined)
+        for branch, (free_start, free_stop, joined) in zip(branches, ends, strict=True)
+    ]
+    # Added up part by part: another order would change the last digit.
+    length = sum((part for line in lines for part in line.lengths(crop, spacing)), 0.0)
+    sections = [found for line in lines if (found := line.sections()) is not None]
+    if not sections:
         return Centreline(length, np.nan, np.nan, (), len(branches))
-    limits = radius[tuple(np.concatenate(places).T)]
-    diameters = section_diameters(crop, spacing, np.concatenate(samples), np.concatenate(tangents), limits)
-    weight = np.concatenate(weights)
+    places, samples, tangents, weight = (np.concatenate(each) for each in zip(*sections, strict=True))
+    diameters = section_diameters(crop, spacing, samples, tangents, radius[tuple(places.T)])
     known = np.isfinite(diameters)
     if not known.any():
         return Centreline(length, np.nan, np.nan, (), len(branches))
@@ -117,9 +99,71 @@ def measure_centreline(mask: NDArray[np.bool_], spacing: tuple[float, ...]) -> C
         length,
         float(np.average(diameters[known], weights=weight[known])),
         float(diameters[widest]),
-        tuple(int(n) for n in np.concatenate(places)[widest] + start),
+        tuple(int(n) for n in places[widest] + start),
         len(branches),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A branch as a smooth line.
+
+    Args:
+        places: `(n, dims)` voxels of the branch.
+        line: `(n, dims)` the same points smoothed, in the unit of the spacing.
+        along: `(n,)` length of the line up to each point.
+        radius: median of the inscribed radius along the branch.
+        free_start, free_stop: whether its ends are free.
+        joined: whether it meets other branches.
+    """
+
+    places: NDArray[np.int64]
+    line: Floats
+    along: Floats
+    radius: float
+    free_start: bool
+    free_stop: bool
+    joined: bool
+
+    @classmethod
+    def of(
+        cls,
+        places: NDArray[np.int64],
+        radius: Floats,
+        spacing: tuple[float, ...],
+        free_start: bool,
+        free_stop: bool,
+        joined: bool,
+    ) -> _Line:
+        local = radius[tuple(places.T)]
+        line = _smooth(places * np.asarray(spacing), local, spacing)
+        steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
+        along = np.concatenate([[0.0], np.cumsum(steps)])
+        return cls(places, line, along, float(np.median(local)), free_start, free_stop, joined)
+
+    def lengths(self, mask: NDArray[np.bool_], spacing: tuple[float, ...]) -> tuple[float, ...]:
+        """Of the line, and of what continues it from its free ends to the surface of the mask."""
+        line, long = self.line, float(self.along[-1])
+        if len(line) == 1:
+            return (long,)
+        return (
+            long,
+            self.free_start * _to_surface(mask, spacing, line[0], line[0] - line[: _END + 1][-1]),
+            self.free_stop * _to_surface(mask, spacing, line[-1], line[-1] - line[-_END - 1 :][0]),
+        )
+
+    def sections(self) -> tuple[NDArray[np.int64], Floats, Floats, Floats] | None:
+        """Where sections are measured: voxels, points, tangents, and the length of line that each represents."""
+        if len(self.line) < 3:
+            return None
+        # The width of a section is only that of the vessel away from where it ends or meets others.
+        inside = (self.along >= self.radius) & (self.along <= self.along[-1] - self.radius)
+        if not inside.any():
+            if self.joined:
+                return None
+            inside = np.arange(len(self.along)) == len(self.along) // 2
+        tangents, weights = np.gradient(self.line, axis=0), np.gradient(self.along)
+        return self.places[inside], self.line[inside], np.asarray(tangents)[inside], np.asarray(weights)[inside]
 
 
 def _inscribed_radius(mask: NDArray[np.bool_], spacing: tuple[float, ...]) -> Floats:

@@ -1,4 +1,4 @@
-"""Density of the lung in CT, and what makes the numbers doubtful."""
+"""Density of the lung in CT, and findings that make the numbers unreliable."""
 
 from __future__ import annotations
 
@@ -66,9 +66,10 @@ def density_findings(
 ) -> tuple[Finding, ...]:
     """Why density measures and volumes of these lungs may not be comparable.
 
-    `lung_thick_slices`: slices of more than 2 mm. `lung_contrast`: contrast medium, told by a median above 90 HU of
-    what is neither fat nor air in the front half of the room between the lungs, where heart and large vessels lie.
-    `lung_cut_apex`, `lung_cut_base`: the mask reaches the last or first slice. `lung_not_hu`: a mean that no lung has.
+    `lung_thick_slices`: slices of more than 2 mm. `lung_contrast`: contrast medium, recognised by a median above 90 HU
+    of what is neither fat nor air in the front half of the room between the lungs, where heart and large vessels lie.
+    `lung_cut_apex`, `lung_cut_base`: the mask reaches the last or first slice. `lung_not_hu`: a mean outside the range
+    of lungs.
 
     Args:
         mask: `(I, J, K)`, both lungs.

@@ -10,7 +10,7 @@ from medseg.volume import Volume
 
 __all__ = ["field_of_view"]
 
-# The frame is nearly black: a tenth of what bright retina reaches tells them apart in every camera's pictures.
+# The frame is nearly black: a tenth of the brightest retina separates the two in every camera's pictures.
 _DARK = 0.1
 # Shares of the circle of the same width: a disc fills it, one with cut top and bottom fills less, a whole frame more.
 _ROUND = (0.6, 1.1)

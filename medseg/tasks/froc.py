@@ -11,7 +11,10 @@ from scipy import ndimage
 
 from medseg.tasks.lesions import label_lesions
 
-__all__ = ["FROC_RATES", "Candidate", "find_candidates", "froc", "froc_score"]
+__all__ = ["CANDIDATES_TABLE", "FROC_RATES", "Candidate", "find_candidates", "froc", "froc_score"]
+
+CANDIDATES_TABLE = "froc_candidates"
+"""A task's table of candidates: label, confidence, number of the lesion hit (or ""), lesions of the reference."""
 
 FROC_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False positives per case at which LUNA16 reads the curve (Setio et al., Medical Image Analysis 2017)."""
@@ -33,7 +36,7 @@ class Candidate:
 def find_candidates(
     probability: NDArray[np.floating], ref: NDArray[np.bool_], affine: NDArray[np.float64], threshold: float = 0.1
 ) -> tuple[Candidate, ...]:
-    """Connected parts above a low threshold, surest first.
+    """Connected components above a low threshold, most confident first.
 
     Args:
         probability: `(I, J)` or `(I, J, K)`, in [0, 1].
@@ -45,12 +48,12 @@ def find_candidates(
     if not count:
         return ()
     numbers = label_lesions(ref, affine)
-    surest = ndimage.maximum(probability, parts, np.arange(1, count + 1))
+    highest = ndimage.maximum(probability, parts, np.arange(1, count + 1))
     shared = np.zeros((count + 1, int(numbers.max()) + 1), dtype=np.int64)
     both = (parts > 0) & (numbers > 0)
     np.add.at(shared, (parts[both], numbers[both]), 1)
     hit = np.where(shared[1:].any(axis=1), shared[1:].argmax(axis=1), 0)
-    found = [Candidate(float(c), int(n)) for c, n in zip(surest, hit, strict=True)]
+    found = [Candidate(float(c), int(n)) for c, n in zip(highest, hit, strict=True)]
     return tuple(sorted(found, key=lambda c: (-c.confidence, c.lesion)))
 
 
@@ -59,14 +62,14 @@ def froc(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The curve of a data set.
 
-    A lesion is found at a threshold where any candidate above it hits it; further hits of it count as nothing.
+    A lesion is found at a threshold where any candidate above it hits it; further hits of it are ignored.
 
     Args:
         cases: candidates of each case.
         lesions: how many lesions the reference of each case holds.
 
     Returns:
-        False positives per case, and sensitivity, one value per distinct confidence, surest first; both begin with 0.
+        False positives per case, and sensitivity, one per distinct confidence, from the highest; both begin with 0.
 
     Example:
         >>> rates, sensitivity = froc([[Candidate(0.9, 1), Candidate(0.8, 0), Candidate(0.4, 2)], []], [2, 0])

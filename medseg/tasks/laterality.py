@@ -28,7 +28,7 @@ def split_sides(
         affine: `(4, 4)`, voxel index to mm, RAS+: x grows towards the patient's right.
 
     Returns:
-        The left and the right lung, together the mask; None where the two cannot be told apart: one lung, or none.
+        The left and the right lung, together the mask; None where the two cannot be separated: one lung, or none.
 
     Example:
         >>> mask = np.zeros((20, 8, 8), bool)

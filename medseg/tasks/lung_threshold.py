@@ -33,7 +33,7 @@ def lungs_by_threshold(image: Volume, scheme: LabelScheme) -> NDArray[Any] | Non
 
     Returns:
         Label map, same shape, values as the scheme has them; one label or none is painted where sides are asked for and
-        cannot be told apart. None where nothing is as dark as air: an 8-bit picture is no CT in Hounsfield units.
+        cannot be separated. None where nothing is as dark as air: an 8-bit picture is no CT in Hounsfield units.
     """
     hu = np.asarray(image.array[0] if image.channels else image.array)
     if not hu.min(initial=0) < _AIR_HU:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.labels import LabelScheme
+from medseg.metrics.metric import Column
 from medseg.volume import Finding, Volume
 
 __all__ = ["Row", "Table", "Task", "TaskCase", "TaskScores"]
@@ -70,7 +71,7 @@ class TaskScores:
     """What a task adds to the metrics of a case.
 
     Args:
-        values: label -> name -> value. Names end in their unit (`_mm`, `_ml`, `_hu`, `_px`), those without are ratios.
+        values: label -> name -> value; what each name means is in `Task.columns`, or it is a metric's.
         tables: name -> (columns, rows): lists of things in the case (lesions, calibres, sides).
         findings: what makes a value doubtful, e.g. a lung that is cut off.
     """
@@ -90,6 +91,7 @@ class Task:
         metrics: of every label, by the names of `medseg.metrics`.
         leading: which of the scores a report shows first, best first.
         tolerance_mm: of NSD.
+        columns: name -> heading, unit and direction of every value that `score` gives beside metrics.
         score: what the task measures beside `metrics`.
         baseline: a segmentation without learning, `baseline(image, scheme) -> label map`, to show beside every model;
             None for an image it does not suit.
@@ -101,6 +103,7 @@ class Task:
     metrics: tuple[str, ...]
     leading: tuple[str, ...]
     tolerance_mm: float
+    columns: Mapping[str, Column]
     score: Callable[[TaskCase], TaskScores]
     baseline: Callable[[Volume, LabelScheme], NDArray[Any] | None] | None
     defaults: Mapping[str, Any]

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medseg.tasks.froc import find_candidates
+from medseg.metrics.metric import Column
+from medseg.tasks.froc import CANDIDATES_TABLE, find_candidates
 from medseg.tasks.lesions import Lesion, find_lesions, label_lesions
 from medseg.tasks.task import Row, Task, TaskCase, TaskScores
 from medseg.volume import Finding, Volume
@@ -43,8 +44,7 @@ _SIZE_COLUMNS = ("label", "long_from", "long_to", "unit", "reference_lesions", "
 def score_tumors(case: TaskCase) -> TaskScores:
     """Every lesion of prediction and reference with volume and RECIST axes, what it matches, detection by size.
 
-    `volume_*`: of prediction and reference. `long_axis_difference_*`: of the longest axis found in the case, prediction
-    minus reference; `sum_of_axes_difference_*`: of the sum of all long axes.
+    The values are those of `TUMOR.columns`.
 
     Tables: `lesions` (ids are P1, P2, ... and R1, R2, ..., largest first; `matches` are the lesions of the other mask
     that it touches; `covered` the share of it that the other mask holds), `detection_by_size`, and, with
@@ -86,7 +86,7 @@ def score_tumors(case: TaskCase) -> TaskScores:
             ] or [(label, "", "", len(true))]
     tables = {"lesions": (_LESION_COLUMNS, tuple(lesions)), "detection_by_size": (_SIZE_COLUMNS, tuple(sizes))}
     if candidates:
-        tables["froc_candidates"] = (_CANDIDATE_COLUMNS, tuple(candidates))
+        tables[CANDIDATES_TABLE] = (_CANDIDATE_COLUMNS, tuple(candidates))
     return TaskScores(values, tables, _findings(case.ref))
 
 
@@ -156,6 +156,29 @@ def _by_size(label: str, lesions: tuple[Lesion, ...], hit: set[int], unit: str) 
     return rows
 
 
+def _columns() -> dict[str, Column]:
+    """In every unit that a case may have: ml and mm in 3D, mm2 in 2D, pixels where the spacing is not known."""
+    found = {}
+    for unit, shown in (("ml", "ml"), ("mm2", "mm\N{SUPERSCRIPT TWO}"), ("px2", "pixels"), ("px3", "voxels")):
+        for of in ("prediction", "reference"):
+            found[f"volume_{unit}_{of}"] = Column(
+                f"{'Volume' if unit in ('ml', 'px3') else 'Area'}, {of}",
+                shown,
+                definition=f"Size of all lesions in the {of}",
+            )
+    for unit, shown in (("mm", "mm"), ("px", "pixels")):
+        found[f"long_axis_difference_{unit}"] = Column(
+            "Long axis difference",
+            shown,
+            "zero",
+            "Longest axis (RECIST 1.1) of the case, prediction less reference",
+        )
+        found[f"sum_of_axes_difference_{unit}"] = Column(
+            "Sum of long axes, difference", shown, "zero", "Sum of the lesions' long axes, prediction less reference"
+        )
+    return found
+
+
 TUMOR = Task(
     name="tumor",
     # 3 is non-enhancing tumour in BraTS 2013, unused in 2017 to 2021, enhancing tumour in 2023: the data set says.
@@ -174,6 +197,7 @@ TUMOR = Task(
     ),
     leading=("dice", "lesion_f1", "hd95"),
     tolerance_mm=2.0,
+    columns=_columns(),
     score=score_tumors,
     baseline=None,
     # A tumour is a small part of its image: half of the patches hold some of it.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from medseg.evaluation.columns import record_of
 from medseg.evaluation.outliers import notable_cases, robust_z
 from medseg.evaluation.paired import compare_paired, holm, permutation_test, wilcoxon_test
 from medseg.evaluation.ranking import rank_models
@@ -96,8 +97,8 @@ def test_robust_z_by_hand() -> None:
 
 def test_worst_cases_and_outliers_lie_on_the_worse_side() -> None:
     dice = [0.9, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.3, 0.999]
-    found = notable_cases("dice", list("abcdefghi"), dice)
-    assert [w["case"] for w in found["worst"]] == ["h", "a", "b", "c", "d"]
-    assert [o["case"] for o in found["outliers"]] == ["h"]
-    assert notable_cases("volume_difference_ml", ["a", "b"], [-9.0, 2.0])["worst"][0]["case"] == "a"
-    assert notable_cases("volume_ml_left_reference", ["a"], [1.0])["worst"] == []
+    found = notable_cases(record_of("dice"), list("abcdefghi"), dice)
+    assert [w.case for w in found.worst] == ["h", "a", "b", "c", "d"]
+    assert [o.case for o in found.outliers] == ["h"]
+    assert notable_cases(record_of("volume_difference_ml"), ["a", "b"], [-9.0, 2.0]).worst[0].case == "a"
+    assert notable_cases(record_of("volume_ml_left_reference"), ["a"], [1.0]).worst == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from scenes import SHAPE, box, folders, save
 from medseg.evaluation import evaluate
 from medseg.evaluation.compare import compare
 from medseg.evaluation.confusion import case_confusion, confusion_summary
-from medseg.evaluation.tables import NOTHING, further_tables
+from medseg.evaluation.summary import Confusion, FrocCurve
+from medseg.evaluation.tables import NOTHING, report_tables
 from medseg.labels import LabelScheme
 from medseg.metrics.label_maps import LabelMaps
 
@@ -23,8 +25,8 @@ def test_confusion_counts_which_value_was_taken_for_which() -> None:
     # Of 20 pixels: two 1 kept, one 1 taken for 2, one 2 where nothing is, 16 background.
     assert found == {(1, 1): 2, (1, 2): 1, (0, 2): 1, (0, 0): 16}
     summary = confusion_summary([found, found], LabelScheme.from_mapping({"lung": 1, "tumour": 2}))
-    assert summary["names"] == ["background", "lung", "tumour"]
-    assert summary["voxels"] == [[32, 0, 2], [0, 4, 2], [0, 0, 0]]
+    assert summary.names == ("background", "lung", "tumour")
+    assert summary.voxels == ((32, 0, 2), (0, 4, 2), (0, 0, 0))
 
 
 def test_ignored_voxels_are_in_no_confusion() -> None:
@@ -35,38 +37,35 @@ def test_ignored_voxels_are_in_no_confusion() -> None:
 
 def test_values_of_regions_are_named_by_their_regions() -> None:
     scheme = LabelScheme.from_mapping({"WT": [1, 2], "TC": [1]})
-    assert confusion_summary([{(1, 2): 3}], scheme)["names"] == ["background", "1 (WT, TC)", "2 (WT)"]
+    assert confusion_summary([{(1, 2): 3}], scheme).names == ("background", "1 (WT, TC)", "2 (WT)")
 
 
-def test_the_table_of_confusion_gives_shares_of_the_reference() -> None:
-    summary = empty_summary() | {
-        "confusion": {
-            "values": [0, 1, 2],
-            "names": ["background", "a", "b"],
-            "voxels": [[9, 1, 0], [1, 2, 1], [0, 0, 0]],
-        }
-    }
-    (table,) = further_tables([], summary, [])["Confusion between labels"]
+def test_the_table_of_confusion_gives_shares_of_the_reference(tmp_path: Path) -> None:
+    confusion = Confusion((0, 1, 2), ("background", "a", "b"), ((9, 1, 0), (1, 2, 1), (0, 0, 0)))
+    summary = replace(evaluate(*folders(tmp_path, {"a": 8, "b": 9})).summary, confusion=confusion)
+    (table,) = report_tables([], summary, [])["Confusion between labels"]
     assert table.head == ("Reference", "background", "a", "b", "Voxels")
     assert [cell.text for cell in table.rows[1]] == ["a", "25.00%", "50.00%", "25.00%", "4"]
     assert [cell.text for cell in table.rows[2]] == ["b", *[NOTHING] * 3, "0"]
 
 
-def test_of_many_labels_the_largest_confusions_are_listed() -> None:
+def test_of_many_labels_the_largest_confusions_are_listed(tmp_path: Path) -> None:
     voxels = np.diag(np.full(14, 100))
     voxels[3, 5], voxels[7, 0] = 20, 50
-    names = ["background", *(f"label {n}" for n in range(1, 14))]
-    summary = empty_summary() | {"confusion": {"values": list(range(14)), "names": names, "voxels": voxels.tolist()}}
-    (table,) = further_tables([], summary, [])["Confusion between labels"]
+    names = ("background", *(f"label {n}" for n in range(1, 14)))
+    confusion = Confusion(tuple(range(14)), names, tuple(map(tuple, voxels.tolist())))
+    summary = replace(evaluate(*folders(tmp_path, {"a": 8, "b": 9})).summary, confusion=confusion)
+    (table,) = report_tables([], summary, [])["Confusion between labels"]
     assert [[cell.text for cell in row] for row in table.rows] == [
         ["label 7", "background", "33.33%", "50"],
         ["label 3", "label 5", "16.67%", "20"],
     ]
 
 
-def test_the_froc_table_reads_the_curve_at_the_usual_rates() -> None:
-    curve = {"score": 0.857, "false_positives_per_case": [0.0, 0.0, 0.5, 0.5], "sensitivity": [0.0, 0.5, 0.5, 1.0]}
-    (table,) = further_tables([], empty_summary() | {"froc": {"tumour": curve}}, [])["FROC"]
+def test_the_froc_table_reads_the_curve_at_the_usual_rates(tmp_path: Path) -> None:
+    curve = FrocCurve(0.857, (0.0, 0.0, 0.5, 0.5), (0.0, 0.5, 0.5, 1.0))
+    summary = replace(evaluate(*folders(tmp_path, {"a": 8, "b": 9})).summary, froc={"tumour": curve})
+    (table,) = report_tables([], summary, [])["FROC"]
     assert [cell.text for cell in table.rows[0]] == ["tumour", "0.500", "0.500", *["1.000"] * 5, "0.857"]
 
 
@@ -134,9 +133,3 @@ def complete_report(folder: Path) -> str:
     pred, ref = folders(folder / "complete", {"one": 9})
     evaluate(pred, ref, out=folder / "complete" / "out", labels={"lung": 1})
     return (folder / "complete" / "out" / "report.html").read_text(encoding="utf-8")
-
-
-def empty_summary() -> dict[str, object]:
-    """Of an evaluation that has nothing to show."""
-    confusion = {"values": [0], "names": ["background"], "voxels": [[1]]}
-    return {"others": {}, "subgroups": {}, "notable": {}, "confusion": confusion, "froc": {}, "labels": {}}

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from medseg.metrics import METRIC_INFO, score_case
-from medseg.metrics.empty import AMOUNTS, DISTANCES
 
 
 def mask(*rows: str) -> np.ndarray:
@@ -205,6 +204,20 @@ CASES = {
             "pq": 3 / 10,
         },
     ),
+    # Voxels of 0.1 ml. Of the reference's lesions of 6 and 5 voxels (the border, 0.5 ml, counts as large) the first is
+    # found, of those of 1 and 2 voxels the first.
+    "lesions by their volume": Case(
+        voxels(*((1, 1, k) for k in range(1, 6)), (7, 1, 1), shape=(10, 10, 10)),
+        voxels(
+            *((1, 1, k) for k in range(1, 7)),
+            *((4, 4, k) for k in range(1, 6)),
+            (7, 1, 1),
+            *((7, 7, k) for k in (1, 2)),
+            shape=(10, 10, 10),
+        ),
+        (10.0, 10.0, 1.0),
+        {"lesion_sensitivity_small": 1 / 2, "lesion_sensitivity_large": 1 / 2, "lesion_sensitivity": 2 / 4},
+    ),
     # IoU 2/6: enough for the lesion scores, not for panoptic quality.
     "a lesion found by a third": Case(
         mask("......", "..####", "......"),
@@ -286,16 +299,20 @@ def test_empty_masks_have_the_score_that_the_policy_says(metric: str, dims: int)
     }
     both, missed, false = score["empty", "empty"], score["empty", "full"], score["full", "empty"]
     size = 4**dims
-    if metric in DISTANCES:
+    if METRIC_INFO[metric].is_distance:
         assert math.isnan(both) and missed == false == math.inf
     elif metric == "specificity":
         # Every voxel is outside an empty reference, so its formula always has a value.
         assert (both, missed, false) == (1.0, 1.0, pytest.approx(1.0 - size / 10**dims))
     elif metric == "volume_difference_ml":
         assert (both, missed, false) == (0.0, -size / 1000, size / 1000)
-    elif metric in AMOUNTS:
+    elif METRIC_INFO[metric].empty == "amount":
         counted = {"betti_error_0": (1, 1), "lesion_false_positives": (0, 1)}.get(metric, (0, 0))
         assert both == 0.0 and (missed, false) == counted
+    elif metric.startswith("lesion_sensitivity_"):
+        # The cube has 64 mm3: where the reference holds no lesion of a size, there is no sensitivity to it.
+        assert math.isnan(both) and math.isnan(false)
+        assert missed == 0.0 if metric.endswith("small") else math.isnan(missed)
     elif metric.startswith("brats"):
         # In 2D the square of 16 mm3 is too small to count when it is missed.
         best, worst = (1.0, 0.0) if metric == "brats_lesion_dice" else (0.0, 374.0)
@@ -311,7 +328,8 @@ def test_lengths_and_volumes_follow_the_unit_and_shares_do_not(metric: str) -> N
     pred, ref = (np.pad(rng.random((6, 6, 6)) > 0.6, 2) for _ in range(2))
     once = score_case(pred, ref, (1.0, 1.5, 2.0), (1,), (metric,), 2.0, boundary=2.0)[1][metric]
     twice = score_case(pred, ref, (2.0, 3.0, 4.0), (1,), (metric,), 4.0, boundary=4.0, brats_min_mm3=400.0)[1][metric]
-    if metric == "brats_lesion_hd95":  # its penalty is in mm and does not follow
+    # The penalty is in mm, the border between small and large lesions in ml: neither follows.
+    if metric in ("brats_lesion_hd95", "lesion_sensitivity_small", "lesion_sensitivity_large"):
         return
     factor = {"mm": 2.0, "ml": 8.0, "": 1.0}[METRIC_INFO[metric].unit]
     assert twice == pytest.approx(factor * once, rel=1e-9)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from medseg.errors import ConfigError, DatasetError, GeometryError
-from medseg.metrics.definitions import PROBABILITY_INFO
 from medseg.metrics.probabilistic import PROBABILITY_METRICS, score_probabilities
+from medseg.metrics.registry import PROBABILITY_INFO
 
 
 def test_four_pixels_by_hand() -> None:

@@ -27,7 +27,7 @@ def test_two_tumours_are_counted_weighed_and_the_larger_one_measured() -> None:
     array[1, 1, 5] = 2
     image = _ct(array.shape, 40.0)
     tumour = measure(Volume(array, AFFINE), SCHEME, image)[1]
-    assert (tumour.voxels, tumour.lesions) == (81, 2)
+    assert (tumour.voxels, tumour.components) == (81, 2)
     assert tumour.volume_ml == pytest.approx(81 * 0.02)
     # 10 x 4 voxels of 2 mm: corners of the outline are the middles of edges, see `axial_diameters`.
     assert (tumour.long_axis_mm, tumour.short_axis_mm) == pytest.approx((20.88, 8.35), abs=0.01)
@@ -36,7 +36,7 @@ def test_two_tumours_are_counted_weighed_and_the_larger_one_measured() -> None:
 
 def test_a_label_that_was_not_found_has_no_volume_and_no_brightness() -> None:
     lung = measure(Volume(np.zeros((4, 4, 4), np.uint8), AFFINE), SCHEME, _ct((4, 4, 4), 0.0))[0]
-    assert (lung.voxels, lung.volume_ml, lung.lesions, lung.mean, lung.long_axis_mm) == (0, 0.0, 0, None, None)
+    assert (lung.voxels, lung.volume_ml, lung.components, lung.mean, lung.long_axis_mm) == (0, 0.0, 0, None, None)
 
 
 def test_a_photograph_has_voxels_and_no_millimetres() -> None:
@@ -61,11 +61,21 @@ def test_the_table_has_a_line_per_case_and_label_sorted_by_case() -> None:
     rows = [asdict(m) for m in measure(Volume(array, AFFINE), SCHEME, _ct((4, 4, 4), -700.0))]
     lines = measurements_csv([("zoe", "done", rows), ("ann", "needs_review", rows[:1])]).splitlines()
     assert (
-        lines[0] == "case,label,voxels,volume_ml,lesions,long_axis_mm,short_axis_mm,mean,sd,unit,predicted_dice,state"
+        lines[0]
+        == "case,label,voxels,volume_ml,components,long_axis_mm,short_axis_mm,mean,sd,unit,predicted_dice,state"
     )
     assert lines[1].startswith("ann,lung,1,0.02,1,") and lines[1].endswith(",-700.0,0.0,HU,,needs_review")
     assert [line.split(",")[0] for line in lines[1:]] == ["ann", "zoe", "zoe"]
     assert lines[3] == "zoe,tumour,0,0.0,0,,,,,HU,,done"
+
+
+def test_ledgers_that_call_components_lesions_are_read_too() -> None:
+    array = np.zeros((6, 6, 6), np.uint8)
+    array[0, 0, 0] = array[3, 3, 3] = 1
+    rows = [asdict(m) for m in measure(Volume(array, AFFINE), SCHEME, _ct((6, 6, 6), -700.0))]
+    old = [{("lesions" if key == "components" else key): value for key, value in row.items()} for row in rows]
+    assert [row["lesions"] for row in old] == [2, 0]
+    assert measurements_csv([("ann", "done", old)]) == measurements_csv([("ann", "done", rows)])
 
 
 def test_a_run_leaves_a_table_and_a_picture_of_every_mask(unet_bundle: Path, tmp_path: Path) -> None:

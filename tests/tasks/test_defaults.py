@@ -68,7 +68,7 @@ def test_every_preset_loads_with_its_task_and_builds_its_net(name) -> None:
     assert sum(p.numel() for p in built.parameters()) > 0
 
 
-def test_there_is_a_preset_for_each_task_in_two_and_three_dimensions_by_u_net_and_deeplab() -> None:
+def test_there_is_a_preset_for_vessels_lungs_and_tumours_in_two_and_three_dimensions_by_u_net_and_deeplab() -> None:
     found = {(c.task, c.net.dims, c.net.name) for c in (load_config(n, {"data.root": "x"}) for n in packaged_configs())}
-    wanted = {(t, d, n) for t in TASKS for d in (2, 3) for n in ("unet", "deeplabv3plus")}
+    wanted = {(t, d, n) for t in ("vessel", "lung", "tumor") for d in (2, 3) for n in ("unet", "deeplabv3plus")}
     assert wanted <= found
