@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +22,12 @@ from medseg.errors import CheckpointError, WriteError
 from medseg.inference.bundle_files import (
     INFO,
     MEND,
-    MOST_FOLDS,
     WEIGHTS,
     BundleFiles,
     bundle_files,
     open_regular,
 )
-from medseg.inference.bundle_info import BundleInfo
+from medseg.inference.bundle_info import MOST_FOLDS, BundleInfo
 from medseg.inference.bundle_json import read_info
 from medseg.inference.bundle_nets import catalogue_weights, refuse_misfit
 from medseg.inference.device import device_memory
@@ -83,6 +82,11 @@ def save_bundle(folder: str | Path, info: BundleInfo, weights: Mapping[int, Mapp
             kept = [f for f in sorted(target.iterdir()) if WEIGHTS.fullmatch(f.name) and f.name not in files]
             joined = info.prediction.joined(present.prediction) if kept else info.prediction
             info = info.model_copy(update={"scores": {**present.scores, **info.scores}, "prediction": joined})
+    if info.folds != "all":
+        present_folds = {int(found[1]) for f in kept if (found := WEIGHTS.fullmatch(f.name))}
+        info = info.model_copy(update={"folds": tuple(sorted({*weights, *present_folds}))})
+    stored = info.network.model_copy(update={"precision": _precision(weights.values())})
+    info = info.model_copy(update={"network": stored})
     with atomic_folder(target, overwrite=True) as fresh:
         for name, content in files.items():
             (fresh / name).write_bytes(content)
@@ -129,6 +133,11 @@ def read_bundle(place: Path, expected: Expected) -> Bundle:
         found = {int(m[1]): name for name in files.names if (m := WEIGHTS.fullmatch(name))}
         if not found:
             raise CheckpointError(f"{place}: no weights_fold0.safetensors or other fold beside {INFO}; {MEND}")
+        promised = (0,) if info.folds == "all" else info.folds
+        if promised is not None and tuple(sorted(found)) != tuple(sorted(promised)):
+            raise CheckpointError(
+                f"{place} holds weights of the folds {_listed(found)}, but {INFO} names {_listed(promised)}; {MEND}"
+            )
         if len(found) > MOST_FOLDS:
             raise CheckpointError(f"{place} holds weights of {len(found)} folds; expected {MOST_FOLDS} at most")
         size = sum(_size(files, name) for name in found.values())
@@ -169,6 +178,17 @@ def _read_weights(
             return read_tensors(file, header, seen)
         except ValueError as error:
             raise CheckpointError(f"{where} cannot be used: {error}; {MEND}") from None
+
+
+def _listed(folds: Iterable[int]) -> str:
+    return ", ".join(str(fold) for fold in sorted(folds)[:20]) or "none"
+
+
+def _precision(states: Iterable[Mapping[str, Tensor]]) -> str:
+    """The type that all floating point weights share; 'float32' where they differ."""
+    types = {value.dtype for state in states for value in state.values() if value.is_floating_point()}
+    name = str(types.pop()).removeprefix("torch.") if len(types) == 1 else "float32"
+    return name if name in ("float16", "bfloat16") else "float32"
 
 
 def _encode(state: Mapping[str, Tensor]) -> bytes:

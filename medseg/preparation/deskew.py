@@ -79,10 +79,16 @@ def straight_grid(volume: Volume) -> tuple[NDArray[np.float64], tuple[int, ...]]
     return affine, tuple(int(n) for n in shape)
 
 
-def sample(volume: Volume, grid: Volume) -> Volume:
-    """A volume with channels on another grid: linear, and beside it the lowest value of each channel, air on CT."""
+def sample(volume: Volume, grid: Volume, order: int = 1) -> Volume:
+    """A volume with channels on another grid, and beside it the lowest value of each channel, air on CT.
+
+    Args:
+        volume: `(C, I, J, K)`.
+        grid: 3D, without voxels.
+        order: of the interpolating splines: 0, 1 or 3.
+    """
     # A constant such as 0 would be bright on CT, and the border's value would draw streaks.
-    each = [resample_like(volume.with_array(c), grid, outside=float(c.min())).array for c in volume.array]
+    each = [resample_like(volume.with_array(c), grid, order, outside=float(c.min())).array for c in volume.array]
     return grid.with_array(np.stack(each), channels=volume.channels)
 
 

@@ -101,7 +101,7 @@ class CaseChain:
         self.crf = model.crf_options() if options.crf else None
         # All that changes a mask besides model and input; JSON types, so that they compare equal when read back.
         self.settings: dict[str, Any] = {
-            "overlap": model.info.prediction.overlap if options.overlap is None else options.overlap,
+            "overlap": model.info.overlap if options.overlap is None else options.overlap,
             "mirror_axes": list(model.mirror_axes(options.mirror)),
             "save_probabilities": options.save_probabilities,
             "format": options.format,

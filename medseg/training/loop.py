@@ -21,6 +21,7 @@ from medseg.errors import CheckpointError, MedsegError
 from medseg.labels import LabelScheme
 from medseg.nets.weights_file import first_line, load_torch_file
 from medseg.preparation.plan import Plan
+from medseg.preparation.plan_upgrade import hashed_content
 from medseg.preparation.store import PreparedCase
 from medseg.progress import ProgressCallback
 from medseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -97,7 +98,7 @@ def _identity(
 ) -> str:
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     content = [
-        plan.model_dump(mode="json"),
+        hashed_content(plan),
         repr(scheme),
         repr(shapes),
         config.seed,

@@ -35,10 +35,10 @@ def check_case(image: Volume, mask: Volume, info: BundleInfo) -> tuple[Finding, 
         >>> check_case(not_in_hu, mask, medseg.load_model("runs/lung/model").info)[0].message
         'grey level at 1% is -24, trained on -1024: another scanner, sequence or contrast phase, or a CT not in HU ...
     """
-    if info.fingerprint is None:
+    if info.reference_ranges is None:
         return ()
     case = measure_case(image, mask, info.scheme).normalized(info.plan.zscored)
-    return findings_of(case, info.fingerprint, info.scheme, image)
+    return findings_of(case, info.reference_ranges, info.scheme, image)
 
 
 def needs_review(findings: Sequence[Finding]) -> bool:

@@ -49,7 +49,7 @@ def check_calibrated(info: BundleInfo) -> None:
     Raises:
         CheckpointError: saying how to do it.
     """
-    if info.calibration is None or info.calibration.version != VERSION or info.fingerprint is None:
+    if info.calibration is None or info.calibration.version != VERSION or info.reference_ranges is None:
         raise CheckpointError(
             "the model was not calibrated for this --estimate-quality; repeat its training command with --resume and "
             "prediction.quality=calibrate (at least 3 validation cases), or predict without --estimate-quality"
@@ -81,11 +81,11 @@ def estimate_quality(
         (0.91, 0.64)
     """
     check_calibrated(model.info)
-    assert model.info.calibration is not None and model.info.fingerprint is not None
+    assert model.info.calibration is not None and model.info.reference_ranges is not None
     said = disagreement(model, image, overlap, progress)
     dice: list[float | None] = []
     for number, signs in enumerate(signs_of_case(model.info, image, mask, said)):
-        expected = model.info.fingerprint.always_present[number]
+        expected = model.info.reference_ranges.always_present[number]
         empty = 0.0 if expected else None
         dice.append(empty if signs is None else round(model.info.calibration.predict(signs), 4))
     findings = tuple(
@@ -109,11 +109,11 @@ def signs_of_case(
         image, mask: on one grid.
         said: of the members on this image.
     """
-    assert info.fingerprint is not None
+    assert info.reference_ranges is not None
     case = measure_case(image, mask, info.scheme).normalized(info.plan.zscored)
     # Of the image (-1) and of each label, per kind of figure the largest distance.
     far: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for strayed in info.fingerprint.compare(case):
+    for strayed in info.reference_ranges.compare(case):
         kinds = far[strayed.figure.label]
         kinds[strayed.span.kind] = max(kinds[strayed.span.kind], strayed.distance)
     return tuple(

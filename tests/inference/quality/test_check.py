@@ -160,7 +160,7 @@ def test_a_case_and_its_mask_are_measured_and_held_against_the_bundle() -> None:
         return image, image.with_array(mask)
 
     known = learn_range([measure_case(*box(5), info.scheme) for _ in range(6)])
-    info = info.model_copy(update={"fingerprint": known})
+    info = info.model_copy(update={"reference_ranges": known})
     assert check_case(*box(5), info) == ()
     image, mask = box(5)
     assert kinds(check_case(image, mask.with_array(np.zeros_like(mask.array)), info)) == ["review_absent"]
@@ -187,7 +187,7 @@ def test_where_each_case_is_zscored_other_units_are_no_reason_to_look(factor, of
     info = make_info(make_plan(normalization=(ChannelPlan(kind="zscore"),)), labels={"box": 1})
     cases = [measure_case(*bright_box(seed), info.scheme) for seed in range(6)]
     known = learn_range(cases if as_stored else [case.normalized(info.plan.zscored) for case in cases])
-    info = info.model_copy(update={"fingerprint": known})
+    info = info.model_copy(update={"reference_ranges": known})
     assert check_case(*bright_box(10, factor, offset), info) == ()
     # What the network does see is still looked at.
     image, mask = bright_box(10, factor, offset)
@@ -202,7 +202,7 @@ def test_where_all_cases_share_one_scale_other_units_are(kind, factor, offset) -
         make_plan(normalization=(ChannelPlan(kind=kind, low=-500, high=500, mean=0, std=100),)), labels={"box": 1}
     )
     known = learn_range([measure_case(*bright_box(seed), info.scheme) for seed in range(6)])
-    info = info.model_copy(update={"fingerprint": known})
+    info = info.model_copy(update={"reference_ranges": known})
     assert check_case(*bright_box(10), info) == ()
     assert {"review_level", "review_label_level"} <= set(kinds(check_case(*bright_box(10, factor, offset), info)))
 

@@ -44,7 +44,7 @@ def bundle(folder: Path, calibration: Calibration | None = EXPECTED) -> Path:
     for size in (5, 6, 6, 6, 7):
         image = image_of(size=size)
         cases.append(measure_case(image, image.with_array((image.array > 0).astype(np.uint8)), info.scheme))
-    info = info.model_copy(update={"fingerprint": learn_range(cases), "calibration": calibration})
+    info = info.model_copy(update={"reference_ranges": learn_range(cases), "calibration": calibration})
     return save_bundle(folder / "model", info, {0: threshold_weights(2, 0.5)})
 
 
@@ -127,9 +127,9 @@ def test_strangeness_is_the_mean_over_the_kinds_of_figures_of_their_largest_dist
     model = load_model(bundle(tmp_path), "cpu")
     image = image_of(size=9)
     mask = model.predict(image)
-    assert model.info.fingerprint is not None
+    assert model.info.reference_ranges is not None
     worst: dict[str, float] = {}
-    for each in model.info.fingerprint.compare(measure_case(image, mask, model.scheme)):
+    for each in model.info.reference_ranges.compare(measure_case(image, mask, model.scheme)):
         if each.figure.label == 0:
             worst[each.span.kind] = max(worst.get(each.span.kind, 0.0), each.distance)
     assert {"size", "length", "place", "cut"} <= set(worst) and min(worst.values()) < 1 < max(worst.values())
