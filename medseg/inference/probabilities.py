@@ -140,21 +140,29 @@ def disk_array(folder: Path, shape: Sequence[int]) -> NDArray[np.float16]:
         raise write_error(folder / "probabilities", error) from error
 
 
-def to_probabilities(logits: Tensor | NDArray[Any], shape: Sequence[int], labels: LabelScheme) -> NDArray[np.float16]:
+def to_probabilities(
+    logits: Tensor | NDArray[Any], shape: Sequence[int], labels: LabelScheme, order: int = 1
+) -> NDArray[np.float16]:
     """The probability of each label or region on a grid of `shape`: softmax or sigmoid of the interpolated logits.
 
     Args:
         logits: (C, i, j, k) or (C, i, j).
         shape: (I, J, K) or (I, J).
         labels: says what the channels are.
+        order: of the interpolation of logits, 0 (nearest, half-way the lower one) or 1 (linear).
 
     Returns:
         float16 (len(labels.names), *shape) in [0, 1]; background is what is missing from 1.
 
     Raises:
         GeometryError: if the shapes or the number of channels do not fit together.
+
+    Example:
+        >>> spot = LabelScheme.from_mapping({"spot": 1})
+        >>> to_probabilities(np.zeros((2, 1, 2)), (1, 4), spot).tolist()
+        [[[0.5, 0.5, 0.5, 0.5]]]
     """
     source = logits if isinstance(logits, Tensor) else torch.from_numpy(np.ascontiguousarray(logits))
     result = np.empty((len(labels.names), *shape), dtype=np.float16)
-    ProbabilitySlabs(source.shape[1:], labels, 0, result).add(source, 0, source.shape[1])
+    ProbabilitySlabs(source.shape[1:], labels, 0, result, order).add(source, 0, source.shape[1])
     return result

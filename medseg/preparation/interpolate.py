@@ -63,7 +63,6 @@ def resample_labels(array: NDArray[Any], shape: Sequence[int], plan: LabelPlan) 
 
 
 def _clipped(out: NDArray[Any], array: NDArray[Any], plan: ImagePlan) -> NDArray[Any]:
-    if plan.order == 3 and plan.clip:
-        for target, channel in zip(out, array, strict=True):
-            np.clip(target, channel.min(), channel.max(), out=target)
-    return out
+    if plan.order < 3 or not plan.clip:
+        return out
+    return np.stack([np.clip(each, channel.min(), channel.max()) for each, channel in zip(out, array, strict=True)])
