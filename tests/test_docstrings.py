@@ -23,7 +23,7 @@ from medseg.io.dicom.seg.write import write_dicom_seg
 from medseg.io.dicom.series import find_series
 from medseg.labels import LabelScheme
 from medseg.phantoms import samples_folder
-from medseg.preparation.case_figures import measure_case
+from medseg.preparation.case_features import measure_case
 from medseg.preparation.plan import ChannelPlan, Plan
 from medseg.preparation.training_range import learn_range
 from medseg.studies import run

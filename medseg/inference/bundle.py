@@ -120,7 +120,7 @@ def read_bundle(place: Path, expected: Expected) -> Bundle:
     Args:
         place: the bundle.
         expected: called with the open bundle and its `model.json`: names, shapes and types of the weights; None where
-            nobody knows.
+            they are not known.
 
     Raises:
         CheckpointError: as `load_bundle`; what `expected` raises.

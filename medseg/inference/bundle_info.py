@@ -73,7 +73,7 @@ class PredictionInfo(InfoPart):
         overlap: least overlap of windows, up to 0.95; None: the plan's.
         mirror_axes: the spatial axes along which mirroring is allowed.
         crf: options of the dense CRF that were fitted on validation cases (`medseg.nets.crf_fit`), None without.
-        postprocess: what is mended in every mask.
+        postprocess: what is corrected in every mask.
     """
 
     overlap: Overlap | None = None
@@ -94,7 +94,7 @@ class PredictionInfo(InfoPart):
 
 
 class Provenance(InfoPart):
-    """Where the weights come from. `dataset` holds counts and fingerprint figures, no names of patients."""
+    """Where the weights come from. `dataset` holds counts and channel names, no names of patients."""
 
     medseg: Line = ""
     torch: Line = ""
@@ -122,7 +122,7 @@ class BundleInfo(InfoPart):
         source: where the model comes from.
         reference_ranges: of the training cases, for `medseg.inference.quality`; None where none were measured.
         calibration: for `--estimate-quality`, where the training was asked for it; of several folds the last one's.
-        data_license, weight_license: licence names, "unknown" where nobody said.
+        data_license, weight_license: licence names, "unknown" where not stated.
     """
 
     format_version: Literal[2] = 2

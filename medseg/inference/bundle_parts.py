@@ -52,7 +52,7 @@ class SourceInfo(InfoPart):
     Args:
         kind: 'medseg': trained here; else the program whose model was imported.
         hash: SHA-256 of what was imported, in hexadecimal digits; '' for models trained here.
-        licence: of what was imported, "unknown" where nobody said.
+        licence: of what was imported, "unknown" where not stated.
     """
 
     kind: Literal["medseg", "nnunet", "totalsegmentator", "monai", "deepbet"] = "medseg"

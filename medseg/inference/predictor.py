@@ -275,7 +275,7 @@ class Model:
             padded = pad(window, [m for n in reversed(missing) for m in (0, n)], value=float(window.min()))
             return padded.expand(measured, *padded.shape).contiguous()
 
-        # Two windows tell as much as a full batch, sooner.
+        # Two windows measure as well as a full batch, sooner.
         measured = min(SMALLEST_BATCH, batch_size, count)
         # In passes of the size that is measured.
         passes = math.ceil(count / measured) * mirrored * len(self.nets) * (math.prod(patch) // math.prod(trial))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["GridMap", "holds_whole_numbers", "labels_to_network_grid", "map_to_network_grid", "to_network_grid"]
 
 INT16 = np.iinfo(np.int16)
-# More than any case takes, where nobody knows how much memory there is.
+# More than any case takes: the limit where the free memory cannot be measured.
 _MOST_BYTES = 1 << 40
 # Metres or micrometres taken for millimetres are a factor of 1000; no image is 100 times finer or coarser along all its
 # axes than those that its network was made for.

@@ -1,7 +1,7 @@
 """Plans of format_version 1: brought to version 2 before anything else happens, to mean exactly what they meant.
 
-What is hashed of a plan is the other half: it says of a plan that does what version 1 did what version 1 said, so that
-training identities and prepared cases of older releases stay valid.
+Hashes go the other way: a plan that does what version 1 did is hashed as version 1 wrote it, so that checkpoints and
+prepared cases of older releases stay valid.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def implied(orientation: Any) -> dict[str, Any]:
 
 
 def hashed_content(plan: Plan, parts: Collection[str] | None = None) -> dict[str, Any]:
-    """What stands for a plan wherever it is hashed: as version 1 wrote it, and of the newer parts those that differ.
+    """The content of a plan for hashes: as version 1 wrote it, and those newer parts that differ from what it did.
 
     Args:
         plan: any.

@@ -68,7 +68,7 @@ class PreparedCase:
 
 
 def case_folder(prepared: Path, name: str) -> Path:
-    """Folder of a case below `prepared`; odd characters in a name give way to a short hash."""
+    """Folder of a case below `prepared`; unusual characters in a name are replaced, a short hash keeps it unique."""
     plain = re.sub(r"[^\w.+-]+", "_", name).lstrip(".")
     if plain != name or not name:
         plain = f"{plain or 'case'}-{zlib.crc32(name.encode()):08x}"

@@ -21,8 +21,8 @@ from medseg.errors import InternalError, MedsegError, ReadError, WriteError
 from medseg.inference.predictor import Model
 from medseg.inference.probabilities import disk_array
 from medseg.inference.quality import check_case, needs_review
+from medseg.inference.quality.disagreement import passes_of
 from medseg.inference.quality.estimate import QualityEstimate, check_calibrated, estimate_quality
-from medseg.inference.quality.members import passes_of
 from medseg.io import write
 from medseg.machine import free_memory
 from medseg.output_formats import MASK_FORMATS

@@ -75,7 +75,7 @@ def _training_range(config: RunConfig, preparation: Preparation, number: int) ->
     whole = config.training.fold == "all"
     cases = [case for case in preparation.fingerprint.cases if whole or case.name in trained]
     return learn_range(
-        [case.figures.normalized(preparation.plan.zscored) for case in cases],
+        [case.features.normalized(preparation.plan.zscored) for case in cases],
         [case.modality for case in cases],
         all(case.spacing_known for case in cases),
         all(case.inside_body for case in cases),

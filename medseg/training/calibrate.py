@@ -16,13 +16,13 @@ from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.calibration import fit_calibration
 from medseg.inference.engine import NetworkEngine
 from medseg.inference.predictor import Model
-from medseg.inference.quality.estimate import signs_of_case
-from medseg.inference.quality.members import disagreement
+from medseg.inference.quality.disagreement import disagreement
+from medseg.inference.quality.estimate import calibration_inputs_of_case
 from medseg.inference.quality.perturbations import DAMAGES
 from medseg.preparation.sources import read_case
 from medseg.volume import Volume
 
-__all__ = ["calibrated", "signs_and_dice"]
+__all__ = ["calibrated", "inputs_and_dice"]
 
 _log = logging.getLogger("medseg")
 
@@ -39,7 +39,7 @@ def calibrated(
     At most twelve cases, evenly picked, each as it is and with as many damages as make 72 copies in all.
 
     Args:
-        info: of the trained model, with its fingerprint.
+        info: of the trained model, with its reference ranges.
         net: trained, on `device`.
         device: where to predict.
         cases: validation cases, never training or test ones.
@@ -50,19 +50,19 @@ def calibrated(
     """
     picked = cases[:: math.ceil(len(cases) / MOST_CASES)] if cases else []
     model = Model(info, (net.eval(),), device, "", NetworkEngine(device))
-    signs: list[tuple[float, ...]] = []
+    inputs: list[tuple[float, ...]] = []
     dice: list[float] = []
     groups: list[int] = []
     damages = min(len(DAMAGES), MOST_COPIES // max(1, len(picked)) - 1)
     for number, case in enumerate(picked):
         _log.info("calibrating the estimate of quality: case %d of %d", number + 1, len(picked))
         for image, labels in _copies(*read_case(case, config.data.label_threshold), number, damages, config.seed):
-            for each in signs_and_dice(model, image, labels):
+            for each in inputs_and_dice(model, image, labels):
                 if each is not None:
-                    signs.append(each[0])
+                    inputs.append(each[0])
                     dice.append(each[1])
                     groups.append(number)
-    calibration = fit_calibration(np.array(signs), np.array(dice), groups)
+    calibration = fit_calibration(np.array(inputs), np.array(dice), groups)
     if calibration is None:
         _log.warning("%d validation cases are too few to calibrate the estimate of quality", len(picked))
     else:
@@ -70,13 +70,13 @@ def calibrated(
     return info.model_copy(update={"calibration": calibration})
 
 
-def signs_and_dice(model: Model, image: Volume, labels: Volume) -> list[tuple[tuple[float, ...], float] | None]:
-    """Predict a case; per label the signs of its quality and its true Dice, None where mask or reference lack it."""
+def inputs_and_dice(model: Model, image: Volume, labels: Volume) -> list[tuple[tuple[float, ...], float] | None]:
+    """Predict a case; per label the inputs of its quality and its true Dice, None where mask or reference lack it."""
     mask = model.predict(image)
     known = np.True_ if model.scheme.ignore is None else labels.array != model.scheme.ignore
     found: list[tuple[tuple[float, ...], float] | None] = []
-    signs = signs_of_case(model.info, image, mask, disagreement(model, image))
-    for name, each in zip(model.scheme.names, signs, strict=True):
+    inputs = calibration_inputs_of_case(model.info, image, mask, disagreement(model, image))
+    for name, each in zip(model.scheme.names, inputs, strict=True):
         pred, ref = model.scheme.mask(mask.array, name) & known, model.scheme.mask(labels.array, name)
         both = int(pred.sum()) + int(ref.sum())
         found.append(None if each is None or not ref.any() else (each, 2.0 * int((pred & ref).sum()) / both))

@@ -15,7 +15,7 @@ from thirty_studies import ENHANCEMENT, LOUD, SELECT, SILENT, ball, chest, write
 import medseg
 from medseg.inference import save_bundle
 from medseg.metrics import score_case
-from medseg.preparation.case_figures import measure_case
+from medseg.preparation.case_features import measure_case
 from medseg.preparation.plan import ChannelPlan
 from medseg.preparation.training_range import learn_range
 from medseg.volume import Volume

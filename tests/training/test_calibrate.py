@@ -70,7 +70,7 @@ def test_resuming_learns_the_training_range_anew_where_a_run_of_an_older_version
     cache = run.folder / "prepared" / "fingerprint.json"
     content = json.loads(cache.read_text())
     for case in content["cases"]:
-        del case["figures"]["levels"]
+        del case["features"]["levels"]
     cache.write_text(json.dumps(content | {"format_version": 3}))
     again = medseg.train(config, overrides=overrides, resume=True)
     assert description(again.bundle)["reference_ranges"] == range_of_today
