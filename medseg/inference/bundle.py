@@ -1,6 +1,6 @@
 """The model bundle: a folder, or one zip of it, that holds all that prediction needs, and no code.
 
-model.json                  labels, plan, net, prediction defaults, provenance, scores, licences
+model.json                  labels, plan, net, prediction defaults, provenance, scores, source, licences
 weights_fold{N}.safetensors one per fold
 README.md                   model card
 """
@@ -41,7 +41,18 @@ Expected = Callable[[BundleFiles, BundleInfo], Mapping[str, Tensor] | None]
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle in memory: CPU state dicts by fold; `model_hash` covers `model.json` and weights."""
+    """A bundle in memory.
+
+    Args:
+        path: where it was read from.
+        info: contents of `model.json`; one of format_version 1 is upgraded, see `bundle_upgrade`.
+        weights: fold -> state dict on the CPU.
+        model_hash: SHA-256 of `model.json` and weights as they lie there.
+
+    Example:
+        >>> load_bundle("runs/lung/model").weights.keys()
+        dict_keys([0])
+    """
 
     path: Path
     info: BundleInfo
@@ -67,6 +78,11 @@ def save_bundle(folder: str | Path, info: BundleInfo, weights: Mapping[int, Mapp
     Raises:
         WriteError: disk full, no permission, or a folder that holds something else than a bundle.
         CheckpointError: if there are no weights.
+
+    Example:
+        >>> bundle = load_bundle("runs/lung/model")
+        >>> save_bundle("runs/copy", bundle.info, bundle.weights).name
+        'copy'
     """
     target = Path(folder)
     files = {f"weights_fold{fold}.safetensors": _encode(state) for fold, state in weights.items()}

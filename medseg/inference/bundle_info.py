@@ -30,7 +30,24 @@ Fold = Annotated[int, Field(ge=0, le=9999)]
 class NetInfo(InfoPart):
     """What `medseg.nets.build_net` is called with; lists among `options` become tuples, which JSON does not know.
 
-    What the options of medseg's own networks may be, `medseg.nets.limits` says, before anything is built of them.
+    Options of medseg's own networks are checked by `medseg.nets.limits` before anything is built.
+
+    Args:
+        name: of a network, or "package.module:function" for one that is no part of medseg.
+        dims: spatial axes, 2 or 3.
+        in_channels: of the image, 1 to 1024.
+        out_channels: logits per voxel, 1 to 1025.
+        backbone: of networks that have one to choose; None: its default.
+        width: factor on the numbers of features, above 0 and at most 64.
+        options: further arguments of the builder.
+
+    Raises:
+        pydantic.ValidationError: for values out of range.
+
+    Example:
+        >>> net = NetInfo(name="unet", dims=2, in_channels=1, out_channels=2, options={"channels": [4, 8]}).build()
+        >>> sum(parameter.numel() for parameter in net.parameters()) < 10_000
+        True
     """
 
     name: Line
@@ -74,6 +91,13 @@ class PredictionInfo(InfoPart):
         mirror_axes: the spatial axes along which mirroring is allowed.
         crf: options of the dense CRF that were fitted on validation cases (`medseg.nets.crf_fit`), None without.
         postprocess: what is corrected in every mask.
+
+    Raises:
+        pydantic.ValidationError: for values out of range.
+
+    Example:
+        >>> PredictionInfo(mirror_axes=(1, 2)).overlap is None
+        True
     """
 
     overlap: Overlap | None = None
@@ -94,7 +118,19 @@ class PredictionInfo(InfoPart):
 
 
 class Provenance(InfoPart):
-    """Where the weights come from. `dataset` holds counts and channel names, no names of patients."""
+    """How the weights were made.
+
+    Args:
+        medseg, torch: versions.
+        config_hash: SHA-256 of the configuration, without paths.
+        dataset: numbers of cases and names of channels; no names of patients.
+        iterations: training steps.
+        seconds: time spent training.
+
+    Example:
+        >>> medseg.load_model("runs/lung/model").info.provenance.medseg == medseg.__version__
+        True
+    """
 
     medseg: Line = ""
     torch: Line = ""
@@ -123,6 +159,14 @@ class BundleInfo(InfoPart):
         reference_ranges: of the training cases, for `medseg.inference.quality`; None where none were measured.
         calibration: for `--estimate-quality`, where the training was asked for it; of several folds the last one's.
         data_license, weight_license: licence names, "unknown" where not stated.
+
+    Raises:
+        pydantic.ValidationError: for values out of range, or parts that do not fit together.
+
+    Example:
+        >>> info = medseg.load_model("runs/lung/model").info
+        >>> info.scheme.names, info.plan.spacing_mm, info.folds
+        (('lung', 'tumour'), (5.0, 5.0, 6.0), (0,))
     """
 
     format_version: Literal[2] = 2

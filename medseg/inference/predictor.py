@@ -319,6 +319,10 @@ def load_model(
             is neither medseg's nor permitted.
         ConfigError: unknown device, or an engine that it does not have.
         MissingPartError: if the net was permitted but is not installed here.
+
+    Example:
+        >>> load_model("runs/lung/model", device="cpu").scheme.names
+        ('lung', 'tumour')
     """
     return load_permitted(path, device, engine, fast, permitted_modules(allow_code))
 

@@ -25,7 +25,7 @@ from medseg.preparation.plan_upgrade import hashed_content
 from medseg.preparation.planning import check_plan_fits, make_plan
 from medseg.preparation.sources import label_name, read_case, size_of, stamp_of, state_of
 from medseg.preparation.split import fold_numbers, split_cases
-from medseg.preparation.store import case_folder, is_current, remove_leftovers, write_case
+from medseg.preparation.store import CaseOrigin, case_folder, is_current, remove_leftovers, write_case
 from medseg.volume import Finding, Volume
 
 __all__ = ["Preparation", "Progress", "prepare"]
@@ -307,9 +307,7 @@ def _write_case(job: _WriteJob) -> None:
     scales = scales_for(array, job.plan)
     write_case(
         job.folder,
-        job.stamp,
-        job.case.name,
-        job.case.group,
+        CaseOrigin(job.case.name, job.case.group, job.stamp),
         array,
         label_map,
         grid.network_spacing_mm,
