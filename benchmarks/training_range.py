@@ -19,7 +19,7 @@ import numpy as np
 
 import medseg
 from medseg.labels import LabelScheme
-from medseg.preparation.case_figures import CaseFigures, measure_case
+from medseg.preparation.case_features import CaseFeatures, measure_case
 from medseg.preparation.training_range import learn_range
 
 SIZES = (4, 8, 20, 36)
@@ -42,10 +42,10 @@ def main() -> None:
             order = rng.permutation(len(cases))
             known = learn_range([cases[n] for n in order[:size]])
             for case in (cases[n] for n in order[size : size + MOST_HELD]):
-                strayed = {each.span.kind for each in known.compare(case) if each.distance > 1}
-                strayed |= {"channel_order"} if known.better_order(case) else set()
-                flagged, held = flagged + bool(strayed), held + 1
-                kinds.update(strayed)
+                compared = {each.span.kind for each in known.compare(case) if each.distance > 1}
+                compared |= {"channel_order"} if known.better_order(case) else set()
+                flagged, held = flagged + bool(compared), held + 1
+                kinds.update(compared)
         if held:
             print(f"{size:3d} training cases: {100 * flagged / held:4.1f} % of {held} flagged; {kinds.most_common(6)}")
 
@@ -60,7 +60,7 @@ def images_of(data: Path) -> list[Path]:
     return list(groups.values())
 
 
-def measured(options: argparse.Namespace, path: Path, scheme: LabelScheme) -> CaseFigures:
+def measured(options: argparse.Namespace, path: Path, scheme: LabelScheme) -> CaseFeatures:
     folder = options.data / "labels"
     image = medseg.read(path)
     reference = medseg.read((folder if folder.exists() else options.data / "masks") / path.name)

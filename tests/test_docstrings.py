@@ -23,7 +23,7 @@ from medseg.io.dicom.seg.write import write_dicom_seg
 from medseg.io.dicom.series import find_series
 from medseg.labels import LabelScheme
 from medseg.phantoms import samples_folder
-from medseg.preparation.case_figures import measure_case
+from medseg.preparation.case_features import measure_case
 from medseg.preparation.plan import ChannelPlan, Plan
 from medseg.preparation.training_range import learn_range
 from medseg.studies import run
@@ -84,7 +84,7 @@ def _save_model(root: Path) -> None:
         net=NetInfo(name="unet", dims=3, in_channels=1, out_channels=3, options=options),
         prediction=PredictionInfo(overlap=0.25),
         provenance=Provenance(medseg=medseg.__version__),
-        fingerprint=learn_range([measure_case(image, mask, scheme) for image, mask in cases]),
+        reference_ranges=learn_range([measure_case(image, mask, scheme) for image, mask in cases]),
     )
     save_bundle(root / "runs" / "lung" / "model", info, {0: info.net.build().state_dict()})
 

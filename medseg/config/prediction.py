@@ -44,14 +44,14 @@ class PostprocessConfig(Part):
 
 
 class PredictionConfig(Part):
-    """How a model is applied. `overlap`: of windows. `mirror`: predictions of mirrored images are averaged in.
+    """How a model is applied. `overlap`: of windows; null: the plan's. `mirror`: mirrored images are averaged in.
 
     `postprocess`: 'choose' keeps, per label, what helps on the validation cases; 'off'; or your own rules.
     `crf`: 'fit' tries a dense CRF on a few validation cases after the training and keeps it where it gains.
     `quality`: 'calibrate' makes `predict --estimate-quality` possible, from perturbed copies of the validation cases.
     """
 
-    overlap: Overlap = 0.5
+    overlap: Overlap | None = None
     mirror: bool = True
     postprocess: Literal["choose", "off"] | PostprocessConfig = "choose"
     crf: Literal["off", "fit"] = "off"

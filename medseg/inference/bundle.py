@@ -1,6 +1,6 @@
 """The model bundle: a folder, or one zip of it, that holds all that prediction needs, and no code.
 
-model.json                  labels, plan, net, prediction defaults, provenance, scores, licences
+model.json                  labels, plan, net, prediction defaults, provenance, scores, source, licences
 weights_fold{N}.safetensors one per fold
 README.md                   model card
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +22,12 @@ from medseg.errors import CheckpointError, WriteError
 from medseg.inference.bundle_files import (
     INFO,
     MEND,
-    MOST_FOLDS,
     WEIGHTS,
     BundleFiles,
     bundle_files,
     open_regular,
 )
-from medseg.inference.bundle_info import BundleInfo
+from medseg.inference.bundle_info import MOST_FOLDS, BundleInfo
 from medseg.inference.bundle_json import read_info
 from medseg.inference.bundle_nets import catalogue_weights, refuse_misfit
 from medseg.inference.device import device_memory
@@ -42,7 +41,18 @@ Expected = Callable[[BundleFiles, BundleInfo], Mapping[str, Tensor] | None]
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle in memory: CPU state dicts by fold; `model_hash` covers `model.json` and weights."""
+    """A bundle in memory.
+
+    Args:
+        path: where it was read from.
+        info: contents of `model.json`; one of format_version 1 is upgraded, see `bundle_upgrade`.
+        weights: fold -> state dict on the CPU.
+        model_hash: SHA-256 of `model.json` and weights as they lie there.
+
+    Example:
+        >>> load_bundle("runs/lung/model").weights.keys()
+        dict_keys([0])
+    """
 
     path: Path
     info: BundleInfo
@@ -68,6 +78,11 @@ def save_bundle(folder: str | Path, info: BundleInfo, weights: Mapping[int, Mapp
     Raises:
         WriteError: disk full, no permission, or a folder that holds something else than a bundle.
         CheckpointError: if there are no weights.
+
+    Example:
+        >>> bundle = load_bundle("runs/lung/model")
+        >>> save_bundle("runs/copy", bundle.info, bundle.weights).name
+        'copy'
     """
     target = Path(folder)
     files = {f"weights_fold{fold}.safetensors": _encode(state) for fold, state in weights.items()}
@@ -83,6 +98,11 @@ def save_bundle(folder: str | Path, info: BundleInfo, weights: Mapping[int, Mapp
             kept = [f for f in sorted(target.iterdir()) if WEIGHTS.fullmatch(f.name) and f.name not in files]
             joined = info.prediction.joined(present.prediction) if kept else info.prediction
             info = info.model_copy(update={"scores": {**present.scores, **info.scores}, "prediction": joined})
+    if info.folds != "all":
+        present_folds = {int(found[1]) for f in kept if (found := WEIGHTS.fullmatch(f.name))}
+        info = info.model_copy(update={"folds": tuple(sorted({*weights, *present_folds}))})
+    stored = info.network.model_copy(update={"precision": _precision(weights.values())})
+    info = info.model_copy(update={"network": stored})
     with atomic_folder(target, overwrite=True) as fresh:
         for name, content in files.items():
             (fresh / name).write_bytes(content)
@@ -116,7 +136,7 @@ def read_bundle(place: Path, expected: Expected) -> Bundle:
     Args:
         place: the bundle.
         expected: called with the open bundle and its `model.json`: names, shapes and types of the weights; None where
-            nobody knows.
+            they are not known.
 
     Raises:
         CheckpointError: as `load_bundle`; what `expected` raises.
@@ -129,6 +149,11 @@ def read_bundle(place: Path, expected: Expected) -> Bundle:
         found = {int(m[1]): name for name in files.names if (m := WEIGHTS.fullmatch(name))}
         if not found:
             raise CheckpointError(f"{place}: no weights_fold0.safetensors or other fold beside {INFO}; {MEND}")
+        promised = (0,) if info.folds == "all" else info.folds
+        if promised is not None and tuple(sorted(found)) != tuple(sorted(promised)):
+            raise CheckpointError(
+                f"{place} holds weights of the folds {_listed(found)}, but {INFO} names {_listed(promised)}; {MEND}"
+            )
         if len(found) > MOST_FOLDS:
             raise CheckpointError(f"{place} holds weights of {len(found)} folds; expected {MOST_FOLDS} at most")
         size = sum(_size(files, name) for name in found.values())
@@ -169,6 +194,17 @@ def _read_weights(
             return read_tensors(file, header, seen)
         except ValueError as error:
             raise CheckpointError(f"{where} cannot be used: {error}; {MEND}") from None
+
+
+def _listed(folds: Iterable[int]) -> str:
+    return ", ".join(str(fold) for fold in sorted(folds)[:20]) or "none"
+
+
+def _precision(states: Iterable[Mapping[str, Tensor]]) -> str:
+    """The type that all floating point weights share; 'float32' where they differ."""
+    types = {value.dtype for state in states for value in state.values() if value.is_floating_point()}
+    name = str(types.pop()).removeprefix("torch.") if len(types) == 1 else "float32"
+    return name if name in ("float16", "bfloat16") else "float32"
 
 
 def _encode(state: Mapping[str, Tensor]) -> bytes:

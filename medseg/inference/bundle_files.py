@@ -24,7 +24,6 @@ __all__ = ["INFO", "MEND", "WEIGHTS", "BundleFiles", "bundle_files", "open_regul
 INFO = "model.json"
 WEIGHTS = re.compile(r"weights_fold(0|[1-9][0-9]{0,3})\.safetensors")
 MEND = "restore it from a backup or train again"
-MOST_FOLDS = 100
 # Weights are noise and shrink by a tenth; what shrinks more, and is large, was made to grow.
 BOMB_BYTES, BOMB_RATIO = 64 << 20, 20
 

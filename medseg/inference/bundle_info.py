@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
+from warnings import warn
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 from medseg.config import Labels, NetOptions, Overlap, PostprocessConfig
+from medseg.inference.bundle_parts import InfoPart, Line, NetworkInfo, SourceInfo
 from medseg.inference.calibration import Calibration
 from medseg.labels import LabelScheme
 from medseg.nets import build_net
@@ -16,30 +18,36 @@ from medseg.nets.crf import CrfOptions
 from medseg.preparation.plan import Plan
 from medseg.preparation.training_range import TrainingRange
 
-__all__ = ["BundleInfo", "NetInfo", "PredictionInfo", "Provenance"]
+__all__ = ["MOST_FOLDS", "BundleInfo", "NetInfo", "PredictionInfo", "Provenance"]
 
 
 V = TypeVar("V")
 Count = Annotated[int, Field(ge=0)]
+MOST_FOLDS = 100
+Fold = Annotated[int, Field(ge=0, le=9999)]
 
 
-def _on_one_line(value: str) -> str:
-    if not value.isprintable():
-        raise ValueError("expected text without line breaks and other control characters")
-    return value
-
-
-Line = Annotated[str, Field(max_length=200), AfterValidator(_on_one_line)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
-
-
-class NetInfo(_Part):
+class NetInfo(InfoPart):
     """What `medseg.nets.build_net` is called with; lists among `options` become tuples, which JSON does not know.
 
-    What the options of medseg's own networks may be, `medseg.nets.limits` says, before anything is built of them.
+    Options of medseg's own networks are checked by `medseg.nets.limits` before anything is built.
+
+    Args:
+        name: of a network, or "package.module:function" for one that is no part of medseg.
+        dims: spatial axes, 2 or 3.
+        in_channels: of the image, 1 to 1024.
+        out_channels: logits per voxel, 1 to 1025.
+        backbone: of networks that have one to choose; None: its default.
+        width: factor on the numbers of features, above 0 and at most 64.
+        options: further arguments of the builder.
+
+    Raises:
+        pydantic.ValidationError: for values out of range.
+
+    Example:
+        >>> net = NetInfo(name="unet", dims=2, in_channels=1, out_channels=2, options={"channels": [4, 8]}).build()
+        >>> sum(parameter.numel() for parameter in net.parameters()) < 10_000
+        True
     """
 
     name: Line
@@ -75,17 +83,24 @@ class NetInfo(_Part):
         return {key: value for key, value in self.arguments.items() if key not in left_out}
 
 
-class PredictionInfo(_Part):
+class PredictionInfo(InfoPart):
     """Defaults of prediction.
 
     Args:
-        overlap: least overlap of windows, up to 0.95.
+        overlap: least overlap of windows, up to 0.95; None: the plan's.
         mirror_axes: the spatial axes along which mirroring is allowed.
         crf: options of the dense CRF that were fitted on validation cases (`medseg.nets.crf_fit`), None without.
-        postprocess: what is mended in every mask.
+        postprocess: what is corrected in every mask.
+
+    Raises:
+        pydantic.ValidationError: for values out of range.
+
+    Example:
+        >>> PredictionInfo(mirror_axes=(1, 2)).overlap is None
+        True
     """
 
-    overlap: Overlap = 0.5
+    overlap: Overlap | None = None
     mirror_axes: Annotated[tuple[Annotated[int, Field(ge=0, le=2)], ...], Field(max_length=3)] = ()
     crf: CrfOptions | None = None
     postprocess: PostprocessConfig = PostprocessConfig()
@@ -102,8 +117,20 @@ class PredictionInfo(_Part):
         return self.model_copy(update={"crf": self.crf if other.crf else None, "postprocess": shared})
 
 
-class Provenance(_Part):
-    """Where the weights come from. `dataset` holds counts and fingerprint figures, no names of patients."""
+class Provenance(InfoPart):
+    """How the weights were made.
+
+    Args:
+        medseg, torch: versions.
+        config_hash: SHA-256 of the configuration, without paths.
+        dataset: numbers of cases and names of channels; no names of patients.
+        iterations: training steps.
+        seconds: time spent training.
+
+    Example:
+        >>> medseg.load_model("runs/lung/model").info.provenance.medseg == medseg.__version__
+        True
+    """
 
     medseg: Line = ""
     torch: Line = ""
@@ -113,7 +140,7 @@ class Provenance(_Part):
     seconds: Annotated[float, Field(ge=0)] = 0.0
 
 
-class BundleInfo(_Part):
+class BundleInfo(InfoPart):
     """`model.json`: everything about a model but its weights.
 
     Args:
@@ -124,12 +151,26 @@ class BundleInfo(_Part):
         prediction: defaults of prediction.
         provenance: how it was made.
         scores: per fold, by name ("fold0": {...}).
-        fingerprint: how the training cases lie, for `medseg.inference.quality`; None in bundles of older versions.
+        kind: 'single': one network, in one or more folds; models made of others have a `CompositeInfo`.
+        folds: whose weights there are; 'all': one network, in `weights_fold0.safetensors`, trained on all cases; None
+            in bundles of format_version 1, and before the bundle is written.
+        network: how the network is stored.
+        source: where the model comes from.
+        reference_ranges: of the training cases, for `medseg.inference.quality`; None where none were measured.
         calibration: for `--estimate-quality`, where the training was asked for it; of several folds the last one's.
-        data_license, weight_license: licence names, "unknown" where nobody said.
+        data_license, weight_license: licence names, "unknown" where not stated.
+
+    Raises:
+        pydantic.ValidationError: for values out of range, or parts that do not fit together.
+
+    Example:
+        >>> info = medseg.load_model("runs/lung/model").info
+        >>> info.scheme.names, info.plan.spacing_mm, info.folds
+        (('lung', 'tumour'), (5.0, 5.0, 6.0), (0,))
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
+    kind: Literal["single"] = "single"
     labels: Labels
     ignore: Annotated[int, Field(ge=0, le=65535)] | None = None
     plan: Plan
@@ -137,27 +178,51 @@ class BundleInfo(_Part):
     prediction: PredictionInfo = PredictionInfo()
     provenance: Provenance = Provenance()
     scores: dict[str, Any] = Field(default_factory=dict)
-    fingerprint: TrainingRange | None = None
+    folds: Annotated[tuple[Fold, ...], Field(max_length=MOST_FOLDS)] | Literal["all"] | None = None
+    network: NetworkInfo = NetworkInfo()
+    source: SourceInfo = SourceInfo()
+    reference_ranges: TrainingRange | None = None
     calibration: Calibration | None = None
     data_license: Line = "unknown"
     weight_license: Line = "unknown"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _former_name(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "fingerprint" not in values or "reference_ranges" in values:
+            return values
+        warn("BundleInfo(fingerprint=...) is now called reference_ranges", DeprecationWarning, stacklevel=4)
+        return {("reference_ranges" if key == "fingerprint" else key): value for key, value in values.items()}
+
     @model_validator(mode="after")
     def _fits(self) -> BundleInfo:
-        known = self.fingerprint
+        known = self.reference_ranges
         if known is not None and self.calibration is not None and len(known.always_present) != len(self.scheme.names):
-            raise ValueError("fingerprint.always_present does not fit the labels")
+            raise ValueError("reference_ranges.always_present does not fit the labels")
         return self
+
+    @property
+    def fingerprint(self) -> TrainingRange | None:
+        """The former name of `reference_ranges`."""
+        warn("BundleInfo.fingerprint is now called reference_ranges", DeprecationWarning, stacklevel=2)
+        return self.reference_ranges
 
     @property
     def scheme(self) -> LabelScheme:
         """The labels as a scheme."""
         return LabelScheme.from_mapping(self.labels, self.ignore)
 
+    @property
+    def overlap(self) -> float:
+        """Least overlap of windows in prediction."""
+        return self.plan.windows.overlap if self.prediction.overlap is None else self.prediction.overlap
+
     def same_model(self, other: BundleInfo) -> bool:
-        """Whether weights of both can stand in one ensemble: same labels, plan, net, windows and mirroring."""
+        """Whether weights of both can be folds of one model: same labels, plan, net, windows and mirroring."""
+        if "all" in (self.folds, other.folds):
+            return False
         mine, theirs = (
-            (list(i.labels.items()), i.ignore, i.plan, i.net, i.prediction.overlap, i.prediction.mirror_axes)
+            (list(i.labels.items()), i.ignore, i.plan, i.net, i.overlap, i.prediction.mirror_axes)
             for i in (self, other)
         )
         return mine == theirs

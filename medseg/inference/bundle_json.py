@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from medseg.errors import CheckpointError, ConfigError
 from medseg.inference.bundle_files import INFO, MEND
 from medseg.inference.bundle_info import BundleInfo
+from medseg.inference.bundle_parts import COMPOSITES, CompositeInfo
+from medseg.inference.bundle_upgrade import VERSION, upgrade_info
 
 __all__ = ["read_info"]
 
-FORMAT_VERSION = 1
-# A model of 100 labels has half a megabyte of figures of its training cases.
+# The reference ranges of a model of 100 labels take half a megabyte.
 LARGEST_INFO = 8 << 20
 DEEPEST = 24
 LONGEST_KEY = 200
@@ -42,16 +43,20 @@ def read_info(file: IO[bytes], place: Path) -> tuple[BundleInfo, bytes]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{place}: {INFO} is damaged ({error}); {MEND}") from None
     version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in range(1, VERSION + 1):
         raise CheckpointError(
-            f"{place}: {INFO} has format_version {repr(version)[:20]}, this medseg reads {FORMAT_VERSION}; "
-            "update medseg"
+            f"{place}: {INFO} has format_version {repr(version)[:20]}, this medseg reads 1 to {VERSION}; update medseg"
         )
     return _checked(values, place), content
 
 
 def _checked(values: dict[str, Any], place: Path) -> BundleInfo:
     try:
+        values = upgrade_info(values)
+        kind = values.get("kind")
+        if isinstance(kind, str) and kind in COMPOSITES:
+            CompositeInfo.model_validate(values)
+            raise CheckpointError(f"{place}: this medseg cannot run {COMPOSITES[kind]} yet; update medseg")
         info = BundleInfo.model_validate(values)
         channels = info.scheme.out_channels
     except ValidationError as error:
@@ -67,6 +72,10 @@ def _checked(values: dict[str, Any], place: Path) -> BundleInfo:
         info.plan.dims,
     ):
         raise CheckpointError(f"{place}: {INFO}: net does not fit labels and plan (channels or dims differ); {MEND}")
+    stored = info.network
+    if stored.format != "safetensors" or stored.precision == "int8":
+        what = stored.format if stored.format != "safetensors" else stored.precision
+        raise CheckpointError(f"{place}: this medseg cannot run networks stored as {what} yet; update medseg")
     return info
 
 
@@ -74,13 +83,13 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"{_plain(key[:LONGEST_KEY])!r} stands there twice")
+            raise ValueError(f"{_plain(key[:LONGEST_KEY])!r} is given twice")
         found[key] = value
     return found
 
 
 def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def _finite(text: str) -> float:

@@ -25,7 +25,7 @@ from medseg.plugins import is_plugin, resolve_permitted
 
 __all__ = ["catalogue_weights", "refuse_misfit", "unfilled_net", "with_weights"]
 
-# Halves may stand for the whole numbers of a network; they are widened when they are taken over.
+# Half-precision weights are accepted where the network has single precision; they are widened on loading.
 HALVES = (torch.float16, torch.bfloat16)
 
 

@@ -1,7 +1,7 @@
-"""From signs of quality to a predicted Dice: a logistic regression on cases and damaged copies whose Dice is known.
+"""Predicted Dice of a mask: a logistic regression fitted on cases and damaged copies whose Dice is known.
 
-Logistic, because most masks are good and a few fail altogether: a straight line through both lies too low for those
-between, and flags masks that are right.
+Logistic, because most masks are good and a few fail altogether: a linear fit through both is too low in between and
+flags masks that are right.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["VERSION", "Calibration", "fit_calibration", "signs_of"]
+__all__ = ["VERSION", "Calibration", "calibration_inputs", "fit_calibration"]
 
-# Of the signs and of what is made of them.
+# Of the calibration inputs and of the regression.
 VERSION = 3
-SIGNS = 8
+INPUTS = 8
 Weight = Annotated[float, Field(ge=-1e9, le=1e9)]
 FEWEST_ROWS = 20
-# Of the rows, for signs that are standardised first.
+# Of the rows, for inputs that are standardised first.
 RIDGE = 0.03
 STEPS = 2000
-# Distance from training beyond which a figure is as far off as can be; 1 is the border of the range.
+# Distance from the reference range at which the score saturates; 1 is the border of the range.
 FARTHEST = 20.0
 
 
 class Calibration(BaseModel):
-    """Weights of the signs; predicted Dice = 1 / (1 + exp(-(intercept + weights . signs))).
+    """Weights of the calibration inputs; predicted Dice = 1 / (1 + exp(-(intercept + weights . inputs))).
 
     Args:
-        version: of the signs; a bundle without one holds weights of other signs.
-        intercept, weights: of the regression, see `signs_of`; of today's version there are 8 weights.
+        version: of the inputs; a bundle without one holds weights of other inputs.
+        intercept, weights: of the regression, see `calibration_inputs`; of today's version there are 8 weights.
         cases: validation cases it was fitted on.
         rows: labels of these cases and of their damaged copies.
         error: root mean square error on cases left out (with all their copies).
@@ -50,36 +50,36 @@ class Calibration(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> Calibration:
-        if self.version == VERSION and len(self.weights) != SIGNS:
-            raise ValueError(f"expected {SIGNS} weights, one for each sign; found {len(self.weights)}")
+        if self.version == VERSION and len(self.weights) != INPUTS:
+            raise ValueError(f"expected {INPUTS} weights, one for each input; found {len(self.weights)}")
         return self
 
-    def predict(self, signs: Sequence[float]) -> float:
+    def predict(self, inputs: Sequence[float]) -> float:
         """Predicted Dice, 0 to 1."""
-        return float(_share(self.intercept + np.dot(self.weights, signs)))
+        return float(_share(self.intercept + np.dot(self.weights, inputs)))
 
 
-def signs_of(
+def calibration_inputs(
     expected: float,
     agreement: float,
     stability: Sequence[float],
     image_distances: Sequence[float],
     label_distances: Sequence[float],
 ) -> tuple[float, ...]:
-    """The signs of one label.
+    """The calibration inputs of one label.
 
     Args:
-        expected, agreement, stability: of `medseg.inference.quality.members.Disagreement`.
-        image_distances, label_distances: distance from the training range of each kind of figure of the image and of
-            the label, 1 at the range's border. Their mean on a logarithmic scale counts: one odd figure is often
-            harmless, where all are odd the mask is wrong.
+        expected, agreement, stability: of `medseg.inference.quality.disagreement.Disagreement`.
+        image_distances, label_distances: distance from the reference range of each kind of feature of the image and of
+            the label, 1 at the range's border. Their mean on a logarithmic scale counts: one feature out of range
+            is often harmless; where all are, the mask is wrong.
 
     Example:
-        >>> signs_of(0.9, 1.0, [0.9, 0.8, 0.7], [0.0, 0.0], [0.0, 20.0])
+        >>> calibration_inputs(0.9, 1.0, [0.9, 0.8, 0.7], [0.0, 0.0], [0.0, 20.0])
         (0.9, 0.81, 1.0, 0.9, 0.8, 0.7, 0.0, 0.5)
     """
-    strangeness = (_strangeness(image_distances), _strangeness(label_distances))
-    return expected, round(expected**2, 12), agreement, *stability, *strangeness
+    out_of_range = (_out_of_range_score(image_distances), _out_of_range_score(label_distances))
+    return expected, round(expected**2, 12), agreement, *stability, *out_of_range
 
 
 def _share(score: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -87,16 +87,16 @@ def _share(score: NDArray[np.float64]) -> NDArray[np.float64]:
     return (1 + np.tanh(score / 2)) / 2
 
 
-def _strangeness(distances: Sequence[float]) -> float:
-    """0 where nothing strays, 1 where everything is far off."""
+def _out_of_range_score(distances: Sequence[float]) -> float:
+    """0 where every feature is as in training, 1 where all are far out of range."""
     return float(np.mean([math.log1p(min(d, FARTHEST)) / math.log1p(FARTHEST) for d in distances] or [0.0]))
 
 
-def fit_calibration(signs: NDArray[np.float64], dice: NDArray[np.float64], cases: Sequence[int]) -> Calibration | None:
+def fit_calibration(inputs: NDArray[np.float64], dice: NDArray[np.float64], cases: Sequence[int]) -> Calibration | None:
     """Fit on labels of cases and of their damaged copies; None for fewer than 20 rows or 3 cases.
 
     Args:
-        signs: `(n, 8)`, see `signs_of`.
+        inputs: `(n, 8)`, see `calibration_inputs`.
         dice: `(n,)`, true Dice.
         cases: number of the case each row belongs to.
     """
@@ -107,9 +107,9 @@ def fit_calibration(signs: NDArray[np.float64], dice: NDArray[np.float64], cases
     wrong = []
     for number in numbers:
         out = which == number
-        level, slopes = _logistic(signs[~out], dice[~out])
-        wrong += list(_share(level + signs[out] @ slopes) - dice[out])
-    intercept, weights = _logistic(signs, dice)
+        level, slopes = _logistic(inputs[~out], dice[~out])
+        wrong += list(_share(level + inputs[out] @ slopes) - dice[out])
+    intercept, weights = _logistic(inputs, dice)
     return Calibration(
         version=VERSION,
         intercept=round(intercept, 5),
@@ -120,12 +120,12 @@ def fit_calibration(signs: NDArray[np.float64], dice: NDArray[np.float64], cases
     )
 
 
-def _logistic(signs: NDArray[np.float64], dice: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+def _logistic(inputs: NDArray[np.float64], dice: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
     """Intercept and weights of the ridge logistic regression of a share."""
-    mean = signs.mean(axis=0)
-    # A sign that hardly varies gets no weight instead of an enormous one.
-    spread = signs.std(axis=0) + 1e-3
-    z = np.column_stack([np.ones(len(dice)), (signs - mean) / spread])
+    mean = inputs.mean(axis=0)
+    # An input that hardly varies gets no weight instead of an enormous one.
+    spread = inputs.std(axis=0) + 1e-3
+    z = np.column_stack([np.ones(len(dice)), (inputs - mean) / spread])
     penalty = np.full(z.shape[1], RIDGE * len(dice))
     penalty[0] = 0.0
     # The curvature is nowhere larger than this, so that each step comes nearer (Boehning and Lindsay, 1988).

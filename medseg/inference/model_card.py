@@ -28,6 +28,10 @@ def model_card(info: BundleInfo, weight_files: Sequence[str]) -> str:
         "\n".join(f"- {name}: `{json.dumps(value)}`" for name, value in sorted(info.scores.items()))
         or "- none recorded"
     )
+    folds = "one network, trained on all cases" if info.folds == "all" else "one network per fold"
+    stored = f", {info.network.precision}" if info.network.precision else ""
+    source = info.source
+    imported = "" if source.kind == "medseg" else f"\n- imported from {source.kind}: {source.licence}"
     dataset = "\n".join(f"- {name}: {json.dumps(value)}" for name, value in made.dataset.items()) or "- not described"
     return f"""# Segmentation model
 
@@ -47,7 +51,7 @@ Research software, not a medical device.
 - {net.name}{backbone}, {net.dims}D, {net.in_channels} image channel(s), {net.out_channels} output channels
 - grid: {spacing}, orientation {plan.orientation or "as stored"}, windows of {windows} voxels
 - {made.iterations} iterations, {made.seconds:.0f} s of training, configuration {made.config_hash[:12] or "unknown"}
-- weights: {", ".join(sorted(weight_files))}
+- weights ({folds}{stored}): {", ".join(sorted(weight_files))}
 
 ## Training data
 
@@ -60,5 +64,5 @@ Research software, not a medical device.
 ## Licences
 
 - training data: {info.data_license}
-- weights: {info.weight_license}
+- weights: {info.weight_license}{imported}
 """

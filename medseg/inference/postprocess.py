@@ -1,7 +1,7 @@
-"""What is mended in a predicted mask: stray components, small ones, those in the wrong place, holes.
+"""Post-processing of predicted masks: small components, components in the wrong place, surplus ones, holes.
 
-A component is what hangs together over faces, edges and corners; a hole is background that reaches the outside of the
-label's box over faces nowhere.
+Components are connected over faces, edges and corners. A hole is background that is not connected over faces to the
+outside of the label's bounding box.
 """
 
 from __future__ import annotations

@@ -28,10 +28,10 @@ from medseg.inference.postprocess import check_postprocess, postprocess
 from medseg.inference.probabilities import NativeProbabilities
 from medseg.inference.restore import Restorer, to_label_map
 from medseg.inference.rolling import open_rows
-from medseg.inference.sliding_window import logit_slabs, whole_logits
+from medseg.inference.sliding_window import Body, Passes, logit_slabs, whole_logits
 from medseg.inference.tta import allowed_mirror_axes, mean_of
 from medseg.inference.window_batch import SMALLEST_BATCH, windows_at_a_time
-from medseg.inference.window_grid import stream_axis, window_starts
+from medseg.inference.window_grid import Windows, stream_axis
 from medseg.labels import LabelScheme
 from medseg.nets.crf import CrfOptions, dense_crf
 from medseg.plugins import permitted_modules
@@ -147,11 +147,18 @@ class Model:
         if crf is not None:
             logits = self._sharpened(whole_logits(slabs, grid.network_shape, axis), tensor, grid, crf)
             slabs = iter([(logits, 0, grid.network_shape[axis])])
-        restorer = Restorer(grid.network_shape, grid.oriented_shape, self.info.net.out_channels, self.scheme, axis)
+        restorer = Restorer(
+            grid.network_shape,
+            grid.oriented_shape,
+            self.info.net.out_channels,
+            self.scheme,
+            axis,
+            self.info.plan.logits.order,
+        )
         chances = None
         if probabilities is not None:
             out = probabilities((len(self.scheme.names), *volume.shape))
-            chances = NativeProbabilities(grid, self.scheme, axis, out)
+            chances = NativeProbabilities(grid, self.scheme, axis, out, self.info.plan.logits.order)
         for slab, first, last in slabs:
             restorer.add(slab, first, last)
             if chances is not None:
@@ -183,12 +190,13 @@ class Model:
 
     def to_labels(self, logits: Tensor, grid: GridMap, like: Volume) -> Volume:
         """The label map of `predict_logits`, post-processed, on the grid of the image they were made from."""
-        return self._mask(to_label_map(logits, grid.oriented_shape, self.scheme), grid, like)
+        oriented = to_label_map(logits, grid.oriented_shape, self.scheme, self.info.plan.logits.order)
+        return self._mask(oriented, grid, like)
 
     def to_probabilities(self, logits: Tensor, grid: GridMap, like: Volume) -> Volume:
         """Probability of each label or region, float16 (labels, I, J[, K]) on the image's grid, without background."""
         native = np.empty((len(self.scheme.names), *like.shape), dtype=np.float16)
-        chances = NativeProbabilities(grid, self.scheme, 0, native)
+        chances = NativeProbabilities(grid, self.scheme, 0, native, self.info.plan.logits.order)
         chances.add(logits, 0, grid.network_shape[0])
         chances.finish()
         return like.with_array(native, channels=len(native))
@@ -210,26 +218,21 @@ class Model:
         progress: Callable[[int, int], None] | None,
     ) -> Iterator[tuple[Tensor, int, int]]:
         """The mean logits of all folds, slab by slab."""
-        patch = self.info.plan.patch_size
-        overlap = self.info.prediction.overlap if overlap is None else overlap
+        windows = Windows.of(self.info.plan, self.info.overlap if overlap is None else overlap)
         axes = self.mirror_axes(mirror)
-        batch_size = batch_size or windows_at_a_time(self.info.net, patch, self.device)
+        batch_size = batch_size or windows_at_a_time(self.info.net, windows.patch_size, self.device)
+        beyond = torch.tensor([*[0.0] * (not self.scheme.is_regions), *[ABSENT] * len(self.scheme.names)])
         with layer_memory_kept() if self.device.type == "cpu" else nullcontext():
             # All folds see a batch of windows before the next: their weights are in memory anyway, and one sum of
             # logits serves them all.
             yield from logit_slabs(
-                mean_of(self._networks(image[(slice(None), *box)], overlap, batch_size, 2 ** len(axes))),
+                mean_of(self._networks(image[(slice(None), *box)], windows, batch_size, 2 ** len(axes))),
                 image.to(self._place_for(image)),
-                patch,
+                windows,
                 self.info.net.out_channels,
-                overlap=overlap,
-                batch_size=batch_size,
-                mirror_axes=axes,
-                progress=progress,
-                device=self.device,
-                on_cpu=None if self.device.type == "cpu" else self._on_cpu,
-                box=box,
-                beyond=torch.tensor([*[0.0] * (not self.scheme.is_regions), *[ABSENT] * len(self.scheme.names)]),
+                Passes(batch_size, axes, self.device, None if self.device.type == "cpu" else self._on_cpu),
+                Body(box, beyond),
+                progress,
             )
 
     def _on_cpu(self) -> Callable[[Tensor], Tensor]:
@@ -245,25 +248,24 @@ class Model:
         if not volume.channels:
             volume = volume.with_array(volume.array[None], channels=1)
         array, grid = to_network_grid(volume, self.info.plan)
-        known = self.info.fingerprint
+        known = self.info.reference_ranges
         box = (
             body_box(array) if known is not None and known.inside_body else tuple(slice(0, n) for n in array.shape[1:])
         )
         return torch.from_numpy(normalize(array, scales_for(array, self.info.plan))), grid, box
 
     def _networks(
-        self, image: Tensor, overlap: float, batch_size: int, mirrored: int
+        self, image: Tensor, windows: Windows, batch_size: int, mirrored: int
     ) -> tuple[Callable[[Tensor], Tensor], ...]:
         """The networks by the model's engine, which is measured on a window in the middle of the image."""
         patch = self.info.plan.patch_size
         spatial = image.shape[1:]
-        starts = [window_starts(n, p, overlap) for n, p in zip(spatial, patch, strict=False)]
-        count = math.prod(len(each) for each in starts) * math.prod(spatial[len(patch) :])
+        count = math.prod(len(windows.along(axis, n)) for axis, n in enumerate(spatial))
 
         # Of a large window half of each axis: the ratios are near enough, for an eighth of the cost (2D: a quarter).
         trial = tuple(n // 2 for n in patch) if math.prod(patch) > LARGE_WINDOW else tuple(patch)
 
-        def windows() -> Tensor:
+        def trial_windows() -> Tensor:
             sizes = (*trial, *[1] * (len(spatial) - len(trial)))
             middle = tuple(
                 slice(max(0, n - p) // 2, max(0, n - p) // 2 + p) for n, p in zip(spatial, sizes, strict=True)
@@ -273,11 +275,11 @@ class Model:
             padded = pad(window, [m for n in reversed(missing) for m in (0, n)], value=float(window.min()))
             return padded.expand(measured, *padded.shape).contiguous()
 
-        # Two windows tell as much as a full batch, sooner.
+        # Two windows measure as well as a full batch, sooner.
         measured = min(SMALLEST_BATCH, batch_size, count)
         # In passes of the size that is measured.
         passes = math.ceil(count / measured) * mirrored * len(self.nets) * (math.prod(patch) // math.prod(trial))
-        return self.engine.networks(self.nets, windows, passes, regions=self.scheme.is_regions)
+        return self.engine.networks(self.nets, trial_windows, passes, regions=self.scheme.is_regions)
 
     def _place_for(self, image: Tensor) -> torch.device:
         """The network's device where image and open logits take less than half of its free memory, else the CPU."""
@@ -317,6 +319,10 @@ def load_model(
             is neither medseg's nor permitted.
         ConfigError: unknown device, or an engine that it does not have.
         MissingPartError: if the net was permitted but is not installed here.
+
+    Example:
+        >>> load_model("runs/lung/model", device="cpu").scheme.names
+        ('lung', 'tumour')
     """
     return load_permitted(path, device, engine, fast, permitted_modules(allow_code))
 

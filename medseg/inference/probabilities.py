@@ -20,6 +20,7 @@ from medseg.errors import GeometryError
 from medseg.inference.restore_axes import AxisMap
 from medseg.labels import LabelScheme
 from medseg.preparation.grid import GridMap
+from medseg.resampling import resample_array
 
 __all__ = ["NativeProbabilities", "ProbabilitySlabs", "disk_array", "to_probabilities"]
 
@@ -35,20 +36,23 @@ class ProbabilitySlabs:
         labels: says what the channels are.
         axis: spatial axis along which the slabs come.
         out: float16 (len(labels.names), I, J[, K]), is written; background is what is missing from 1.
+        order: of the interpolation of logits, 0 (nearest, half-way the lower one) or 1 (linear).
 
     Raises:
         GeometryError: if the shapes or the number of channels do not fit together.
     """
 
-    def __init__(self, size: Sequence[int], labels: LabelScheme, axis: int, out: NDArray[np.float16]) -> None:
+    def __init__(
+        self, size: Sequence[int], labels: LabelScheme, axis: int, out: NDArray[np.float16], order: int = 1
+    ) -> None:
         shape = out.shape[1:]
         if len(size) != len(shape) or len(shape) not in (2, 3) or min(*size, *shape) < 1:
             raise GeometryError(f"logits of shape {tuple(size)} cannot be brought to the grid {tuple(shape)}")
         self._labels = labels
         self._rows = np.moveaxis(out, 1 + axis, 1)
-        self._along = AxisMap.between(size[axis], shape[axis])
+        self._along = AxisMap.between(size[axis], shape[axis], order)
         self._axis = axis
-        self._mode = "bilinear" if len(shape) == 3 else "linear"
+        self._mode = ("bilinear" if len(shape) == 3 else "linear") if order else ""
 
     @torch.inference_mode()
     def add(self, slab: Tensor, first: int, last: int) -> None:
@@ -73,7 +77,7 @@ class ProbabilitySlabs:
             low, high = int(below[rows][0]), int(above[rows][-1])
             part = source[:, low - first : high + 1 - first].float().cpu()
             if tuple(part.shape[2:]) != tuple(across):
-                part = functional.interpolate(part.transpose(0, 1), tuple(across), mode=self._mode).transpose(0, 1)
+                part = self._across(part, tuple(across))
             if along.size != along.new_size:
                 weight = along.fraction[rows].reshape(-1, *[1] * len(across))
                 part = part[:, below[rows] - low] * (1 - weight) + part[:, above[rows] - low] * weight
@@ -81,6 +85,12 @@ class ProbabilitySlabs:
                 part = part[:, : rows.stop - rows.start]
             chances = torch.sigmoid(part) if labels.is_regions else torch.softmax(part, dim=0)[1:]
             self._rows[:, rows] = chances.half().numpy()
+
+    def _across(self, part: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """(C, rows, ...) with the axes behind the rows brought to `shape`."""
+        if not self._mode:
+            return torch.from_numpy(resample_array(part.numpy(), shape, order=0))
+        return functional.interpolate(part.transpose(0, 1), shape, mode=self._mode).transpose(0, 1)
 
 
 class NativeProbabilities:
@@ -91,16 +101,17 @@ class NativeProbabilities:
         labels: says what the channels are.
         axis: spatial axis of the network's grid along which the slabs come.
         out: float16 (len(labels.names), *native grid), is written; complete after `finish`.
+        order: of the interpolation of logits, 0 or 1.
     """
 
-    def __init__(self, grid: GridMap, labels: LabelScheme, axis: int, out: NDArray[np.float16]) -> None:
+    def __init__(self, grid: GridMap, labels: LabelScheme, axis: int, out: NDArray[np.float16], order: int = 1) -> None:
         self._grid, self._out = grid, out
         if grid.straightening is not None:
             # Sampled onto the sheared grid at the end.
             self._oriented = np.empty((len(out), *grid.oriented_shape), dtype=np.float16)
         else:
             self._oriented = out if grid.reorientation is None else grid.reorientation.apply(out, channels=len(out))
-        self.add = ProbabilitySlabs(grid.network_shape, labels, axis, self._oriented).add
+        self.add = ProbabilitySlabs(grid.network_shape, labels, axis, self._oriented, order).add
 
     def finish(self) -> None:
         """After the last slab."""
@@ -129,21 +140,29 @@ def disk_array(folder: Path, shape: Sequence[int]) -> NDArray[np.float16]:
         raise write_error(folder / "probabilities", error) from error
 
 
-def to_probabilities(logits: Tensor | NDArray[Any], shape: Sequence[int], labels: LabelScheme) -> NDArray[np.float16]:
+def to_probabilities(
+    logits: Tensor | NDArray[Any], shape: Sequence[int], labels: LabelScheme, order: int = 1
+) -> NDArray[np.float16]:
     """The probability of each label or region on a grid of `shape`: softmax or sigmoid of the interpolated logits.
 
     Args:
         logits: (C, i, j, k) or (C, i, j).
         shape: (I, J, K) or (I, J).
         labels: says what the channels are.
+        order: of the interpolation of logits, 0 (nearest, half-way the lower one) or 1 (linear).
 
     Returns:
         float16 (len(labels.names), *shape) in [0, 1]; background is what is missing from 1.
 
     Raises:
         GeometryError: if the shapes or the number of channels do not fit together.
+
+    Example:
+        >>> spot = LabelScheme.from_mapping({"spot": 1})
+        >>> to_probabilities(np.zeros((2, 1, 2)), (1, 4), spot).tolist()
+        [[[0.5, 0.5, 0.5, 0.5]]]
     """
     source = logits if isinstance(logits, Tensor) else torch.from_numpy(np.ascontiguousarray(logits))
     result = np.empty((len(labels.names), *shape), dtype=np.float16)
-    ProbabilitySlabs(source.shape[1:], labels, 0, result).add(source, 0, source.shape[1])
+    ProbabilitySlabs(source.shape[1:], labels, 0, result, order).add(source, 0, source.shape[1])
     return result

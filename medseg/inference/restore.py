@@ -22,6 +22,7 @@ from medseg.inference.restore_axes import AxisMap, Blocks
 from medseg.inference.restore_blocks import Painter, contest
 from medseg.inference.restore_same import paint
 from medseg.labels import LabelScheme
+from medseg.resampling import resample_array
 
 __all__ = ["Restorer", "to_label_map"]
 
@@ -40,6 +41,8 @@ class Restorer:
         channels: of the logits.
         labels: as for `to_label_map`.
         axis: spatial axis along which the slabs come.
+        order: 1: logits are interpolated linearly; 0: each voxel takes the label of the nearest sample, half-way of the
+            lower one.
 
     Raises:
         GeometryError: if the shapes or the number of channels do not fit together.
@@ -59,6 +62,7 @@ class Restorer:
         channels: int,
         labels: LabelScheme | None = None,
         axis: int = 0,
+        order: int = 1,
     ) -> None:
         if len(size) != len(shape) or len(shape) not in (2, 3) or min(*size, *shape) < 1:
             raise GeometryError(
@@ -70,7 +74,10 @@ class Restorer:
                 f"logits have {channels} channels, but the labels {', '.join(labels.names)} need {labels.out_channels}"
             )
         self.painter = Painter.of(channels, labels)
-        self.label_map = np.zeros(tuple(shape), dtype=self.painter.values.dtype)
+        self._native_shape = tuple(shape)
+        # The label of the nearest sample is the nearest sample's label, so that one grid suffices until the end.
+        shape = size if order == 0 else shape
+        self._painted = np.zeros(tuple(shape), dtype=self.painter.values.dtype)
         # Slabs come along the first axis of what follows; an image gets a second axis of one voxel.
         rest = [a for a in range(len(shape)) if a != axis]
         self._turn = (axis, *rest)
@@ -85,6 +92,13 @@ class Restorer:
         # Interpolation goes from the last axis to the first, as torch's does: the order decides the last bit.
         places = [(*self._turn[:1], -1, *self._turn[1:]), self._turn][not self._flat]
         self._stages = tuple(sorted(range(3), key=lambda place: -places[place]))
+
+    @property
+    def label_map(self) -> NDArray[np.unsignedinteger[Any]]:
+        """(I, J, K) or (I, J), the labels of the slabs that came so far."""
+        if self._painted.shape == self._native_shape:
+            return self._painted
+        return resample_array(self._painted, self._native_shape, order=0)
 
     @torch.inference_mode()
     def add(self, slab: Tensor, first: int, last: int) -> None:
@@ -101,7 +115,7 @@ class Restorer:
         turned = slab.permute(0, *(a + 1 for a in self._turn))
         if self._flat:
             turned = turned[:, :, None]
-        result = self.label_map.transpose(self._turn)
+        result = self._painted.transpose(self._turn)
         if self._flat:
             result = result[:, None]
         if self._same:
@@ -117,7 +131,7 @@ class Restorer:
 
 
 def to_label_map(
-    logits: Tensor | NDArray[Any], shape: Sequence[int], labels: LabelScheme | None = None
+    logits: Tensor | NDArray[Any], shape: Sequence[int], labels: LabelScheme | None = None, order: int = 1
 ) -> NDArray[np.unsignedinteger[Any]]:
     """The label of each voxel of a grid of `shape` that covers the same extent as the logits.
 
@@ -126,6 +140,7 @@ def to_label_map(
         shape: (I, J, K) or (I, J) of the result; equal to the logits' shape means no interpolation.
         labels: plain labels: the winning channel's label value, 0 for channel 0, ties to the lower channel; regions:
             every channel whose logit is above 0 is painted in order, with `labels.painted`. None: the channel's index.
+        order: 1: logits are interpolated linearly; 0: the label of the nearest sample, half-way of the lower one.
 
     Returns:
         uint8 or uint16 (I, J, K) or (I, J), the smallest that holds every label.
@@ -139,7 +154,7 @@ def to_label_map(
         [[0, 0, 1, 1]]
     """
     source = logits if isinstance(logits, Tensor) else torch.from_numpy(np.ascontiguousarray(logits))
-    restorer = Restorer(source.shape[1:], shape, len(source), labels)
+    restorer = Restorer(source.shape[1:], shape, len(source), labels, order=order)
     restorer.add(source, 0, source.shape[1])
     return restorer.label_map
 

@@ -47,7 +47,7 @@ def paint(logits: Tensor, painter: Painter, out: NDArray[np.unsignedinteger]) ->
             np.maximum(winner, number, out=winner)
             if not painter.regions:
                 np.maximum(best, values, out=best)
-        # Of plain labels the highest logit tells of all channels at once.
+        # Of plain labels the highest logit is finite only if all channels are.
         if not finite or not np.isfinite(best.max()):
             raise CheckpointError("the network's answer holds NaN or infinite logits; train the model again")
         part[...] = painter.values[winner]

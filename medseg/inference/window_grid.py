@@ -1,50 +1,103 @@
 """Where the windows over an image lie, what each counts for, and the axis along which they are worked off.
 
-The windows lie on the product of one list of starts per axis and the Gaussian is a product over axes, so the sum of
-the weights is a product too. Each window's weights are therefore divided by that sum beforehand, axis by axis, and the
+The windows lie on the product of one list of starts per axis and the weights are a product over axes, so their sum is a
+product too. Each window's weights are therefore divided by that sum beforehand, axis by axis, and the
 result needs neither a weight map of the image's size nor a last division.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["blend_weights", "stream_axis", "window_starts"]
+from medseg.preparation.plan import Plan
+
+__all__ = ["Windows", "blend_weights", "stream_axis", "window_starts"]
 
 
-def window_starts(length: int, patch: int, overlap: float) -> tuple[int, ...]:
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Size, places and weights of the windows over an image.
+
+    Args:
+        patch_size: voxels of a window, 2 or 3 numbers.
+        overlap: least fraction of a window shared with its neighbour, in [0, 1).
+        starts, weights: see `medseg.preparation.plan_fields.WindowPlan`.
+        padding: around an image that is shorter than a window: the 'minimum' of each channel, or 'zero'.
+
+    Example:
+        >>> Windows.of(medseg.load_model("runs/lung/model").info.plan).weights
+        'gaussian'
+    """
+
+    patch_size: tuple[int, ...]
+    overlap: float = 0.5
+    starts: Literal["whole_step", "real_step"] = "whole_step"
+    weights: Literal["gaussian", "impulse", "uniform"] = "gaussian"
+    padding: Literal["minimum", "zero"] = "minimum"
+
+    @classmethod
+    def of(cls, plan: Plan, overlap: float | None = None) -> Windows:
+        """The windows of a plan; `overlap` takes the place of the plan's where it is given."""
+        windows = plan.windows
+        return cls(
+            plan.patch_size,
+            windows.overlap if overlap is None else overlap,
+            windows.starts,
+            windows.weights,
+            plan.padding,
+        )
+
+    def along(self, axis: int, length: int) -> dict[int, Tensor]:
+        """Start -> weights of the windows along an axis of `length` voxels; beyond the patch's axes, single voxels."""
+        patch = self.patch_size[axis] if axis < len(self.patch_size) else 1
+        return blend_weights(length, patch, self.overlap, self.starts, self.weights)
+
+
+def window_starts(length: int, patch: int, overlap: float, starts: str = "whole_step") -> tuple[int, ...]:
     """First voxels of evenly spread windows: the first touches one border, the last the other.
 
     Neighbours overlap by at least `overlap` of a patch (0 <= overlap < 1); one window where the patch covers the axis.
+    There are as few as a step of patch * (1 - overlap) voxels allows: rounded down for 'whole_step', as it is for
+    'real_step'.
+
+    Source:
+        'real_step': nnU-Net 2.8.1, sliding_window_prediction.py, compute_steps_for_sliding_window.
 
     Example:
         >>> window_starts(10, 4, 0.5)
         (0, 2, 4, 6)
+        >>> window_starts(12, 5, 0.5), window_starts(12, 5, 0.5, "real_step")
+        ((0, 2, 4, 5, 7), (0, 2, 5, 7))
     """
     if length <= patch:
         return (0,)
-    step = max(1, int(patch * (1 - overlap)))
-    count = ceil((length - patch) / step) + 1
+    step = max(1, patch * (1 - overlap))
+    count = ceil((length - patch) / (int(step) if starts == "whole_step" else step)) + 1
     return tuple(round(n * (length - patch) / (count - 1)) for n in range(count))
 
 
-def blend_weights(length: int, patch: int, overlap: float) -> dict[int, Tensor]:
+def blend_weights(
+    length: int, patch: int, overlap: float, starts: str = "whole_step", weights: str = "gaussian"
+) -> dict[int, Tensor]:
     """Start -> weights (patch,) along one axis; over all windows they sum to 1 at every voxel.
 
-    A Gaussian with standard deviation patch / 8, centred in the window; at the window's border it is still exp(-8),
-    so no voxel is without weight.
+    'gaussian': with standard deviation patch / 8, centred in the window; at the window's border it is still exp(-8), so
+    no voxel is without weight. 'impulse': the same around voxel patch // 2. 'uniform': 1.
     """
-    offset = torch.arange(patch, dtype=torch.float64) - (patch - 1) / 2
-    gaussian = torch.exp(-0.5 * (offset / (patch / 8)) ** 2)
-    starts = window_starts(length, patch, overlap)
+    centre = patch // 2 if weights == "impulse" else (patch - 1) / 2
+    offset = torch.arange(patch, dtype=torch.float64) - centre
+    line = torch.ones_like(offset) if weights == "uniform" else torch.exp(-0.5 * (offset / (patch / 8)) ** 2)
+    corners = window_starts(length, patch, overlap, starts)
     total = torch.zeros(max(length, patch), dtype=torch.float64)
-    for start in starts:
-        total[start : start + patch] += gaussian
-    return {start: (gaussian / total[start : start + patch]).float() for start in starts}
+    for start in corners:
+        total[start : start + patch] += line
+    return {start: (line / total[start : start + patch]).float() for start in corners}
 
 
 def stream_axis(shape: Sequence[int], patch_size: Sequence[int]) -> int:

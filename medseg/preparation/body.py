@@ -18,7 +18,7 @@ AIR = -900.0
 
 
 def body_box(array: NDArray[Any], margin: int = MARGIN) -> tuple[slice, ...]:
-    """The box of all that is not empty, with a margin of 8 voxels; the whole image where nothing tells.
+    """The box of all that is not empty, with a margin of 8 voxels; the whole image where nothing is found.
 
     A voxel is empty in a channel if it holds exactly the value that all corners share (a stripped skull, a frame), or
     if the 4 x 4 x 4 voxels around it are darker than -900 on average (air in Hounsfield units). Only planes that are

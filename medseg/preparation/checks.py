@@ -1,4 +1,4 @@
-"""What is refused before anything trains, and what is only said."""
+"""Checks before the training: errors that stop it, and findings that do not."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def check_consistent(cases: Sequence[CaseFingerprint]) -> None:
         values, counts = np.unique(list(each.values()), return_counts=True)
         if len(values) > 1:
             usual = int(values[np.argmax(counts)])
-            odd = [name for name, n in each.items() if n != usual]
+            others = [name for name, n in each.items() if n != usual]
             raise DatasetError(
-                f"images differ in {what}: most have {usual}, {odd[0]} has {each[odd[0]]}"
-                f"{_and_more(odd[1:], ', likewise ')}; all cases of a data set need the same"
+                f"images differ in {what}: most have {usual}, {others[0]} has {each[others[0]]}"
+                f"{_and_more(others[1:], ', likewise ')}; all cases of a data set need the same"
             )
 
 
@@ -88,7 +88,7 @@ def check_left_right(cases: Sequence[CaseFingerprint], scheme: LabelScheme) -> N
     The centres of mass are compared along RAS x, which grows to the patient's right.
 
     Raises:
-        DatasetError: naming pair, cases and the mend.
+        DatasetError: naming the pair, the cases and what to do.
     """
     for left, right in scheme.left_right_pairs:
         wrong: dict[str, tuple[float, float]] = {}
@@ -103,20 +103,20 @@ def check_left_right(cases: Sequence[CaseFingerprint], scheme: LabelScheme) -> N
         if wrong:
             names = sorted(wrong)
             x_left, x_right = wrong[names[0]]
-            mend = (
+            advice = (
                 "swap the two names in data.labels (or the orientation in the files is wrong)"
                 if len(wrong) == judged
-                else "the orientation (affine) of these files, or their labels, are swapped: mend the files"
+                else "the orientation (affine) of these files, or their labels, are swapped: correct the files"
             )
             raise DatasetError(
                 f"left and right are swapped in {len(wrong)} of {judged} cases ({_and_more(names, '')}): in {names[0]} "
                 f"{scheme.names[left]!r} lies {x_left - x_right:.1f} mm to the patient's right of "
-                f"{scheme.names[right]!r}; {mend}"
+                f"{scheme.names[right]!r}; {advice}"
             )
 
 
 def findings_of(cases: Sequence[CaseFingerprint], scheme: LabelScheme) -> list[Finding]:
-    """What a user should know and that stops nothing: empty label maps, labels that never occur, readers' findings."""
+    """Findings for the user that stop nothing: empty label maps, labels that never occur, readers' findings."""
     findings = []
     wanted = {v for each in scheme.values for v in each}
     empty = tuple(c.name for c in cases if not any(c.label_voxels.get(v) for v in wanted))

@@ -1,4 +1,4 @@
-"""Sheared grids (gantry tilt, odd sforms): the orthogonal grid that stands for one, and sampling on it.
+"""Sheared grids (gantry tilt, sheared sforms): the orthogonal grid that replaces one, and sampling on it.
 
 Reorienting, cropping and resampling work on any affine, but a network sees an array as a box of right angles: what is
 sheared would look bent to it, by as much as each scanner's tilt.
@@ -79,10 +79,16 @@ def straight_grid(volume: Volume) -> tuple[NDArray[np.float64], tuple[int, ...]]
     return affine, tuple(int(n) for n in shape)
 
 
-def sample(volume: Volume, grid: Volume) -> Volume:
-    """A volume with channels on another grid: linear, and beside it the lowest value of each channel, air on CT."""
+def sample(volume: Volume, grid: Volume, order: int = 1) -> Volume:
+    """A volume with channels on another grid, and beside it the lowest value of each channel, air on CT.
+
+    Args:
+        volume: `(C, I, J, K)`.
+        grid: 3D, without voxels.
+        order: of the interpolating splines: 0, 1 or 3.
+    """
     # A constant such as 0 would be bright on CT, and the border's value would draw streaks.
-    each = [resample_like(volume.with_array(c), grid, outside=float(c.min())).array for c in volume.array]
+    each = [resample_like(volume.with_array(c), grid, order, outside=float(c.min())).array for c in volume.array]
     return grid.with_array(np.stack(each), channels=volume.channels)
 
 
@@ -101,14 +107,14 @@ def _axis_order(affine: NDArray[np.float64]) -> tuple[int, int, int]:
     """Two axes of the planes as they were taken, then the axis across.
 
     A tilt leaves the pixels of a slice square, whatever order a file has its axes in. Where the slices are offset along
-    one pixel axis only, the other one is orthogonal to the slice axis too; pixels are then told by equal spacings.
+    one pixel axis only, the other one is orthogonal to the slice axis too; equal spacings then identify the pixels.
     """
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     units = affine[:3, :3] / lengths
 
-    def oddness(axes: tuple[int, int, int]) -> tuple[float, float]:
+    def irregularity(axes: tuple[int, int, int]) -> tuple[float, float]:
         first, second, _ = axes
         skew = abs(float(units[:, first] @ units[:, second]))
         return round(skew, 3), round(abs(float(np.log(lengths[first] / lengths[second]))), 3)
 
-    return min(((0, 1, 2), (0, 2, 1), (1, 2, 0)), key=oddness)
+    return min(((0, 1, 2), (0, 2, 1), (1, 2, 0)), key=irregularity)

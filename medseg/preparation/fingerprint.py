@@ -1,4 +1,4 @@
-"""What a data set is like: shapes, spacings, grey levels and labels of every case, small enough for a JSON file."""
+"""Fingerprint of a data set: shapes, spacings, grey levels and labels of every case, small enough for a JSON file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medseg.disk.atomic import write_text_atomic
 from medseg.labels import LabelScheme
 from medseg.preparation.body import labels_inside
-from medseg.preparation.case_figures import CaseFigures, Figure, GreyLevels, measure_case
+from medseg.preparation.case_features import CaseFeatures, Feature, GreyLevels, measure_case
 from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
 from medseg.preparation.grid import holds_whole_numbers
 from medseg.volume import Finding, Volume
@@ -68,7 +68,7 @@ class CaseFingerprint:
         channels: grey levels per channel.
         label_voxels: label value -> voxels, background (0) included.
         centroids_mm: label value -> centre of mass in RAS+ mm, 3D only.
-        figures: what a new case is compared with.
+        features: for the reference ranges that new cases are compared with.
         inside_body: whether all labels lie in the body's box, see `body_box`.
         findings: irregularities met while reading.
     """
@@ -83,7 +83,7 @@ class CaseFingerprint:
     channels: tuple[ChannelFingerprint, ...]
     label_voxels: Mapping[int, int]
     centroids_mm: Mapping[int, tuple[float, float, float]]
-    figures: CaseFigures
+    features: CaseFeatures
     inside_body: bool
     findings: tuple[Finding, ...] = ()
 
@@ -203,7 +203,7 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, schem
         channels=channels,
         label_voxels=voxels,
         centroids_mm=centroids,
-        figures=measure_case(image, labels, scheme),
+        features=measure_case(image, labels, scheme),
         inside_body=labels_inside(image.array, labels.array),
         findings=(*image.findings, *labels.findings),
     )
@@ -237,6 +237,17 @@ def _channel(channel: NDArray[Any], labelled: NDArray[np.intp]) -> ChannelFinger
     return ChannelFingerprint(float(channel.min()), float(channel.max()), whole, mean, std, quantiles)
 
 
+def _features_from_json(values: dict[str, Any]) -> CaseFeatures:
+    # Both were called figures once.
+    features = values["features"] if "features" in values else values["figures"]
+    return CaseFeatures(
+        features=tuple(Feature(**feature) for feature in features),
+        pictures=tuple(tuple(picture) for picture in values["pictures"]),
+        present=tuple(values["present"]),
+        levels=tuple(GreyLevels(**levels) for levels in values["levels"]),
+    )
+
+
 def _case_from_json(case: dict[str, Any]) -> CaseFingerprint:
     return CaseFingerprint(
         name=case["name"],
@@ -249,12 +260,7 @@ def _case_from_json(case: dict[str, Any]) -> CaseFingerprint:
         channels=tuple(ChannelFingerprint(**{**c, "quantiles": tuple(c["quantiles"])}) for c in case["channels"]),
         label_voxels={int(k): v for k, v in case["label_voxels"].items()},
         centroids_mm={int(k): (v[0], v[1], v[2]) for k, v in case["centroids_mm"].items()},
-        figures=CaseFigures(
-            figures=tuple(Figure(**figure) for figure in case["figures"]["figures"]),
-            pictures=tuple(tuple(picture) for picture in case["figures"]["pictures"]),
-            present=tuple(case["figures"]["present"]),
-            levels=tuple(GreyLevels(**levels) for levels in case["figures"]["levels"]),
-        ),
+        features=_features_from_json(case["features"] if "features" in case else case["figures"]),
         inside_body=case["inside_body"],
         findings=tuple(Finding(f["kind"], f["message"], tuple(f["files"])) for f in case["findings"]),
     )

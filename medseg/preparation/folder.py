@@ -55,7 +55,7 @@ def config_of(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
 
     Raises:
         ConfigError: an unknown key, an impossible value, or a name that is both a preset and a folder.
-        DatasetError, ReadError: a folder that holds no data set, or label maps that say nothing.
+        DatasetError, ReadError: a folder that holds no data set, or label maps without a label.
     """
     overrides = overrides or {}
     folder = Path(source)
@@ -149,7 +149,7 @@ def _config(root: Path, overrides: Mapping[str, Any]) -> RunConfig:
 
 
 def _labels(data: DataConfig) -> tuple[dict[str, Any], str, str]:
-    """Settings that name the labels, what to tell, and how to name them; nothing where the layout names them itself."""
+    """Settings for the labels, a sentence on them, and how to name them; empty where the layout names them itself."""
     layout = find_layout(data)
     if layout.labels:
         return {}, "", ""
@@ -157,10 +157,10 @@ def _labels(data: DataConfig) -> tuple[dict[str, Any], str, str]:
     described, ignore = described_labels(data.root)
     if described:
         found["data.labels"] = dict(described)
-        told = f"The labels are those that {data.root / 'dataset.json'} names: {', '.join(described)}."
+        sentence = f"The labels are those that {data.root / 'dataset.json'} names: {', '.join(described)}."
         if ignore is not None and data.ignore is None:
             found["data.ignore"] = ignore
-        return found, told, ""
+        return found, sentence, ""
     cases = [case for case in layout.cases if case.split != "test"]
     if not cases:
         raise DatasetError(f"{data.root} holds no case to train on ({layout.name} layout); check the folder")
@@ -185,15 +185,15 @@ def _labels(data: DataConfig) -> tuple[dict[str, Any], str, str]:
     plain = all(source.value is None for source in sources)
     if plain and len(values) == 1 and values[0] > 1 and (values[0] == 255 or pictures):
         threshold = values[0] // 2
-        told = f"The masks of {data.root} hold 0 and {values[0]}: what is above {threshold} is called label_1"
+        sentence = f"The masks of {data.root} hold 0 and {values[0]}: what is above {threshold} is called label_1"
         found["data.label_threshold"] = threshold
         values = [1]
     else:
-        told = f"Nothing in {data.root} names the labels; the label maps hold {_listed(values)}, called "
-        told += _listed([f"label_{value}" for value in values])
+        sentence = f"Nothing in {data.root} names the labels; the label maps hold {_listed(values)}, called "
+        sentence += _listed([f"label_{value}" for value in values])
     example = ", ".join(f"NAME{n}: {value}" for n, value in enumerate(values, start=1))
     to_name = f"To name them, give data.labels='{{{example}}}' or start with medseg init {data.root}."
-    return found | {"data.labels": {f"label_{value}": value for value in values}}, f"{told}.", to_name
+    return found | {"data.labels": {f"label_{value}": value for value in values}}, f"{sentence}.", to_name
 
 
 def _listed(words: Sequence[object]) -> str:

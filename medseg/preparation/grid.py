@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from medseg.errors import GeometryError
 from medseg.geometry import Reorientation, describe
 from medseg.machine import free_memory
-from medseg.preparation.deskew import empty_volume, is_orthogonal, sample, straight_grid
-from medseg.resampling import resample_affine, resample_array, resample_like, resampled_shape
+from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
+from medseg.preparation.interpolate import resample_image, resample_labels, sample_image
+from medseg.preparation.normalize import measured_scales, normalize
+from medseg.resampling import resample_affine, resample_like, resampled_shape
 from medseg.volume import Volume
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["GridMap", "holds_whole_numbers", "labels_to_network_grid", "map_to_network_grid", "to_network_grid"]
 
 INT16 = np.iinfo(np.int16)
-# More than any case takes, where nobody knows how much memory there is.
+# More than any case takes: the limit where the free memory cannot be measured.
 _MOST_BYTES = 1 << 40
 # Metres or micrometres taken for millimetres are a factor of 1000; no image is 100 times finer or coarser along all its
 # axes than those that its network was made for.
@@ -107,10 +109,9 @@ def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
             image or nothing of it is left.
     """
     what = volume.metadata.source or "image"
-    spatial_dims = 2 if plan.orientation is None else 3
-    if volume.dims != spatial_dims:
+    if volume.dims != plan.spatial_dims:
         raise GeometryError(
-            f"{what} is a {volume.dims}D image ({describe(volume)}), but the plan is for {spatial_dims}D images"
+            f"{what} is a {volume.dims}D image ({describe(volume)}), but the plan is for {plan.spatial_dims}D images"
         )
     seen, move = volume, None
     shape, spacing = volume.shape, volume.spacing_mm
@@ -135,9 +136,17 @@ def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
     # A 2D net sees slices as they were taken: interpolating between thick slices would blur image and labels.
     target[plan.dims :] = spacing[plan.dims :]
     _check_network_grid(what, shape, spacing, target, plan)
-    network = resampled_shape(shape, spacing, target)
+    network = _network_shape(shape, spacing, target, plan)
     real = tuple(n * s / m for n, s, m in zip(shape, spacing, network, strict=True))
     return GridMap(move, volume.shape, shape, network, real, _straightening(volume, seen, move, network))
+
+
+def _network_shape(
+    shape: Sequence[int], spacing: Sequence[float], target: Sequence[float], plan: Plan
+) -> tuple[int, ...]:
+    if plan.shape_rounding == "extent":
+        return resampled_shape(shape, spacing, target)
+    return tuple(max(1, round(n * (s / t))) for n, s, t in zip(shape, spacing, target, strict=True))
 
 
 def _check_network_grid(
@@ -176,39 +185,43 @@ def to_network_grid(volume: Volume, plan: Plan) -> tuple[NDArray[Any], GridMap]:
 
     Args:
         volume: with channels, `(C, I, J, K)` or `(C, I, J)`.
-        plan: its `orientation` and `spacing_mm` decide.
+        plan: says how.
 
     Returns:
-        `(C, I, J, K)` or `(C, I, J)`, linear interpolation, not normalised: int16 where that is exact, or where the
-        image holds whole numbers that normalisation clips anyway (HU, rounded after interpolation), else float32.
-        And the `GridMap` that leads back.
+        `(C, I, J, K)` or `(C, I, J)`. With `normalize_on: native` float32, normalised; else not yet normalised: int16
+        where that is exact, or where the image holds whole numbers that normalisation clips anyway (HU, rounded after
+        interpolation), else float32. And the `GridMap` that leads back.
 
     Raises:
         GeometryError: if the volume does not fit the plan (dimensions, channels, unknown spacing).
+        ReadError: for values outside 0..255 where the plan normalises natively and by 'rgb'.
     """
     if volume.channels != plan.in_channels:
         raise GeometryError(
             f"{volume.metadata.source or 'image'} has {volume.channels} channel(s), the plan expects {plan.in_channels}"
         )
     grid = map_to_network_grid(volume, plan)
+    if plan.normalize_on == "native":
+        volume = volume.with_array(normalize(volume.array, measured_scales(volume.array, plan)), volume.channels)
     array = volume.array if grid.reorientation is None else grid.reorientation.apply(volume.array, volume.channels)
-    whole = _is_int16(array)
+    whole = plan.normalize_on == "network" and _is_int16(array)
     if grid.straightening is not None or grid.network_shape != grid.oriented_shape:
         if grid.straightening is not None:
-            array = sample(volume, grid.straightening.network).array
+            array = sample_image(volume, grid.straightening.network, plan.image)
         else:
-            array = resample_array(array, grid.network_shape, order=1)
-        whole = whole and all(each.kind != "zscore" for each in plan.normalization)
+            array = resample_image(array, grid.network_shape, plan.image)
+        clipped = all(each.kind in ("clip", "window") for each in plan.normalization)
+        whole = whole and (plan.image.order == 0 or clipped)
         array = np.rint(array) if whole else array
     return np.ascontiguousarray(array, dtype=np.int16 if whole else np.float32), grid
 
 
 def labels_to_network_grid(volume: Volume, plan: Plan) -> NDArray[Any]:
-    """A label map on the plan's grid, nearest neighbour.
+    """A label map on the plan's grid, as `plan.labels` says.
 
     Args:
         volume: integers, without channels.
-        plan: its `orientation` and `spacing_mm` decide.
+        plan: says how. Of a sheared grid nearest neighbours are never equally near.
 
     Returns:
         `(I, J, K)` or `(I, J)`, same dtype.
@@ -220,7 +233,7 @@ def labels_to_network_grid(volume: Volume, plan: Plan) -> NDArray[Any]:
     if grid.straightening is not None:
         return np.ascontiguousarray(resample_like(volume, grid.straightening.network, order=0).array)
     array = volume.array if grid.reorientation is None else grid.reorientation.apply(volume.array)
-    return np.ascontiguousarray(resample_array(array, grid.network_shape, order=0))
+    return np.ascontiguousarray(resample_labels(array, grid.network_shape, plan.labels))
 
 
 def _is_int16(array: NDArray[Any]) -> bool:

@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import GeometryError
+from medseg.errors import GeometryError, ReadError
 
 if TYPE_CHECKING:
-    from medseg.preparation.plan import ChannelPlan, Plan
+    from medseg.preparation.plan import Plan
+    from medseg.preparation.plan_fields import ChannelPlan
 
-__all__ = ["BACKGROUND_SHARE", "Scale", "background_value", "body_statistics", "normalize", "scales_for"]
+__all__ = [
+    "BACKGROUND_SHARE",
+    "Scale",
+    "background_value",
+    "body_statistics",
+    "measured_scales",
+    "normalize",
+    "scales_for",
+]
 
 # A grey level that fills this share of an image is background (air, a black frame, a stripped skull).
 BACKGROUND_SHARE = 0.2
@@ -29,6 +38,9 @@ class Scale:
     high: float
     mean: float
     std: float
+
+
+UNCHANGED = Scale(-math.inf, math.inf, 0.0, 1.0)
 
 
 def normalize(array: NDArray[Any], scales: Sequence[Scale]) -> NDArray[np.float32]:
@@ -66,26 +78,49 @@ def scales_for(array: NDArray[Any], plan: Plan) -> tuple[Scale, ...]:
 
     Args:
         array: `(C, I, J, K)` or `(C, I, J)`, grey levels as `to_network_grid` gives them.
-        plan: its `normalization` decides; 'zscore' channels are measured on this case.
+        plan: its `normalization` decides; 'zscore' and 'unit' channels are measured on this case. With
+            `normalize_on: native` they are normalised already, and no scale changes them.
 
     Returns:
         One `Scale` per channel.
 
     Raises:
         GeometryError: if the number of channels differs from the plan's.
+        ReadError: for values outside 0..255 in a channel of kind 'rgb'.
     """
+    if plan.normalize_on == "native":
+        return (UNCHANGED,) * len(array)
+    return measured_scales(array, plan)
+
+
+def measured_scales(array: NDArray[Any], plan: Plan) -> tuple[Scale, ...]:
+    """`scales_for`, on whatever grid the plan normalises."""
     if array.shape[0] != plan.in_channels:
         raise GeometryError(f"image has {array.shape[0]} channel(s), the plan expects {plan.in_channels}")
     return tuple(_scale(channel, each) for channel, each in zip(array, plan.normalization, strict=True))
 
 
 def _scale(channel: NDArray[Any], plan: ChannelPlan) -> Scale:
-    if plan.kind == "zscore":
-        mean, std = body_statistics(channel)
-        return Scale(-math.inf, math.inf, mean, std)
-    low = -math.inf if plan.low is None else plan.low
-    high = math.inf if plan.high is None else plan.high
-    return Scale(low, high, plan.mean or 0.0, plan.std or 1.0)
+    if plan.kind in ("clip", "window"):
+        low = -math.inf if plan.low is None else plan.low
+        high = math.inf if plan.high is None else plan.high
+        return Scale(low, high, plan.mean or 0.0, plan.std or 1.0)
+    if plan.kind == "none":
+        return UNCHANGED
+    if plan.kind == "rgb":
+        low, high = float(channel.min()), float(channel.max())
+        if low < 0 or high > 255:
+            raise ReadError(
+                f"the image holds grey levels from {low:g} to {high:g}, but the plan's normalization 'rgb' takes 0 to "
+                "255; predict with images of 8 bits, or plan another normalization"
+            )
+        return Scale(-math.inf, math.inf, 0.0, 255.0)
+    if plan.kind == "unit":
+        measured = foreground(channel) if plan.region == "foreground" else channel
+        low = float(measured.min())
+        return Scale(-math.inf, math.inf, low, max(float(measured.max()) - low, 1e-8))
+    mean, std = body_statistics(channel) if plan.region == "foreground" else mean_and_std(channel)
+    return Scale(-math.inf, math.inf, mean, std)
 
 
 def body_statistics(channel: NDArray[Any]) -> tuple[float, float]:
@@ -100,14 +135,24 @@ def body_statistics(channel: NDArray[Any]) -> tuple[float, float]:
         >>> body_statistics(np.array([0, 0, 0, 1, 3]))
         (2.0, 1.0)
     """
+    return mean_and_std(foreground(channel))
+
+
+def mean_and_std(values: NDArray[Any]) -> tuple[float, float]:
+    """Mean and standard deviation in double precision; a constant image gives std 1."""
+    mean = float(values.mean(dtype=np.float64))
+    std = float(values.std(dtype=np.float64))
+    return mean, std if std > 1e-6 else 1.0
+
+
+def foreground(channel: NDArray[Any]) -> NDArray[Any]:
+    """`(n,)` all values but the background, see `background_value`; all of them where there is nothing else."""
     flat = channel.reshape(-1)
     background = background_value(flat)
-    if background is not None:
-        inside = flat[flat != background]
-        flat = inside if inside.size else flat
-    mean = float(flat.mean(dtype=np.float64))
-    std = float(flat.std(dtype=np.float64))
-    return mean, std if std > 1e-6 else 1.0
+    if background is None:
+        return flat
+    inside = flat[flat != background]
+    return inside if inside.size else flat
 
 
 def background_value(flat: NDArray[Any]) -> float | None:

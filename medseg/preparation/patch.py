@@ -193,7 +193,7 @@ def choose_patch(
         wanted = (min(n, max(low, side / s)) for n, s, low in zip(shape, spacing, floor, strict=True))
         raw = [max(1, math.ceil(n - 1e-6)) for n in wanted]
         smallest = SMALLEST_MAP if stages is None else FORCED_SMALLEST_MAP
-        # Rounded up beforehand to a multiple of 2, since an odd side is padded to an even one anyway.
+        # Rounded up beforehand to a multiple of 2, since an odd size is padded to an even one anyway.
         strides = strides_for([n + n % 2 for n in raw], spacing, stages or len(channels), smallest)
         patch = tuple(
             math.ceil(n / f) * f for n, f in zip(raw, map(math.lcm, total_stride(strides), multiples), strict=True)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from medseg.config import PatchSize, SelectRule, Spacing, parse_yaml, read_text, validate_model
 from medseg.disk.atomic import write_text_atomic
 from medseg.errors import ConfigError
 from medseg.preparation.patch import total_stride
+from medseg.preparation.plan_fields import (
+    ChannelPlan,
+    ImagePlan,
+    LabelPlan,
+    LogitPlan,
+    PlanPart,
+    WindowPlan,
+    not_yet,
+)
+from medseg.preparation.plan_upgrade import implied, upgrade_plan
 
 __all__ = ["ChannelPlan", "Plan", "load_plan", "save_plan"]
 
@@ -22,48 +32,27 @@ HEADER = """\
 #   orientation    the axes of a prepared case, e.g. RAS: i to the right, j anterior, k superior; null for 2D images
 #   spacing_mm     per axis in that order; null: pixels are used as they are (for 2D nets, slices are not resampled)
 #   patch_size     voxels the net sees at once in training; divisible by the product of the strides along each axis
-#   normalization  per channel: zscore (per case), clip (to low..high, then mean and std) or window
+#   normalization  per channel: zscore (per case), clip (to low..high, then mean and std), window, unit (minimum to
+#                  maximum of each case become 0 to 1), rgb (0..255 become 0 to 1) or none; region: where zscore and
+#                  unit measure a case, all or foreground
 #   select         per channel: which series of a DICOM study it is (name, modality, body_part, description, min_slices,
 #                  thickness_mm, orientation, contrast, derived, reference; see docs); [] leaves it to the defaults
 #   channels       features per stage of the net; strides: how much each stage shrinks each axis
+#   axes           RAS: turned to orientation; file: as stored (2D images); transpose: the order of the file's axes
+#   normalize_on   native: grey levels are normalised before resampling; network: after it
+#   image          order of interpolation (0 nearest, 1 linear, 3 cubic), clip: cubic stays within minimum and maximum
+#   labels         how label maps are resampled: nearest; ties: lower or upper of two equally near voxels
+#   logits         order of interpolation on the way back to the image (0 or 1)
+#   shape_rounding extent: voxels = round(n * spacing / target); ratio: round(n * (spacing / target))
+#   padding        what surrounds an image smaller than the patch: its minimum, or zero after normalisation
+#   windows        overlap (0 to 0.95), starts (whole_step, real_step), weights (gaussian, impulse, uniform)
+#   crop, prefilter, thick_axis   none, none, same: nothing else is built yet
 """
-# Grey levels and their spread, as single precision holds them.
-Level = Annotated[float, Field(ge=-1e30, le=1e30)]
-Spread = Annotated[float, Field(ge=1e-30, le=1e30)]
 Channels = Annotated[int, Field(ge=1, le=1024)]
 MOST_STAGES = 16
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
-
-
-class ChannelPlan(_Part):
-    """How one channel is normalised.
-
-    'zscore': mean and std of each case. 'clip' and 'window': `(clip(x, low, high) - mean) / std`, the same for all.
-    """
-
-    kind: Literal["zscore", "clip", "window"]
-    low: Level | None = None
-    high: Level | None = None
-    mean: Level | None = None
-    std: Spread | None = None
-
-    @model_validator(mode="after")
-    def _complete(self) -> ChannelPlan:
-        numbers = (self.low, self.high, self.mean, self.std)
-        if self.kind == "zscore":
-            if any(n is not None for n in numbers):
-                raise ValueError("zscore is measured per case and takes no low, high, mean or std")
-        elif self.low is None or self.high is None or self.mean is None or self.std is None:
-            raise ValueError(f"{self.kind} needs low, high, mean and std")
-        elif self.low >= self.high:
-            raise ValueError(f"low {self.low} is not below high {self.high}")
-        return self
-
-
-class Plan(_Part):
+class Plan(PlanPart):
     """How cases become network input.
 
     Args:
@@ -77,12 +66,24 @@ class Plan(_Part):
         channels: features per stage, at most 16384 each, in 16 stages at most.
         strides: per stage and axis of the net, at most 64; the first stage's are 1.
         select: per channel, which series of a study it is; () where nothing is known of the channels.
+        axes: 'RAS': a case is turned to `orientation`; 'file': its axes stay as they are stored. None: what
+            `orientation` implies.
+        transpose: spatial axis n of a prepared case is axis `transpose[n]` of the file; the identity for 'RAS', where
+            `orientation` gives the order. Its length is the number of spatial axes.
+        crop: 'nonzero' cuts an image to the box around its nonzero voxels.
+        normalize_on: 'network': grey levels are normalised on the network's grid; 'native': before resampling.
+        image, labels, logits: how each is resampled.
+        shape_rounding: voxels along an axis of n voxels after resampling: 'extent' round(n * spacing / target),
+            'ratio' round(n * (spacing / target)); half goes to the even number, and 1 is the least.
+        padding: what surrounds an image that is shorter than the patch: the 'minimum' of each channel, or 'zero', both
+            after normalisation.
+        windows: of prediction and validation.
 
     Raises:
         pydantic.ValidationError: for parts that do not fit together; `load_plan` gives a ConfigError.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     dims: Literal[2, 3]
     orientation: str | None
     spacing_mm: Annotated[tuple[Spacing, ...], Field(max_length=3)] | None
@@ -95,11 +96,21 @@ class Plan(_Part):
         min_length=1, max_length=MOST_STAGES
     )
     select: Annotated[tuple[SelectRule, ...], Field(max_length=1024)] = ()
+    axes: Literal["RAS", "file"] = "RAS"
+    transpose: Annotated[tuple[Annotated[int, Field(ge=0, le=2)], ...], Field(min_length=2, max_length=3)] = (0, 1, 2)
+    crop: Annotated[Literal["none", "nonzero"], not_yet(nonzero="crop an image to its nonzero voxels")] = "none"
+    normalize_on: Literal["network", "native"] = "network"
+    image: ImagePlan = ImagePlan()
+    labels: LabelPlan = LabelPlan()
+    logits: LogitPlan = LogitPlan()
+    shape_rounding: Literal["extent", "ratio"] = "extent"
+    padding: Literal["minimum", "zero"] = "minimum"
+    windows: WindowPlan = WindowPlan()
 
     @property
     def spatial_dims(self) -> int:
         """Spatial axes of a prepared case, 2 or 3."""
-        return 2 if self.orientation is None else 3
+        return len(self.transpose)
 
     @property
     def net_spacing_mm(self) -> tuple[float, ...] | None:
@@ -108,13 +119,43 @@ class Plan(_Part):
 
     @property
     def zscored(self) -> tuple[bool, ...]:
-        """Per channel, whether each case is normalised by its own mean and std, so that its scale is not seen."""
-        return tuple(channel.kind == "zscore" for channel in self.normalization)
+        """Per channel, whether each case is normalised by its own grey levels, so that its scale is not seen."""
+        return tuple(channel.per_case for channel in self.normalization)
 
     @property
     def reference_channel(self) -> int:
         """The channel whose grid the others are brought to."""
         return next((n for n, rule in enumerate(self.select) if rule.reference), 0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _implied_axes(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        usual = implied(values.get("orientation"))
+        left_out = {key: usual[key] for key in ("axes", "transpose") if values.get(key) is None}
+        return {**values, **left_out}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Plan:
+        if sorted(self.transpose) != list(range(len(self.transpose))):
+            raise ValueError(f"transpose {self.transpose} does not name each axis once, counted from 0")
+        if (self.axes == "file") != (self.orientation is None):
+            raise ValueError("axes 'RAS' needs an orientation such as RAS, and axes 'file' an orientation of null")
+        if self.axes == "file" and self.spatial_dims == 3:
+            raise ValueError("axes 'file' is valid, but this medseg cannot keep the axes of volumes yet; update medseg")
+        if self.transpose != tuple(range(3 if self.axes == "RAS" else 2)):
+            raise ValueError(
+                f"transpose {self.transpose}: with axes 'RAS' it can only be (0, 1, 2), as the orientation gives the "
+                "order, and of 2D images this medseg cannot exchange the axes yet"
+            )
+        if self.padding == "zero":
+            for n, channel in enumerate(self.normalization):
+                if channel.kind in ("clip", "window") and not (channel.low or 0) <= (channel.mean or 0) <= (
+                    channel.high or 0
+                ):
+                    raise ValueError(f"padding 'zero' needs a mean between low and high; normalization {n} has none")
+        return self
 
     @field_validator("select")
     @classmethod
@@ -189,21 +230,22 @@ def save_plan(plan: Plan, path: Path) -> None:
 
 
 def load_plan(path: Path) -> Plan:
-    """A plan from its YAML file.
+    """A plan from its YAML file; one of format_version 1 is upgraded, see `plan_upgrade`.
 
     Raises:
         ConfigError: for a file that cannot be read, is not YAML, or whose parts do not fit; names file and key.
     """
-    mend = "mend it, or delete it to plan anew"
+    advice = "correct it, or delete it to plan anew"
     try:
         content = parse_yaml(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); {mend}") from None
+        raise ConfigError(f"{path}: cannot be read ({error}); {advice}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}; {mend}") from None
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}; {advice}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}; {mend}")
+        raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}; {advice}")
     try:
-        return validate_model(Plan, content, str(path))
+        return validate_model(Plan, upgrade_plan(content), str(path))
     except ConfigError as error:
-        raise ConfigError(f"{error}; {mend}") from None
+        where = "" if str(error).startswith(str(path)) else f"{path}: "
+        raise ConfigError(f"{where}{error}; {advice}") from None

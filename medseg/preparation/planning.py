@@ -219,7 +219,7 @@ def _channel_plan(fingerprint: Fingerprint, config: RunConfig, channel: int) -> 
 
 
 def _select(fingerprint: Fingerprint, config: RunConfig) -> tuple[SelectRule, ...]:
-    """The configuration's rules with the names and modalities that the data set tells; () for photographs."""
+    """The configuration's rules with the names and modalities that the data set gives; () for photographs."""
     given, count = config.data.select, fingerprint.in_channels
     if given and len(given) != count:
         raise ConfigError(
@@ -228,18 +228,18 @@ def _select(fingerprint: Fingerprint, config: RunConfig) -> tuple[SelectRule, ..
     if not given and fingerprint.dims == 2:
         return ()
     names = fingerprint.channel_names if len(fingerprint.channel_names) == count else ("",) * count
-    said = sorted({c.modality.upper() for c in fingerprint.cases} - {""})
+    modalities = sorted({c.modality.upper() for c in fingerprint.cases} - {""})
     rules = []
     for channel, rule in enumerate(given or (SelectRule(),) * count):
         name = rule.name or names[channel]
-        told = modality_of_kind(kind_of_name(name)) or (said[0] if len(said) == 1 else "")
-        guessed = "CT" if not told and _modality(fingerprint, config, channel) == "CT" else told
+        stated = modality_of_kind(kind_of_name(name)) or (modalities[0] if len(modalities) == 1 else "")
+        guessed = "CT" if not stated and _modality(fingerprint, config, channel) == "CT" else stated
         rules.append(rule.model_copy(update={"name": name, "modality": rule.modality or guessed or None}))
     return tuple(rules) if any(rule != SelectRule() for rule in rules) else ()
 
 
 def _modality(fingerprint: Fingerprint, config: RunConfig, channel: int) -> str:
-    """'CT', another modality's name, or '' where nothing says."""
+    """'CT', another modality's name, or '' where it is unknown."""
     given = config.data.modality
     if given is not None:
         names = (given,) * fingerprint.in_channels if isinstance(given, str) else given
@@ -250,9 +250,9 @@ def _modality(fingerprint: Fingerprint, config: RunConfig, channel: int) -> str:
         return names[channel].upper()
     if channel < len(fingerprint.channel_names) and fingerprint.channel_names[channel].upper() == "CT":
         return "CT"
-    said = {c.modality.upper() for c in fingerprint.cases} - {""}
-    if said:
-        return "CT" if said == {"CT"} else sorted(said)[0]
+    modalities = {c.modality.upper() for c in fingerprint.cases} - {""}
+    if modalities:
+        return "CT" if modalities == {"CT"} else sorted(modalities)[0]
     each = [c.channels[channel] for c in fingerprint.cases]
     hounsfield = sum(c.whole_numbers and c.minimum <= CT_AIR_HU for c in each)
     return "CT" if 2 * hounsfield > len(each) else ""

@@ -22,10 +22,11 @@ from medseg.preparation.net_needs import catalogue_entry
 from medseg.preparation.normalize import scales_for
 from medseg.preparation.parallel import PROCESSES_FROM_BYTES, run_over_cases
 from medseg.preparation.plan import Plan, load_plan, save_plan
+from medseg.preparation.plan_upgrade import hashed_content
 from medseg.preparation.planning import check_plan_fits, make_plan
 from medseg.preparation.sources import label_name, read_case, size_of, stamp_of, state_of
 from medseg.preparation.split import fold_numbers, split_cases
-from medseg.preparation.store import case_folder, is_current, remove_leftovers, write_case
+from medseg.preparation.store import CaseOrigin, case_folder, is_current, remove_leftovers, write_case
 from medseg.volume import Finding, Volume
 
 __all__ = ["Preparation", "Progress", "prepare"]
@@ -36,6 +37,11 @@ Volumes = tuple[Volume, Volume]
 # They rise when what older versions found or prepared no longer serves.
 CHECK_VERSION = 3
 STORE_VERSION = 2
+# The parts of a plan that decide what a prepared case holds.
+STORED = frozenset(
+    {"dims", "orientation", "spacing_mm", "normalization", "axes", "transpose"}
+    | {"crop", "normalize_on", "image", "labels", "shape_rounding"}
+)
 # Volumes read for the checks stay in memory for the store, so that small data sets are read once.
 HELD_SHARE_OF_MEMORY = 0.25
 HELD_BYTES = 4e9
@@ -247,8 +253,7 @@ class _Work:
         """Prepare every case that is not there yet, or was made from other files or another plan."""
         remove_leftovers(self.prepared)
         scheme = self.dataset.labels
-        parts = plan.model_dump(mode="json", include={"dims", "orientation", "spacing_mm", "normalization"})
-        settings = (self.threshold, self.ignore, scheme.dtype.__name__, parts)
+        settings = (self.threshold, self.ignore, scheme.dtype.__name__, hashed_content(plan, STORED))
         folders = {c.name: case_folder(self.prepared, c.name) for c in self.cases}
         jobs = []
         for case in self.cases:
@@ -304,9 +309,7 @@ def _write_case(job: _WriteJob) -> None:
     scales = scales_for(array, job.plan)
     write_case(
         job.folder,
-        job.stamp,
-        job.case.name,
-        job.case.group,
+        CaseOrigin(job.case.name, job.case.group, job.stamp),
         array,
         label_map,
         grid.network_spacing_mm,

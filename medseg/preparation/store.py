@@ -29,6 +29,7 @@ from medseg.preparation.fingerprint import count_labels
 from medseg.preparation.normalize import Scale
 
 __all__ = [
+    "CaseOrigin",
     "PreparedCase",
     "case_folder",
     "is_current",
@@ -68,7 +69,7 @@ class PreparedCase:
 
 
 def case_folder(prepared: Path, name: str) -> Path:
-    """Folder of a case below `prepared`; odd characters in a name give way to a short hash."""
+    """Folder of a case below `prepared`; unusual characters in a name are replaced, a short hash keeps it unique."""
     plain = re.sub(r"[^\w.+-]+", "_", name).lstrip(".")
     if plain != name or not name:
         plain = f"{plain or 'case'}-{zlib.crc32(name.encode()):08x}"
@@ -118,11 +119,18 @@ def is_current(folder: Path, stamp: str) -> bool:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class CaseOrigin:
+    """What a prepared case was made from: case, patient ('' where not known), and the stamp of files and plan."""
+
+    name: str
+    group: str
+    stamp: str
+
+
 def write_case(
     folder: Path,
-    stamp: str,
-    name: str,
-    group: str,
+    origin: CaseOrigin,
     image: NDArray[Any],
     labels: NDArray[Any],
     spacing_mm: tuple[float, ...],
@@ -133,8 +141,7 @@ def write_case(
 
     Args:
         folder: where the case is to lie; an older one is replaced.
-        stamp: what it was made from.
-        name, group: of the case.
+        origin: what it was made from.
         image: `(C, I, J, K)` or `(C, I, J)`.
         labels: `(I, J, K)` or `(I, J)`.
         spacing_mm: per spatial axis.
@@ -145,7 +152,7 @@ def write_case(
         WriteError: disk full, no permission.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    foreground = sample_foreground(labels, ignore, np.random.default_rng(zlib.crc32(name.encode())))
+    foreground = sample_foreground(labels, ignore, np.random.default_rng(zlib.crc32(origin.name.encode())))
     # mypy takes the keys for np.savez's own options.
     coordinates: dict[str, Any] = {str(value): where for value, where in foreground.items()}
     values, counts = count_labels(labels)
@@ -156,9 +163,9 @@ def write_case(
         np.savez(temporary / "foreground.npz", **coordinates)
         content = {
             "format_version": FORMAT_VERSION,
-            "name": name,
-            "group": group,
-            "stamp": stamp,
+            "name": origin.name,
+            "group": origin.group,
+            "stamp": origin.stamp,
             "spacing_mm": spacing_mm,
             "scales": [_scale_to_json(scale) for scale in scales],
             "label_voxels": {str(v): int(n) for v, n in zip(values, counts, strict=True)},

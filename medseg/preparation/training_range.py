@@ -1,7 +1,8 @@
-"""How the training cases lie: the span of every figure over them, and how far a new case may stray from it.
+"""Reference ranges of the training cases, for out-of-distribution checks.
 
-A span is what was seen, widened by a share of itself that shrinks with the number of cases. Spans of a few cases say
-little, so the share is then large; it grows further until the training cases, each held against all others, pass.
+The range of a feature is what the training cases span, widened by a fraction of that span that shrinks with the number
+of cases: a few cases determine a range poorly. It is widened further until the training cases themselves pass, each
+compared with all others (leave one out).
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from medseg.lookup import nearest_hint
-from medseg.preparation.case_figures import CaseFigures, Figure
+from medseg.preparation.case_features import CaseFeatures, Feature
 
-__all__ = ["KINDS", "Kind", "Span", "Strayed", "TrainingRange", "learn_range"]
+__all__ = ["KINDS", "ComparedFeature", "Kind", "Span", "TrainingRange", "learn_range"]
 
 Sides = Literal["both", "low", "high"]
 # Largest share of training cases that may lie outside when each is held against the others.
@@ -27,22 +28,22 @@ LEAVE_ONE_OUT_SHARE = 0.02
 FEWEST_FOR_PRESENCE = 5
 FEWEST_FOR_ODD = 10
 LARGEST_WIDENING = 2.0
-# Figures beyond it say nothing; their differences would overflow.
+# Larger values carry no information; their differences would overflow.
 LARGEST = 1e30
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How figures of one kind are compared.
+    """How features of one kind are compared.
 
     Args:
         unit: behind the number in a sentence.
         scale: 'log' for what varies by factors, 'logit' for shares, 'fisher' for correlations (0.998 and 0.9995 are far
             apart), 'linear' for what else may be negative.
-        floor: what a new case may always stray, in units of the scale (0.2 on 'log' is about 20%).
-        fewest: training cases from which on the kind is looked at.
-        meaning: what it may mean.
-        sides: which end of the span counts.
+        floor: deviation that is always permitted, in units of the scale (0.2 on 'log' is about 20%).
+        fewest: training cases below which the kind is not checked.
+        meaning: what a value outside the range may mean.
+        sides: which end of the span is checked.
     """
 
     unit: str
@@ -85,7 +86,7 @@ Number = Annotated[int, Field(ge=-1, le=1024)]
 
 
 class Span(_Part):
-    """One figure over the training cases: lowest and highest value, in how many it was measured, and its mean slack."""
+    """One feature over the training cases: lowest and highest value, how many cases have it, and its mean slack."""
 
     kind: str
     what: Annotated[str, Field(max_length=200)]
@@ -111,37 +112,37 @@ class Span(_Part):
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """Which figure it is."""
+        """Which feature it is."""
         return self.what, self.channel, self.label
 
 
 @dataclass(frozen=True, slots=True)
-class Strayed:
-    """A figure of a new case beside its span.
+class ComparedFeature:
+    """A feature of a new case and the span of the training cases.
 
     Args:
-        figure: of the case.
+        feature: of the case.
         span: of the training cases.
         distance: how far it lies outside the span, in parts of what is allowed; above 1 is outside the range.
     """
 
-    figure: Figure
+    feature: Feature
     span: Span
     distance: float
 
 
 class TrainingRange(_Part):
-    """The training cases as figures; no case is named.
+    """Reference ranges of the training cases; no case is named.
 
     Args:
         cases: how many.
-        modalities: DICOM modalities that were met; empty where no file has one.
+        modalities: DICOM modalities of the cases; empty where no file has one.
         spacing_known: whether every case has a physical scale.
-        spans: of every figure.
-        widening: factor on the allowed straying that lets the training cases pass among themselves.
+        spans: of every feature.
+        widening: factor on the permitted deviation with which the training cases pass, each against all others.
         pictures: per channel the mean coarse picture, (8^n,).
         always_present: labels that every training case holds.
-        swap_gain: how much better a case may fit with its channels in another order (in mean distance).
+        swap_gain: by how much a case may fit better with its channels in another order (mean distance).
         inside_body: whether all labels of all cases lie in the body's box (`medseg.preparation.body`), so that nothing
             need be looked for outside; False where it was not measured.
     """
@@ -156,16 +157,16 @@ class TrainingRange(_Part):
     swap_gain: Annotated[float, Field(ge=0, le=1e3)] = 0.0
     inside_body: bool = False
 
-    def compare(self, case: CaseFigures) -> tuple[Strayed, ...]:
-        """Every figure of a case beside its span; figures that training never met are left out."""
+    def compare(self, case: CaseFeatures) -> tuple[ComparedFeature, ...]:
+        """Every feature of a case with its span; features that no training case has are left out."""
         spans = {span.key: span for span in self.spans}
         return tuple(
-            Strayed(figure, span, _distance(figure, span, self.widening))
-            for figure in (*case.figures, *agreement(case.pictures, self.pictures))
-            if (span := spans.get(figure.key)) is not None and span.cases >= KINDS[span.kind].fewest
+            ComparedFeature(feature, span, _distance(feature, span, self.widening))
+            for feature in (*case.features, *agreement(case.pictures, self.pictures))
+            if (span := spans.get(feature.key)) is not None and span.cases >= KINDS[span.kind].fewest
         )
 
-    def better_order(self, case: CaseFigures) -> tuple[int, ...] | None:
+    def better_order(self, case: CaseFeatures) -> tuple[int, ...] | None:
         """The order of channels that fits clearly better than the given one; None where the given one is right."""
         costs = _channel_costs(case, self.spans, self.widening)
         if costs is None:
@@ -175,9 +176,9 @@ class TrainingRange(_Part):
 
 
 def learn_range(
-    cases: Sequence[CaseFigures], modalities: Sequence[str] = (), spacing_known: bool = True, inside_body: bool = False
+    cases: Sequence[CaseFeatures], modalities: Sequence[str] = (), spacing_known: bool = True, inside_body: bool = False
 ) -> TrainingRange:
-    """The range of training cases.
+    """The reference ranges of training cases.
 
     Args:
         cases: measured by `measure_case` with their reference label maps.
@@ -189,7 +190,7 @@ def learn_range(
     pictures = np.array([case.pictures for case in cases])
     others = [np.delete(pictures, n, axis=0).mean(axis=0) for n in range(len(cases))] if len(cases) > 1 else []
     measured = [
-        (*case.figures, *(agreement(case.pictures, others[n]) if others else ())) for n, case in enumerate(cases)
+        (*case.features, *(agreement(case.pictures, others[n]) if others else ())) for n, case in enumerate(cases)
     ]
     table = _Table(measured)
     widening = _widening(table)
@@ -208,21 +209,21 @@ def learn_range(
     )
 
 
-def _finite(case: CaseFigures) -> CaseFigures:
-    """The case without figures that grey levels near the largest float make infinite or no number."""
-    figures = tuple(f for f in case.figures if abs(f.value) <= LARGEST and 0 <= f.slack <= LARGEST)
+def _finite(case: CaseFeatures) -> CaseFeatures:
+    """The case without features that are infinite or NaN, as grey levels near the largest float make them."""
+    features = tuple(f for f in case.features if abs(f.value) <= LARGEST and 0 <= f.slack <= LARGEST)
     pictures = tuple(tuple(v if math.isfinite(v) else 0.0 for v in picture) for picture in case.pictures)
-    return replace(case, figures=figures, pictures=pictures)
+    return replace(case, features=features, pictures=pictures)
 
 
 def agreement(
     pictures: Sequence[Sequence[float]], means: Sequence[Sequence[float]] | NDArray[np.float64]
-) -> tuple[Figure, ...]:
+) -> tuple[Feature, ...]:
     """Correlation of each channel's coarse picture with the mean one."""
     if len(pictures) != len(means):
         return ()
     return tuple(
-        Figure("picture", "likeness of the coarse picture to the mean of the training cases", _correlation(p, m), n)
+        Feature("picture", "likeness of the coarse picture to the mean of the training cases", _correlation(p, m), n)
         for n, (p, m) in enumerate(zip(pictures, means, strict=True))
     )
 
@@ -235,20 +236,20 @@ def _correlation(one: Sequence[float], two: Sequence[float] | NDArray[np.float64
 
 
 class _Table:
-    """Every figure over the cases that have it."""
+    """Every feature over the cases that have it."""
 
-    def __init__(self, cases: Sequence[Sequence[Figure]]) -> None:
+    def __init__(self, cases: Sequence[Sequence[Feature]]) -> None:
         self.cases = cases
-        self.figures: dict[tuple[str, int, int], list[Figure | None]] = {}
+        self.features: dict[tuple[str, int, int], list[Feature | None]] = {}
         for number, case in enumerate(cases):
-            for figure in case:
-                of_cases = self.figures.setdefault(figure.key, [None] * len(cases))
-                of_cases[number] = figure
+            for feature in case:
+                of_cases = self.features.setdefault(feature.key, [None] * len(cases))
+                of_cases[number] = feature
 
     def spans(self, without: int | None = None) -> tuple[Span, ...]:
         """Spans of all cases but one."""
         spans = []
-        for of_cases in self.figures.values():
+        for of_cases in self.features.values():
             kept = [f for number, f in enumerate(of_cases) if f is not None and number != without]
             if kept:
                 values = [f.value for f in kept]
@@ -277,15 +278,15 @@ def _widening(table: _Table) -> float:
             if (span := spans.get(f.key)) is not None and span.cases >= KINDS[f.kind].fewest
         ]
         worst.append(max(distances, default=0.0))
-    # One odd case among many is the odd one, not a reason to let everything pass.
+    # One outlier among many cases is no reason to let everything pass.
     allowed = math.ceil(LEAVE_ONE_OUT_SHARE * len(worst)) if len(worst) >= FEWEST_FOR_ODD else 0
     needed = sorted(worst, reverse=True)[allowed] if len(worst) > 2 else 1.0
     return round(min(max(1.0, needed), LARGEST_WIDENING), 3)
 
 
-def _distance(figure: Figure, span: Span, widening: float) -> float:
+def _distance(feature: Feature, span: Span, widening: float) -> float:
     kind = KINDS[span.kind]
-    here, low, high = _on_scale(figure, span)
+    here, low, high = _on_scale(feature, span)
     below = low - here if kind.sides != "high" else 0.0
     above = here - high if kind.sides != "low" else 0.0
     outside = max(below, above, 0.0)
@@ -293,11 +294,11 @@ def _distance(figure: Figure, span: Span, widening: float) -> float:
     return outside / allowed
 
 
-def _on_scale(figure: Figure, span: Span) -> tuple[float, float, float]:
-    """The figure and the ends of its span on the scale of their kind."""
+def _on_scale(feature: Feature, span: Span) -> tuple[float, float, float]:
+    """The feature and the ends of its span on the scale of their kind."""
     scale = _SCALES[KINDS[span.kind].scale]
-    least = -math.inf if figure.least is None else figure.least
-    here, low, high = (scale(max(value, least)) for value in (figure.value, span.low, span.high))
+    least = -math.inf if feature.least is None else feature.least
+    here, low, high = (scale(max(value, least)) for value in (feature.value, span.low, span.high))
     return here, low, high
 
 
@@ -326,31 +327,31 @@ def _fisher(value: float) -> float:
 _SCALES: Mapping[str, Callable[[float], float]] = {"log": _log, "logit": _logit, "fisher": _fisher, "linear": float}
 
 
-def _channel_costs(case: CaseFigures, spans: Sequence[Span], widening: float) -> NDArray[np.float64] | None:
-    """(n, n) mean distance of the figures of channel i to the spans of channel j; None for a single channel."""
+def _channel_costs(case: CaseFeatures, spans: Sequence[Span], widening: float) -> NDArray[np.float64] | None:
+    """(n, n) mean distance of the features of channel i to the spans of channel j; None for a single channel."""
     by_channel: dict[int, dict[tuple[str, int], Span]] = defaultdict(dict)
     for span in spans:
         if span.channel >= 0 and span.kind != "picture" and span.cases >= KINDS[span.kind].fewest:
             by_channel[span.channel][span.what, span.label] = span
-    figures: dict[int, list[Figure]] = defaultdict(list)
-    for figure in case.figures:
-        if figure.channel >= 0:
-            figures[figure.channel].append(figure)
-    count = len(figures)
+    features: dict[int, list[Feature]] = defaultdict(list)
+    for feature in case.features:
+        if feature.channel >= 0:
+            features[feature.channel].append(feature)
+    count = len(features)
     if count < 2 or count != len(by_channel):
         return None
     costs = np.zeros((count, count))
     for i in range(count):
         for j in range(count):
-            known = [(f, by_channel[j].get((f.what, f.label))) for f in figures[i]]
+            known = [(f, by_channel[j].get((f.what, f.label))) for f in features[i]]
             each = [_deviation(f, span) for f, span in known if span is not None]
             costs[i, j] = float(np.mean(each)) if each else 0.0
     return costs
 
 
-def _deviation(figure: Figure, span: Span) -> float:
-    """Distance from the middle of the span in half spans, at most 4, so that no single figure decides."""
-    here, low, high = _on_scale(figure, span)
+def _deviation(feature: Feature, span: Span) -> float:
+    """Distance from the middle of the span in half spans, at most 4, so that no single feature decides."""
+    here, low, high = _on_scale(feature, span)
     half = (high - low) / 2 + KINDS[span.kind].floor + span.slack + 1e-9
     return min(abs(here - (low + high) / 2) / half, 4.0)
 
@@ -364,7 +365,7 @@ def _best_order(costs: NDArray[np.float64]) -> tuple[tuple[int, ...], float]:
     return tuple(int(c) for c in columns), float(np.trace(costs) - costs[rows, columns].sum()) / len(costs)
 
 
-def _swap_gain(cases: Sequence[CaseFigures], table: _Table, widening: float) -> float:
+def _swap_gain(cases: Sequence[CaseFeatures], table: _Table, widening: float) -> float:
     """Half as much again as the largest gain that a wrong order brings a training case, and at least 0.1."""
     gains = [0.0]
     for number, case in enumerate(cases):

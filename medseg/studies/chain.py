@@ -21,8 +21,8 @@ from medseg.errors import InternalError, MedsegError, ReadError, WriteError
 from medseg.inference.predictor import Model
 from medseg.inference.probabilities import disk_array
 from medseg.inference.quality import check_case, needs_review
+from medseg.inference.quality.disagreement import passes_of
 from medseg.inference.quality.estimate import QualityEstimate, check_calibrated, estimate_quality
-from medseg.inference.quality.members import passes_of
 from medseg.io import write
 from medseg.machine import free_memory
 from medseg.output_formats import MASK_FORMATS
@@ -101,7 +101,7 @@ class CaseChain:
         self.crf = model.crf_options() if options.crf else None
         # Everything that affects a mask besides model and input; JSON types, so that they compare equal when read back.
         self.settings: dict[str, Any] = {
-            "overlap": model.info.prediction.overlap if options.overlap is None else options.overlap,
+            "overlap": model.info.overlap if options.overlap is None else options.overlap,
             "mirror_axes": list(model.mirror_axes(options.mirror)),
             "save_probabilities": options.save_probabilities,
             "format": options.format,

@@ -29,7 +29,7 @@ def bundle_info(
 ) -> BundleInfo:
     """`model.json` of one trained fold; `crf` None: none was tried."""
     plan, scheme = preparation.plan, preparation.dataset.labels
-    fingerprint = _training_range(config, preparation, number)
+    ranges = _training_range(config, preparation, number)
     split = split_cases(preparation.dataset, config, number)
     content = config.model_dump_json(exclude={"output": True, "data": {"root": True, "csv": True}})
     scores = {
@@ -65,7 +65,7 @@ def bundle_info(
             seconds=round(trained.seconds, 1),
         ),
         scores={f"fold{number}": scores},
-        fingerprint=fingerprint,
+        reference_ranges=ranges,
     )
 
 
@@ -75,7 +75,7 @@ def _training_range(config: RunConfig, preparation: Preparation, number: int) ->
     whole = config.training.fold == "all"
     cases = [case for case in preparation.fingerprint.cases if whole or case.name in trained]
     return learn_range(
-        [case.figures.normalized(preparation.plan.zscored) for case in cases],
+        [case.features.normalized(preparation.plan.zscored) for case in cases],
         [case.modality for case in cases],
         all(case.spacing_known for case in cases),
         all(case.inside_body for case in cases),

@@ -16,8 +16,8 @@ from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.calibration import fit_calibration
 from medseg.inference.engine import NetworkEngine
 from medseg.inference.predictor import Model
-from medseg.inference.quality.estimate import signs_of_case
-from medseg.inference.quality.members import disagreement
+from medseg.inference.quality.disagreement import disagreement
+from medseg.inference.quality.estimate import calibration_inputs_of_case
 from medseg.inference.quality.perturbations import DAMAGES
 from medseg.preparation.sources import read_case
 from medseg.volume import Volume
@@ -39,7 +39,7 @@ def calibrated(
     At most twelve cases, evenly picked; each unchanged and perturbed, at most 72 copies in all.
 
     Args:
-        info: of the trained model, with its fingerprint.
+        info: of the trained model, with its reference ranges.
         net: trained, on `device`.
         device: where to predict.
         cases: validation cases, never training or test ones.
@@ -78,7 +78,7 @@ def inputs_and_dice(model: Model, image: Volume, labels: Volume) -> list[tuple[t
     mask = model.predict(image)
     known = np.True_ if model.scheme.ignore is None else labels.array != model.scheme.ignore
     found: list[tuple[tuple[float, ...], float] | None] = []
-    inputs = signs_of_case(model.info, image, mask, disagreement(model, image))
+    inputs = calibration_inputs_of_case(model.info, image, mask, disagreement(model, image))
     for name, each in zip(model.scheme.names, inputs, strict=True):
         pred, ref = model.scheme.mask(mask.array, name) & known, model.scheme.mask(labels.array, name)
         both = int(pred.sum()) + int(ref.sum())

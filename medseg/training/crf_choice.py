@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medseg.inference.sliding_window import sliding_window
+from medseg.inference.sliding_window import Passes, image_logits
+from medseg.inference.window_grid import Windows
 from medseg.labels import LabelScheme
 from medseg.nets.crf import CrfOptions
 from medseg.nets.crf_fit import CrfCase, fit_crf
@@ -102,9 +103,7 @@ def _holds_label(case: PreparedCase, scheme: LabelScheme) -> bool:
 
 def _predicted(net: nn.Module, case: PreparedCase, plan: Plan, scheme: LabelScheme, device: torch.device) -> CrfCase:
     image = torch.from_numpy(normalize(case.image, case.scales)).to(device)
-    logits = sliding_window(
-        net, image, plan.patch_size, scheme.out_channels, overlap=0.5, batch_size=max(2, plan.batch_size)
-    )
+    logits = image_logits(net, image, Windows.of(plan), scheme.out_channels, Passes(batch_size=max(2, plan.batch_size)))
     return CrfCase(logits, image.to(logits.device), _targets(case, scheme).to(logits.device), case.spacing_mm)
 
 

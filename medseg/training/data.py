@@ -73,7 +73,7 @@ class BatchSource:
             ignore=scheme.ignore,
         )
         self.augment = SampleAugment(augmentation)
-        self._outside: dict[str, tuple[float, ...]] = {}
+        self._fills: dict[str, tuple[float, ...]] = {}
 
     def batch(self, iteration: int) -> Batch:
         """The batch of this iteration."""
@@ -90,7 +90,7 @@ class BatchSource:
             k = round(float(center[2]))
             image, labels, center = image[..., k], labels[..., k], center[:2]
         params = self.spatial.draw(rng, labels.shape, center=[float(c) for c in center])
-        patch, patch_labels = self.spatial.apply(image, labels[None], params, fill=self._minimum(case))
+        patch, patch_labels = self.spatial.apply(image, labels[None], params, fill=self._outside(case))
         for channel, scale in enumerate(case.scales):
             values = patch[channel]
             values.clamp_(scale.low, scale.high).sub_(scale.mean).div_(scale.std)
@@ -110,11 +110,13 @@ class BatchSource:
             center = np.clip(voxels[rng.integers(len(voxels))], low, high)
         return center
 
-    def _minimum(self, case: PreparedCase) -> tuple[float, ...]:
-        """The smallest grey level per channel, measured once: what lies outside the image."""
-        if case.name not in self._outside:
-            self._outside[case.name] = tuple(float(channel.min()) for channel in case.image)
-        return self._outside[case.name]
+    def _outside(self, case: PreparedCase) -> tuple[float, ...]:
+        """The grey level per channel of what lies outside the image: `Plan.padding`; a minimum is measured once."""
+        if self.plan.padding == "zero":
+            return tuple(scale.mean for scale in case.scales)
+        if case.name not in self._fills:
+            self._fills[case.name] = tuple(float(channel.min()) for channel in case.image)
+        return self._fills[case.name]
 
 
 def prefetched(source: BatchSource, start: int, on_gpu: bool) -> Iterator[Batch]:

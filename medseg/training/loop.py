@@ -19,6 +19,7 @@ from medseg.config import PostprocessConfig, TrainingConfig
 from medseg.disk.atomic import atomic_path, write_text_atomic
 from medseg.errors import CheckpointError, MedsegError
 from medseg.nets.weights_file import first_line, load_torch_file
+from medseg.preparation.plan_upgrade import hashed_content
 from medseg.progress import ProgressCallback
 from medseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from medseg.training.curve import write_curve
@@ -91,7 +92,7 @@ def train_fold(
 def _identity(net: nn.Module, fold: Fold, setup: Setup) -> str:
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     content = [
-        setup.plan.model_dump(mode="json"),
+        hashed_content(setup.plan),
         repr(setup.scheme),
         repr(shapes),
         setup.config.seed,

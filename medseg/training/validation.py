@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medseg.inference.restore import to_label_map
-from medseg.inference.sliding_window import sliding_window
+from medseg.inference.sliding_window import Passes, image_logits
+from medseg.inference.window_grid import Windows
 from medseg.labels import LabelScheme
 from medseg.metrics import score_case
 from medseg.preparation.normalize import normalize
@@ -51,8 +52,8 @@ def validate(
     per_label: dict[str, list[float]] = {name: [] for name in scheme.names}
     for case in cases:
         image = torch.from_numpy(normalize(case.image, case.scales)).to(device)
-        logits = sliding_window(
-            net, image, plan.patch_size, scheme.out_channels, overlap=0.5, batch_size=max(2, plan.batch_size)
+        logits = image_logits(
+            net, image, Windows.of(plan), scheme.out_channels, Passes(batch_size=max(2, plan.batch_size))
         )
         predicted = to_label_map(logits, case.labels.shape, scheme)
         reference = np.asarray(case.labels)

@@ -9,7 +9,8 @@ from inference_bundles import make_info, make_plan, unet_weights
 from torch.nn.functional import avg_pool2d, avg_pool3d
 
 from medseg.inference import load_model, rolling, save_bundle
-from medseg.inference.sliding_window import logit_slabs, sliding_window, whole_logits
+from medseg.inference.sliding_window import Body, Passes, logit_slabs, sliding_window, whole_logits
+from medseg.inference.window_grid import Windows
 from medseg.preparation.training_range import TrainingRange
 from medseg.volume import Volume
 
@@ -35,7 +36,7 @@ def _net(x):
 def test_inside_are_the_logits_of_the_box_and_outside_what_was_said(monkeypatch, shape, box, patch, least):
     monkeypatch.setattr(rolling, "LEAST_ROWS", least)
     image, where = torch.randn(1, *shape), tuple(slice(*each) for each in box)
-    slabs = logit_slabs(_net, image, patch, 2, batch_size=3, box=where, beyond=BEYOND)
+    slabs = logit_slabs(_net, image, Windows(patch), 2, Passes(3), Body(where, BEYOND))
     axis = 2 if len(patch) == 2 else int(np.argmax(shape))
     logits = whole_logits(slabs, shape, axis)
     alone = sliding_window(_net, image[(slice(None), *where)].contiguous(), patch, 2, batch_size=3)
@@ -48,10 +49,8 @@ def test_inside_are_the_logits_of_the_box_and_outside_what_was_said(monkeypatch,
 def test_a_box_thinner_than_a_window_grows_as_far_as_the_image_goes():
     image = torch.randn(1, 30, 20, 6)
     windows = []
-    slabs = logit_slabs(
-        lambda x: windows.append(x) or x, image, (8, 8, 8), 1, box=(slice(28, 30), slice(9, 11), slice(2, 4)),
-        beyond=torch.tensor([-1.0]),
-    )  # fmt: skip
+    body = Body((slice(28, 30), slice(9, 11), slice(2, 4)), torch.tensor([-1.0]))
+    slabs = logit_slabs(lambda x: windows.append(x) or x, image, Windows((8, 8, 8)), 1, body=body)
     logits = whole_logits(slabs, (30, 20, 6), 0)
     assert len(windows) == 1 and torch.equal(windows[0][0, 0, :, :, 1:7], image[0, 22:30, 6:14])
     assert torch.equal(logits[0, 22:30, 6:14], image[0, 22:30, 6:14])
@@ -60,7 +59,7 @@ def test_a_box_thinner_than_a_window_grows_as_far_as_the_image_goes():
 
 @pytest.mark.parametrize("labels", [{"lung": 1, "tumour": 7}, {"whole": (1, 2), "core": (2,)}])
 def test_a_model_looks_for_nothing_in_the_air(tmp_path, labels):
-    info = make_info(make_plan(), labels=labels).model_copy(update={"fingerprint": KNOWN})
+    info = make_info(make_plan(), labels=labels).model_copy(update={"reference_ranges": KNOWN})
     model = load_model(save_bundle(tmp_path / "m", info, {0: unet_weights(info)}), "cpu")
     array = np.full((60, 40, 40), -1000.0, dtype=np.float32)
     array[20:34, 12:26, 12:26] = np.random.default_rng(0).normal(40, 30, (14, 14, 14))
@@ -74,7 +73,7 @@ def test_a_model_looks_for_nothing_in_the_air(tmp_path, labels):
 
     mask = model.predict(volume, progress=lambda done, total: windows.append(total), probabilities=probabilities)
     unaware = load_model(
-        save_bundle(tmp_path / "u", info.model_copy(update={"fingerprint": None}), {0: unet_weights(info)}), "cpu"
+        save_bundle(tmp_path / "u", info.model_copy(update={"reference_ranges": None}), {0: unet_weights(info)}), "cpu"
     )
     everywhere = []
     unaware.predict(volume, progress=lambda done, total: everywhere.append(total))

@@ -12,6 +12,7 @@ from inference_bundles import make_info, make_plan, threshold_weights, unet_weig
 from medseg.config import PostprocessConfig
 from medseg.errors import CheckpointError, ConfigError, MissingPartError, WriteError
 from medseg.inference import PredictionInfo, load_bundle, load_model, save_bundle
+from medseg.inference.bundle_parts import NetworkInfo
 
 
 def test_what_is_saved_is_loaded_again(tmp_path):
@@ -19,7 +20,8 @@ def test_what_is_saved_is_loaded_again(tmp_path):
     weights = unet_weights(info)
     folder = save_bundle(tmp_path / "model", info, {0: weights})
     bundle = load_bundle(folder)
-    assert bundle.info == info.model_copy(update={"scores": {"fold0": {"dice": 0.9, "hd95": None}}})
+    written = {"folds": (0,), "network": NetworkInfo(precision="float32")}
+    assert bundle.info == info.model_copy(update={"scores": {"fold0": {"dice": 0.9, "hd95": None}}, **written})
     assert list(bundle.info.labels.items()) == [("lung", 1), ("tumour", 7)]
     assert bundle.weights.keys() == {0}
     assert all(torch.equal(bundle.weights[0][key], value) for key, value in weights.items())
@@ -131,7 +133,7 @@ def test_bundles_that_cannot_be_used_are_refused_by_name(unet_bundle, tmp_path):
         ("damaged", lambda f: (f / weights).write_bytes(b"")),
         ("damaged", lambda f: (f / weights).write_bytes(b"\xff" * 100)),
         ("model.json is damaged", lambda f: (f / "model.json").write_text('{"format_version": 1')),
-        ("format_version 2.*update medseg", lambda f: _edit(f, format_version=2)),
+        ("format_version 3.*update medseg", lambda f: _edit(f, format_version=3)),
         ("format_version None", lambda f: (f / "model.json").write_text("[]")),
         ("surprise", lambda f: _edit(f, surprise=1)),
         ("net does not fit labels", lambda f: _edit(f, labels={"a": 1})),

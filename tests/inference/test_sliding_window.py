@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from medseg.errors import CheckpointError, GeometryError
-from medseg.inference.sliding_window import sliding_window
+from medseg.inference.sliding_window import Passes, image_logits, sliding_window
 from medseg.inference.tta import allowed_mirror_axes, mean_of, mirrored_logits
-from medseg.inference.window_grid import blend_weights, window_starts
+from medseg.inference.window_grid import Windows, blend_weights, window_starts
 from medseg.labels import LabelScheme
 
 
@@ -199,7 +199,7 @@ def test_a_window_that_does_not_fit_on_the_device_is_computed_on_the_cpu_with_a_
         return batch
 
     image, cpu = torch.randn(1, 20, 8, 8), torch.device("cpu")
-    logits = sliding_window(small_gpu, image, (8, 8, 8), 1, batch_size=2, device=cpu, on_cpu=lambda: nn.Identity())
+    logits = image_logits(small_gpu, image, Windows((8, 8, 8)), 1, Passes(2, device=cpu, on_cpu=nn.Identity))
     torch.testing.assert_close(logits, image, atol=2e-6, rtol=1e-5)
     assert seen == [2, 2, 1]
     assert "the rest of this image is computed on the CPU" in caplog.text

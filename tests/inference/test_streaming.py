@@ -10,7 +10,8 @@ from inference_bundles import make_info, make_plan, unet_weights
 from medseg.errors import WriteError
 from medseg.inference import load_model, rolling, save_bundle
 from medseg.inference.probabilities import disk_array
-from medseg.inference.sliding_window import logit_slabs, sliding_window
+from medseg.inference.sliding_window import Passes, logit_slabs, sliding_window
+from medseg.inference.window_grid import Windows
 from medseg.nets.crf import CrfOptions
 from medseg.volume import Volume
 
@@ -70,7 +71,7 @@ def test_slabs_leave_in_order_without_gap_and_hold_their_samples(monkeypatch, le
     image = torch.randn(1, *shape)
     axis, whole = 1 + int(np.argmax(shape)), sliding_window(lambda x: x * x, image, (8, 8, 8), 1, batch_size=3)
     reached = 0
-    for slab, first, last in logit_slabs(lambda x: x * x, image, (8, 8, 8), 1, batch_size=3):
+    for slab, first, last in logit_slabs(lambda x: x * x, image, Windows((8, 8, 8)), 1, Passes(3)):
         assert first == reached and slab.shape[axis] == min(last + 1, max(shape)) - first
         assert torch.equal(slab, whole.narrow(axis, first, slab.shape[axis]))
         reached = last
@@ -82,7 +83,7 @@ def test_only_open_rows_are_held(monkeypatch):
     zeros = rolling.zeros
     monkeypatch.setattr(rolling, "zeros", lambda *a: made.append(zeros(*a)) or made[-1])
     monkeypatch.setattr(rolling, "LEAST_ROWS", 4)
-    slabs = logit_slabs(lambda x: x, torch.randn(1, 160, 8, 8), (8, 8, 8), 1)
+    slabs = logit_slabs(lambda x: x, torch.randn(1, 160, 8, 8), Windows((8, 8, 8)), 1)
     assert sum(last - first for _, first, last in slabs) == 160
     assert sum(each.numel() for each in made if each.ndim == 4) == (8 + 2) * 8 * 8  # a window, its lead, and a copy
 

@@ -6,11 +6,11 @@ import math
 
 from medseg.labels import LabelScheme
 from medseg.preparation import ChannelPlan, Plan
-from medseg.preparation.case_figures import CaseFigures
+from medseg.preparation.case_features import CaseFeatures
 from medseg.preparation.fingerprint import CaseFingerprint, ChannelFingerprint
 
 SCHEME = LabelScheme.from_mapping({"thing": 1})
-NO_FIGURES = CaseFigures((), (), ())
+NO_FEATURES = CaseFeatures((), (), ())
 CHANNEL = ChannelFingerprint(0.0, 9.0, True, 4.0, 1.0, (4.0,) * 200)
 
 
@@ -29,7 +29,7 @@ def case(shape, spacing=None, orientation="RAS", channels=1, name="a", labelled=
         (CHANNEL,) * channels,
         voxels,
         {},
-        NO_FIGURES,
+        NO_FEATURES,
         True,
     )
 

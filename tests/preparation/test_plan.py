@@ -139,7 +139,7 @@ def test_a_plan_comes_back_from_its_file(tmp_path: Path) -> None:
     save_plan(made, tmp_path / "plan.yaml")
     assert load_plan(tmp_path / "plan.yaml") == made
     text = (tmp_path / "plan.yaml").read_text()
-    assert text.startswith("#") and "Delete this file to plan anew" in text and "format_version: 1" in text
+    assert text.startswith("#") and "Delete this file to plan anew" in text and "format_version: 2" in text
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_a_2d_net_on_volumes_gets_slices_across_the_thick_axis(data) -> None:
     assert case.foreground[1].shape[1] == 3
 
 
-def test_left_and_right_swapped_are_refused_with_the_mend(data) -> None:
+def test_left_and_right_swapped_are_refused_with_advice(data) -> None:
     with pytest.raises(DatasetError, match=r"swapped in 5 of 5 cases .*'left_box' lies 10.5 mm to the patient's right"):
         data.prepare(data={"labels": {"left_box": 2, "right_box": 1}})
     # One file with a mirrored affine among good ones.
@@ -193,7 +193,7 @@ def test_left_and_right_swapped_are_refused_with_the_mend(data) -> None:
     image, labels = np.zeros((20, 18, 16), np.float32), np.zeros((20, 18, 16), np.uint8)
     labels[2:6, 4:10, 4:10], labels[12:17, 4:10, 4:10] = 1, 2
     data.write("case_2", image, labels, flipped)
-    with pytest.raises(DatasetError, match=r"swapped in 1 of 5 cases \(case_2\).*mend the files"):
+    with pytest.raises(DatasetError, match=r"swapped in 1 of 5 cases \(case_2\).*correct the files"):
         data.prepare()
     assert not (data.output / "plan.yaml").exists()
 

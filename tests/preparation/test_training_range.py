@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medseg.labels import LabelScheme
-from medseg.preparation.case_figures import CaseFigures, Figure, measure_case
+from medseg.preparation.case_features import CaseFeatures, Feature, measure_case
 from medseg.preparation.training_range import TrainingRange, learn_range
 from medseg.volume import Volume
 
@@ -24,19 +24,19 @@ def ball(rng: np.random.Generator, shape=(20, 24, 16), spacing=(1.0, 1.0, 2.0), 
     return image, image.with_array(inside.astype(np.uint8))
 
 
-def figures(pairs) -> list[CaseFigures]:
+def features(pairs) -> list[CaseFeatures]:
     return [measure_case(image, labels, SCHEME) for image, labels in pairs]
 
 
-def value(case: CaseFigures, what: str, label: int = -1) -> float:
-    return next(f.value for f in case.figures if f.what == what and f.label == label)
+def value(case: CaseFeatures, what: str, label: int = -1) -> float:
+    return next(f.value for f in case.features if f.what == what and f.label == label)
 
 
-def strayed(known: TrainingRange, case: CaseFigures) -> set[str]:
+def compared(known: TrainingRange, case: CaseFeatures) -> set[str]:
     return {s.span.kind for s in known.compare(case) if s.distance > 1}
 
 
-def test_figures_of_a_cube_by_hand() -> None:
+def test_features_of_a_cube_by_hand() -> None:
     array = np.zeros((10, 8, 4))
     labels = np.zeros((10, 8, 4), np.uint8)
     labels[:2, 2:6, 1:3] = 1
@@ -50,21 +50,21 @@ def test_figures_of_a_cube_by_hand() -> None:
     assert value(case, "share of its surface on the border of the image", 0) == pytest.approx(8 / 16 ** (2 / 3))
 
 
-def test_figures_follow_the_patient_not_the_order_of_the_axes() -> None:
+def test_features_follow_the_patient_not_the_order_of_the_axes() -> None:
     from medseg.geometry import reorient
 
     image, labels = ball(np.random.default_rng(0))
     turned = measure_case(reorient(image, "SLP"), reorient(labels, "SLP"), SCHEME)
     straight = measure_case(image, labels, SCHEME)
-    assert [f.key for f in turned.figures] == [f.key for f in straight.figures]
-    np.testing.assert_allclose([f.value for f in turned.figures], [f.value for f in straight.figures], rtol=1e-5)
+    assert [f.key for f in turned.features] == [f.key for f in straight.features]
+    np.testing.assert_allclose([f.value for f in turned.features], [f.value for f in straight.features], rtol=1e-5)
     np.testing.assert_allclose(turned.pictures, straight.pictures, atol=2e-3)
 
 
 def test_new_cases_like_the_training_cases_pass() -> None:
     rng = np.random.default_rng(1)
-    known = learn_range(figures(ball(rng) for _ in range(10)))
-    flagged = [strayed(known, case) for case in figures(ball(rng) for _ in range(40))]
+    known = learn_range(features(ball(rng) for _ in range(10)))
+    flagged = [compared(known, case) for case in features(ball(rng) for _ in range(40))]
     assert sum(bool(kinds) for kinds in flagged) <= 1, flagged
 
 
@@ -80,15 +80,15 @@ def test_new_cases_like_the_training_cases_pass() -> None:
 )
 def test_a_case_that_differs_is_named(change, kind) -> None:
     rng = np.random.default_rng(2)
-    known = learn_range(figures(ball(rng) for _ in range(10)))
+    known = learn_range(features(ball(rng) for _ in range(10)))
     image, labels = change(*ball(rng))
     labels = Volume(labels.array, image.affine)
-    assert kind in strayed(known, measure_case(image, labels, SCHEME))
+    assert kind in compared(known, measure_case(image, labels, SCHEME))
 
 
 def test_swapped_channels_show_and_right_ones_do_not() -> None:
     rng = np.random.default_rng(3)
-    known = learn_range(figures(ball(rng, channels=2) for _ in range(6)))
+    known = learn_range(features(ball(rng, channels=2) for _ in range(6)))
     for _ in range(10):
         image, labels = ball(rng, channels=2)
         assert known.better_order(measure_case(image, labels, SCHEME)) is None
@@ -101,53 +101,53 @@ def test_one_odd_training_case_does_not_open_the_gate() -> None:
     pairs = [ball(rng) for _ in range(12)]
     odd = pairs[0][0]
     pairs[0] = (odd.with_array(odd.array * 1000, channels=1), pairs[0][1])
-    known = learn_range(figures(pairs))
+    known = learn_range(features(pairs))
     assert known.widening == 1.0
     image, labels = ball(rng)
-    assert "spacing" in strayed(
+    assert "spacing" in compared(
         known, measure_case(Volume(image.array, image.affine @ np.diag([2, 2, 2, 1.0]), 1), labels, SCHEME)
     )
 
 
 def test_a_single_training_case_still_knows_its_size() -> None:
-    known = learn_range(figures([ball(np.random.default_rng(5))]))
+    known = learn_range(features([ball(np.random.default_rng(5))]))
     image, labels = ball(np.random.default_rng(6))
-    assert strayed(known, measure_case(image, labels, SCHEME)) == set()
+    assert compared(known, measure_case(image, labels, SCHEME)) == set()
     half = measure_case(
         Volume(image.array[..., :8], image.affine, 1), Volume(labels.array[..., :8], image.affine), SCHEME
     )
-    assert strayed(known, half) == {"extent"}
+    assert compared(known, half) == {"extent"}
 
 
 def test_it_survives_json() -> None:
-    known = learn_range(figures(ball(np.random.default_rng(n)) for n in range(5)), ["MR"] * 5)
+    known = learn_range(features(ball(np.random.default_rng(n)) for n in range(5)), ["MR"] * 5)
     assert TrainingRange.model_validate_json(known.model_dump_json()) == known
 
 
 def test_raw_grey_levels_are_no_hounsfield_units() -> None:
     rng = np.random.default_rng(7)
 
-    def ct(offset: float = 0.0) -> CaseFigures:
+    def ct(offset: float = 0.0) -> CaseFeatures:
         image, labels = ball(rng)
         hu = np.where(rng.random(image.array.shape) < 0.3, -1000.0, image.array) + offset
         return measure_case(image.with_array(hu, channels=1), labels, SCHEME)
 
     known = learn_range([ct() for _ in range(8)])
-    assert strayed(known, ct()) == set()
-    assert {"level", "label_level"} <= strayed(known, ct(offset=1024))
+    assert compared(known, ct()) == set()
+    assert {"level", "label_level"} <= compared(known, ct(offset=1024))
 
 
-def test_a_figure_that_training_never_met_is_left_out() -> None:
-    known = learn_range(figures(ball(np.random.default_rng(n)) for n in range(4)))
-    stranger = CaseFigures((Figure("level", "something else", 1e9),), (), (True,))
+def test_a_feature_that_training_never_met_is_left_out() -> None:
+    known = learn_range(features(ball(np.random.default_rng(n)) for n in range(4)))
+    stranger = CaseFeatures((Feature("level", "something else", 1e9),), (), (True,))
     assert known.compare(stranger) == ()
 
 
-def test_figures_that_grey_levels_near_the_largest_float_make_infinite_are_left_out() -> None:
-    usual = figures(ball(np.random.default_rng(n)) for n in range(5))
+def test_features_that_grey_levels_near_the_largest_float_make_infinite_are_left_out() -> None:
+    usual = features(ball(np.random.default_rng(n)) for n in range(5))
     odd = [
-        CaseFigures(
-            (*case.figures, Figure("level", "odd", float("nan")), Figure("grain", "odder", float("inf"))), *rest
+        CaseFeatures(
+            (*case.features, Feature("level", "odd", float("nan")), Feature("grain", "odder", float("inf"))), *rest
         )
         for case, rest in ((case, (case.pictures, case.present)) for case in usual)
     ]

@@ -15,7 +15,7 @@ from thirty_studies import ENHANCEMENT, LOUD, SELECT, SILENT, ball, chest, write
 import medseg
 from medseg.inference import save_bundle
 from medseg.metrics import score_case
-from medseg.preparation.case_figures import measure_case
+from medseg.preparation.case_features import measure_case
 from medseg.preparation.plan import ChannelPlan
 from medseg.preparation.training_range import learn_range
 from medseg.volume import Volume
@@ -97,7 +97,7 @@ def test_thirty_small_studies_and_a_threshold(tmp_path: Path) -> None:
     )
     known = learn_range([measure_case(image, labels, info.scheme) for image, labels in pairs], ["CT"] * len(pairs))
     model = save_bundle(
-        tmp_path / "model", info.model_copy(update={"fingerprint": known}), {0: threshold_weights(2, 0.0)}
+        tmp_path / "model", info.model_copy(update={"reference_ranges": known}), {0: threshold_weights(2, 0.0)}
     )
     right = write_thirty(tmp_path / "studies", ball, 100)
     check_thirty(model, tmp_path / "studies", tmp_path / "out", right, least_dice=0.99)

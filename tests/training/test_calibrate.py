@@ -62,7 +62,7 @@ def test_resuming_learns_the_training_range_anew_where_a_run_of_an_older_version
     config = tiny_dataset / "config.yaml"
     overrides = {"training.max_iterations": 2, "prediction.mirror": False}
     run = medseg.train(config, overrides=overrides)
-    range_of_today = description(run.bundle)["fingerprint"]
+    range_of_today = description(run.bundle)["reference_ranges"]
     levels = {span["what"] for span in range_of_today["spans"] if span["kind"] in {"level", "label_level"}}
     assert len(levels) == 6 and all(what.startswith("normalised ") for what in levels)
 
@@ -70,7 +70,7 @@ def test_resuming_learns_the_training_range_anew_where_a_run_of_an_older_version
     cache = run.folder / "prepared" / "fingerprint.json"
     content = json.loads(cache.read_text())
     for case in content["cases"]:
-        del case["figures"]["levels"]
+        del case["features"]["levels"]
     cache.write_text(json.dumps(content | {"format_version": 3}))
     again = medseg.train(config, overrides=overrides, resume=True)
-    assert description(again.bundle)["fingerprint"] == range_of_today
+    assert description(again.bundle)["reference_ranges"] == range_of_today

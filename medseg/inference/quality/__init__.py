@@ -1,4 +1,4 @@
-"""How far a mask can be trusted: is the case like the training cases, and how well do members of the model agree."""
+"""Quality of a mask: comparison with the training cases, and agreement of the ensemble members."""
 
 from medseg.inference.quality.check import check_case, needs_review
 

@@ -32,7 +32,7 @@ def blurred(image: Volume, sigma: float) -> Volume:
 
 
 def rescaled(image: Volume, factor: float) -> Volume:
-    """The same voxels, said to be larger by this factor along every axis; without a physical scale the same image."""
+    """The same voxels, declared larger by this factor along every axis; without a physical scale the same image."""
     affine = image.affine @ np.diag([factor, factor, factor, 1.0])
     array = channels_of(image)
     return Volume(array, affine, len(array), image.metadata, (), image.spacing_known)

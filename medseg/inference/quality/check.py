@@ -1,4 +1,4 @@
-"""Is a case like those the model was trained on? Every difference that matters becomes a sentence."""
+"""Compares a case with the reference ranges of the training cases; each relevant difference becomes a finding."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from medseg.inference.bundle_info import BundleInfo
 from medseg.labels import LabelScheme
-from medseg.preparation.case_figures import CaseFigures, measure_case
-from medseg.preparation.training_range import KINDS, Strayed, TrainingRange
+from medseg.preparation.case_features import CaseFeatures, measure_case
+from medseg.preparation.training_range import KINDS, ComparedFeature, TrainingRange
 from medseg.volume import Finding, Volume
 
 __all__ = ["REVIEW", "check_case", "needs_review"]
@@ -18,7 +18,7 @@ REVIEW = "review_"
 
 
 def check_case(image: Volume, mask: Volume, info: BundleInfo) -> tuple[Finding, ...]:
-    """Hold a case and its mask against the training cases of a model.
+    """Compare a case and its mask with the training cases of a model.
 
     Args:
         image: as read.
@@ -26,8 +26,8 @@ def check_case(image: Volume, mask: Volume, info: BundleInfo) -> tuple[Finding, 
         info: of the model.
 
     Returns:
-        One finding per kind of difference, the worst figure in words, none where all is as in training or the bundle
-        holds no fingerprint (written before it was measured). Each asks for review.
+        One finding per kind of difference, describing the worst feature; none where all is as in training, or where the
+        bundle holds no reference ranges (written before they were measured). Each asks for review.
 
     Example:
         >>> image, mask = medseg.read("study/"), medseg.read("references/study.nii.gz")
@@ -35,10 +35,10 @@ def check_case(image: Volume, mask: Volume, info: BundleInfo) -> tuple[Finding, 
         >>> check_case(not_in_hu, mask, medseg.load_model("runs/lung/model").info)[0].message
         'grey level at 1% is -24, trained on -1024: another scanner, sequence or contrast phase, or a CT not in HU ...
     """
-    if info.fingerprint is None:
+    if info.reference_ranges is None:
         return ()
     case = measure_case(image, mask, info.scheme).normalized(info.plan.zscored)
-    return findings_of(case, info.fingerprint, info.scheme, image)
+    return findings_of(case, info.reference_ranges, info.scheme, image)
 
 
 def needs_review(findings: Sequence[Finding]) -> bool:
@@ -46,8 +46,8 @@ def needs_review(findings: Sequence[Finding]) -> bool:
     return any(finding.kind.startswith(REVIEW) for finding in findings)
 
 
-def findings_of(case: CaseFigures, known: TrainingRange, scheme: LabelScheme, image: Volume) -> tuple[Finding, ...]:
-    """The findings of a case that is measured already; of `image` only the modality and the scale are looked at."""
+def findings_of(case: CaseFeatures, known: TrainingRange, scheme: LabelScheme, image: Volume) -> tuple[Finding, ...]:
+    """The findings of a case that is measured already; of `image` only the modality and the scale are used."""
     found = []
     modality = image.metadata.modality
     if modality and known.modalities and modality not in known.modalities:
@@ -61,10 +61,10 @@ def findings_of(case: CaseFigures, known: TrainingRange, scheme: LabelScheme, im
                 else "the image has a physical scale, the training cases have none",
             )
         )
-    by_kind: dict[str, list[Strayed]] = defaultdict(list)
-    for strayed in known.compare(case):
-        if strayed.distance > 1:
-            by_kind[strayed.span.kind].append(strayed)
+    by_kind: dict[str, list[ComparedFeature]] = defaultdict(list)
+    for compared in known.compare(case):
+        if compared.distance > 1:
+            by_kind[compared.span.kind].append(compared)
     channels = len(known.pictures)
     for kind, several in by_kind.items():
         sentence = _sentence(several, scheme, channels)
@@ -85,16 +85,15 @@ def findings_of(case: CaseFigures, known: TrainingRange, scheme: LabelScheme, im
     return tuple(found)
 
 
-def _sentence(several: Sequence[Strayed], scheme: LabelScheme, channels: int) -> str:
-    """The worst figure of one kind in words, and how many more there are."""
-    worst = max(several, key=lambda strayed: strayed.distance)
-    figure, span = worst.figure, worst.span
+def _sentence(several: Sequence[ComparedFeature], scheme: LabelScheme, channels: int) -> str:
+    """The worst feature of one kind in words, and how many more there are."""
+    worst = max(several, key=lambda compared: compared.distance)
+    feature, span = worst.feature, worst.span
     kind = KINDS[span.kind]
-    where = f" of {scheme.names[figure.label]}" if figure.label >= 0 else ""
-    where += f" in channel {figure.channel + 1}" if figure.channel >= 0 and channels > 1 else ""
+    where = f" of {scheme.names[feature.label]}" if feature.label >= 0 else ""
+    where += f" in channel {feature.channel + 1}" if feature.channel >= 0 and channels > 1 else ""
     low, high = f"{span.low:.4g}", f"{span.high:.4g}"
     trained = low if low == high else f"{low} to {high}"
     more = f" ({len(several) - 1} more of this kind)" if len(several) > 1 else ""
-    return (
-        f"{figure.what}{where} is {figure.value:.4g}{kind.unit}, trained on {trained}{kind.unit}: {kind.meaning}{more}"
-    )
+    value = f"{feature.value:.4g}{kind.unit}"
+    return f"{feature.what}{where} is {value}, trained on {trained}{kind.unit}: {kind.meaning}{more}"

@@ -1,9 +1,8 @@
 """`--estimate-quality`: the Dice that a mask would probably get, and where the model is not sure.
 
 A logistic regression of true Dice on how sure the probabilities are, how well folds and mirror images agree, whether
-the mask survives small alterations of the image, and how far image and mask lie from the training cases. It is fitted
-after the training, see `medseg.training.calibrate`. Which of several good masks is the better one it cannot say; which
-masks failed, it can.
+the mask is stable under small alterations of the image, and how far image and mask lie from the training cases. It is
+fitted after the training, see `medseg.training.calibrate`. It recognises masks that failed; it does not rank good ones.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from dataclasses import dataclass
 
 from medseg.errors import CheckpointError
 from medseg.inference.bundle_info import BundleInfo
-from medseg.inference.calibration import VERSION, signs_of
+from medseg.inference.calibration import VERSION, calibration_inputs
 from medseg.inference.predictor import Model
 from medseg.inference.quality.check import REVIEW
-from medseg.inference.quality.members import Disagreement, disagreement
-from medseg.preparation.case_figures import measure_case
+from medseg.inference.quality.disagreement import Disagreement, disagreement
+from medseg.preparation.case_features import measure_case
 from medseg.volume import Finding, Volume
 
-__all__ = ["LEAST_DICE", "QualityEstimate", "check_calibrated", "estimate_quality", "signs_of_case"]
+__all__ = ["LEAST_DICE", "QualityEstimate", "calibration_inputs_of_case", "check_calibrated", "estimate_quality"]
 
 # A mask whose predicted Dice is below this asks for review.
 LEAST_DICE = 0.7
@@ -44,12 +43,12 @@ class QualityEstimate:
 
 
 def check_calibrated(info: BundleInfo) -> None:
-    """Refuse a model that was not calibrated, or for other signs than those of today.
+    """Refuse a model that was not calibrated, or for the inputs of another version.
 
     Raises:
         CheckpointError: saying how to do it.
     """
-    if info.calibration is None or info.calibration.version != VERSION or info.fingerprint is None:
+    if info.calibration is None or info.calibration.version != VERSION or info.reference_ranges is None:
         raise CheckpointError(
             "the model was not calibrated for this --estimate-quality; repeat its training command with --resume and "
             "prediction.quality=calibrate (at least 3 validation cases), or predict without --estimate-quality"
@@ -81,13 +80,13 @@ def estimate_quality(
         (0.91, 0.64)
     """
     check_calibrated(model.info)
-    assert model.info.calibration is not None and model.info.fingerprint is not None
-    said = disagreement(model, image, overlap, progress)
+    assert model.info.calibration is not None and model.info.reference_ranges is not None
+    found = disagreement(model, image, overlap, progress)
     dice: list[float | None] = []
-    for number, signs in enumerate(signs_of_case(model.info, image, mask, said)):
-        expected = model.info.fingerprint.always_present[number]
+    for number, inputs in enumerate(calibration_inputs_of_case(model.info, image, mask, found)):
+        expected = model.info.reference_ranges.always_present[number]
         empty = 0.0 if expected else None
-        dice.append(empty if signs is None else round(model.info.calibration.predict(signs), 4))
+        dice.append(empty if inputs is None else round(model.info.calibration.predict(inputs), 4))
     findings = tuple(
         Finding(
             f"{REVIEW}quality",
@@ -96,28 +95,30 @@ def estimate_quality(
         for name, each in zip(model.scheme.names, dice, strict=True)
         if each is not None and each < LEAST_DICE
     )
-    return QualityEstimate(tuple(dice), said.uncertainty, findings)
+    return QualityEstimate(tuple(dice), found.uncertainty, findings)
 
 
-def signs_of_case(
-    info: BundleInfo, image: Volume, mask: Volume, said: Disagreement
+def calibration_inputs_of_case(
+    info: BundleInfo, image: Volume, mask: Volume, found: Disagreement
 ) -> tuple[tuple[float, ...] | None, ...]:
-    """Per label the signs that `Calibration` weighs; None for a label that the mask does not hold.
+    """Per label the inputs of `Calibration`; None for a label that the mask does not hold.
 
     Args:
-        info: with a fingerprint.
+        info: with reference ranges.
         image, mask: on one grid.
-        said: of the members on this image.
+        found: disagreement of the ensemble members on this image.
     """
-    assert info.fingerprint is not None
+    assert info.reference_ranges is not None
     case = measure_case(image, mask, info.scheme).normalized(info.plan.zscored)
-    # Of the image (-1) and of each label, per kind of figure the largest distance.
+    # Of the image (-1) and of each label, per kind of feature the largest distance.
     far: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for strayed in info.fingerprint.compare(case):
-        kinds = far[strayed.figure.label]
-        kinds[strayed.span.kind] = max(kinds[strayed.span.kind], strayed.distance)
+    for compared in info.reference_ranges.compare(case):
+        kinds = far[compared.feature.label]
+        kinds[compared.span.kind] = max(kinds[compared.span.kind], compared.distance)
     return tuple(
-        signs_of(said.expected[n], said.agreement[n], said.stability[n], [*far[-1].values()], [*far[n].values()])
+        calibration_inputs(
+            found.expected[n], found.agreement[n], found.stability[n], [*far[-1].values()], [*far[n].values()]
+        )
         if present
         else None
         for n, present in enumerate(case.present)

@@ -1,4 +1,4 @@
-"""Each kind of difference from the training cases as a sentence, on figures made by hand."""
+"""Each kind of difference from the training cases as a sentence, on features made by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inference_bundles import make_info, make_plan
 from medseg.inference.quality import check_case, needs_review
 from medseg.inference.quality.check import findings_of
 from medseg.labels import LabelScheme
-from medseg.preparation.case_figures import CaseFigures, Figure, measure_case
+from medseg.preparation.case_features import CaseFeatures, Feature, measure_case
 from medseg.preparation.plan import ChannelPlan
 from medseg.preparation.training_range import KINDS, learn_range
 from medseg.volume import Finding, Metadata, Volume
@@ -45,9 +45,9 @@ EXAMPLES: dict[str, tuple[tuple[float, ...], float, float]] = {
 OF_A_LABEL = {"size", "area", "cut", "place", "length", "largest", "label_level", "contrast"}
 
 
-def case(kind: str = "", value: float = 0.0, pictures=(CHEST,), present=(True, True)) -> CaseFigures:
-    figure = Figure(kind, f"the {kind}", value, label=0 if kind in OF_A_LABEL else -1)
-    return CaseFigures((figure,) if kind else (), tuple(pictures), present)
+def case(kind: str = "", value: float = 0.0, pictures=(CHEST,), present=(True, True)) -> CaseFeatures:
+    feature = Feature(kind, f"the {kind}", value, label=0 if kind in OF_A_LABEL else -1)
+    return CaseFeatures((feature,) if kind else (), tuple(pictures), present)
 
 
 def kinds(found: tuple[Finding, ...]) -> list[str]:
@@ -55,7 +55,7 @@ def kinds(found: tuple[Finding, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", sorted(EXAMPLES))
-def test_a_figure_far_from_the_training_cases_is_one_finding_of_its_kind(kind) -> None:
+def test_a_feature_far_from_the_training_cases_is_one_finding_of_its_kind(kind) -> None:
     training, alike, different = EXAMPLES[kind]
     known = learn_range([case(kind, value) for value in training])
     assert findings_of(case(kind, alike), known, SCHEME, IMAGE) == ()
@@ -125,13 +125,13 @@ def test_a_label_that_every_training_case_holds_is_missed() -> None:
 
 
 def test_swapped_channels_are_said_with_the_order_that_fits() -> None:
-    def two(first: float, second: float) -> CaseFigures:
-        figures = [
-            Figure("shape", what, value, channel=channel)
+    def two(first: float, second: float) -> CaseFeatures:
+        features = [
+            Feature("shape", what, value, channel=channel)
             for what in ("one", "two", "three")
             for channel, value in enumerate((first, second))
         ]
-        return CaseFigures(tuple(figures), (CHEST, CHEST), (True, True))
+        return CaseFeatures(tuple(features), (CHEST, CHEST), (True, True))
 
     known = learn_range([two(0.1 + 0.01 * n, 0.4 - 0.01 * n) for n in range(6)])
     assert findings_of(two(0.12, 0.38), known, SCHEME, IMAGE) == ()
@@ -140,9 +140,9 @@ def test_swapped_channels_are_said_with_the_order_that_fits() -> None:
     assert order.message == "the channels look swapped: they fit training in the order 2, 1"
 
 
-def test_several_figures_of_a_kind_are_one_finding_that_counts_them() -> None:
-    def levels(*values: float) -> CaseFigures:
-        return CaseFigures(tuple(Figure("level", f"level {n}", v) for n, v in enumerate(values)), (CHEST,), (True,))
+def test_several_features_of_a_kind_are_one_finding_that_counts_them() -> None:
+    def levels(*values: float) -> CaseFeatures:
+        return CaseFeatures(tuple(Feature("level", f"level {n}", v) for n, v in enumerate(values)), (CHEST,), (True,))
 
     known = learn_range([levels(10 + n, 20 + n, 30 + n) for n in range(5)])
     (finding,) = findings_of(levels(12, 2000, 400), known, LabelScheme.from_mapping({"liver": 1}), IMAGE)
@@ -160,7 +160,7 @@ def test_a_case_and_its_mask_are_measured_and_held_against_the_bundle() -> None:
         return image, image.with_array(mask)
 
     known = learn_range([measure_case(*box(5), info.scheme) for _ in range(6)])
-    info = info.model_copy(update={"fingerprint": known})
+    info = info.model_copy(update={"reference_ranges": known})
     assert check_case(*box(5), info) == ()
     image, mask = box(5)
     assert kinds(check_case(image, mask.with_array(np.zeros_like(mask.array)), info)) == ["review_absent"]
@@ -187,7 +187,7 @@ def test_where_each_case_is_zscored_other_units_are_no_reason_to_look(factor, of
     info = make_info(make_plan(normalization=(ChannelPlan(kind="zscore"),)), labels={"box": 1})
     cases = [measure_case(*bright_box(seed), info.scheme) for seed in range(6)]
     known = learn_range(cases if as_stored else [case.normalized(info.plan.zscored) for case in cases])
-    info = info.model_copy(update={"fingerprint": known})
+    info = info.model_copy(update={"reference_ranges": known})
     assert check_case(*bright_box(10, factor, offset), info) == ()
     # What the network does see is still looked at.
     image, mask = bright_box(10, factor, offset)
@@ -202,7 +202,7 @@ def test_where_all_cases_share_one_scale_other_units_are(kind, factor, offset) -
         make_plan(normalization=(ChannelPlan(kind=kind, low=-500, high=500, mean=0, std=100),)), labels={"box": 1}
     )
     known = learn_range([measure_case(*bright_box(seed), info.scheme) for seed in range(6)])
-    info = info.model_copy(update={"fingerprint": known})
+    info = info.model_copy(update={"reference_ranges": known})
     assert check_case(*bright_box(10), info) == ()
     assert {"review_level", "review_label_level"} <= set(kinds(check_case(*bright_box(10, factor, offset), info)))
 

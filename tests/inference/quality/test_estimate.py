@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 import medseg
 from medseg.cli import app
 from medseg.inference import load_model, save_bundle
-from medseg.inference.calibration import VERSION, Calibration, fit_calibration, signs_of
+from medseg.inference.calibration import VERSION, Calibration, calibration_inputs, fit_calibration
 from medseg.inference.quality.alterations import noisy
-from medseg.inference.quality.estimate import estimate_quality, signs_of_case
-from medseg.inference.quality.members import disagreement
+from medseg.inference.quality.disagreement import disagreement
+from medseg.inference.quality.estimate import calibration_inputs_of_case, estimate_quality
 from medseg.inference.quality.perturbations import DAMAGES
-from medseg.preparation.case_figures import measure_case
+from medseg.preparation.case_features import measure_case
 from medseg.preparation.training_range import learn_range
 from medseg.volume import Volume
 
@@ -44,7 +44,7 @@ def bundle(folder: Path, calibration: Calibration | None = EXPECTED) -> Path:
     for size in (5, 6, 6, 6, 7):
         image = image_of(size=size)
         cases.append(measure_case(image, image.with_array((image.array > 0).astype(np.uint8)), info.scheme))
-    info = info.model_copy(update={"fingerprint": learn_range(cases), "calibration": calibration})
+    info = info.model_copy(update={"reference_ranges": learn_range(cases), "calibration": calibration})
     return save_bundle(folder / "model", info, {0: threshold_weights(2, 0.5)})
 
 
@@ -123,37 +123,37 @@ def test_a_case_far_from_training_and_an_absent_label(tmp_path) -> None:
     assert estimate_quality(model, nothing, model.predict(nothing)).dice == (0.0,)
 
 
-def test_strangeness_is_the_mean_over_the_kinds_of_figures_of_their_largest_distances(tmp_path) -> None:
+def test_the_out_of_range_score_is_the_mean_over_the_kinds_of_features_of_their_largest_distances(tmp_path) -> None:
     model = load_model(bundle(tmp_path), "cpu")
     image = image_of(size=9)
     mask = model.predict(image)
-    assert model.info.fingerprint is not None
+    assert model.info.reference_ranges is not None
     worst: dict[str, float] = {}
-    for each in model.info.fingerprint.compare(measure_case(image, mask, model.scheme)):
-        if each.figure.label == 0:
+    for each in model.info.reference_ranges.compare(measure_case(image, mask, model.scheme)):
+        if each.feature.label == 0:
             worst[each.span.kind] = max(worst.get(each.span.kind, 0.0), each.distance)
     assert {"size", "length", "place", "cut"} <= set(worst) and min(worst.values()) < 1 < max(worst.values())
-    (signs,) = signs_of_case(model.info, image, mask, disagreement(model, image))
-    assert signs is not None
-    assert signs[7] == pytest.approx(np.mean([np.log1p(min(d, 20)) / np.log(21) for d in worst.values()]))
-    assert signs_of(0.5, 1.0, [], [], [1e9, 0.0])[3:] == (0.0, 0.5)
+    (inputs,) = calibration_inputs_of_case(model.info, image, mask, disagreement(model, image))
+    assert inputs is not None
+    assert inputs[7] == pytest.approx(np.mean([np.log1p(min(d, 20)) / np.log(21) for d in worst.values()]))
+    assert calibration_inputs(0.5, 1.0, [], [], [1e9, 0.0])[3:] == (0.0, 0.5)
 
 
 def test_the_regression_finds_the_curve_it_was_given() -> None:
     rng = np.random.default_rng(0)
-    signs = np.array([signs_of(e, a, [a, a, a], [d], [d]) for e, a, d in rng.uniform(0.3, 1, (200, 3))])
-    dice = 1 / (1 + np.exp(1 - 4 * signs[:, 2] + 2 * signs[:, 6])) + rng.normal(0, 0.01, 200)
-    fitted = fit_calibration(signs, dice, np.arange(200) // 10)
+    inputs = np.array([calibration_inputs(e, a, [a, a, a], [d], [d]) for e, a, d in rng.uniform(0.3, 1, (200, 3))])
+    dice = 1 / (1 + np.exp(1 - 4 * inputs[:, 2] + 2 * inputs[:, 6])) + rng.normal(0, 0.01, 200)
+    fitted = fit_calibration(inputs, dice, np.arange(200) // 10)
     assert fitted is not None and (fitted.cases, fitted.rows, fitted.version) == (20, 200, VERSION)
     assert fitted.error < 0.03
-    assert np.abs([fitted.predict(s) for s in signs] - dice).max() < 0.06
+    assert np.abs([fitted.predict(s) for s in inputs] - dice).max() < 0.06
     assert [fitted.predict((0.0, 0.0, far, *[0.0] * 5)) for far in (999.0, -999.0)] == [1.0, 0.0]
 
 
 def test_few_cases_are_no_calibration() -> None:
-    signs, dice = np.random.default_rng(0).uniform(size=(19, 8)), np.linspace(0, 1, 19)
-    assert fit_calibration(signs, dice, range(19)) is None
-    assert fit_calibration(np.vstack([signs, signs]), np.hstack([dice, dice]), [0, 1] * 19) is None
+    inputs, dice = np.random.default_rng(0).uniform(size=(19, 8)), np.linspace(0, 1, 19)
+    assert fit_calibration(inputs, dice, range(19)) is None
+    assert fit_calibration(np.vstack([inputs, inputs]), np.hstack([dice, dice]), [0, 1] * 19) is None
     assert fit_calibration(np.zeros((0, 8)), np.zeros(0), []) is None
 
 
@@ -235,7 +235,7 @@ def test_the_command_writes_predicted_dice_and_uncertainty_and_asks_for_review(t
     assert "1 skipped" in mended and (out / "uncertainty" / "sure.nii.gz").exists()
 
 
-@pytest.mark.parametrize("calibration", [None, EARLIER], ids=["none", "of other signs"])
+@pytest.mark.parametrize("calibration", [None, EARLIER], ids=["none", "of other inputs"])
 def test_a_model_without_calibration_says_how_to_get_one(tmp_path, studies, calibration) -> None:
     code, text = predict(bundle(tmp_path, calibration), studies, "-o", tmp_path / "out", "--estimate-quality")
     assert code != 0 and "prediction.quality=calibrate" in text and not (tmp_path / "out").exists()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg.labels import LabelScheme
-from medseg.preparation.case_figures import CaseFigures, measure_case
+from medseg.preparation.case_features import CaseFeatures, measure_case
 from medseg.preparation.normalize import body_statistics
 from medseg.preparation.training_range import TrainingRange, learn_range
 from medseg.volume import Volume
@@ -32,13 +32,13 @@ def ball(seed: int, masked: bool = False) -> tuple[np.ndarray, np.ndarray]:
     return image, inside.astype(np.uint8)
 
 
-def measured(image: np.ndarray, mask: np.ndarray, zscored: tuple[bool, ...] = (True,)) -> CaseFigures:
+def measured(image: np.ndarray, mask: np.ndarray, zscored: tuple[bool, ...] = (True,)) -> CaseFeatures:
     channels = image if image.ndim == 4 else image[None]
     volume = Volume(channels, AFFINE, channels=len(channels))
     return measure_case(volume, Volume(mask, AFFINE), SCHEME).normalized(zscored)
 
 
-def strayed(known: TrainingRange, case: CaseFigures) -> set[str]:
+def compared(known: TrainingRange, case: CaseFeatures) -> set[str]:
     return {each.span.kind for each in known.compare(case) if each.distance > 1}
 
 
@@ -68,11 +68,11 @@ def test_scale_and_offset_change_no_finding(exponent, offset, dtype, damage, mas
     image, mask = ball(100, masked)
     image = damaged(damage, image)
     known = KNOWN_MASKED if masked else KNOWN
-    as_it_is = strayed(known, measured(image, mask))
+    as_it_is = compared(known, measured(image, mask))
     assert (as_it_is == set()) == (damage == "none")
     # The offset in standard deviations: one of a billion would leave nothing of the image in single precision.
     other = 10**exponent * (image + offset * image.std())
-    assert strayed(known, measured(other.astype(dtype), mask)) == as_it_is
+    assert compared(known, measured(other.astype(dtype), mask)) == as_it_is
 
 
 @pytest.mark.parametrize(
@@ -91,22 +91,22 @@ def test_neither_does_the_type_that_grey_levels_are_stored_in(dtype, factor, off
     image, mask = ball(101, masked)
     one = measured(image, mask)
     other = measured((image * factor + offset).astype(dtype), mask)
-    assert [f.key for f in other.figures] == [f.key for f in one.figures]
-    np.testing.assert_allclose([f.value for f in other.figures], [f.value for f in one.figures], atol=2e-3)
-    np.testing.assert_allclose([f.slack for f in other.figures], [f.slack for f in one.figures], atol=2e-3)
+    assert [f.key for f in other.features] == [f.key for f in one.features]
+    np.testing.assert_allclose([f.value for f in other.features], [f.value for f in one.features], atol=2e-3)
+    np.testing.assert_allclose([f.slack for f in other.features], [f.slack for f in one.features], atol=2e-3)
     np.testing.assert_allclose(other.pictures, one.pictures, atol=5e-3)
 
 
 @pytest.mark.parametrize("factor", [0.01, 1.0, 1000.0])
 def test_grey_levels_that_hardly_differ_are_judged_alike_too(factor) -> None:
-    """Most of the image at one grey level: the width between 10% and 90% is nothing, and figures in widths are huge."""
+    """Most of the image at one grey level: the width between 10% and 90% is 0, and features in widths are huge."""
     image = np.full(SHAPE, 100.0)
     image[::7, 3] = 0.0
     image[5:7, 5:7, 5:7] = 140.0
     mask = (image == 140).astype(np.uint8)
     image[:6] = 20.0
-    one = {f.key: f.value for f in measured(image, mask).figures}
-    other = {f.key: f.value for f in measured(factor * (image - 50), mask).figures}
+    one = {f.key: f.value for f in measured(image, mask).features}
+    other = {f.key: f.value for f in measured(factor * (image - 50), mask).features}
     assert max(abs(v) for v in one.values()) > 1e3
     assert other == pytest.approx(one, rel=1e-2, abs=1e-2)
 
@@ -115,7 +115,7 @@ def test_normalised_grey_levels_are_those_of_the_plan() -> None:
     image, mask = ball(102, masked=True)
     mean, std = body_statistics(image)
     inside = image[image != 0]
-    found = {f.what: f.value for f in measured(image, mask).figures if f.kind in {"level", "label_level"}}
+    found = {f.what: f.value for f in measured(image, mask).features if f.kind in {"level", "label_level"}}
     for share in (1, 10, 50, 90, 99):
         expected = (np.percentile(inside, share) - mean) / std
         assert found.pop(f"normalised grey level at {share}%") == pytest.approx(expected, abs=1e-4)
@@ -127,17 +127,17 @@ def test_a_zscored_mr_below_zero_has_no_hounsfield_units() -> None:
     image, mask = ball(103)
     pair = np.stack([image * 8 - 1024, image * 4 - 700])
     hounsfield = {"tissue", "between"}
-    assert hounsfield <= {f.kind for f in measured(pair, mask, (False, False)).figures}
-    assert not hounsfield & {f.kind for f in measured(pair, mask, (True, True)).figures}
+    assert hounsfield <= {f.kind for f in measured(pair, mask, (False, False)).features}
+    assert not hounsfield & {f.kind for f in measured(pair, mask, (True, True)).features}
     mixed = measured(pair, mask, (False, True))
-    assert {f.channel for f in mixed.figures if f.kind == "tissue"} == {0}
-    assert not any(f.kind == "between" for f in mixed.figures)
+    assert {f.channel for f in mixed.features if f.kind == "tissue"} == {0}
+    assert not any(f.kind == "between" for f in mixed.features)
 
 
-def test_a_figure_between_two_ct_channels_stays_beside_a_zscored_one() -> None:
+def test_a_feature_between_two_ct_channels_stays_beside_a_zscored_one() -> None:
     image, mask = ball(104)
     three = np.stack([image - 400, image - 350, image - 300])
-    between = [f.what for f in measured(three, mask, (False, True, False)).figures if f.kind == "between"]
+    between = [f.what for f in measured(three, mask, (False, True, False)).features if f.kind == "between"]
     assert between and all("channel 3 less channel 1" in what for what in between)
 
 
@@ -145,14 +145,14 @@ def test_a_figure_between_two_ct_channels_stays_beside_a_zscored_one() -> None:
 def test_a_background_of_just_over_or_just_under_a_fifth_is_alike(training) -> None:
     """Background counts from a share of 20% on: what lies below is measured as 0, and 0 and 19% look the same."""
 
-    def framed(seed: int, share: float) -> CaseFigures:
+    def framed(seed: int, share: float) -> CaseFeatures:
         image, mask = ball(seed)
         image.reshape(-1)[: int(share * image.size)] = 0
         return measured(image, mask)
 
     known = learn_range([framed(seed, training) for seed in range(8)])
-    assert "empty" not in strayed(known, framed(20, 0.19)) | strayed(known, framed(21, 0.21))
-    assert "empty" in strayed(known, framed(22, 0.6))
+    assert "empty" not in compared(known, framed(20, 0.19)) | compared(known, framed(21, 0.21))
+    assert "empty" in compared(known, framed(22, 0.6))
 
 
 def petct(seed: int, hu: float = 0.0, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -167,9 +167,9 @@ def petct(seed: int, hu: float = 0.0, factor: float = 1.0) -> tuple[np.ndarray, 
 def test_in_a_plan_that_mixes_both_each_channel_is_judged_by_its_own_kind() -> None:
     plan = (False, True)
     known = learn_range([measured(*petct(seed), plan) for seed in range(10)])
-    assert strayed(known, measured(*petct(50), plan)) == set()
-    assert strayed(known, measured(*petct(50, factor=400.0), plan)) == set()
-    assert {"level", "label_level"} <= strayed(known, measured(*petct(50, hu=1024.0), plan))
+    assert compared(known, measured(*petct(50), plan)) == set()
+    assert compared(known, measured(*petct(50, factor=400.0), plan)) == set()
+    assert {"level", "label_level"} <= compared(known, measured(*petct(50, hu=1024.0), plan))
     assert known.better_order(measured(*petct(50), plan)) is None
     image, mask = petct(50)
     assert known.better_order(measured(image[::-1], mask, plan)) == (1, 0)

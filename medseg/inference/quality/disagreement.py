@@ -1,4 +1,4 @@
-"""Where the members of a model disagree: its folds, each of them on the image, its mirror images and altered copies."""
+"""Disagreement within a model: its folds on the image, on its mirror images and on altered copies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medseg.volume import Volume
 
 __all__ = ["Disagreement", "disagreement", "passes_of"]
 
-# A mask that holds survives these.
+# A reliable mask hardly changes under these.
 ALTERATIONS: tuple[Callable[[Volume], Volume], ...] = (
     lambda image: noisy(image, 0.25, np.random.default_rng(0)),
     lambda image: blurred(image, 0.7),
@@ -28,7 +28,7 @@ ALTERATIONS: tuple[Callable[[Volume], Volume], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """What the members of a model say about one case.
+    """Agreement and uncertainty of the ensemble members of a model on one case.
 
     Args:
         agreement: per label mean Dice of each member's mask with the mask of their mean; 1 where all are empty.
@@ -38,7 +38,7 @@ class Disagreement:
             blurred, and taken for a tenth smaller; 1 where both are empty.
         uncertainty: `(I, J[, K])` on the image's grid, uint8: largest binary entropy of a label's mean probability, in
             hundredths of a bit, 0 (certain) to 100 (undecided).
-        members: how many there were.
+        members: number of ensemble members.
     """
 
     agreement: tuple[float, ...]
@@ -63,8 +63,8 @@ def disagreement(
     a byte a voxel and member (with regions: a voxel, member and region), and the logits of one pass.
 
     Args:
-        model: its folds and mirror axes are the members; with one fold and no mirroring there is one member, whose
-            probabilities alone tell something.
+        model: its folds and mirror axes give the ensemble members; with one fold and no mirroring there is one, and
+            only its probabilities carry information.
         image: as for `Model.predict`.
         overlap: of windows, as for `Model.predict`.
         progress: called with (windows done, windows in all).

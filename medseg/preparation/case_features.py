@@ -1,7 +1,7 @@
-"""What a case looks like in some dozens of figures, measured alike on training cases and on what is predicted.
+"""Some dozens of features of a case, measured in the same way on training cases and on new cases.
 
 The image is read on every n-th voxel per axis, so that the largest CT takes a fraction of a second. Grey levels are
-measured as stored, since the plan is made after the training cases are measured; `CaseFigures.normalized` then gives
+measured as stored, since the plan is made after the training cases are measured; `CaseFeatures.normalized` then gives
 those of z-scored channels as the network sees them.
 """
 
@@ -20,7 +20,7 @@ from medseg.labels import LabelScheme
 from medseg.preparation.normalize import BACKGROUND_SHARE, background_value, body_statistics
 from medseg.volume import Volume
 
-__all__ = ["CaseFigures", "Figure", "GreyLevels", "measure_case"]
+__all__ = ["CaseFeatures", "Feature", "GreyLevels", "measure_case"]
 
 # Voxels that are looked at along one axis.
 SAMPLES = 128
@@ -45,7 +45,7 @@ IN_WIDTHS = frozenset({"shape", "tails", "grain", "contrast"})
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Feature:
     """One number about a case.
 
     Args:
@@ -67,7 +67,7 @@ class Figure:
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """Which figure it is."""
+        """Which feature it is."""
         return self.what, self.channel, self.label
 
 
@@ -78,7 +78,7 @@ class GreyLevels:
     Args:
         mean, std: of what is not background, see `medseg.preparation.normalize.body_statistics`.
         width: between the grey levels at 10% and 90%, in standard deviations.
-        stretch: factor on figures in widths; 1 but for grey levels that hardly differ, where the width is a convention.
+        stretch: factor on features in widths; 1 unless the grey levels hardly differ and the width is a convention.
     """
 
     mean: float
@@ -88,23 +88,23 @@ class GreyLevels:
 
 
 @dataclass(frozen=True, slots=True)
-class CaseFigures:
-    """All figures of a case.
+class CaseFeatures:
+    """All features of a case.
 
     Args:
-        figures: in a fixed order; those that cannot be told (the size of an absent label) are left out.
+        features: in a fixed order; those that cannot be measured (the size of an absent label) are left out.
         pictures: per channel 8^n block means along the patient's axes, with mean 0 and standard deviation 1.
         present: which labels the label map holds.
         levels: per channel, for `normalized`.
     """
 
-    figures: tuple[Figure, ...]
+    features: tuple[Feature, ...]
     pictures: tuple[tuple[float, ...], ...]
     present: tuple[bool, ...]
     levels: tuple[GreyLevels, ...] = ()
 
-    def normalized(self, zscored: Sequence[bool]) -> CaseFigures:
-        """The figures after the normalisation of z-scored channels, of which the network knows neither scale nor unit.
+    def normalized(self, zscored: Sequence[bool]) -> CaseFeatures:
+        """The features after the normalisation of z-scored channels, of which the network knows neither scale nor unit.
 
         Grey levels are then in standard deviations from the mean, under names of their own, so that they are never
         held against grey levels as stored; there are no Hounsfield units. Other channels are left as they are.
@@ -115,20 +115,20 @@ class CaseFigures:
         Example:
             >>> image = Volume(np.arange(27.0).reshape(3, 3, 3), np.eye(4))
             >>> case = measure_case(image, image.with_array(image.array > 20), LabelScheme.from_mapping({"a": 1}))
-            >>> [(f.what, f.value) for f in case.normalized([True]).figures if f.what.endswith("at 50%")]
+            >>> [(f.what, f.value) for f in case.normalized([True]).features if f.what.endswith("at 50%")]
             [('normalised grey level at 50%', 0.0)]
         """
         kept = []
-        for figure in self.figures:
-            if figure.channel < 0 or not zscored[figure.channel]:
-                kept.append(figure)
-            elif figure.kind != "tissue":
-                kept.append(_normalized(figure, self.levels[figure.channel]))
-        told = {figure.key for figure in _tissue_between(kept, len(zscored))}
-        return replace(self, figures=tuple(f for f in kept if f.kind != "between" or f.key in told))
+        for feature in self.features:
+            if feature.channel < 0 or not zscored[feature.channel]:
+                kept.append(feature)
+            elif feature.kind != "tissue":
+                kept.append(_normalized(feature, self.levels[feature.channel]))
+        known = {feature.key for feature in _tissue_between(kept, len(zscored))}
+        return replace(self, features=tuple(f for f in kept if f.kind != "between" or f.key in known))
 
 
-def measure_case(image: Volume, labels: Volume, scheme: LabelScheme) -> CaseFigures:
+def measure_case(image: Volume, labels: Volume, scheme: LabelScheme) -> CaseFeatures:
     """Measure a case.
 
     Args:
@@ -139,7 +139,7 @@ def measure_case(image: Volume, labels: Volume, scheme: LabelScheme) -> CaseFigu
     Example:
         >>> image = Volume(np.arange(27.0).reshape(3, 3, 3), np.diag([1, 1, 2.5, 1]))
         >>> scheme = LabelScheme.from_mapping({"a": 1})
-        >>> [f.value for f in measure_case(image, image.with_array(np.zeros((3, 3, 3), int)), scheme).figures[:3]]
+        >>> [f.value for f in measure_case(image, image.with_array(np.zeros((3, 3, 3), int)), scheme).features[:3]]
         [1.0, 1.0, 2.5]
     """
     array = image.array if image.channels else image.array[None]
@@ -147,11 +147,11 @@ def measure_case(image: Volume, labels: Volume, scheme: LabelScheme) -> CaseFigu
     steps = tuple(-(-n // SAMPLES) for n in image.shape)
     few = tuple(slice(s // 2, None, s) for s in steps)
     channels = [_Channel.of(channel, few) for channel in array]
-    figures = [*grid.figures()]
+    features = [*grid.features()]
     for number, channel in enumerate(channels):
-        figures += channel.figures(number, grid, steps)
+        features += channel.features(number, grid, steps)
     if len(channels) > 1:
-        figures += [*_between(channels), *_tissue_between(figures, len(channels))]
+        features += [*_between(channels), *_tissue_between(features, len(channels))]
     present = []
     native = labels.array
     for number, name in enumerate(scheme.names):
@@ -160,19 +160,19 @@ def measure_case(image: Volume, labels: Volume, scheme: LabelScheme) -> CaseFigu
         # A lesion of a few voxels may fall between those that are looked at.
         present.append(voxels > 0 or any(bool((native == v).any()) for v in scheme.values[number]))
         if voxels:
-            figures += _of_label(number, mask, voxels, _faces(native, scheme, name), channels, grid, steps)
+            features += _of_label(number, mask, voxels, _faces(native, scheme, name), channels, grid, steps)
     pictures = tuple(grid.picture(channel.sample) for channel in channels)
-    return CaseFigures(tuple(figures), pictures, tuple(present), tuple(channel.grey_levels() for channel in channels))
+    return CaseFeatures(tuple(features), pictures, tuple(present), tuple(channel.grey_levels() for channel in channels))
 
 
-def _normalized(figure: Figure, channel: GreyLevels) -> Figure:
-    if figure.kind in LEVELS:
-        value = (figure.value - channel.mean) / channel.std
-        return replace(figure, what=f"normalised {figure.what}", value=value, slack=SLACK * channel.width)
-    if figure.kind == "empty":
+def _normalized(feature: Feature, channel: GreyLevels) -> Feature:
+    if feature.kind in LEVELS:
+        value = (feature.value - channel.mean) / channel.std
+        return replace(feature, what=f"normalised {feature.what}", value=value, slack=SLACK * channel.width)
+    if feature.kind == "empty":
         # Below this share there is no background to z-score: 0 and not 0.19 is what was measured.
-        return replace(figure, least=BACKGROUND_SHARE)
-    return replace(figure, value=figure.value * channel.stretch) if figure.kind in IN_WIDTHS else figure
+        return replace(feature, least=BACKGROUND_SHARE)
+    return replace(feature, value=feature.value * channel.stretch) if feature.kind in IN_WIDTHS else feature
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +194,11 @@ class _Grid:
         flipped = tuple(letters[n] in "LPI" for n in order)
         return cls(volume.shape, volume.spacing_mm, order, flipped, tuple(AXES.values()))
 
-    def figures(self) -> Iterator[Figure]:
+    def features(self) -> Iterator[Feature]:
         for axis, name in zip(self.order, self.names, strict=True):
-            yield Figure("spacing", f"spacing along the {name} axis", self.spacing[axis])
+            yield Feature("spacing", f"spacing along the {name} axis", self.spacing[axis])
         for axis, name in zip(self.order, self.names, strict=True):
-            yield Figure("extent", f"field of view along the {name} axis", self.spacing[axis] * self.shape[axis])
+            yield Feature("extent", f"field of view along the {name} axis", self.spacing[axis] * self.shape[axis])
 
     def along_patient(self, array: NDArray[Any]) -> NDArray[Any]:
         turned = array.transpose(self.order)
@@ -245,21 +245,21 @@ class _Channel:
         width = _width([(level - mean) / std for level in self.levels])
         return GreyLevels(mean, std, width, self.width / (std * width))
 
-    def figures(self, number: int, grid: _Grid, steps: tuple[int, ...]) -> Iterator[Figure]:
+    def features(self, number: int, grid: _Grid, steps: tuple[int, ...]) -> Iterator[Feature]:
         low, below, middle, above, high = self.levels
         for share, level in zip((1, 10, 50, 90, 99), self.levels, strict=True):
-            yield Figure("level", f"grey level at {share}%", level, number, slack=SLACK * self.width)
-        yield Figure("shape", "lopsidedness of the grey levels", (above + below - 2 * middle) / self.width, number)
-        yield Figure("tails", "length of the tails of the grey levels", (high - low) / self.width, number)
-        yield Figure("grain", "difference of neighbouring voxels", self._grain(), number)
+            yield Feature("level", f"grey level at {share}%", level, number, slack=SLACK * self.width)
+        yield Feature("shape", "lopsidedness of the grey levels", (above + below - 2 * middle) / self.width, number)
+        yield Feature("tails", "length of the tails of the grey levels", (high - low) / self.width, number)
+        yield Feature("grain", "difference of neighbouring voxels", self._grain(), number)
         empty = 0.0 if self.background is None else float((self.sample == self.background).mean())
-        yield Figure("empty", "share of background", empty, number)
+        yield Feature("empty", "share of background", empty, number)
         if self.sample.min() < LOWEST_OF_HU:
             solid = self.sample[self.sample > AIR]
-            yield Figure("tissue", "share of air", 1 - solid.size / self.sample.size, number)
+            yield Feature("tissue", "share of air", 1 - solid.size / self.sample.size, number)
             for name, (start, stop) in TISSUES.items():
                 part = float(((solid >= start) & (solid < stop)).mean()) if solid.size else 0.0
-                yield Figure("tissue", f"share of {name} in what is not air", part, number)
+                yield Feature("tissue", f"share of {name} in what is not air", part, number)
 
     def _grain(self) -> float:
         """Median difference of neighbours along all axes, in widths of the grey levels."""
@@ -282,25 +282,25 @@ def _width(levels: Sequence[float]) -> float:
     return max(levels[3] - levels[1], 1e-6 * max(1.0, abs(levels[2])))
 
 
-def _between(channels: list[_Channel]) -> Iterator[Figure]:
+def _between(channels: list[_Channel]) -> Iterator[Feature]:
     for first in range(len(channels)):
         for second in range(first + 1, len(channels)):
             one, two = (channels[n].sample.reshape(-1) for n in (first, second))
             spread = float(one.std() * two.std())
             together = float(np.mean((one - one.mean()) * (two - two.mean()))) / spread if spread > 1e-12 else 0.0
-            yield Figure("correlation", f"correlation of channels {first + 1} and {second + 1}", together)
+            yield Feature("correlation", f"correlation of channels {first + 1} and {second + 1}", together)
 
 
-def _tissue_between(figures: Sequence[Figure], channels: int) -> Iterator[Figure]:
+def _tissue_between(features: Sequence[Feature], channels: int) -> Iterator[Feature]:
     """How much more of a tissue one CT shows than another of the same patient: phases differ by less than patients."""
-    shares = {(f.channel, f.what): f.value for f in figures if f.kind == "tissue"}
+    shares = {(f.channel, f.what): f.value for f in features if f.kind == "tissue"}
     for first in range(channels):
         for second in range(first + 1, channels):
             for name in TISSUES:
                 what = f"share of {name} in what is not air"
                 if (first, what) in shares and (second, what) in shares:
                     more = shares[second, what] - shares[first, what]
-                    yield Figure("between", f"{what}, channel {second + 1} less channel {first + 1}", more)
+                    yield Feature("between", f"{what}, channel {second + 1} less channel {first + 1}", more)
 
 
 def _faces(labels: NDArray[Any], scheme: LabelScheme, name: str) -> int:
@@ -317,23 +317,25 @@ def _of_label(
     channels: list[_Channel],
     grid: _Grid,
     steps: tuple[int, ...],
-) -> Iterator[Figure]:
+) -> Iterator[Feature]:
     size = voxels * math.prod(grid.spacing) / (1000 if mask.ndim == 3 else 1)
-    yield Figure("size", "volume", size, label=number) if mask.ndim == 3 else Figure("area", "area", size, label=number)
+    yield (
+        Feature("size", "volume", size, label=number) if mask.ndim == 3 else Feature("area", "area", size, label=number)
+    )
     surface = voxels ** (1 - 1 / mask.ndim)
-    yield Figure("cut", "share of its surface on the border of the image", on_faces / surface, label=number)
+    yield Feature("cut", "share of its surface on the border of the image", on_faces / surface, label=number)
     where = np.nonzero(mask)
     for axis, flip, name in zip(grid.order, grid.flipped, grid.names, strict=True):
         place = float(where[axis].mean() + 0.5) / mask.shape[axis]
-        yield Figure("place", f"place along the {name} axis", 1 - place if flip else place, label=number)
+        yield Feature("place", f"place along the {name} axis", 1 - place if flip else place, label=number)
         length = (int(where[axis].max() - where[axis].min()) + 1) * steps[axis] * grid.spacing[axis]
-        yield Figure("length", f"length along the {name} axis", length, label=number)
+        yield Feature("length", f"length along the {name} axis", length, label=number)
     box = tuple(slice(int(w.min()), int(w.max()) + 1) for w in where)
     parts, count = ndimage.label(mask[box])
     largest = float(np.bincount(parts.reshape(-1))[1:].max() / len(where[0])) if count > 1 else 1.0
-    yield Figure("largest", "share of its largest part", largest, label=number)
+    yield Feature("largest", "share of its largest part", largest, label=number)
     for index, channel in enumerate(channels):
         inside = channel.sample[box][mask[box]]
         level = float(np.median(inside))
-        yield Figure("label_level", "median grey level", level, index, number, SLACK * channel.width)
-        yield Figure("contrast", "contrast to the image", (level - channel.levels[2]) / channel.width, index, number)
+        yield Feature("label_level", "median grey level", level, index, number, SLACK * channel.width)
+        yield Feature("contrast", "contrast to the image", (level - channel.levels[2]) / channel.width, index, number)

@@ -1,0 +1,93 @@
+"""Parts of `model.json` beside labels, plan and network: the stored network, its source, and models made of others."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from medseg.config import Labels
+
+__all__ = ["COMPOSITES", "CompositeInfo", "InfoPart", "Line", "NetworkInfo", "SourceInfo"]
+
+# Models made of others, and what a message calls several of them.
+COMPOSITES = {"ensemble": "ensembles", "cascade": "cascades", "parts": "models made of parts"}
+MOST_MEMBERS = 100
+MEMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _on_one_line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("expected text without line breaks and other control characters")
+    return value
+
+
+Line = Annotated[str, Field(max_length=200), AfterValidator(_on_one_line)]
+
+
+class InfoPart(BaseModel):
+    """A part of `model.json`: frozen, without unknown keys, infinities or NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+class NetworkInfo(InfoPart):
+    """How the network is stored.
+
+    Args:
+        format: of the weight files; this medseg runs 'safetensors'.
+        precision: of the weights; None where it was never recorded. 'int8' is not run yet.
+        engines_passed: engines whose masks were found to be those of the network itself.
+    """
+
+    format: Literal["safetensors", "onnx", "openvino"] = "safetensors"
+    precision: Literal["float32", "float16", "bfloat16", "int8"] | None = None
+    engines_passed: Annotated[tuple[Line, ...], Field(max_length=32)] = ()
+
+
+class SourceInfo(InfoPart):
+    """Where a model comes from.
+
+    Args:
+        kind: 'medseg': trained here; else the program whose model was imported.
+        hash: SHA-256 of what was imported, in hexadecimal digits; '' for models trained here.
+        licence: of what was imported, "unknown" where not stated.
+    """
+
+    kind: Literal["medseg", "nnunet", "totalsegmentator", "monai", "deepbet"] = "medseg"
+    hash: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    licence: Line = "unknown"
+
+
+class CompositeInfo(InfoPart):
+    """`model.json` of a model made of others, each a bundle of its own in `members/<name>/`.
+
+    Args:
+        kind: 'ensemble': the mean of the members' probabilities; 'cascade': each member sees the labels of the one
+            before; 'parts': each member finds other labels.
+        labels, ignore: of the whole.
+        members: names of the members, in order: letters, digits, `.`, `_` and `-`.
+        source: where it comes from.
+        data_license, weight_license: as of `BundleInfo`.
+    """
+
+    format_version: Literal[2] = 2
+    kind: Literal["ensemble", "cascade", "parts"]
+    labels: Labels
+    ignore: Annotated[int, Field(ge=0, le=65535)] | None = None
+    members: Annotated[tuple[str, ...], Field(min_length=2, max_length=MOST_MEMBERS)]
+    source: SourceInfo = SourceInfo()
+    data_license: Line = "unknown"
+    weight_license: Line = "unknown"
+
+    @field_validator("members")
+    @classmethod
+    def _members(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not MEMBER.fullmatch(name):
+                raise ValueError(f"{name[:80]!r} is not a member's name: expected letters, digits, '.', '_' and '-'")
+        # Some file systems do not distinguish upper and lower case.
+        if len({name.casefold() for name in value}) < len(value):
+            raise ValueError("two members have the same name")
+        return value

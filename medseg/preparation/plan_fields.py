@@ -1,0 +1,152 @@
+"""The parts of a plan: closed choices with a fixed meaning, read by preparation, restore and sliding window.
+
+A choice that is part of the format but that this version cannot carry out is refused when the plan is read, so that no
+plan is ever followed in part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from medseg.config import Overlap
+
+__all__ = ["ChannelPlan", "ImagePlan", "LabelPlan", "LogitPlan", "PlanPart", "WindowPlan", "not_yet"]
+
+# Grey levels and their spread, as single precision holds them.
+Level = Annotated[float, Field(ge=-1e30, le=1e30)]
+Spread = Annotated[float, Field(ge=1e-30, le=1e30)]
+
+
+def not_yet(**values: str) -> AfterValidator:
+    """Refuse choices of the format that are not built yet; `values`: choice -> what medseg would have to do."""
+
+    def check(value: Any) -> Any:
+        if value in values:
+            raise ValueError(f"{value!r} is valid, but this medseg cannot {values[value]} yet; update medseg")
+        return value
+
+    return AfterValidator(check)
+
+
+class PlanPart(BaseModel):
+    """A part of a plan: frozen, without unknown keys, infinities or NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+# Where the numbers of a channel are measured: in every voxel, or in those that are not background.
+Region = Annotated[
+    Literal["all", "foreground", "box", "mask"],
+    not_yet(box="crop an image to its nonzero voxels", mask="crop an image to its nonzero voxels"),
+]
+
+
+class ChannelPlan(PlanPart):
+    """How one channel is normalised: `(clip(x, low, high) - mean) / std`.
+
+    Args:
+        kind: 'clip' and 'window': by the numbers given, the same for all cases. 'zscore': by mean and standard
+            deviation of each case. 'unit': from minimum..maximum of each case to 0..1. 'rgb': from 0..255 to 0..1.
+            'none': grey levels as they are.
+        low, high, mean, std: of 'clip' and 'window'.
+        region: where 'zscore' and 'unit' measure a case: 'all' voxels; or the 'foreground', which leaves out the most
+            common grey level if it fills at least 20 % of the image. 'box' and 'mask' are the box around the nonzero
+            voxels and these voxels themselves. None: 'foreground' for 'zscore', else 'all'.
+    """
+
+    kind: Literal["zscore", "clip", "window", "unit", "rgb", "none"]
+    low: Level | None = None
+    high: Level | None = None
+    mean: Level | None = None
+    std: Spread | None = None
+    region: Region = "all"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_region(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("region") is None:
+            return {**values, "region": "foreground" if values.get("kind") == "zscore" else "all"}
+        return values
+
+    @model_validator(mode="after")
+    def _complete(self) -> ChannelPlan:
+        numbers = (self.low, self.high, self.mean, self.std)
+        if self.kind not in ("clip", "window"):
+            if any(n is not None for n in numbers):
+                raise ValueError(f"{self.kind} takes no low, high, mean or std")
+        elif self.low is None or self.high is None or self.mean is None or self.std is None:
+            raise ValueError(f"{self.kind} needs low, high, mean and std")
+        elif self.low >= self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}")
+        if self.kind not in ("zscore", "unit") and self.region != "all":
+            raise ValueError(f"{self.kind} measures nothing in a case, so its region can only be 'all'")
+        return self
+
+    @property
+    def per_case(self) -> bool:
+        """Whether each case is normalised by its own grey levels, so that the network sees neither scale nor unit."""
+        return self.kind in ("zscore", "unit")
+
+
+class ImagePlan(PlanPart):
+    """How images are interpolated.
+
+    Args:
+        order: of the splines: 0 nearest neighbour (half-way to the lower index), 1 linear, 3 cubic.
+        clip: cubic splines overshoot; True keeps each channel within its own minimum and maximum.
+        prefilter: what averages an image before it gets coarser: 'none', the 'area' of the new voxels or a 'gaussian'.
+        thick_axis: 'same': all axes alike; 'nearest': slices one by one, and nearest neighbour (half-way to the upper
+            index) along an axis that is more than 3 times as coarse as the others.
+    """
+
+    order: Literal[0, 1, 3] = 1
+    clip: bool = True
+    prefilter: Annotated[
+        Literal["none", "area", "gaussian"],
+        not_yet(area="average images before it resamples them", gaussian="average images before it resamples them"),
+    ] = "none"
+    thick_axis: Annotated[Literal["same", "nearest"], not_yet(nearest="resample thick slices one by one")] = "same"
+
+
+class LabelPlan(PlanPart):
+    """How label maps are brought to the network's grid.
+
+    Args:
+        method: 'nearest' neighbour, or the label with the largest share of the new voxel's 'area'.
+        ties: which one a voxel half-way between two takes: the one of 'lower' or of 'upper' index, or by turns
+            ('unbiased').
+    """
+
+    method: Annotated[Literal["nearest", "area"], not_yet(area="resample labels by area")] = "nearest"
+    ties: Annotated[Literal["lower", "upper", "unbiased"], not_yet(unbiased="resample labels without bias")] = "lower"
+
+
+class LogitPlan(PlanPart):
+    """How logits come back to the image's grid.
+
+    Args:
+        order: 0 nearest neighbour (half-way to the lower index), 1 linear.
+        thick_axis: as for images.
+    """
+
+    order: Literal[0, 1] = 1
+    thick_axis: Annotated[Literal["same", "nearest"], not_yet(nearest="resample thick slices one by one")] = "same"
+
+
+class WindowPlan(PlanPart):
+    """The windows of prediction.
+
+    Args:
+        overlap: least fraction of a window that its neighbour shares, 0 to 0.95.
+        starts: 'whole_step': evenly spread, as few as a step of whole voxels, rounded down, allows; 'real_step': as few
+            as the unrounded step allows (nnU-Net).
+        weights: 'gaussian' around the window's centre, standard deviation 1/8 of the window; 'impulse': the same around
+            voxel size // 2 (nnU-Net); 'uniform': every voxel counts the same.
+    """
+
+    overlap: Overlap = 0.5
+    starts: Literal["whole_step", "real_step"] = "whole_step"
+    weights: Literal["gaussian", "impulse", "uniform"] = "gaussian"
