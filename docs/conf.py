@@ -26,8 +26,9 @@ nitpicky = True
 # Only what medseg documents itself can be resolved: the documentation is built without a network.
 # The parts of a configuration are on a page of their own, by their keys.
 nitpick_ignore_regex = [(r"py:.*", r"(?!medseg\.).*"), (r"py:class", r"medseg\.config\..*")]
-# Types of signatures that are no part of the public interface.
+# Types of signatures that are not part of the public interface.
 nitpick_ignore = [
+    ("py:class", "medseg.augmentation.change.SettingsT"),
     ("py:class", "medseg.losses.voxels.Voxels"),
     ("py:class", "medseg.losses.voxels.VoxelLoss"),
     ("py:class", "medseg.nets.backbones.strides.Backbone"),

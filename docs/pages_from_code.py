@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import inspect
 from pathlib import Path
-from typing import Any
+
+from medseg.commands.reference import command_reference, config_reference
 
 __all__ = ["PUBLIC_MODULES", "write_pages"]
 
@@ -38,7 +39,24 @@ TYPES = (
     "medseg.inference.engine.NetworkEngine",
     "medseg.nets.crf.CrfOptions",
     "medseg.studies.ledger.LedgerRow",
-    "medseg.evaluation.summary.CaseRow",
+    "medseg.evaluation.case_rows.CaseRow",
+    "medseg.evaluation.pairs.Sources",
+    "medseg.evaluation.statistics.Statistics",
+    "medseg.evaluation.summary.AbsentLabel",
+    "medseg.evaluation.summary.NotableCases",
+    "medseg.evaluation.summary.ReferenceModel",
+    "medseg.evaluation.summary.Subgroup",
+    "medseg.evaluation.summary.FrocCurve",
+    "medseg.evaluation.summary.Confusion",
+    "medseg.evaluation.summary.Interval",
+    "medseg.evaluation.summary.WorstCase",
+    "medseg.evaluation.summary.Outlier",
+    "medseg.evaluation.paired.Comparison",
+    "medseg.tasks.task.Task",
+    "medseg.tasks.task.TaskCase",
+    "medseg.tasks.task.TaskScores",
+    "medseg.preparation.training_range.Span",
+    "medseg.preparation.training_range.TrainingRange",
     "medseg.evaluation.ranking.Ranking",
     "medseg.evaluation.comparison_result.PairedRow",
     "medseg.evaluation.comparison_result.RankingRow",
@@ -56,7 +74,12 @@ PROJECT = Path(__file__).resolve().parents[1]
 def write_pages(folder: Path) -> None:
     """Write every generated page into `folder`; a page whose text has not changed is left alone."""
     folder.mkdir(exist_ok=True)
-    pages = {"commands": _commands(), "configuration": _keys(), "networks": _networks(), "presets": _presets()}
+    pages = {
+        "commands": _without_title(command_reference()),
+        "configuration": _without_title(config_reference()),
+        "networks": _networks(),
+        "presets": _presets(),
+    }
     pages |= {page: _of_the_project(file) for page, file in PROJECT_FILES.items()}
     pages |= {f"api_{name.replace('.', '_')}": _module(name) for name in PUBLIC_MODULES}
     pages["api_types"] = "```{eval-rst}\n" + "\n".join(f".. autoclass:: {name}\n" for name in TYPES) + "```\n"
@@ -110,56 +133,6 @@ def _presets() -> str:
     return "\n".join(["| preset | for |", "|---|---|", *rows, ""])
 
 
-def _commands() -> str:
-    """Every command with its arguments and options, from the command line's own definitions."""
-    import typer
-
-    from medseg.cli import app
-
-    group = typer.main.get_command(app)
-    context = typer.Context(group, info_name="medseg")
-    parts = []
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        rows, usage = [], [f"medseg {name}"]
-        for parameter in command.params:
-            if parameter.param_type_name == "argument":
-                shown = f"`{_metavar(parameter)}`"
-                usage.append(_metavar(parameter))
-            else:
-                shown = ", ".join(f"`{each}`" for each in (*parameter.opts, *parameter.secondary_opts))
-            rows.append(f"| {shown} | {_cell(getattr(parameter, 'help', None) or '')} |")
-        usage.append("[OPTIONS]")
-        table = ["| argument or option | meaning |", "|---|---|", *rows]
-        epilog = [f"{command.epilog}\n"] if command.epilog else []
-        parts.append(
-            "\n".join(
-                [f"## medseg {name}\n", f"{command.help}\n", f"```text\n{' '.join(usage)}\n```\n", *epilog, *table]
-            )
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def _metavar(parameter: Any) -> str:
-    return str(parameter.metavar or parameter.name.upper())
-
-
-def _keys() -> str:
-    """Every configuration key, by part."""
-    from medseg.commands.config import explain_key
-    from medseg.config import all_keys
-
-    parts: dict[str, list[str]] = {}
-    for name in all_keys():
-        lines = [line.strip() for line in explain_key(name).splitlines()[1:]]
-        default, takes, meaning = (line.partition(":")[2].strip() for line in lines)
-        row = f"| `{name}` | {_cell(default)} | {_cell(takes)} | {_cell(meaning)} |"
-        parts.setdefault(name.partition(".")[0] if "." in name else "run", []).append(row)
-    head = ["| key | default | takes | meaning |", "|---|---|---|---|"]
-    return "\n\n".join("\n".join([f"## {part}\n", *head, *rows]) for part, rows in parts.items()) + "\n"
-
-
-def _cell(text: str) -> str:
-    for sign in "|<[]*":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
+def _without_title(page: str) -> str:
+    """A reference page made by the package, without its title, which the page that includes it has."""
+    return page.partition("\n")[2].lstrip()

@@ -158,7 +158,10 @@ def convert(
 
 def nets(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="The networks to list; all without a name.")
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME", help="The networks to list; all without a name.", autocompletion=cli_complete.nets
+        ),
     ] = None,
     backbone: Annotated[
         str | None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medseg.output_formats import MASK_FORMATS, OUTPUT_FORMATS
 
-__all__ = ["configs", "keys", "mask_formats", "output_formats", "settings", "tasks"]
+__all__ = ["configs", "keys", "mask_formats", "nets", "output_formats", "settings", "tasks"]
 
 
 def configs(incomplete: str) -> Iterator[str]:
@@ -38,6 +38,13 @@ def tasks(incomplete: str) -> Iterator[str]:
     from medseg.tasks import TASKS
 
     return _beginning(incomplete, TASKS)
+
+
+def nets(incomplete: str) -> Iterator[str]:
+    """Names of networks."""
+    from medseg.net_catalogue import NETS
+
+    return _beginning(incomplete, NETS)
 
 
 def mask_formats(incomplete: str) -> Iterator[str]:

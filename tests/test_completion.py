@@ -50,6 +50,7 @@ def test_every_shell_is_offered_commands_options_and_presets(tmp_path: Path, she
         ("medseg train my_data training.max_m", "training.max_minutes="),
         ("medseg config training.mom", "training.momentum"),
         ("medseg evaluate a b --task ves", "vessel"),
+        ("medseg nets deeplabv3", "deeplabv3plus"),
         ("medseg predict m s --format dicom", "dicom-seg"),
         ("medseg convert a b --format super", "supervisely"),
     ],

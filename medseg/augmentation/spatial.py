@@ -174,7 +174,7 @@ class SpatialAugment:
 
         Args:
             rng: the only source of randomness.
-            shape: of the image, in voxels; a channel axis in front is passed over.
+            shape: of the image, in voxels; a channel axis in front is ignored.
             center: voxel coordinates in the image at which the patch is taken, moved by at most half a voxel so that
                 an undeformed patch lies on voxels; None for the middle of the image.
 

@@ -111,7 +111,7 @@ class _Run:
         self.pending, damaged = pending_volumes(root, place, target.format.holds_labels_only, target.options)
         self.failures = [*damaged]
         if not self.pending:
-            raise self.failures[0] if self.failures else ReadError(f"{place} holds no image; expected {READABLE}")
+            raise self.failures[0] if self.failures else ReadError(f"{place} contains no image; expected {READABLE}")
         if len(self.pending) > 1 and target.out.suffix and target.format.content != "annotations":
             names = ", ".join(each.name for each in self.pending[:8])
             raise ReadError(

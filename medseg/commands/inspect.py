@@ -159,7 +159,7 @@ def inspect(source: str | Path, irregular: Irregular = "error", progress: Progre
         for path, error in found.damaged:
             items.append(_refused(Inspected(_below(path, root), "DICOM"), error))
     if not items:
-        raise ReadError(f"{place} holds no image; expected {READABLE}")
+        raise ReadError(f"{place} contains no image; expected {READABLE}")
     return Inspection(place, tuple(items), max(0, found.passed_over - len(files)))
 
 

@@ -16,7 +16,7 @@ def packaged(name: str) -> Path | None:
     if inside.is_dir():
         return inside
     beside = here.parent / name
-    # Next to an installed package lie other people's folders, so only a source tree is looked into.
+    # Next to an installed package lie other people's folders, so only a source tree is searched.
     return beside if beside.is_dir() and (here.parent / "pyproject.toml").is_file() else None
 
 

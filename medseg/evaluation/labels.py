@@ -39,7 +39,7 @@ def resolve_labels(labels: Labels, pred: Path, task: Task | None = None) -> Labe
         The scheme, or None: every integer in the references is then a label named by its number.
 
     Raises:
-        ConfigError: for a file that cannot be read or holds no labels, or a task without labels where none are named.
+        ConfigError: for a file that cannot be read or names no labels; for a task without labels where none are named.
     """
     if isinstance(labels, LabelScheme):
         return labels

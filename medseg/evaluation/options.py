@@ -1,4 +1,4 @@
-"""`EvaluateOptions`: what masks are scored by, and what lies beside them."""
+"""`EvaluateOptions`: how masks are scored, and what is given in addition to them."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class EvaluateOptions:
 
     @property
     def sources(self) -> Sources:
-        """What lies beside predictions and references."""
+        """What is given in addition to predictions and references."""
         beside = (self.images, self.fov, self.probabilities, self.second_reference, self.cases)
         return Sources(*(None if path is None else Path(path) for path in beside))
 

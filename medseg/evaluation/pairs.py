@@ -148,7 +148,7 @@ def _check_missing(preds: dict[str, Path], refs: dict[str, Path], pred: Path, mi
     if not absent:
         return []
     if not preds:
-        raise DatasetError(f"{pred} holds no masks{_instead(pred)}; give the folder that medseg predict wrote")
+        raise DatasetError(f"{pred} contains no masks{_instead(pred)}; give the folder that medseg predict wrote")
     if len(absent) == len(refs):
         raise DatasetError(
             f"no name in common: {pred} holds {listed(sorted(preds), 'mask')}, the references are "
@@ -199,7 +199,7 @@ def _label_files(source: Path, what: str) -> dict[str, Path]:
             raise DatasetError(f"{found[case]} and {path} both are the {what} of case {case!r}; keep one of them")
         found[case] = path
     if what == "reference" and not found:
-        raise DatasetError(f"{source} holds no reference masks (NIfTI, NRRD, MetaImage, PNG, TIFF or JPEG)")
+        raise DatasetError(f"{source} contains no reference masks (NIfTI, NRRD, MetaImage, PNG, TIFF or JPEG)")
     return found
 
 

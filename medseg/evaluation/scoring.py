@@ -122,7 +122,7 @@ def score_pair(pair: Pair, scoring: Scoring) -> CaseScores:
     if task is not None and task.baseline is not None and scoring.scheme is not None and files.image is not None:
         painted = task.baseline(files.image, scoring.scheme)
         if painted is None:
-            message = "the task's baseline does not suit the image, which is no CT in Hounsfield units, and is left out"
+            message = "the task's baseline is left out: it needs a CT in Hounsfield units, and the image is not one"
             extra = replace(extra, findings=(*extra.findings, Finding("no_baseline", message)))
         else:
             others[BASELINE] = _label_scores(painted, files, groups, ignore, options)[0]

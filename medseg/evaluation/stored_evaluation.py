@@ -87,7 +87,9 @@ def _evaluation_in(folder: Path) -> Path:
             f"medseg predict {folder / 'model'} IMAGES -o MASKS, then medseg evaluate MASKS REFERENCES -o "
             f"{folder / 'evaluation'}"
         )
-    raise DatasetError(f"{folder} holds no evaluation (summary.json, cases.csv); run medseg evaluate ... -o {folder}")
+    raise DatasetError(
+        f"{folder} contains no evaluation (summary.json, cases.csv); run medseg evaluate ... -o {folder}"
+    )
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -62,7 +62,7 @@ def subgroups_of(cases: Sequence[CaseScores]) -> tuple[dict[str, dict[str, list[
         result[name] = found
     if not left_out:
         return result, ()
-    message = f"column(s) {', '.join(left_out)} make no subgroups: more than {_MOST_VALUES} values that are no numbers"
+    message = f"column(s) {', '.join(left_out)} make no subgroups: more than {_MOST_VALUES} values that are not numbers"
     return result, (Finding("subgroups_left_out", message),)
 
 

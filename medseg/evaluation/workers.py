@@ -33,7 +33,7 @@ def case_bytes(pair: Pair, has_task: bool) -> int:
     """About how much memory a case takes at most, from the header of its reference alone.
 
     Args:
-        pair: its files. What is no NIfTI counts by its size on disk, as if compressed eightfold.
+        pair: its files. What is not NIfTI counts by its size on disk, as if compressed eightfold.
         has_task: a task measures in the image, too.
     """
     per_voxel = _TASK_BYTES_PER_VOXEL if has_task else _BYTES_PER_VOXEL

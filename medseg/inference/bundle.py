@@ -118,7 +118,7 @@ def load_bundle(path: str | Path) -> Bundle:
     """Read a bundle: its folder, a zip of it, or a run folder that holds it as `model/`.
 
     No code is run. Weights are read after their header was compared with the network that `model.json` names, built
-    without memory; with that of a network that is no part of medseg, only `load_model` compares them.
+    without memory; with that of a network that is not part of medseg, only `load_model` compares them.
 
     Raises:
         CheckpointError: missing, damaged, hostile, or written by a newer medseg.
@@ -143,7 +143,7 @@ def read_bundle(place: Path, expected: Expected) -> Bundle:
     """
     with bundle_files(place) as files:
         if INFO not in files.names:
-            raise CheckpointError(f"{place} is not a model bundle: it holds no {INFO}")
+            raise CheckpointError(f"{place} is not a model bundle: it contains no {INFO}")
         with files.open(INFO) as (file, _):
             info, content = read_info(file, place)
         found = {int(m[1]): name for name in files.names if (m := WEIGHTS.fullmatch(name))}

@@ -49,7 +49,7 @@ def bundle_files(place: Path) -> Iterator[BundleFiles]:
     """A bundle's files: its folder, a zip of it, or a run folder that holds it as `model/`.
 
     Raises:
-        CheckpointError: for what is no bundle, or holds links, devices or hostile zip entries.
+        CheckpointError: for what is not a bundle, or contains links, devices or hostile zip entries.
     """
     if not place.is_file():
         yield _Folder(place)

@@ -33,7 +33,7 @@ class NetInfo(InfoPart):
     Options of medseg's own networks are checked by `medseg.nets.limits` before anything is built.
 
     Args:
-        name: of a network, or "package.module:function" for one that is no part of medseg.
+        name: of a network, or "package.module:function" for one that is not part of medseg.
         dims: spatial axes, 2 or 3.
         in_channels: of the image, 1 to 1024.
         out_channels: logits per voxel, 1 to 1025.
@@ -78,7 +78,7 @@ class NetInfo(InfoPart):
 
     @property
     def builder_arguments(self) -> dict[str, Any]:
-        """What a builder that is no part of medseg is called with: `arguments`, but for the name and bare defaults."""
+        """What a builder that is not part of medseg is called with: `arguments`, but for the name and bare defaults."""
         left_out = {"name", *(["backbone"] if self.backbone is None else []), *(["width"] if self.width == 1 else [])}
         return {key: value for key, value in self.arguments.items() if key not in left_out}
 

@@ -1,7 +1,7 @@
 """Networks of a bundle: those of the catalogue without running anything of the bundle's, others by permission.
 
 A network of the catalogue is built on the meta device, where it takes no memory, compared with the header of the
-weights, and given the tensors that were read. One that is no part of medseg is built as its builder does it.
+weights, and given the tensors that were read. One that is not part of medseg is built as its builder does it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 def catalogue_weights(place: str | Path, info: BundleInfo) -> Mapping[str, Tensor] | None:
-    """The weights, on the meta device, of a network of the catalogue; None for one that is no part of medseg.
+    """The weights, on the meta device, of a network of the catalogue; None for one that is not part of medseg.
 
     Raises:
         CheckpointError: for an unknown network, or options that it cannot be built with.
@@ -48,7 +48,7 @@ def unfilled_net(place: Path, folders: Sequence[Path], info: BundleInfo, permitt
         permitted: modules that may be imported, see `medseg.plugins.permitted_modules`.
 
     Returns:
-        On the meta device, or, where the network is no part of medseg, in memory with weights of its own.
+        On the meta device, or, where the network is not part of medseg, in memory with weights of its own.
 
     Raises:
         CheckpointError: a network that is neither in the catalogue nor permitted, or cannot be built with its options,
@@ -62,7 +62,7 @@ def unfilled_net(place: Path, folders: Sequence[Path], info: BundleInfo, permitt
     try:
         builder = resolve_permitted(info.net.name, str(place), permitted, folders)
     except ConfigError as error:
-        raise MissingPartError(f"{error}; this model's net is no part of medseg") from None
+        raise MissingPartError(f"{error}; this model's net is not part of medseg") from None
     try:
         return call_builder(builder, info.net.name, info.net.builder_arguments)
     except MedsegError as error:

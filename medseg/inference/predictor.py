@@ -310,7 +310,7 @@ def load_model(
             None: as they are, unless `fast` is given; `predict_studies` measures what is faster where that pays.
         fast: permit bfloat16 where the CPU has it and it is faster: half the time, and up to 1 in 400 voxels of a mask
             got another label. Measured at the first image, on which it must change at most 2 % of the labelled voxels.
-        allow_code: modules, by their exact names, from which the bundle may take a network that is no part of medseg,
+        allow_code: modules, by their exact names, from which the bundle may take a network that is not part of medseg,
             e.g. `("my_package.nets",)`; the environment variable `MEDSEG_ALLOW_CODE` permits further ones. Permit what
             you wrote or trust: the bundle chooses what is called in it, and with which options.
 

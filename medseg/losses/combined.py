@@ -53,7 +53,7 @@ class SumLoss(VoxelLoss):
         return torch.stack(parts).sum()
 
     def voxels(self, logits: Tensor, labels: Tensor) -> Voxels:
-        """Encoded as the terms encode them; the sum itself holds no labels."""
+        """Encoded as the terms encode them; the sum itself has no labels."""
         first = next(term for term in self.terms if isinstance(term, VoxelLoss))
         return first.voxels(logits, labels)
 

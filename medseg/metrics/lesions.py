@@ -192,7 +192,7 @@ def sensitivity_by_size(rows: Sequence[LesionRow], edges_ml: Sequence[float]) ->
     """Share of the reference's lesions found, by volume; rows of many cases may be put together.
 
     Args:
-        rows: lesions; those of the prediction are passed over.
+        rows: lesions; those of the prediction are ignored.
         edges_ml: borders between the bins, rising; a lesion on a border belongs to the upper bin.
 
     Returns:

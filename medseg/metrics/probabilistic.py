@@ -45,7 +45,7 @@ def score_probabilities(
     Raises:
         ConfigError: for an unknown metric.
         GeometryError: if the shapes differ.
-        DatasetError: for values that are no probabilities.
+        DatasetError: for values that are not probabilities.
 
     Example:
         >>> score_probabilities([[0.1, 0.4, 0.35, 0.8]], [[False, False, True, True]], metrics=("auc",))

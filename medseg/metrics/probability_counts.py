@@ -46,7 +46,7 @@ class ProbabilityCounts:
     def average_precision(self) -> float:
         """Sum over the thresholds, highest first, of the precision times the gain in recall.
 
-        In [0, 1]; by chance the share of the reference; NaN where the reference holds no voxel. Nothing is
+        In [0, 1]; by chance the share of the reference; NaN where the reference contains no voxel. Nothing is
         interpolated. Source: J. Davis, M. Goadrich, ICML 2006, 233-240; as in scikit-learn.
         """
         gained = self.positives[::-1]

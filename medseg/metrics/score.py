@@ -149,7 +149,9 @@ def _label_map(array: ArrayLike, name: str) -> NDArray[Any]:
     if found.dtype.kind == "f":
         whole = found.astype(np.int64)
         if not np.array_equal(whole, found):
-            raise DatasetError(f"{name} holds numbers that are no integers: label maps are needed, not probabilities")
+            raise DatasetError(
+                f"{name} contains numbers that are not integers: label maps are needed, not probabilities"
+            )
         found = whole
     if found.size and (found.dtype.kind == "i" and int(found.min()) < 0):
         raise DatasetError(f"{name} holds negative values down to {int(found.min())}; labels are 0 and above")

@@ -81,7 +81,7 @@ class Appearance:
         self.image = image[0]
         sizes = image.shape[1:]
         factors = [_factor(n, s / sigma_mm) for n, s in zip(sizes, spacing_mm, strict=True)]
-        # (n, m) each: gather and spread along every axis; None stands for the identity.
+        # (n, m) each: gather and spread along every axis; None is the identity.
         self.gather = [None if g is None else g.to(image) for g, _ in factors]
         self.spread = [s.to(image) for _, s in factors]
         self.nodes = _occupied(self.image)
@@ -216,7 +216,7 @@ def _bell(power: Tensor) -> Tensor:
 
 
 def _factor(n: int, step: float) -> tuple[Tensor | None, Tensor]:
-    """Two (n, m) matrices; the second times the first transposed is `_gaussian`. None stands for the identity."""
+    """Two (n, m) matrices; the second times the first transposed is `_gaussian`. None is the identity."""
     length = step * (n - 1)
     count = math.ceil((length + 2 * MARGIN) / STEP) + 1
     if count >= n:

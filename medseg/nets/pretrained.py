@@ -76,7 +76,7 @@ def load_pretrained(
         (RGB to one channel: the sum, as if the grey image stood in all three).
 
     Raises:
-        CheckpointError: for a file that is absent, damaged or holds no weights, for NaN or infinite ones, and where
+        CheckpointError: for a file that is absent, damaged or contains no weights, for NaN or infinite ones, and where
             nothing fits.
         ConfigError: for another `inflate`.
 
@@ -121,7 +121,7 @@ def load_pretrained(
     wrong = next((key for key, value in taken.items() if not torch.isfinite(value).all()), None)
     if wrong is not None:
         raise CheckpointError(f"{name}: holds NaN or infinite weights ({wrong})")
-    # A count of batches is no weight; files written by old versions of torch have none.
+    # A count of batches is not a weight; files written by old versions of torch have none.
     report.missing.extend(key for key in own if key not in seen and not key.endswith("num_batches_tracked"))
     net.load_state_dict(taken, strict=False)
     return report
@@ -210,7 +210,9 @@ def _read(source: Mapping[str, Any] | str | PathLike[str]) -> tuple[dict[str, Te
             content = next((content[w] for w in WRAPPERS if isinstance(content.get(w), Mapping)), content)
     tensors = dict(_tensors(content, name)) if isinstance(content, Mapping) else {}
     if not tensors:
-        raise CheckpointError(f"{name}: holds no weights; expected names and tensors, as net.state_dict() gives them")
+        raise CheckpointError(
+            f"{name}: contains no weights; expected names and tensors, as net.state_dict() gives them"
+        )
     return tensors, name
 
 

@@ -247,7 +247,7 @@ def _profile(name: str, backbone: str, dims: int, size: tuple[int, ...], width: 
 
 
 def _stride(size: Sequence[int], found: Sequence[int]) -> int:
-    """Power of two between the image and a map along the longest axis; 0 for a global mean, which is no map."""
+    """Power of two between the image and a map along the longest axis; 0 for a global mean, which is not a map."""
     if all(n == 1 for n in found) and max(size) > 1:
         return 0
     axis = max(range(len(size)), key=lambda a: size[a])

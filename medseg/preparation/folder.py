@@ -55,7 +55,7 @@ def config_of(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
 
     Raises:
         ConfigError: an unknown key, an impossible value, or a name that is both a preset and a folder.
-        DatasetError, ReadError: a folder that holds no data set, or label maps without a label.
+        DatasetError, ReadError: a folder that contains no data set, or label maps without a label.
     """
     overrides = overrides or {}
     folder = Path(source)
@@ -163,7 +163,7 @@ def _labels(data: DataConfig) -> tuple[dict[str, Any], str, str]:
         return found, sentence, ""
     cases = [case for case in layout.cases if case.split != "test"]
     if not cases:
-        raise DatasetError(f"{data.root} holds no case to train on ({layout.name} layout); check the folder")
+        raise DatasetError(f"{data.root} contains no case to train on ({layout.name} layout); check the folder")
     by_case = label_values(cases, data.label_threshold)
     values = sorted({value for each in by_case.values() for value in each} - {data.ignore})
     if not values:

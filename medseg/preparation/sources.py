@@ -25,7 +25,7 @@ def read_case(case: Case, threshold: float | None) -> tuple[Volume, Volume]:
 
     Raises:
         ReadError: a file that cannot be read, NaN voxels.
-        DatasetError: label values that are no non-negative integers.
+        DatasetError: label values that are not non-negative integers.
         GeometryError: image and label on different grids.
     """
     image = read_image(case.images)

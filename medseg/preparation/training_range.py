@@ -278,7 +278,7 @@ def _widening(table: _Table) -> float:
             if (span := spans.get(f.key)) is not None and span.cases >= KINDS[f.kind].fewest
         ]
         worst.append(max(distances, default=0.0))
-    # One outlier among many cases is no reason to let everything pass.
+    # One outlier among many cases is not a reason to let everything pass.
     allowed = math.ceil(LEAVE_ONE_OUT_SHARE * len(worst)) if len(worst) >= FEWEST_FOR_ODD else 0
     needed = sorted(worst, reverse=True)[allowed] if len(worst) > 2 else 1.0
     return round(min(max(1.0, needed), LARGEST_WIDENING), 3)

@@ -52,7 +52,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything a report says. Holds no patient names; `warning` is what nobody must overlook."""
+    """Everything a report says. Contains no patient names; `warning` is what nobody must overlook."""
 
     title: str
     subtitle: str

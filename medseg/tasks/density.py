@@ -19,7 +19,7 @@ _THICK_MM = 2.0
 # Blood measures 30 to 60 HU without contrast medium.
 _CONTRAST_HU = 90.0
 _EMPHYSEMA_HU = -950
-# What is no lung tissue nor its vessels: no CT of a chest, or not in Hounsfield units.
+# Beyond what lung tissue and its vessels have: not a chest CT, or not in Hounsfield units.
 _POSSIBLE_HU = (-980.0, -300.0)
 
 
@@ -102,7 +102,7 @@ def density_findings(
             findings.append(Finding(kind, message))
     mean = float(image[mask].mean())
     if not _POSSIBLE_HU[0] < mean < _POSSIBLE_HU[1]:
-        message = f"a mean of {mean:.0f} HU is no lung's: is this a CT in Hounsfield units?"
+        message = f"a mean of {mean:.0f} HU is implausible for a lung: is this a CT in Hounsfield units?"
         findings.append(Finding("lung_not_hu", message))
     return tuple(findings)
 

@@ -42,7 +42,7 @@ def find_candidates(
         probability: `(I, J)` or `(I, J, K)`, in [0, 1].
         ref: the reference, same shape.
         affine: `(4, 4)`; numbers of lesions are those of `label_lesions`.
-        threshold: what is less probable is no candidate.
+        threshold: what is less probable is not a candidate.
     """
     parts, count = ndimage.label(probability > threshold, structure=np.ones((3,) * ref.ndim))
     if not count:

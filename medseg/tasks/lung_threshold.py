@@ -33,7 +33,7 @@ def lungs_by_threshold(image: Volume, scheme: LabelScheme) -> NDArray[Any] | Non
 
     Returns:
         Label map, same shape, values as the scheme has them; one label or none is painted where sides are asked for and
-        cannot be separated. None where nothing is as dark as air: an 8-bit picture is no CT in Hounsfield units.
+        cannot be separated. None where nothing is as dark as air: an 8-bit picture is not a CT in Hounsfield units.
     """
     hu = np.asarray(image.array[0] if image.channels else image.array)
     if not hu.min(initial=0) < _AIR_HU:
@@ -85,7 +85,7 @@ def _windpipe(air: NDArray[np.bool_], axis: int, upwards: bool, pixel_mm2: float
                 break
             before = np.isin(parts, list(touched))
         marks[k] |= before
-    # Its wall's partial volume is no lung either.
+    # Its wall's partial volume is not lung either.
     return np.asarray(ndimage.binary_dilation(found) & air) if found.any() else found
 
 

@@ -76,7 +76,7 @@ def train_fold(
     Raises:
         CheckpointError: `resume` with a checkpoint that is damaged or belongs to another training.
         WriteError: disk full; the last good checkpoint stays.
-        MedsegError: the loss is no longer a number.
+        MedsegError: the loss has become NaN or infinite.
     """
     trainer = _Trainer(net, loss, fold, setup)
     if resume and trainer.last.exists():

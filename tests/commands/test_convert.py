@@ -161,7 +161,7 @@ def test_wrong_sources_targets_and_formats_are_refused(small_series, tmp_path):
         ConvertOptions(format="jpeg")
     shutil.rmtree(folder)
     folder.mkdir()
-    with pytest.raises(ReadError, match="holds no image"):
+    with pytest.raises(ReadError, match="contains no image"):
         convert(folder, tmp_path / "a.nii.gz")
 
 

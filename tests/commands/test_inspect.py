@@ -63,5 +63,5 @@ def test_one_file_and_nothing(folder, tmp_path):
     assert inspect(folder / "ct.nii.gz").items[0].kind == "NIfTI"
     assert inspect(folder / "good" / "IM0000").items[0].shape == (5, 4)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ReadError, match="holds no image"):
+    with pytest.raises(ReadError, match="contains no image"):
         inspect(tmp_path / "empty")

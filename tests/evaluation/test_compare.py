@@ -123,7 +123,7 @@ def test_what_is_no_evaluation_is_named(two: tuple[Path, Path], tmp_path: Path) 
     shutil.copytree(poor, run / "evaluation")
     assert compare([good, run]).models == ("good", "run")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="holds no evaluation"):
+    with pytest.raises(DatasetError, match="contains no evaluation"):
         compare([good, tmp_path / "empty"])
     (poor / "cases.csv").write_text("case,label,metric,value\n")
     with pytest.raises(DatasetError, match="evaluate again"):

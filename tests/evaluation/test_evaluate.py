@@ -133,7 +133,7 @@ def test_two_files_of_one_case_and_empty_folders_are_refused(folders: tuple[Path
     with pytest.raises(DatasetError, match=r"both are the prediction of case 'a'"):
         evaluate(pred, ref)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="holds no reference masks"):
+    with pytest.raises(DatasetError, match="contains no reference masks"):
         evaluate(ref, tmp_path / "empty")
     with pytest.raises(DatasetError, match="no such file or folder"):
         evaluate(tmp_path / "nowhere", ref)

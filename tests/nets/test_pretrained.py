@@ -320,7 +320,7 @@ def test_what_is_no_weights_or_fits_nowhere_is_refused(tmp_path):
     net = build_backbone("resnet18", dims=2, in_channels=1, width=0.125)
     with pytest.raises(CheckpointError, match="no such file"):
         load_pretrained(net, tmp_path / "absent.pth")
-    with pytest.raises(CheckpointError, match="holds no weights"):
+    with pytest.raises(CheckpointError, match="contains no weights"):
         load_pretrained(net, {"epoch": 3})
     with pytest.raises(CheckpointError, match=r"no weight fits this ResNet; it holds a\.weight"):
         load_pretrained(net, {"a.weight": torch.ones(3)})

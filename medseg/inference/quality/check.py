@@ -27,7 +27,7 @@ def check_case(image: Volume, mask: Volume, info: BundleInfo) -> tuple[Finding, 
 
     Returns:
         One finding per kind of difference, describing the worst feature; none where all is as in training, or where the
-        bundle holds no reference ranges (written before they were measured). Each asks for review.
+        bundle contains no reference ranges (written before they were measured). Each asks for review.
 
     Example:
         >>> image, mask = medseg.read("study/"), medseg.read("references/study.nii.gz")
