@@ -68,7 +68,7 @@ Crf = Annotated[
     bool,
     typer.Option(
         "--crf",
-        help="Sharpen the masks with a dense CRF; for a 3D model, only if it was trained with training.crf=fit.",
+        help="Sharpen the masks with a dense CRF; for a 3D model, only if it was trained with prediction.crf=fit.",
         rich_help_panel=ADVANCED,
     ),
 ]

@@ -39,12 +39,15 @@ def test_the_defaults_told_are_those_of_the_models() -> None:
             "training.max_minutes",
             ["default: not set", "takes:   number > 0", "meaning: `max_minutes`, `max_iterations`: the"],
         ),
-        ("training.checkpoint", ["default: last", "takes:   last or best", "meaning: `checkpoint`: which weights"]),
+        (
+            "training.checkpoint",
+            ["default: last", "takes:   last or best", "used by: train", "meaning: `checkpoint`: which weights"],
+        ),
         ("training.fold", ["default: 0", "takes:   whole number >= 0 or all"]),
         ("data.labels", ["takes:   {name: whole number or [whole number, ...]}", "meaning: `labels`: name to integer"]),
         ("data.root", ["default: none: it must be given", "takes:   file or folder"]),
         ("augmentation.gamma", ["takes:   [number > 0, number > 0]", "meaning: `gamma`: range of that exponent"]),
-        ("prediction.crf", ["takes:   off or fit", "meaning: `crf`: 'fit' tries a dense CRF"]),
+        ("prediction.crf", ["takes:   off or fit", "meaning: `crf` is 'off', or 'fit', which tries a dense CRF"]),
         ("data.window.function", ["default: LINEAR", "takes:   LINEAR or LINEAR_EXACT"]),
     ],
 )
@@ -65,7 +68,7 @@ def test_a_part_explains_every_key_in_it_and_a_name_of_ones_own_the_key_it_belon
     "name", ["training.init", "training.save_every", "data.split", "net.name", "plan.patch_size", "prediction.mirror"]
 )
 def test_the_keys_most_used_have_a_meaning_of_their_own(name: str) -> None:
-    assert f"meaning: `{name.rpartition('.')[2]}`:" in explain_key(name)
+    assert f"meaning: `{name.rpartition('.')[2]}`" in explain_key(name)
 
 
 @pytest.mark.parametrize(("name", "meant"), [("lr", "training.learning_rate"), ("data-root", "data.root")])

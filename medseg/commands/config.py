@@ -14,6 +14,15 @@ from medseg.errors import ConfigError
 __all__ = ["default_of", "explain_all", "explain_key", "introduction_of", "meaning_of", "taken_by"]
 
 _KINDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
+# Part of a configuration, or key outside the parts -> what reads it.
+_USED_BY = {
+    "format_version": "every command that reads the file",
+    **dict.fromkeys(("output", "device", "data", "plan", "net"), "prepare and train"),
+    **dict.fromkeys(("loss", "augmentation", "training"), "train"),
+    "seed": "prepare (the split) and train",
+    "task": "prepare, train and evaluate",
+    "prediction": "train, which stores it in the model for predict",
+}
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
@@ -25,9 +34,9 @@ def explain_all() -> str:
 
 
 def explain_key(name: str) -> str:
-    """A key with its default, what it takes and its meaning; for a part such as 'training', every key in it.
+    """A key with its default, what it takes, what uses it and its meaning.
 
-    For a list, the keys of its entries follow.
+    For a part such as 'training', every key in it is explained; for a list, also the keys of its entries.
 
     The meaning is what the docstring of the part says about the key, else what it says about the part as a whole.
 
@@ -39,6 +48,7 @@ def explain_key(name: str) -> str:
         training.momentum
           default: 0.99
           takes:   number >= 0 and < 1
+          used by: train
           meaning: `momentum`: of SGD.
     """
     keys = {**all_keys(), **entry_keys()}
@@ -56,7 +66,8 @@ def explain_key(name: str) -> str:
 def _explained(key: Key) -> str:
     meaning = meaning_of(key)
     about = f"meaning: {meaning}" if meaning else f"part:    {_sentences(key)[0]}"
-    return f"{key.name}\n  default: {default_of(key)}\n  takes:   {taken_by(key)}\n  {about}"
+    used = _USED_BY[key.name.partition(".")[0]]
+    return f"{key.name}\n  default: {default_of(key)}\n  takes:   {taken_by(key)}\n  used by: {used}\n  {about}"
 
 
 def meaning_of(key: Key) -> str:

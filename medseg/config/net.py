@@ -25,12 +25,16 @@ NetOptions = Annotated[dict[str, Any], Field(max_length=64), AfterValidator(_own
 
 
 class NetConfig(Part):
-    """The network. `name`: see medseg nets. `dims`: 2 or 3, else as the data. `backbone`: for nets with a choice.
+    """The network.
 
-    `residual`, `deep_supervision`: for U-Nets. `options` are passed to the builder of the net as they are.
-
-    `norm`: the net's own default where it is not given (instance, but for monai's). `width` likewise: 1, and in 3D a
-    quarter for FCN-32s to 8s, and on a CPU for every net with a backbone. `channels` is for U-Nets.
+    `name` is one of those that medseg nets lists, or your own as 'package.module:builder'. `dims` is 2 or 3;
+    without it the network has the dimensions of the data. `backbone` is the encoder of networks that have a choice;
+    without it they take their own default. `width` multiplies the number of features of every layer; without it, it
+    is 1, but a quarter in 3D for fcn32s to fcn8s, and on a CPU for every network with a backbone. `channels` gives
+    the features of each stage of a U-Net, which are planned otherwise. `norm` is the kind of normalisation layers;
+    without it the network's own, which is instance for medseg's networks. `residual` gives a U-Net residual blocks
+    in its encoder. `deep_supervision` gives a U-Net auxiliary outputs at coarser levels, which count in the loss.
+    `options` are passed to the network's builder as they are.
     """
 
     name: str = "unet"

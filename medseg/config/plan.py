@@ -32,7 +32,9 @@ PatchSize = Annotated[
 class PlanConfig(Part):
     """Values fixed for planning; the others are derived from the data and the available memory.
 
-    `spacing_mm`: of the network's grid. `patch_size`: voxels that the network sees at once. `memory_gb`: of the device.
+    `spacing_mm` is the voxel spacing of the network's grid, per axis. `patch_size` is the number of voxels that the
+    network sees at once in training, per axis. `memory_gb` is the memory that a training step may take; without it,
+    what the device has.
     """
 
     spacing_mm: tuple[Spacing, ...] | None = None

@@ -44,11 +44,14 @@ class PostprocessConfig(Part):
 
 
 class PredictionConfig(Part):
-    """How a model is applied. `overlap`: of windows; null: the plan's. `mirror`: mirrored images are averaged in.
+    """How a model is applied.
 
-    `postprocess`: 'choose' keeps, per label, what helps on the validation cases; 'off'; or your own rules.
-    `crf`: 'fit' tries a dense CRF on a few validation cases after the training and keeps it where it gains.
-    `quality`: 'calibrate' makes `predict --estimate-quality` possible, from perturbed copies of the validation cases.
+    `overlap` is the least share by which neighbouring windows overlap; without it, the plan's. `mirror` averages
+    the predictions of mirrored images, along the axes that were mirrored in training. `postprocess` is 'choose',
+    which keeps for each label what helps on the validation cases, 'off', or your own rules. `crf` is 'off', or
+    'fit', which tries a dense CRF on a few validation cases after the training and keeps it where it gains.
+    `quality` is 'off', or 'calibrate', which makes predict --estimate-quality possible, from perturbed copies of
+    the validation cases.
     """
 
     overlap: Overlap | None = None

@@ -23,8 +23,10 @@ __all__ = ["RunConfig"]
 class RunConfig(Part):
     """One run: everything that decides its result.
 
-    `output`: folder of the run. `seed`: same seed, machine and iterations, same result. `device`: auto, cpu or cuda.
-    `task`: vessel, lung or tumor: its defaults, and what is measured.
+    `output` is the folder of the run; without it, runs/ and the name of the data or the configuration. `seed`
+    decides everything random: the same seed, machine and number of iterations give the same result. `device` is
+    auto (a GPU if there is one), cpu, cuda, or cuda:1 and so on. `task` is vessel, lung or tumor: it brings
+    defaults, and decides what is measured besides.
     """
 
     format_version: Literal[1] = 1
