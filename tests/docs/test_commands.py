@@ -19,7 +19,7 @@ from medseg.cli import app
 from medseg.studies import run
 
 # Languages of blocks that are no program; a toctree and the like are directives.
-SHOWN = {"text", "yaml", "json", "toml", ""}
+SHOWN = {"text", "diff", "yaml", "json", "toml", ""}
 PAGES = {
     document: [block for block in blocks_of(document) if block.language in ("bash", "python")] for document in DOCUMENTS
 }

@@ -159,7 +159,7 @@ def test_without_spacing_distances_are_in_voxels_and_nsd_is_refused() -> None:
         ({"pred": np.zeros((3, 3), int)}, GeometryError, r"\(3, 3\).*\(4, 4\)"),
         ({"spacing_mm": (1, 1, 1)}, GeometryError, "one positive number per axis"),
         ({"spacing_mm": (1, 0)}, GeometryError, "one positive number per axis"),
-        ({"pred": np.full((4, 4), 0.5)}, DatasetError, "no integers"),
+        ({"pred": np.full((4, 4), 0.5)}, DatasetError, "not integers"),
         ({"pred": np.full((4, 4), -1)}, DatasetError, "negative"),
         ({"pred": np.full((4, 4), "a")}, DatasetError, "array of integers"),
         ({"pred": np.full((4, 4), 1 << 30)}, DatasetError, "looks like an image"),

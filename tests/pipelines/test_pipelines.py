@@ -14,7 +14,8 @@ import pytest
 
 PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
 SAMPLES = PIPELINES.parent / "data_samples"
-RECIPES = sorted(path.stem for path in PIPELINES.glob("*.py"))
+# The program that trains the model of the quick demo is not a recipe for a task.
+RECIPES = sorted(path.stem for path in PIPELINES.glob("*.py") if path.stem != "demo_model")
 
 
 def run(name: str, out: Path, *more: str) -> str:

@@ -168,7 +168,7 @@ def test_a_study_that_has_lost_slices_since_an_earlier_run_is_refused(threshold_
     kept = [path.rename(tmp_path / path.name) for path in slices_of(study)[THERE:]]
     for _ in range(2):
         result = predict_studies(model, [study], out)
-        assert result.exit_code == 3 and f"holds {THERE} images" in result.failed[0].error
+        assert result.exit_code == 3 and f"contains {THERE} images" in result.failed[0].error
         assert f"found {SLICES}" in result.failed[0].error and (out / "1.nii.gz").read_bytes() == before
     for path in kept:
         path.rename(study / path.name)

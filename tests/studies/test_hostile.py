@@ -228,7 +228,7 @@ def test_tiny_files_beside_a_study_are_passed_over(run, model, studies, tmp_path
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MOST_BYTES
     assert states(tmp_path / "out") == {"good": "done"}
     code, text, _ = run("inspect", studies)
-    assert code == 0 and f"{count} other file(s) hold no image" in text
+    assert code == 0 and f"{count} other file(s) are not images and were ignored" in text
 
 
 def test_pipes_devices_and_sockets_are_never_opened(run, model, studies, tmp_path):
