@@ -27,7 +27,7 @@ _WORDS = {
     **_table("left lefts leftmost leftsided lefthand lt lft lh lhs", "right rights rightmost rightsided righthand"),
     **_table("", "rt rgt rh rhs"),
     # German (and Dutch): the inflected adjective, the adverb.
-    **_table("links linke linken linker linkes linkem", "rechts rechte rechten rechter rechtes rechtem"),
+    **_table("links linke linken linker linkes linkem lks", "rechts rechte rechten rechter rechtes rechtem"),
     **_table(
         "linksseitig linksseitige linksseitigen linksseitiger linksseitiges",
         "rechtsseitig rechtsseitige rechtsseitigen rechtsseitiger rechtsseitiges",

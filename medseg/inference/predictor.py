@@ -83,7 +83,7 @@ class Model:
         return self.info.scheme
 
     def mirror_axes(self, mirror: bool | None = None) -> tuple[int, ...]:
-        """The axes that are mirrored: those the bundle permits, never left to right where it matters; none for False."""
+        """The axes that are mirrored: those the bundle permits, never left to right if it matters; none for False."""
         if mirror is False:
             return ()
         plan = self.info.plan
