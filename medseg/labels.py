@@ -6,7 +6,6 @@ Regions (`{WT: [1, 2, 3, 4], TC: [1, 3, 4], ET: [4]}`): one sigmoid channel each
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ConfigError, DatasetError
+from medseg.side_names import pairs_of, sides_of
 
 __all__ = ["LabelScheme", "check_label_bounds"]
 
@@ -111,24 +111,22 @@ class LabelScheme:
 
     @property
     def left_right_pairs(self) -> tuple[tuple[int, int], ...]:
-        """Indices into `names` of labels that differ only in left/right, e.g. left_lung and right_lung."""
-        sides: dict[str, dict[str, int]] = {}
-        for n, name in enumerate(self.names):
-            words = re.split(r"[\s_\-.]+", name.lower())
-            found = [w for w in words if w in ("left", "right", "l", "r", "lt", "rt")]
-            if len(found) == 1:
-                stem = " ".join("*" if w == found[0] else w for w in words)
-                sides.setdefault(stem, {})[found[0][0]] = n
-        return tuple((s["l"], s["r"]) for s in sides.values() if len(s) == 2)
+        """Indices into `names` of labels that differ only in left/right, `(left, right)`: see `medseg.side_names`."""
+        return pairs_of(self.names)
 
     @property
     def left_right(self) -> dict[str, str]:
-        """Name of each lateralised label -> 'left' or 'right'."""
+        """Name of each label of a left/right pair -> 'left' or 'right'."""
         result = {}
         for left, right in self.left_right_pairs:
             result[self.names[left]] = "left"
             result[self.names[right]] = "right"
         return result
+
+    @property
+    def sides(self) -> dict[str, str]:
+        """Name of each label that tells a side, with or without a partner -> 'left' or 'right'."""
+        return {name: side for name, side in zip(self.names, sides_of(self.names), strict=True) if side is not None}
 
     def mask(self, label_map: NDArray[Any], name: str) -> NDArray[np.bool_]:
         """Mask of the named label or region: bool, same shape."""

@@ -89,6 +89,8 @@ class PredictionInfo(InfoPart):
     Args:
         overlap: least overlap of windows, up to 0.95; None: the plan's.
         mirror_axes: the spatial axes along which mirroring is allowed.
+        side_names: the names that forbid to mirror left to right, where the plan lists no unmirrored axes: 'all', or
+            the 'few' that format_version 1 knew.
         crf: options of the dense CRF that were fitted on validation cases (`medseg.nets.crf_fit`), None without.
         postprocess: what is corrected in every mask.
 
@@ -102,6 +104,7 @@ class PredictionInfo(InfoPart):
 
     overlap: Overlap | None = None
     mirror_axes: Annotated[tuple[Annotated[int, Field(ge=0, le=2)], ...], Field(max_length=3)] = ()
+    side_names: Literal["all", "few"] = "all"
     crf: CrfOptions | None = None
     postprocess: PostprocessConfig = PostprocessConfig()
 

@@ -36,6 +36,10 @@ def upgrade_info(values: Mapping[str, Any]) -> dict[str, Any]:
         if key in values:
             raise ConfigError(f"{key} is a key of format_version 2, but this file is of version 1")
     upgraded |= {"format_version": VERSION, "kind": "single"}
+    if isinstance(values.get("prediction"), Mapping):
+        if "side_names" in values["prediction"]:
+            raise ConfigError("prediction.side_names is a key of format_version 2, but this file is of version 1")
+        upgraded["prediction"] = {**values["prediction"], "side_names": "few"}
     if "fingerprint" in upgraded:
         upgraded["reference_ranges"] = upgraded.pop("fingerprint")
     return upgraded

@@ -30,6 +30,7 @@ def model_card(info: BundleInfo, weight_files: Sequence[str]) -> str:
     )
     folds = "one network, trained on all cases" if info.folds == "all" else "one network per fold"
     stored = f", {info.network.precision}" if info.network.precision else ""
+    mirrored = "".join(f"\n- axis {each.axis} is not mirrored: {each.reason}" for each in plan.unmirrored or ())
     source = info.source
     imported = "" if source.kind == "medseg" else f"\n- imported from {source.kind}: {source.licence}"
     dataset = "\n".join(f"- {name}: {json.dumps(value)}" for name, value in made.dataset.items()) or "- not described"
@@ -49,7 +50,7 @@ Research software, not a medical device.
 ## Network
 
 - {net.name}{backbone}, {net.dims}D, {net.in_channels} image channel(s), {net.out_channels} output channels
-- grid: {spacing}, orientation {plan.orientation or "as stored"}, windows of {windows} voxels
+- grid: {spacing}, orientation {plan.orientation or "as stored"}, windows of {windows} voxels{mirrored}
 - {made.iterations} iterations, {made.seconds:.0f} s of training, configuration {made.config_hash[:12] or "unknown"}
 - weights ({folds}{stored}): {", ".join(sorted(weight_files))}
 

@@ -37,6 +37,7 @@ from medseg.nets.crf import CrfOptions, dense_crf
 from medseg.plugins import permitted_modules
 from medseg.preparation.body import body_box
 from medseg.preparation.grid import GridMap, to_network_grid
+from medseg.preparation.mirroring import plan_axes
 from medseg.preparation.normalize import normalize, scales_for
 from medseg.volume import Volume
 
@@ -82,10 +83,14 @@ class Model:
         return self.info.scheme
 
     def mirror_axes(self, mirror: bool | None = None) -> tuple[int, ...]:
-        """The axes that are mirrored: those the bundle permits, never across left/right pairs; none for False."""
+        """The axes that are mirrored: those the bundle permits, never left to right if it matters; none for False."""
         if mirror is False:
             return ()
-        allowed = allowed_mirror_axes(self.info.plan.dims, self.info.plan.orientation, self.scheme)
+        plan = self.info.plan
+        if plan.unmirrored is None and self.info.prediction.side_names == "all":
+            allowed = allowed_mirror_axes(plan.dims, plan.orientation, self.scheme)
+        else:
+            allowed = plan_axes(plan, self.scheme)
         return tuple(axis for axis in self.info.prediction.mirror_axes if axis in allowed)
 
     def crf_options(self) -> CrfOptions:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medseg.labels import LabelScheme
+from medseg.preparation.mirroring import axes_without_sides
 
 __all__ = ["allowed_mirror_axes", "mean_of", "mirrored_logits"]
 
@@ -58,17 +59,13 @@ def mirrored_logits(net: Callable[[Tensor], Tensor], batch: Tensor, mirror_axes:
 
 
 def allowed_mirror_axes(dims: int, orientation: str | None, labels: LabelScheme) -> tuple[int, ...]:
-    """The spatial axes along which mirroring keeps the labels right.
+    """The spatial axes along which mirroring keeps the labels right, as far as their names tell.
 
-    With left/right pairs among the labels, the axis that runs along the patient's left-right direction is left out;
-    for images without a known orientation that is axis 0 (x).
+    With a label that says left or right in its name, alone or in a pair, the axis that runs along the patient's
+    left-right direction is left out; for images without a known orientation that is axis 0 (x).
 
     Example:
         >>> allowed_mirror_axes(3, "RAS", LabelScheme.from_mapping({"left_lung": 1, "right_lung": 2}))
         (1, 2)
     """
-    axes = tuple(range(dims))
-    if not labels.left_right_pairs:
-        return axes
-    sideways = 0 if orientation is None else next(n for n, letter in enumerate(orientation) if letter in "LR")
-    return tuple(axis for axis in axes if axis != sideways)
+    return axes_without_sides(dims, orientation, labels)

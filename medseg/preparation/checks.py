@@ -111,7 +111,7 @@ def check_left_right(cases: Sequence[CaseFingerprint], scheme: LabelScheme) -> N
             raise DatasetError(
                 f"left and right are swapped in {len(wrong)} of {judged} cases ({_and_more(names, '')}): in {names[0]} "
                 f"{scheme.names[left]!r} lies {x_left - x_right:.1f} mm to the patient's right of "
-                f"{scheme.names[right]!r}; {advice}"
+                f"{scheme.names[right]!r}; {advice}; if these names mean no sides, give the labels other names"
             )
 
 

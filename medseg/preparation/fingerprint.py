@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from medseg.preparation.body import labels_inside
 from medseg.preparation.case_features import CaseFeatures, Feature, GreyLevels, measure_case
 from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
 from medseg.preparation.grid import holds_whole_numbers
+from medseg.preparation.label_places import LabelledVoxels, LabelPlace, measure_places, middle_of_body
 from medseg.volume import Finding, Volume
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
     "load_fingerprint",
 ]
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 QUANTILES = 200
 SAMPLES = 1_000_000
 BLOCK = 1 << 22
@@ -71,6 +72,8 @@ class CaseFingerprint:
         features: for the reference ranges that new cases are compared with.
         inside_body: whether all labels lie in the body's box, see `body_box`.
         findings: irregularities met while reading.
+        places: label value -> where it lies, to find twins.
+        middle_mm: where the middle between the body's sides lies, along the first axis of `places`.
     """
 
     name: str
@@ -86,6 +89,8 @@ class CaseFingerprint:
     features: CaseFeatures
     inside_body: bool
     findings: tuple[Finding, ...] = ()
+    places: Mapping[int, LabelPlace] = field(default_factory=dict)
+    middle_mm: float = 0.0
 
     def along(self, orientation: str | None) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """(shape, spacing) with the axes in the order of `orientation`; as they are for None."""
@@ -188,6 +193,7 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, schem
         centroids = {int(v): (float(x), float(y), float(z)) for v, (x, y, z) in zip(found, world.T, strict=True)}
     labelled = positions if scheme.ignore is None else positions[values != scheme.ignore]
     channels = tuple(_channel(channel.T if turned else channel, labelled) for channel in image.array)
+    where = LabelledVoxels(positions, values, label_map.shape, turned)
     grid = image
     if image.dims == 3 and image.spacing_known and not is_orthogonal(image.affine, image.shape):
         affine, shape = straight_grid(image)
@@ -206,6 +212,8 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, schem
         features=measure_case(image, labels, scheme),
         inside_body=labels_inside(image.array, labels.array),
         findings=(*image.findings, *labels.findings),
+        places=measure_places(image, where, {v: n for v, n in voxels.items() if v not in (0, scheme.ignore)}),
+        middle_mm=middle_of_body(image),
     )
 
 
@@ -248,6 +256,11 @@ def _features_from_json(values: dict[str, Any]) -> CaseFeatures:
     )
 
 
+def _place_from_json(place: dict[str, Any]) -> LabelPlace:
+    levels = tuple(tuple(channel) for channel in place["levels"])
+    return LabelPlace(place["volume"], tuple(place["centre"]), tuple(place["covariance"]), levels)
+
+
 def _case_from_json(case: dict[str, Any]) -> CaseFingerprint:
     return CaseFingerprint(
         name=case["name"],
@@ -263,4 +276,6 @@ def _case_from_json(case: dict[str, Any]) -> CaseFingerprint:
         features=_features_from_json(case["features"] if "features" in case else case["figures"]),
         inside_body=case["inside_body"],
         findings=tuple(Finding(f["kind"], f["message"], tuple(f["files"])) for f in case["findings"]),
+        places={int(value): _place_from_json(place) for value, place in case["places"].items()},
+        middle_mm=case["middle_mm"],
     )

@@ -19,6 +19,7 @@ from medseg.preparation.plan_fields import (
     LabelPlan,
     LogitPlan,
     PlanPart,
+    UnmirroredAxis,
     WindowPlan,
     not_yet,
 )
@@ -46,6 +47,8 @@ HEADER = """\
 #   shape_rounding extent: voxels = round(n * spacing / target); ratio: round(n * (spacing / target))
 #   padding        what surrounds an image smaller than the patch: its minimum, or zero after normalisation
 #   windows        overlap (0 to 0.95), starts (whole_step, real_step), weights (gaussian, impulse, uniform)
+#   unmirrored     axes of the net that are never mirrored, with the reason: mirroring would exchange left and right.
+#                  Take an entry out to mirror all the same; null: decided by names, as far as version 1 knew them
 #   crop, prefilter, thick_axis   none, none, same: nothing else is built yet
 """
 Channels = Annotated[int, Field(ge=1, le=1024)]
@@ -78,6 +81,7 @@ class Plan(PlanPart):
         padding: what surrounds an image that is shorter than the patch: the 'minimum' of each channel, or 'zero', both
             after normalisation.
         windows: of prediction and validation.
+        unmirrored: the axes that are not mirrored, and why; None: as in version 1, see `mirroring.plan_axes`.
 
     Raises:
         pydantic.ValidationError: for parts that do not fit together; `load_plan` gives a ConfigError.
@@ -106,6 +110,7 @@ class Plan(PlanPart):
     shape_rounding: Literal["extent", "ratio"] = "extent"
     padding: Literal["minimum", "zero"] = "minimum"
     windows: WindowPlan = WindowPlan()
+    unmirrored: Annotated[tuple[UnmirroredAxis, ...], Field(max_length=3)] | None = None
 
     @property
     def spatial_dims(self) -> int:
@@ -149,6 +154,8 @@ class Plan(PlanPart):
                 f"transpose {self.transpose}: with axes 'RAS' it can only be (0, 1, 2), as the orientation gives the "
                 "order, and of 2D images this medseg cannot exchange the axes yet"
             )
+        if any(each.axis >= self.dims for each in self.unmirrored or ()):
+            raise ValueError(f"unmirrored names an axis that a {self.dims}D net does not have; axes count from 0")
         if self.padding == "zero":
             for n, channel in enumerate(self.normalization):
                 if channel.kind in ("clip", "window") and not (channel.low or 0) <= (channel.mean or 0) <= (

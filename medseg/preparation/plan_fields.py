@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from medseg.config import Overlap
 
-__all__ = ["ChannelPlan", "ImagePlan", "LabelPlan", "LogitPlan", "PlanPart", "WindowPlan", "not_yet"]
+__all__ = ["ChannelPlan", "ImagePlan", "LabelPlan", "LogitPlan", "PlanPart", "UnmirroredAxis", "WindowPlan", "not_yet"]
 
 # Grey levels and their spread, as single precision holds them.
 Level = Annotated[float, Field(ge=-1e30, le=1e30)]
@@ -150,3 +150,15 @@ class WindowPlan(PlanPart):
     overlap: Overlap = 0.5
     starts: Literal["whole_step", "real_step"] = "whole_step"
     weights: Literal["gaussian", "impulse", "uniform"] = "gaussian"
+
+
+class UnmirroredAxis(PlanPart):
+    """An axis that is mirrored neither in training nor in prediction.
+
+    Args:
+        axis: of the network, counted from 0.
+        reason: for people.
+    """
+
+    axis: Annotated[int, Field(ge=0, le=2)]
+    reason: Annotated[str, Field(max_length=4000)] = ""

@@ -27,6 +27,7 @@ IMPLIED: Mapping[str, Any] = {
     "shape_rounding": "extent",
     "padding": "minimum",
     "windows": {"overlap": 0.5, "starts": "whole_step", "weights": "gaussian"},
+    "unmirrored": None,
 }
 ADDED = (*IMPLIED, "axes", "transpose")
 

@@ -12,9 +12,11 @@ from medseg.errors import ConfigError, DatasetError
 from medseg.io.channel_names import kind_of_name, modality_of_kind
 from medseg.labels import LabelScheme
 from medseg.preparation.fingerprint import Fingerprint
+from medseg.preparation.mirroring import unmirrored_axes
 from medseg.preparation.net_needs import needs_of, sides_for
 from medseg.preparation.patch import Budget, choose_batch, choose_patch, default_channels, strides_for
 from medseg.preparation.plan import ChannelPlan, Plan
+from medseg.preparation.twins import find_twins
 from medseg.windowing import PRESETS
 
 __all__ = ["check_plan_fits", "make_plan"]
@@ -71,6 +73,7 @@ def make_plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, 
         "channels": channels,
         "strides": strides,
         "select": [rule.model_dump(exclude_defaults=True) for rule in _select(fingerprint, config)],
+        "unmirrored": unmirrored_axes(dims, orientation, scheme, find_twins(fingerprint.cases, scheme)),
     }
     return validate_model(Plan, values, "planning")
 

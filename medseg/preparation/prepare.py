@@ -18,6 +18,7 @@ from medseg.machine import available_cpus, free_memory
 from medseg.preparation import checks
 from medseg.preparation.fingerprint import CaseFingerprint, Fingerprint, fingerprint_case, load_fingerprint
 from medseg.preparation.grid import labels_to_network_grid, to_network_grid
+from medseg.preparation.mirroring import findings_on_sides
 from medseg.preparation.net_needs import catalogue_entry
 from medseg.preparation.normalize import scales_for
 from medseg.preparation.parallel import PROCESSES_FROM_BYTES, run_over_cases
@@ -27,6 +28,7 @@ from medseg.preparation.planning import check_plan_fits, make_plan
 from medseg.preparation.sources import label_name, read_case, size_of, stamp_of, state_of
 from medseg.preparation.split import fold_numbers, split_cases
 from medseg.preparation.store import CaseOrigin, case_folder, is_current, remove_leftovers, write_case
+from medseg.preparation.twins import find_twins
 from medseg.volume import Finding, Volume
 
 __all__ = ["Preparation", "Progress", "prepare"]
@@ -88,6 +90,7 @@ class Preparation:
         lines.append(
             f"plan: {spacing}, patch {patch}, batch {plan.batch_size}, {kinds}, features {list(plan.channels)}"
         )
+        lines += [f"axis {each.axis} is not mirrored: {each.reason}" for each in plan.unmirrored or ()]
         lines.append(f"edit {self.folder / 'plan.yaml'} to change the plan")
         return "\n".join(lines)
 
@@ -146,6 +149,7 @@ def prepare(
     plan = _plan(fingerprint, config, dataset.labels, config.output / "plan.yaml", memory_gb, on_gpu)
     folders = work.write(plan)
     findings = checks.findings_of(fingerprint.cases, dataset.labels)
+    findings += findings_on_sides(plan, dataset.labels, find_twins(fingerprint.cases, dataset.labels))
     if any(not split.validation for split in splits):
         findings.append(Finding("no_validation", "no case is left for validation: training runs without scores"))
     return Preparation(dataset, fingerprint, plan, folders, tuple(findings), config.output)

@@ -49,6 +49,7 @@ def bundle_info(
             overlap=config.prediction.overlap,
             # A net is mirrored at test time only where it was in training.
             mirror_axes=mirror_axes(config.augmentation, plan, scheme) if config.prediction.mirror else (),
+            side_names="few" if plan.unmirrored is None else "all",
             crf=None if crf is None else crf.options,
             postprocess=_postprocess(config, trained),
         ),

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from medseg.augmentation import SampleAugment, SpatialAugment
 from medseg.config import AugmentationConfig, RunConfig
-from medseg.inference.tta import allowed_mirror_axes
 from medseg.labels import LabelScheme
+from medseg.preparation.mirroring import plan_axes
 from medseg.preparation.plan import Plan
 from medseg.preparation.store import PreparedCase
 
@@ -31,10 +31,10 @@ class Batch:
 
 
 def mirror_axes(config: AugmentationConfig, plan: Plan, scheme: LabelScheme) -> tuple[int, ...]:
-    """Axes that training mirrors: those asked for, without the one that would swap left and right labels."""
+    """Axes that training mirrors: those asked for that the plan permits, so never left to right where sides matter."""
     if not config.enabled or config.mirror is False:
         return ()
-    allowed = allowed_mirror_axes(plan.dims, plan.orientation, scheme)
+    allowed = plan_axes(plan, scheme)
     return allowed if config.mirror is True else tuple(axis for axis in allowed if axis in config.mirror)
 
 

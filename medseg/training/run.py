@@ -107,6 +107,8 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     preparation = prepare_run(config)
     for finding in preparation.findings:
         _log.info("%s: %s", finding.kind, finding.message)
+    for each in preparation.plan.unmirrored or ():
+        _log.info("axis %d is not mirrored: %s", each.axis, each.reason)
     scheme = preparation.dataset.labels
     check_label_bounds(scheme.mapping)
     rules = config.prediction.postprocess
