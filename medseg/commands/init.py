@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from medseg.preparation.folder import config_for_folder, label_values
 from medseg.preparation.split import split_cases
 
 __all__ = ["write_config"]
+
+_WIDTH = 120
+_OF_PATIENTS = ("patients", "patients_in_doubt", "one_patient")
 
 
 def write_config(folder: Path, path: Path, overrides: Mapping[str, Any], overwrite: bool) -> tuple[str, ...]:
@@ -93,6 +97,12 @@ def _hints(config: RunConfig, dataset: Dataset, cases: Sequence[Case]) -> Iterat
     split = split_cases(dataset, config, fold)
     numbers = f"{len(split.train)} cases train, {len(split.validation)} validate"
     yield f"  # {numbers}: {_origin(config, dataset, cases, fold)}."
+    for finding in dataset.findings:
+        yield from textwrap.wrap(
+            f"{finding.kind}: {finding.message}", _WIDTH, initial_indent="  # ", subsequent_indent="  #   "
+        )
+    if config.data.group is None and any(finding.kind in _OF_PATIENTS for finding in dataset.findings):
+        yield "  # group: none    # every case is a patient of its own; or a pattern such as 'patient\\d+'"
     if config.data.split is None:
         yield "  # split: {every: 5, start: 4}    # every fifth of the sorted cases validates instead"
 

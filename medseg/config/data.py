@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from medseg.config.part import Part, Positive
+from medseg.config.patterns import Pattern
 from medseg.config.select import SelectRule
 from medseg.labels import LabelScheme, check_label_bounds
 from medseg.lookup import nearest_hint
@@ -62,7 +64,9 @@ class DataConfig(Part):
     dataset.json. `ignore`: the integer of voxels that take no part. `label_threshold`: for 0/255 and soft-edged masks:
     what is above it is label 1. `modality`: of each channel; CT keeps Hounsfield units comparable. `window`: its name,
     or centre and width; else grey levels are normalised as the data are. `split`: which cases validate; else a fold
-    drawn with the seed, each patient on one side. `select`: a rule for each channel, for prediction on studies.
+    drawn with the seed, each patient on one side. `group`: a regular expression whose group, or whole match, in the name
+    of a case is its patient; none: every case is a patient of its own; else patients are found by PatientID and names.
+    `select`: a rule for each channel, for prediction on studies.
     """
 
     root: Path
@@ -74,6 +78,7 @@ class DataConfig(Part):
     modality: str | tuple[str, ...] | None = None
     window: str | WindowConfig | None = None
     split: SplitConfig | None = None
+    group: Pattern | None = None
     select: tuple[SelectRule, ...] = ()
 
     @model_validator(mode="after")
@@ -81,6 +86,10 @@ class DataConfig(Part):
         if isinstance(self.window, str) and self.window not in PRESETS:
             hint = nearest_hint(self.window, PRESETS)
             raise ValueError(f"window {self.window!r} is not a preset; there are: {', '.join(PRESETS)}{hint}")
+        if self.group is not None and re.compile(self.group).groups > 1:
+            raise ValueError(
+                f"group {self.group!r} has several groups; mark the patient with one, and the others as (?:...)"
+            )
         if self.labels is not None:
             LabelScheme.from_mapping(self.labels, self.ignore)
         return self

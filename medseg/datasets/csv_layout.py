@@ -110,7 +110,7 @@ def _case(row: dict[str, str], images: list[str], where: str, root: Path, beside
     )
     if not labels:
         raise DatasetError(f"{where}: case {name!r} has no file in column label")
-    return Case(name, found, labels, row.get("group") or name, _SPLITS[split])
+    return Case(name, found, labels, row.get("group", ""), _SPLITS[split])
 
 
 def _label(text: str, root: Path, beside: Path, where: str) -> LabelSource:

@@ -116,7 +116,7 @@ def _with_labels(found: Mapping[str, tuple[Path, ...]], folder: Path, known: Map
             continue
         if len(matches) > 1:
             raise DatasetError(f"case {name!r} has two label files, {matches[0]} and {matches[1]}; keep one of them")
-        cases.append(Case(name, images, (LabelSource(matches[0]),), name))
+        cases.append(Case(name, images, (LabelSource(matches[0]),)))
     if without:
         raise _unlabelled(without, sorted(set(by_stem) - set(found)), by_stem)
     return tuple(cases)
@@ -158,7 +158,7 @@ def _decathlon(root: Path, kind: str) -> Layout:
         names = [channels[k] for k in sorted(channels, key=lambda k: int(k) if str(k).isdigit() else 0)]
     elif isinstance(channels, list):
         names = channels
-    return Layout(kind, cases, values, ignore, tuple(str(n) for n in names), _folds(root))
+    return Layout(kind, cases, values, ignore, tuple(str(n) for n in names), *_folds(root))
 
 
 def described_labels(root: Path) -> tuple[Mapping[str, int | tuple[int, ...]] | None, int | None]:
@@ -233,16 +233,21 @@ def _described_labels(
     return values, ignore
 
 
-def _folds(root: Path) -> tuple[tuple[str, ...], ...]:
+def _folds(root: Path) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:
+    """Validation and training cases of each fold of `splits_final.json`; the second is () where no fold lists them."""
     path = root / "splits_final.json"
     if not path.is_file():
-        return ()
+        return (), ()
     content = _json(path)
     if not isinstance(content, list) or not all(
-        isinstance(f, dict) and isinstance(f.get("val"), list) for f in content
+        isinstance(f, dict) and isinstance(f.get("val"), list) and isinstance(f.get("train", []), list) for f in content
     ):
         raise DatasetError(f"{path}: expected a list of {{'train': [...], 'val': [...]}}")
-    return tuple(tuple(str(name) for name in fold["val"]) for fold in content)
+    with_train = ["train" in fold for fold in content]
+    if any(with_train) and not all(with_train):
+        raise DatasetError(f"{path}: fold {with_train.index(False)} has no list 'train', others have; add it")
+    validation, train = ([[str(name) for name in fold.get(key, [])] for fold in content] for key in ("val", "train"))
+    return tuple(map(tuple, validation)), tuple(map(tuple, train)) if all(with_train) else ()
 
 
 def _json(path: Path) -> Any:

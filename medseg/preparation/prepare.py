@@ -18,6 +18,7 @@ from medseg.machine import available_cpus, free_memory
 from medseg.preparation import checks
 from medseg.preparation.fingerprint import CaseFingerprint, Fingerprint, fingerprint_case, load_fingerprint
 from medseg.preparation.grid import labels_to_network_grid, to_network_grid
+from medseg.preparation.kept_split import split_of_run
 from medseg.preparation.net_needs import catalogue_entry
 from medseg.preparation.normalize import scales_for
 from medseg.preparation.parallel import PROCESSES_FROM_BYTES, run_over_cases
@@ -25,7 +26,7 @@ from medseg.preparation.plan import Plan, load_plan, save_plan
 from medseg.preparation.plan_upgrade import hashed_content
 from medseg.preparation.planning import check_plan_fits, make_plan
 from medseg.preparation.sources import label_name, read_case, size_of, stamp_of, state_of
-from medseg.preparation.split import fold_numbers, split_cases
+from medseg.preparation.split import fold_numbers
 from medseg.preparation.store import CaseOrigin, case_folder, is_current, remove_leftovers, write_case
 from medseg.volume import Finding, Volume
 
@@ -138,14 +139,14 @@ def prepare(
     if not cases:
         raise DatasetError(f"{config.data.root}: no case to train on (found {len(dataset.cases)}, all marked test)")
     checks.check_labels_given(cases)
-    splits = [split_cases(dataset, config, fold) for fold in fold_numbers(dataset, config)]
+    splits = [split_of_run(dataset, config, fold) for fold in fold_numbers(dataset, config)]
 
     work = _Work(config, config.output, dataset, cases, workers, progress)
     fingerprint = work.check()
     checks.check_left_right(fingerprint.cases, dataset.labels)
     plan = _plan(fingerprint, config, dataset.labels, config.output / "plan.yaml", memory_gb, on_gpu)
     folders = work.write(plan)
-    findings = checks.findings_of(fingerprint.cases, dataset.labels)
+    findings = [*dataset.findings, *checks.findings_of(fingerprint.cases, dataset.labels)]
     if any(not split.validation for split in splits):
         findings.append(Finding("no_validation", "no case is left for validation: training runs without scores"))
     return Preparation(dataset, fingerprint, plan, folders, tuple(findings), config.output)

@@ -63,6 +63,34 @@ def test_nnunet_with_channels_regions_ignore_and_folds(tmp_path):
     assert dataset.labels.values == ((1, 2, 3), (2, 3), (3,))
     assert dataset.labels.ignore == 4
     assert dataset.folds == (("b",), ("a",))
+    assert dataset.train_folds == (("a",), ("b",))
+    assert dataset.findings == ()
+
+
+@pytest.mark.parametrize(
+    ("folds", "words"),
+    [
+        ([{"train": ["a", "zz"], "val": ["b"]}], "fold 0 names 'zz', which is not a case"),
+        ([{"train": ["a", "b"], "val": ["b"]}], "lists 'b' for training and for validation"),
+        ([{"train": ["a"], "val": ["b"]}, {"val": ["b"]}], "fold 1 has no list 'train'"),
+        ([{"train": "a", "val": ["b"]}], "expected a list of"),
+    ],
+)
+def test_a_wrong_list_of_a_split_is_named(tmp_path, folds, words):
+    for case in "ab":
+        touch(tmp_path / "imagesTr" / f"{case}_0000.nii.gz", tmp_path / "labelsTr" / f"{case}.nii.gz")
+    (tmp_path / "splits_final.json").write_text(json.dumps(folds))
+    with pytest.raises(DatasetError, match=words):
+        find_cases(DataConfig(root=tmp_path, labels=LUNG))
+
+
+def test_cases_in_no_list_of_a_split_are_told(tmp_path):
+    for case in "abcd":
+        touch(tmp_path / "imagesTr" / f"{case}_0000.nii.gz", tmp_path / "labelsTr" / f"{case}.nii.gz")
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
+    (finding,) = find_cases(DataConfig(root=tmp_path, labels=LUNG)).findings
+    assert finding.kind == "cases_in_no_split" and finding.files == ("c", "d")
+    assert find_cases(DataConfig(root=tmp_path, labels=LUNG, split={"every": 2})).findings == ()
 
 
 def test_nnunet_v1_lists_cases_without_their_channel_number(tmp_path):
