@@ -64,8 +64,8 @@ class DataConfig(Part):
     dataset.json. `ignore`: the integer of voxels that take no part. `label_threshold`: for 0/255 and soft-edged masks:
     what is above it is label 1. `modality`: of each channel; CT keeps Hounsfield units comparable. `window`: its name,
     or centre and width; else grey levels are normalised as the data are. `split`: which cases validate; else a fold
-    drawn with the seed, each patient on one side. `group`: a regular expression whose group, or whole match, in the name
-    of a case is its patient; none: every case is a patient of its own; else patients are found by PatientID and names.
+    drawn with the seed, each patient on one side. `group`: a regular expression whose group, or whole match, in a
+    case's name is its patient; none: every case is a patient of its own; else they are found by PatientID and names.
     `select`: a rule for each channel, for prediction on studies.
     """
 

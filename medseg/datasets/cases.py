@@ -47,7 +47,7 @@ class Dataset:
 
 
 def find_cases(data: DataConfig) -> Dataset:
-    """The cases of the data set at `data.root`, with their patients. Of DICOM studies one header each is read, no pixel.
+    """The cases of the data set at `data.root`, with their patients. Of a DICOM study one header is read, no pixel.
 
     Layouts: MSD and nnU-Net raw (`imagesTr`, `labelsTr`, `dataset.json`), `images/` with `labels/` or `masks/`, CSV.
 

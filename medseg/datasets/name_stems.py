@@ -41,7 +41,10 @@ _VARIANT = re.compile(
     re.IGNORECASE,
 )
 _ELSEWHERE = re.compile(r"(?<![a-z])(?:site|center|centre|hospital|clinic|vendor|scanner|cohort)", re.IGNORECASE)
-_PLACES = r"sites?|cent(?:er|re)s?|hospital|clinic|vendor|scanner|cohort|dataset|task|fold|batch|set|group|class|part|train|test|val"
+_PLACES = (
+    r"sites?|cent(?:er|re)s?|hospital|clinic|vendor|scanner|cohort|dataset|task|fold|batch|set|group|class|part|train|"
+    r"test|val"
+)
 _PLACE = re.compile(rf"(?<![a-z])(?:{_PLACES})(?![a-z])", re.IGNORECASE)
 _PLACE_NUMBER = re.compile(rf"(?<![a-z])(?:{_PLACES})[-_ .]?\d+(?!\d)", re.IGNORECASE)
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
@@ -72,7 +75,7 @@ def patient_in(name: str, sides_attached: bool = True) -> str:
     numbered = _NUMBERED.match(name)
     if numbered:
         rest = numbered["rest"]
-        # case_2020_014 may be the fourteenth patient of 2020; patient1_hospitalB is another one than patient1_hospitalA.
+        # case_2020_014 may be the fourteenth patient of 2020; patient1_hospitalB is another than patient1_hospitalA.
         by_year = _YEAR.fullmatch(numbered["number"]) and re.fullmatch(r"[-_ .]\d+", rest)
         if not by_year and not _ELSEWHERE.search(rest) and (sides_attached or len(rest) > 1):
             return _SIDE_FIRST.sub("", numbered["before"] + numbered["person"] + numbered["number"])

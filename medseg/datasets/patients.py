@@ -101,8 +101,8 @@ def _found(cases: Sequence[Case]) -> Patients:
         origin, stem = next(iter(by_key))
         shared = "have the same PatientID" if origin == "PatientID" else f"are called {stem!r} and something more"
         message = (
-            f"all {len(cases)} cases {shared}, as if they were of one patient: they are split as if each were of its own, "
-            f"and validation says nothing about other patients; to group them otherwise, give {_CHANGE}"
+            f"all {len(cases)} cases {shared}, as if they were of one patient: they are split as if each were of its "
+            f"own, and validation says nothing about other patients; to group them otherwise, give {_CHANGE}"
         )
         return Patients(_grouped(cases, {}), (Finding("one_patient", message),))
     groups = {}
@@ -131,8 +131,8 @@ def _doubt(names: Sequence[str]) -> list[Finding]:
     members = several[next(iter(several))]
     count = sum(map(len, several.values()))
     message = (
-        f"{count} of the {len(names)} names do not tell whether they are of one patient, e.g. {_names(members)}: each is "
-        f"taken for a patient of its own; otherwise give {_CHANGE}"
+        f"{count} of the {len(names)} names do not tell whether they are of one patient, e.g. {_names(members)}: each "
+        f"is taken for a patient of its own; otherwise give {_CHANGE}"
     )
     return [Finding("patients_in_doubt", message, tuple(name for each in several.values() for name in each))]
 

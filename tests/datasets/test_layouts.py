@@ -236,3 +236,61 @@ def test_written_labels_are_found_again(tmp_path):
     write(Volume(np.zeros((3, 3), np.uint8), np.eye(4), spacing_known=False), tmp_path / "masks" / "a.png")
     write(Volume(np.zeros((3, 3), np.uint8), np.eye(4), spacing_known=False), tmp_path / "images" / "a.png")
     assert names(find_cases(DataConfig(root=tmp_path, labels=LUNG))) == ["a"]
+
+
+def rows_of(dataset):
+    return [(c.name, c.group, c.split) for c in dataset.cases]
+
+
+@pytest.mark.parametrize("people", ["group", "Group", "patient", "Subject", "PatientID", "patient_id", "Subject ID"])
+def test_columns_of_a_csv_count_in_any_case_and_people_are_groups(tmp_path, people):
+    config = csv(tmp_path, f"Case,IMAGE,Label,{people},Split\na,a.png,la.png,p1,Train\nb,b.png,lb.png,p1,VAL\n")
+    assert rows_of(find_cases(config)) == [("a", "p1", "train"), ("b", "p1", "validation")]
+    assert find_cases(config).findings == ()
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_the_delimiter_and_the_quotes_of_a_csv_are_found(tmp_path, delimiter, quote):
+    lines = ["case image label group", "a a.png la.png p1", "b b.png lb.png p2"]
+    text = "\r\n".join(delimiter.join(f"{quote}{cell}{quote}" for cell in line.split()) for line in lines)
+    assert rows_of(find_cases(csv(tmp_path, text))) == [("a", "p1", ""), ("b", "p2", "")]
+    assert rows_of(find_cases(csv(tmp_path, f"sep={delimiter}\n{text}\n\n"))) == [("a", "p1", ""), ("b", "p2", "")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_the_encoding_of_a_csv_is_found(tmp_path, encoding):
+    config = csv(tmp_path, "", files=("Müller.png", "l.png"))
+    (tmp_path / "cases.csv").write_bytes("case,image,label\nMüller,Müller.png,l.png\n".encode(encoding))
+    assert names(find_cases(config)) == ["Müller"]
+
+
+def test_a_column_that_means_nothing_is_told_with_its_nearest_name(tmp_path):
+    config = csv(tmp_path, "case,image,label,spilt,pateint,age\na,a.png,la.png,train,p1,5\nb,b.png,lb.png,test,p1,6\n")
+    (finding,) = find_cases(config).findings
+    assert finding.kind == "unused_columns"
+    for words in ("'spilt' (did you mean 'split'?)", "'pateint' (did you mean 'group'?)", "'age'"):
+        assert words in finding.message
+    assert "'age' (did" not in finding.message
+
+
+def test_a_test_case_needs_no_label(tmp_path):
+    config = csv(tmp_path, "case,image,label,split\na,a.png,la.png,train\nb,b.png,,test\n")
+    assert [(c.name, c.labels) for c in find_cases(config).cases][1] == ("b", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("case,image,mask\na,a.png,la.png\n", "no column label.*if 'mask' is meant, call it label"),
+        ("case;image;mask\na;a.png;la.png\n", "no column label.*found case,image,mask; if 'mask' is meant"),
+        ("case;image;zz\na;a.png;la.png\n", "semicolons between the cells"),
+        ("case,image,label\na,a.png,la.png,more\n", "line 2 has 4 cells, the first line names 3"),
+        ('case,image,label\na,"a.png,la.png\n', "cannot be read as a table with commas.*double quotes"),
+        ("case,image,label,Split,split\na,a.png,la.png,train,val\n", "two columns for split: Split, split"),
+        ("case,image,label,Patient,subject\na,a.png,la.png,p,q\n", "two columns for group: Patient, subject"),
+    ],
+)
+def test_a_csv_that_cannot_be_understood_is_answered_with_what_to_write(tmp_path, text, words):
+    with pytest.raises(DatasetError, match=words):
+        find_cases(csv(tmp_path, text))

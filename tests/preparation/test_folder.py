@@ -132,7 +132,7 @@ def test_a_csv_that_lists_cases_is_followed_as_it_knows_the_patients(tmp_path: P
     assert "cases.csv" in found.said[0]
     assert [case.group for case in prepare(found.config, workers=1).dataset.cases] == ["p0", "p0", "p1"]
     (root / "again.csv").write_text((root / "cases.csv").read_text())
-    with pytest.raises(DatasetError, match=r"again\.csv, cases\.csv; say which with data\.csv=FILE"):
+    with pytest.raises(DatasetError, match=r"again\.csv, cases\.csv; choose one with data\.csv=FILE"):
         settings(root)
 
 
