@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from medseg.config.part import Part, Positive
 from medseg.config.patterns import Pattern
 from medseg.config.select import SelectRule
-from medseg.labels import LabelScheme, check_label_bounds
-from medseg.lookup import nearest_hint
+from medseg.labels import LabelScheme, check_label_bounds, label_table
+from medseg.lookup import nearest, nearest_hint
 from medseg.windowing import PRESETS
 
 __all__ = ["DataConfig", "Labels", "SplitConfig", "WindowConfig"]
+
+
+# Modalities of DICOM (PS3.3 C.7.3.1.1.1) and kinds of images; other names of channels are accepted unless they resemble
+# one of these.
+_MODALITIES = (
+    *("CT", "MR", "MRI", "MRA", "PT", "PET", "NM", "SPECT", "US", "IVUS", "XA", "XR", "RF", "CR", "DX", "MG", "CBCT"),
+    *(
+        "OP",
+        "OPT",
+        "OCT",
+        "SM",
+        "ES",
+        "GM",
+        "RGB",
+        "T1",
+        "T1W",
+        "T1C",
+        "T1CE",
+        "T1GD",
+        "T1N",
+        "T2",
+        "T2W",
+        "T2F",
+        "T2S",
+    ),
+    *("FLAIR", "PD", "PDW", "DWI", "DTI", "ADC", "SWI", "PWI", "DCE", "DSC", "BOLD", "EM", "IR", "UV"),
+)
 
 
 def _bounded(value: dict[str, Any]) -> dict[str, Any]:
@@ -80,6 +108,29 @@ class DataConfig(Part):
     split: SplitConfig | None = None
     group: Pattern | None = None
     select: tuple[SelectRule, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tables(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        if "regions" in values:
+            raise ValueError(
+                "regions are labels given as lists, e.g. data.labels: {whole: [1, 2], core: [2]}; move them there"
+            )
+        if not isinstance(values.get("labels"), Mapping):
+            return values
+        labels, ignore = label_table(values["labels"], values.get("ignore"))
+        return {**values, "labels": labels, "ignore": ignore}
+
+    @field_validator("modality")
+    @classmethod
+    def _modality(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for name in (value,) if isinstance(value, str) else value or ():
+            near = [] if name.upper() in _MODALITIES or len(name) > 5 else nearest(name, _MODALITIES, alike=0.75)
+            if near:
+                raise ValueError(f"{name!r} is no modality; did you mean {near[0]!r}?")
+        return value
 
     @model_validator(mode="after")
     def _known_names(self) -> DataConfig:

@@ -10,7 +10,8 @@ from medseg.datasets.layouts import find_layout
 from medseg.datasets.patients import find_patients
 from medseg.datasets.records import Case, Layout
 from medseg.errors import ConfigError, DatasetError
-from medseg.labels import LabelScheme
+from medseg.io.naming import composed
+from medseg.labels import LabelScheme, check_label_bounds
 from medseg.volume import Finding
 
 __all__ = [
@@ -75,7 +76,7 @@ def find_cases(data: DataConfig) -> Dataset:
             f"{data.root}: case {first.name!r} has {a} channel file(s), case {second.name!r} has {b}; every case needs "
             "the same channels"
         )
-    _check_folds(layout, set(names), data)
+    _check_folds(layout, set(map(composed, names)), data)
     patients = find_patients(sorted(layout.cases, key=lambda c: c.name), data.group)
     return Dataset(
         patients.cases,
@@ -92,7 +93,7 @@ def _check_folds(layout: Layout, known: Set[str], data: DataConfig) -> None:
     for fold, validation in enumerate(layout.folds):
         train = layout.train_folds[fold] if layout.train_folds else ()
         where = f"splits_final.json of {data.root}: fold {fold}"
-        missing = sorted({*validation, *train} - known)
+        missing = sorted(name for name in {*validation, *train} if composed(name) not in known)
         if missing:
             raise DatasetError(f"{where} names {missing[0]!r}, which is not a case")
         both = sorted({*validation} & {*train})
@@ -104,8 +105,8 @@ def _unlisted(layout: Layout, data: DataConfig) -> tuple[Finding, ...]:
     """A finding for cases that no list of `splits_final.json` names, where it decides."""
     if data.split is not None or not layout.train_folds:
         return ()
-    listed = {name for fold in (*layout.folds, *layout.train_folds) for name in fold}
-    without = tuple(sorted(case.name for case in layout.cases if case.name not in listed))
+    listed = {composed(name) for fold in (*layout.folds, *layout.train_folds) for name in fold}
+    without = tuple(sorted(case.name for case in layout.cases if composed(case.name) not in listed))
     if not without:
         return ()
     shown = ", ".join(without[:_SHOWN]) + (f" and {len(without) - _SHOWN} more" if len(without) > _SHOWN else "")
@@ -120,6 +121,7 @@ def _scheme(data: DataConfig, layout: Layout) -> LabelScheme:
     if data.labels is not None:
         return LabelScheme.from_mapping(data.labels, data.ignore)
     if layout.labels:
+        check_label_bounds(layout.labels)
         return LabelScheme.from_mapping(layout.labels, layout.ignore if data.ignore is None else data.ignore)
     raise ConfigError(
         f"the meaning of the labels of {data.root} is unknown; write e.g. 'data: {{labels: {{lung: 1, tumour: 2}}}}' "

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from medseg.config import DataConfig
 from medseg.datasets.records import Case, Layout
 from medseg.errors import DatasetError
 from medseg.io.case_table import CaseTable, is_case_table, read_case_table
-from medseg.io.formats import is_there
 from medseg.io.label_maps import LabelSource
+from medseg.io.naming import file_named
 from medseg.volume import Finding
 
 __all__ = ["case_list_in", "csv_layout"]
@@ -85,7 +86,7 @@ def _csv_path(data: DataConfig) -> Path:
     return files[0]
 
 
-def _case(row: dict[str, str], images: list[str], where: str, root: Path, beside: Path) -> Case:
+def _case(row: Mapping[str, str], images: list[str], where: str, root: Path, beside: Path) -> Case:
     name = row["case"]
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise DatasetError(f"{where}: {name[:120]!r} is not a name for a case; expected text without slashes")
@@ -120,6 +121,7 @@ def _label(text: str, root: Path, beside: Path, where: str) -> LabelSource:
 
 def _existing(text: str, root: Path, beside: Path, where: str) -> Path:
     for folder in (root, beside):
-        if is_there(folder / text):
-            return folder / text
+        found = file_named(folder / text)
+        if found is not None:
+            return found
     raise DatasetError(f"{where}: expected {root / text[:200]}, which does not exist; add the file or correct the path")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from medseg.disk.directory_walk import is_hidden
 from medseg.errors import DatasetError
 from medseg.io.formats import image_files, is_there, kind_of, stem_of
 from medseg.io.label_maps import LabelSource
-from medseg.io.naming import group_channels
+from medseg.io.naming import composed, file_named, group_channels
 
 __all__ = ["described_labels", "find_layout"]
 
@@ -105,11 +105,12 @@ def _images_in(folder: Path) -> dict[str, tuple[Path, ...]]:
 def _with_labels(found: Mapping[str, tuple[Path, ...]], folder: Path, known: Mapping[str, Path]) -> tuple[Case, ...]:
     by_stem: dict[str, list[Path]] = {}
     for path in image_files(folder) if folder.is_dir() else []:
-        by_stem.setdefault(stem_of(path), []).append(path)
+        by_stem.setdefault(composed(stem_of(path)), []).append(path)
+    found = _frames_apart(found, by_stem.keys() | known.keys())
     cases, without = [], []
     for name, images in found.items():
         suffix = images[0].name[len(stem_of(images[0])) :]
-        matches = [known[name]] if name in known else by_stem.get(name, [])
+        matches = [known[name]] if name in known else by_stem.get(composed(name), [])
         if not (matches and is_there(matches[0]) and matches[0].is_file()):
             expected = matches[0] if matches else folder / (name + (".nii.gz" if kind_of(images[0]) == "" else suffix))
             without.append((name, expected, images[0]))
@@ -118,8 +119,23 @@ def _with_labels(found: Mapping[str, tuple[Path, ...]], folder: Path, known: Map
             raise DatasetError(f"case {name!r} has two label files, {matches[0]} and {matches[1]}; keep one of them")
         cases.append(Case(name, images, (LabelSource(matches[0]),)))
     if without:
-        raise _unlabelled(without, sorted(set(by_stem) - set(found)), by_stem)
+        raise _unlabelled(without, sorted(set(by_stem) - set(map(composed, found))), by_stem)
     return tuple(cases)
+
+
+def _frames_apart(found: Mapping[str, tuple[Path, ...]], labelled: Set[str]) -> dict[str, tuple[Path, ...]]:
+    """The images of each case, where files numbered from `_0000` are channels of one case only if their labels are not.
+
+    `scan_0000`, `scan_0001` with labels of the same names are frames: cases of their own.
+    """
+    result: dict[str, tuple[Path, ...]] = {}
+    for name, images in found.items():
+        stems = [stem_of(path) for path in images]
+        if composed(name) not in labelled and name not in stems and not labelled.isdisjoint(map(composed, stems)):
+            result.update({stem: (path,) for stem, path in zip(stems, images, strict=True)})
+        else:
+            result[name] = images
+    return result
 
 
 def _unlabelled(
@@ -194,7 +210,9 @@ def _listed(description: Mapping[str, Any], root: Path) -> tuple[dict[str, tuple
                 return {}, {}
             images[stem_of(image)], labels[stem_of(image)] = (image,), root / str(entry["label"])
     for name, paths in images.items():
-        for path in paths:
+        images[name] = tuple(file_named(path) or path for path in paths)
+        labels[name] = file_named(labels[name]) or labels[name]
+        for path in images[name]:
             if not is_there(path):
                 raise DatasetError(
                     f"case {name[:120]!r} of {root / 'dataset.json'} has no image file: expected {str(path)[:300]}"
@@ -219,7 +237,7 @@ def _described_labels(
                 continue
             else:
                 name, code = str(key), int(value)
-            if name == "ignore":
+            if name.casefold() == "ignore":
                 ignore = code
             else:
                 values[name] = code

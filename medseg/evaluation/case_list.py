@@ -8,6 +8,7 @@ from pathlib import Path
 
 from medseg.errors import DatasetError
 from medseg.io.case_table import read_case_table
+from medseg.io.naming import composed
 
 __all__ = ["CaseList", "listed", "read_case_list"]
 
@@ -30,7 +31,7 @@ def read_case_list(path: Path) -> CaseList:
         DatasetError: no CSV, no column `case`, or a case that is named twice.
     """
     table = read_case_table(path)
-    rows = [row for _, row in table.rows if row.get("case")]
+    rows = [{**row, "case": composed(row["case"])} for _, row in table.rows if row.get("case")]
     if not rows:
         raise DatasetError(
             f"{path}: expected a CSV with a column 'case', and 'group' for cases of one patient{table.meant('case')}"

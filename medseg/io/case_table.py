@@ -54,7 +54,7 @@ class CaseTable:
     delimiter: str
 
     def meant(self, missing: str) -> str:
-        """The end of a message about a missing column: which other column may be meant, or which delimiter was taken."""
+        """The end of a message about a missing column: which other may be meant, or which delimiter was taken."""
         near = next((name for name in self.others if _nearest_of_ours(name) == missing), None)
         if near is not None:
             return f"; if {near!r} is meant, call it {missing}"
@@ -87,16 +87,16 @@ def read_case_table(path: Path) -> CaseTable:
         ]
     except csv.Error as error:
         raise DatasetError(
-            f"{path} cannot be read as a table with {_DELIMITERS[delimiter]} between the cells ({error}); put cells that "
-            'hold a delimiter or a line break into double quotes, and write a quote in them as ""'
+            f"{path} cannot be read as a table with {_DELIMITERS[delimiter]} between the cells ({error}); put cells "
+            'that hold a delimiter or a line break into double quotes, and write a quote in them as ""'
         ) from None
     keys, others = _keys(header, path)
     rows = []
     for line, row in cells:
         if len(row) > len(header) and any(row[len(header) :]):
             raise DatasetError(
-                f"{path} line {line} has {len(row)} cells, the first line names {len(header)} columns; put cells that hold "
-                f"{_DELIMITERS[delimiter]} into double quotes"
+                f"{path} line {line} has {len(row)} cells, the first line names {len(header)} columns; put cells that "
+                f"hold {_DELIMITERS[delimiter]} into double quotes"
             )
         padded = [*row, *[""] * (len(header) - len(row))]
         rows.append((line, {key: cell for key, cell in zip(keys, padded, strict=False) if key}))

@@ -82,7 +82,9 @@ class Preparation:
         }
         spacing = "pixels" if plan.spacing_mm is None else " x ".join(f"{s:.3g}" for s in plan.spacing_mm) + " mm"
         kinds = ", ".join(channel.kind for channel in plan.normalization)
-        lines = [f"{len(self.cases)} cases, {fingerprint.dims}D, {fingerprint.in_channels} channel(s)"]
+        patients = len({case.group for case in self.dataset.cases if case.name in self.cases})
+        of_patients = f" of {patients} patients" if patients < len(self.cases) else ""
+        lines = [f"{len(self.cases)} cases{of_patients}, {fingerprint.dims}D, {fingerprint.in_channels} channel(s)"]
         lines += [f"  {name}: in {holders[name]} cases, {voxels[name]} voxels" for name in scheme.names]
         lines += [f"{finding.kind}: {finding.message}" for finding in self.findings]
         patch = " x ".join(map(str, plan.patch_size))

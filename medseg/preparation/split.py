@@ -11,6 +11,7 @@ import numpy as np
 from medseg.config import RunConfig
 from medseg.datasets.cases import Case, Dataset
 from medseg.errors import ConfigError, DatasetError
+from medseg.io.naming import composed
 from medseg.lookup import nearest
 
 __all__ = ["Split", "fold_numbers", "split_cases"]
@@ -110,7 +111,8 @@ def fold_numbers(dataset: Dataset, config: RunConfig) -> tuple[int, ...]:
 
 
 def _known(wanted: Iterable[str], names: Sequence[str], origin: str) -> set[str]:
-    chosen = set(wanted)
+    there = {composed(name): name for name in names}
+    chosen = {there.get(composed(name), name) for name in wanted}
     unknown = sorted(chosen - set(names))
     if unknown:
         near = nearest(unknown[0], names, most=3) or names[:3]

@@ -294,3 +294,42 @@ def test_a_test_case_needs_no_label(tmp_path):
 def test_a_csv_that_cannot_be_understood_is_answered_with_what_to_write(tmp_path, text, words):
     with pytest.raises(DatasetError, match=words):
         find_cases(csv(tmp_path, text))
+
+
+@pytest.mark.parametrize("layout", [("images", "labels"), ("imagesTr", "labelsTr")])
+def test_frames_numbered_from_0000_in_images_and_labels_alike_are_cases_not_channels(tmp_path, layout):
+    for folder in layout:
+        touch(*(tmp_path / folder / f"scan_{n:04}.nii.gz" for n in range(4)))
+    dataset = find_cases(DataConfig(root=tmp_path, labels=LUNG))
+    assert names(dataset) == [f"scan_{n:04}" for n in range(4)]
+    assert [case.labels[0].path.name for case in dataset.cases] == [f"scan_{n:04}.nii.gz" for n in range(4)]
+
+
+def test_a_frame_without_a_label_is_named_as_the_case_it_is(tmp_path):
+    touch(*(tmp_path / "images" / f"scan_{n:04}.nii.gz" for n in range(4)))
+    touch(*(tmp_path / "labels" / f"scan_{n:04}.nii.gz" for n in range(3)))
+    with pytest.raises(DatasetError, match=r"case 'scan_0003' has no label file"):
+        find_cases(DataConfig(root=tmp_path, labels=LUNG))
+
+
+def test_names_whose_accents_are_composed_otherwise_are_the_same(tmp_path):
+    composed, apart = "Müller", "Mu\u0308ller"
+    assert composed != apart
+    touch(tmp_path / "imagesTr" / f"{apart}_0000.nii.gz", tmp_path / "labelsTr" / f"{composed}.nii.gz")
+    touch(tmp_path / "imagesTr" / "b_0000.nii.gz", tmp_path / "labelsTr" / "b.nii.gz")
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["b"], "val": [composed]}]))
+    dataset = find_cases(DataConfig(root=tmp_path, labels=LUNG))
+    assert len(dataset.cases) == 2 and dataset.findings == ()
+    (tmp_path / "imagesTr" / f"{apart}_0000.nii.gz").rename(tmp_path / f"{apart}.nii.gz")
+    (tmp_path / "list.csv").write_text(
+        f"case,image,label\na,{composed}.nii.gz,labelsTr/{apart}.nii.gz\n", encoding="utf-8"
+    )
+    (case,) = find_cases(DataConfig(root=tmp_path, csv=tmp_path / "list.csv", labels=LUNG)).cases
+    assert case.images[0].is_file() and case.labels[0].path.is_file()
+
+
+def test_labels_of_a_description_are_bounded_before_anything_is_read(tmp_path):
+    touch(tmp_path / "imagesTr" / "a_0000.nii.gz", tmp_path / "labelsTr" / "a.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"bg": 0, "x": 2**24 + 1}}))
+    with pytest.raises(ConfigError, match="number the labels of the data set anew"):
+        find_cases(DataConfig(root=tmp_path))
