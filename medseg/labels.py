@@ -195,18 +195,14 @@ def label_table(entries: Mapping[Any, Any], ignore: Any = None) -> tuple[dict[st
         >>> label_table({0: "background", 1: "liver"}), label_table({"a": 1, "ignore": 3})
         (({'background': 0, 'liver': 1}, None), ({'a': 1}, 3))
     """
-    table = {str(name): value for name, value in entries.items()}
-    if (
-        table
-        and all(isinstance(v, str) and not v.isdecimal() for v in table.values())
-        and all(map(str.isdecimal, table))
-    ):
+    table: dict[Any, Any] = dict(entries)
+    if table and all(str(k).isdecimal() and isinstance(v, str) and not v.isdecimal() for k, v in table.items()):
         names = list(table.values())
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ConfigError(f"two values are called {twice!r} in {str(entries)[:300]}; give each label its own name")
         table = {name: int(value) for value, name in table.items()}
-    named = [name for name in table if name.casefold() == "ignore"]
+    named = [name for name in table if isinstance(name, str) and name.casefold() == "ignore"]
     for name in named:
         value = table.pop(name)
         if ignore is not None and ignore != value:

@@ -145,6 +145,7 @@ def prepare(
 
     work = _Work(config, config.output, dataset, cases, workers, progress)
     fingerprint = work.check()
+    checks.check_units(fingerprint.cases)
     checks.check_left_right(fingerprint.cases, dataset.labels)
     plan = _plan(fingerprint, config, dataset.labels, config.output / "plan.yaml", memory_gb, on_gpu)
     folders = work.write(plan)

@@ -364,3 +364,21 @@ def test_hippocampus_is_planned_as_a_whole(data_folder: Path, tmp_path: Path) ->
     made = prepare(config, memory_gb=8.0)
     assert len(made.cases) == 60 and made.findings == ()
     assert (made.plan.patch_size, made.plan.batch_size) == ((40, 56, 40), 4)
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit"), [(0.001, "metres"), (1000.0, "micrometres"), (0.008, "centimetres|metres")]
+)
+def test_a_case_in_another_unit_than_most_is_refused_with_the_likely_one(data, factor: float, unit: str) -> None:
+    data.add("other", spacing=(factor, factor, factor))
+    with pytest.raises(
+        DatasetError, match=rf"case other has voxels of .* mm.*is its spacing in ({unit}) instead of mm"
+    ):
+        data.prepare()
+    assert not (data.output / "plan.yaml").exists()
+
+
+def test_cases_of_rather_different_sizes_are_of_one_unit(data) -> None:
+    data.add("thick", spacing=(1.0, 1.0, 20.0))
+    data.add("fine", spacing=(0.1, 0.1, 1.0))
+    assert len(data.prepare().cases) == 7
