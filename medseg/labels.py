@@ -149,7 +149,7 @@ class LabelScheme:
             hint = (
                 "this looks like a 0/255 mask: set data.label_threshold: 127"
                 if max(unknown) == 255
-                else "add them to data.labels or dataset.json, or name one of them in data.ignore"
+                else "add them to data.labels or dataset.json, name them in data.ignore, or set data.others: background"
             )
             raise DatasetError(
                 f"{source} contains label value(s) {shown} that data.labels does not name ({known}); {hint}"

@@ -89,19 +89,22 @@ class DataConfig(Part):
     """Where the cases are and what their labels mean. `root`: the folder of the data. `layout`: how it lies there.
 
     `csv`: the list of the cases. `labels`: name to integer in the label maps, or to several (a region); else those of
-    dataset.json. `ignore`: the integer of voxels that take no part. `label_threshold`: for 0/255 and soft-edged masks:
-    what is above it is label 1. `modality`: of each channel; CT keeps Hounsfield units comparable. `window`: its name,
-    or centre and width; else grey levels are normalised as the data are. `split`: which cases validate; else a fold
-    drawn with the seed, each patient on one side. `group`: a regular expression whose group, or whole match, in a
-    case's name is its patient; none: every case is a patient of its own; else they are found by PatientID and names.
-    `select`: a rule for each channel, for prediction on studies.
+    dataset.json. `ignore`: the integer, or integers, of voxels that take no part. `others`: what becomes of values
+    that no label names. `nan`: the grey level of voxels without a number; else they are refused. `label_threshold`:
+    for 0/255 and soft-edged masks: what is above it is label 1. `modality`: of each channel; CT keeps Hounsfield
+    units comparable. `window`: its name, or centre and width; else grey levels are normalised as the data are.
+    `split`: which cases validate; else a fold drawn with the seed, each patient on one side. `group`: a regular
+    expression whose group, or whole match, in a case's name is its patient; none: every case is a patient of its own;
+    else they are found by PatientID and names. `select`: a rule for each channel, for prediction on studies.
     """
 
     root: Path
     layout: Literal["auto", "msd", "nnunet", "folders", "csv"] = "auto"
     csv: Path | None = None
     labels: Labels | None = None
-    ignore: int | None = None
+    ignore: int | tuple[int, ...] | None = None
+    others: Literal["refuse", "background"] = "refuse"
+    nan: float | None = None
     label_threshold: float | None = None
     modality: str | tuple[str, ...] | None = None
     window: str | WindowConfig | None = None
@@ -141,6 +144,17 @@ class DataConfig(Part):
             raise ValueError(
                 f"group {self.group!r} has several groups; mark the patient with one, and the others as (?:...)"
             )
-        if self.labels is not None:
-            LabelScheme.from_mapping(self.labels, self.ignore)
+        for ignore in self.ignored or (None,):
+            if self.labels is not None:
+                LabelScheme.from_mapping(self.labels, ignore)
         return self
+
+    @property
+    def ignored(self) -> tuple[int, ...]:
+        """The values of voxels that take no part; the label maps hold the first in place of the others once read."""
+        return self.ignore if isinstance(self.ignore, tuple) else () if self.ignore is None else (self.ignore,)
+
+    @property
+    def ignore_value(self) -> int | None:
+        """The value of voxels that take no part, in label maps once read."""
+        return self.ignored[0] if self.ignored else None

@@ -45,6 +45,10 @@ def read_label_names(path: Path) -> LabelScheme:
     if isinstance(part, dict):
         part, ignore = label_table(part, ignore)
     fits = isinstance(part, dict) and part and all(_is_value(v) for v in part.values())
+    if isinstance(ignore, list):
+        raise ConfigError(
+            f"{path}: ignore is {ignore}; expected one value here, as label maps are not changed on reading"
+        )
     if not fits or not (ignore is None or isinstance(ignore, int)):
         raise ConfigError(f"{path}: expected labels as name: value, e.g. {{lung: 1, tumour: 2}}, or a key 'labels' so")
     return LabelScheme.from_mapping({str(k): v for k, v in part.items()}, ignore)
