@@ -50,7 +50,8 @@ class Dataset:
 def find_cases(data: DataConfig) -> Dataset:
     """The cases of the data set at `data.root`, with their patients. Of a DICOM study one header is read, no pixel.
 
-    Layouts: MSD and nnU-Net raw (`imagesTr`, `labelsTr`, `dataset.json`), `images/` with `labels/` or `masks/`, CSV.
+    Layouts: MSD and nnU-Net raw (`imagesTr`, `labelsTr`, `dataset.json`), `images/` with `labels/` or `masks/`, CSV,
+    masks beside their images.
 
     Raises:
         DatasetError: if there are no cases, a file or column is missing, two cases share a name, or numbers of channels

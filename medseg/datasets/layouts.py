@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medseg.config import MOST_LIST_BYTES, DataConfig, read_text
 from medseg.datasets.csv_layout import csv_layout
+from medseg.datasets.pair_finding import cases_beside, folder_pairs, has_masks_beside
 from medseg.datasets.records import Case, Layout
 from medseg.disk.directory_walk import is_hidden
 from medseg.errors import DatasetError
+from medseg.io.case_table import is_case_table
 from medseg.io.formats import image_files, is_there, kind_of, stem_of
 from medseg.io.label_maps import LabelSource
 from medseg.io.naming import composed, file_named, group_channels
 
 __all__ = ["described_labels", "find_layout"]
 
-# Common names of the folders of a data set, and the names that medseg expects.
+# Names that are nearly those of the folders of MSD and nnU-Net.
 _FOLDER_NAMES = {
-    **dict.fromkeys(("images", "image", "imgs", "img"), "images"),
-    **dict.fromkeys(("labels", "label", "annotations", "segmentations"), "labels"),
-    **dict.fromkeys(("masks", "mask"), "masks"),
     **dict.fromkeys(("imagestr", "imagestrain"), "imagesTr"),
     **dict.fromkeys(("labelstr", "labelstrain"), "labelsTr"),
 }
@@ -54,7 +54,8 @@ def _recognise(data: DataConfig) -> str:
         return kind
     raise DatasetError(
         f"no data set recognised in {data.root}; expected imagesTr/ with labelsTr/ and dataset.json (MSD, nnU-Net), "
-        f"images/ with labels/ or masks/, or a CSV with the columns case, image, label (data.csv)"
+        f"images/ with labels/ or masks/, a CSV with the columns case, image, label (data.csv), or masks beside their "
+        f"images (a_seg beside a, or a folder with image and mask for each patient)"
         f"{_suggestion(data.root)}"
     )
 
@@ -62,7 +63,11 @@ def _recognise(data: DataConfig) -> str:
 def _kind_of_folder(root: Path) -> str:
     if (root / "imagesTr").is_dir():
         return "msd"
-    if (root / "images").is_dir() and _label_folder(root) is not None:
+    if folder_pairs(root):
+        return "folders"
+    if any(is_case_table(path) for path in root.glob("*.csv")):
+        return "csv"
+    if has_masks_beside(root):
         return "folders"
     return "csv" if any(root.glob("*.csv")) else ""
 
@@ -82,16 +87,18 @@ def _suggestion(root: Path) -> str:
     return f"; found {', '.join(found[:_SHOWN])}{more}" if found else "; the folder is empty"
 
 
-def _label_folder(root: Path) -> Path | None:
-    return next((root / name for name in ("labels", "masks") if (root / name).is_dir()), None)
-
-
 def _folders(root: Path) -> Layout:
-    images, labels = root / "images", _label_folder(root)
-    if not images.is_dir() or labels is None:
+    pairs = folder_pairs(root)
+    if not pairs and not has_masks_beside(root):
         raise DatasetError(f"{root} has no images/ with labels/ or masks/; check data.root and data.layout")
-    found = _images_in(images)
-    return Layout("folders", _with_labels(found, labels, {}))
+    if not pairs:
+        return Layout("folders", cases_beside(root))
+    cases: list[Case] = []
+    for pair in pairs:
+        found = _images_in(pair.images)
+        labelled = _with_labels(found, pair.labels, {})
+        cases += [replace(case, split=pair.split) for case in labelled]
+    return Layout("folders", tuple(cases))
 
 
 def _images_in(folder: Path) -> dict[str, tuple[Path, ...]]:

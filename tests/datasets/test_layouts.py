@@ -333,3 +333,82 @@ def test_labels_of_a_description_are_bounded_before_anything_is_read(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"bg": 0, "x": 2**24 + 1}}))
     with pytest.raises(ConfigError, match="number the labels of the data set anew"):
         find_cases(DataConfig(root=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("Images", "Labels"),
+        ("image", "label"),
+        ("IMAGES", "Masks"),
+        ("imgs", "segmentations"),
+        ("train/images", "train/labels"),
+        ("Training/Image", "Training/Mask"),
+        ("images/train", "labels/train"),
+    ],
+)
+def test_folders_of_images_and_labels_are_known_by_their_usual_names(tmp_path, images, labels):
+    for name in "ab":
+        touch(tmp_path / images / f"{name}.nii.gz", tmp_path / labels / f"{name}.nii.gz")
+    dataset = find_cases(DataConfig(root=tmp_path, labels=LUNG))
+    assert names(dataset) == ["a", "b"] and {case.split for case in dataset.cases} == {""}
+    assert dataset.cases[0].labels == (LabelSource(tmp_path / labels / "a.nii.gz"),)
+
+
+@pytest.mark.parametrize("place", ["{split}/{what}", "{what}/{split}"])
+def test_folders_called_train_and_val_are_the_split(tmp_path, place):
+    for split, name in (("train", "a"), ("train", "b"), ("val", "c")):
+        touch(*(tmp_path / place.format(split=split, what=w) / f"{name}.png" for w in ("images", "labels")))
+    dataset = find_cases(DataConfig(root=tmp_path, labels=LUNG))
+    assert rows_of(dataset) == [("a", "a", "train"), ("b", "b", "train"), ("c", "c", "validation")]
+
+
+def test_a_training_part_beside_a_test_part_is_split_as_any_data(tmp_path):
+    for split, name in (("train", "a"), ("train", "b"), ("test", "c")):
+        touch(*(tmp_path / split / what / f"{name}.png" for what in ("images", "labels")))
+    dataset = find_cases(DataConfig(root=tmp_path, labels=LUNG))
+    assert rows_of(dataset) == [("a", "a", ""), ("b", "b", ""), ("c", "c", "test")]
+
+
+@pytest.mark.parametrize("ending", ["_seg", "_mask", "-label", "_Segmentation", "_gt"])
+def test_masks_beside_their_images_are_known_by_their_names(tmp_path, ending):
+    for name in ("case_1", "case_2"):
+        touch(tmp_path / f"{name}.nii.gz", tmp_path / f"{name}{ending}.nii.gz")
+    dataset = find_cases(DataConfig(root=tmp_path, labels=LUNG))
+    assert [(c.name, c.images[0].name, c.labels[0].path.name) for c in dataset.cases] == [
+        (name, f"{name}.nii.gz", f"{name}{ending}.nii.gz") for name in ("case_1", "case_2")
+    ]
+
+
+@pytest.mark.parametrize(("image", "mask"), [("image", "mask"), ("ct", "seg"), ("{}", "{}_seg"), ("scan", "Label")])
+def test_a_folder_for_each_patient_holds_image_and_mask(tmp_path, image, mask):
+    for name in ("p1", "p2"):
+        touch(*(tmp_path / name / f"{each.format(name)}.nii.gz" for each in (image, mask)))
+    dataset = find_cases(DataConfig(root=tmp_path, labels=LUNG))
+    assert names(dataset) == ["p1", "p2"]
+    assert dataset.cases[1].labels[0].path == tmp_path / "p2" / f"{mask.format('p2')}.nii.gz"
+
+
+def test_several_images_beside_a_patients_mask_are_channels_by_their_kind(tmp_path):
+    for name in ("p1", "p2"):
+        touch(*(tmp_path / name / f"{name}_{each}.nii.gz" for each in ("t1", "flair", "t1ce", "seg")))
+    dataset = find_cases(DataConfig(root=tmp_path, labels=LUNG))
+    assert [[p.name[3:-7] for p in case.images] for case in dataset.cases] == [["flair", "t1", "t1ce"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["a.png", "a_seg.png", "b.png"], "1 of 2 images.*no mask, e.g. b; expected b_seg"),
+        (["a.png", "a_seg.png", "b_seg.png"], "looks like the mask of 'b'"),
+        (["a.png", "a_seg.png", "a_mask.png"], "two masks"),
+        (["p1/image.png", "p1/mask.png", "p2/image.png"], "1 of 2 folders hold images but no mask, e.g. p2"),
+        (["p1/a.png", "p1/b.png", "p1/mask.png"], "names do not tell which channel"),
+        (["p1/t1.png", "p1/t2.png", "p1/mask.png", "p2/t1.png", "p2/ct.png", "p2/mask.png"], "p2 has ct, t1"),
+        (["p1/image.png", "p1/mask.png", "p1/seg.png"], "2 masks"),
+    ],
+)
+def test_what_does_not_fit_beside_masks_is_named(tmp_path, files, words):
+    touch(*(tmp_path / file for file in files))
+    with pytest.raises(DatasetError, match=words):
+        find_cases(DataConfig(root=tmp_path, labels=LUNG))
