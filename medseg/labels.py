@@ -182,7 +182,7 @@ def label_table(entries: Mapping[Any, Any], ignore: Any = None) -> tuple[dict[st
     """A table of labels as data sets and people write it: name -> value, and the value to ignore.
 
     `{1: liver, 2: tumour}`, as in the Medical Segmentation Decathlon, is turned round; a label called `ignore`, as in
-    nnU-Net, is no label but the value to ignore. Everything else stays as it is, for whoever checks it.
+    nnU-Net, names the value to ignore, not a label. Everything else stays as it is, for whoever checks it.
 
     Args:
         entries: name -> value or values, or value -> name.

@@ -132,7 +132,7 @@ class DataConfig(Part):
         for name in (value,) if isinstance(value, str) else value or ():
             near = [] if name.upper() in _MODALITIES or len(name) > 5 else nearest(name, _MODALITIES, alike=0.75)
             if near:
-                raise ValueError(f"{name!r} is no modality; did you mean {near[0]!r}?")
+                raise ValueError(f"{name!r} is not a modality; did you mean {near[0]!r}?")
         return value
 
     @model_validator(mode="after")

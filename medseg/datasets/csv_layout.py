@@ -32,7 +32,7 @@ def csv_layout(data: DataConfig) -> Layout:
     Columns: `case`, `image` and/or one `image_<channel>` per channel, `label`; optional `group` (the patient) and
     `split` (train, validation or test). A label is a file, or several `file:value` joined by `;`. Paths are relative to
     `data.root` or to the CSV. Test cases need no label. Column names count in any case, `patient`, `subject` or
-    `PatientID` as `group`; other columns are told as a finding. See `read_case_table` for delimiters and encodings.
+    `PatientID` as `group`; other columns are reported as a finding. See `read_case_table` for delimiters and encodings.
 
     Raises:
         DatasetError: if the CSV, a column or a file is missing, a cell is empty, or a split is unknown.

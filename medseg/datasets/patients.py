@@ -80,7 +80,7 @@ def _by_rule(cases: Sequence[Case], rule: str) -> Patients:
             "expression that finds the patient in it, such as 'patient\\d+'"
         )
     several = _several(groups)
-    findings = [_told(several, len(cases), f"data.group ({rule})", "")] if several else []
+    findings = [_reported(several, len(cases), f"data.group ({rule})", "")] if several else []
     if without:
         message = f"data.group matches no part of {_names(without)}: each is taken for a patient of its own"
         findings.append(Finding("patients_in_doubt", message, tuple(without)))
@@ -114,7 +114,7 @@ def _found(cases: Sequence[Case]) -> Patients:
     if several:
         origins = {keys[members[0]][0] for members in several.values()}
         where = " and ".join({"PatientID": "their PatientID", "name": "their names"}[each] for each in sorted(origins))
-        findings.append(_told(several, len(cases), where, f"; to change this, give {_CHANGE}"))
+        findings.append(_reported(several, len(cases), where, f"; to change this, give {_CHANGE}"))
     if any(origin == "name" for origin, _ in keys.values()):
         findings += _doubt([name for name in names if groups[name] == name and keys[name][0] == "name"])
     return Patients(_grouped(cases, groups), tuple(findings), found=bool(several))
@@ -145,7 +145,7 @@ def _several(groups: Mapping[str, str]) -> dict[str, list[str]]:
     return {group: names for group, names in members.items() if len(names) > 1}
 
 
-def _told(several: Mapping[str, Sequence[str]], cases: int, where: str, change: str) -> Finding:
+def _reported(several: Mapping[str, Sequence[str]], cases: int, where: str, change: str) -> Finding:
     patients = cases - sum(len(names) - 1 for names in several.values())
     group, names = next(iter(several.items()))
     message = f"the {cases} cases are of {patients} patients by {where}, e.g. {group!r}: {_names(names)}{change}"

@@ -75,7 +75,7 @@ def read_case_table(path: Path) -> CaseTable:
     The text is UTF-8, UTF-16 with a byte order mark, or else Windows-1252. A first line `sep=;` is followed.
 
     Raises:
-        DatasetError: if the file is no such table, a quote is not closed, or two columns mean the same.
+        DatasetError: if the file is not such a table, a quote is not closed, or two columns mean the same.
     """
     text = _text(path)
     delimiter, text, first = _delimiter(text)

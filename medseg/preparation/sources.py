@@ -66,7 +66,7 @@ def read_case(case: Case, reading: Reading) -> tuple[Volume, Volume]:
     labels = _relabelled(read_label_map(case.labels, reading.threshold), reading)
     if image.dims == labels.dims == 3 and image.orientation != labels.orientation:
         turned = reorient(labels, image.orientation)
-        # What does not fit is told as it was saved: a mask without its affine is known by that.
+        # What does not fit is reported as it was saved: a mask without its affine is known by that.
         labels = turned if image.same_geometry(turned, tolerance_mm=1e-2) else labels
     check_same_geometry(image, labels, str(case.images[0]), label_name(case))
     return image, labels

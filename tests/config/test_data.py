@@ -46,7 +46,7 @@ def test_regions_are_pointed_to_the_labels() -> None:
 @pytest.mark.parametrize(("wrong", "meant"), [("CTT", "CT"), ("MRR", "MR"), ("PETT", "PET"), ("CTA", "CT")])
 def test_a_misspelt_modality_is_answered_with_the_nearest(wrong: str, meant: str) -> None:
     for value in (wrong, ["MR", wrong]):
-        with pytest.raises(ConfigError, match=f"'{wrong}' is no modality; did you mean '{meant}'"):
+        with pytest.raises(ConfigError, match=f"'{wrong}' is not a modality; did you mean '{meant}'"):
             load(modality=value)
 
 
