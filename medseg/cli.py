@@ -142,6 +142,15 @@ def convert(
         ),
     ] = None,
     irregular: Irregular = "error",
+    copy_grid: Annotated[
+        Path | None,
+        typer.Option(
+            "--copy-grid",
+            metavar="IMAGE",
+            help="Give SRC the affine of this image of the same shape; for masks saved without theirs.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Convert DICOM to NIfTI, label maps to SEG or RTSTRUCT, annotations to label maps, and all of these back."""
@@ -149,7 +158,7 @@ def convert(
     from medseg.commands.convert import convert as run_conversion
     from medseg.progress import console_progress
 
-    options = ConvertOptions(output_format, series, irregular, reference, labels, anonymize, overwrite)
+    options = ConvertOptions(output_format, series, irregular, reference, labels, anonymize, overwrite, copy_grid)
     with console_progress("convert") as progress:
         done = run_conversion(source, target, options, progress)
     typer.echo(done.text())

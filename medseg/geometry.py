@@ -18,6 +18,7 @@ from medseg.volume import Volume, orientation_of
 __all__ = [
     "Reorientation",
     "check_same_geometry",
+    "copy_grid",
     "crop",
     "describe",
     "flip_lps_ras",
@@ -145,10 +146,44 @@ def check_same_geometry(first: Volume, second: Volume, first_name: str, second_n
         GeometryError: naming both and printing both geometries.
     """
     if not first.same_geometry(second, tolerance_mm=1e-2):
+        advice = "resample one of them with medseg.resampling.resample_like"
+        if first.shape == second.shape and _is_unplaced(first) != _is_unplaced(second):
+            mask, image = (first_name, second_name) if _is_unplaced(first) else (second_name, first_name)
+            advice = (
+                f"{mask} has the affine of a file saved without one (identity); if its voxels are those of {image}, "
+                f"copy the grid: medseg convert {mask} OUT.nii.gz --copy-grid {image} (or medseg.geometry.copy_grid)"
+            )
         raise GeometryError(
             f"{first_name} and {second_name} do not lie on the same grid: {describe(first)} against "
-            f"{describe(second)}; resample one of them with medseg.resampling.resample_like"
+            f"{describe(second)}; {advice}"
         )
+
+
+def copy_grid(volume: Volume, like: Volume) -> Volume:
+    """The voxels of a volume, unmoved, on the grid of another: for masks that were saved without their affine.
+
+    Args:
+        volume: an image or label map.
+        like: whose affine and spacing are taken.
+
+    Raises:
+        GeometryError: if the shapes differ, so that the voxels cannot be the same ones.
+
+    Example:
+        >>> mask = Volume(np.zeros((4, 5, 6), np.uint8), np.eye(4))
+        >>> copy_grid(mask, Volume(np.zeros((4, 5, 6)), np.diag([1.0, 1.0, 2.5, 1.0]))).spacing_mm
+        (1.0, 1.0, 2.5)
+    """
+    if volume.shape != like.shape:
+        raise GeometryError(
+            f"a grid of shape {like.shape} cannot be copied to an image of shape {volume.shape}; resample it instead"
+        )
+    return replace(volume, affine=like.affine, spacing_known=like.spacing_known)
+
+
+def _is_unplaced(volume: Volume) -> bool:
+    """Whether the affine is the one that programs write that know none: no origin, 1 mm, axes as in RAS or LPS."""
+    return bool(np.array_equal(np.abs(volume.affine), np.eye(4)))
 
 
 _MOVED = frozenset({"resample", "resample_affine", "resample_array", "resample_like", "resampled_shape"})

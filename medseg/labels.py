@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from medseg.errors import ConfigError, DatasetError
 from medseg.side_names import pairs_of, sides_of
 
-__all__ = ["LabelScheme", "check_label_bounds"]
+__all__ = ["LabelScheme", "check_label_bounds", "label_table"]
 
 MOST_LABELS = 1024
 LARGEST_VALUE = 65535
@@ -147,7 +147,7 @@ class LabelScheme:
             hint = (
                 "this looks like a 0/255 mask: set data.label_threshold: 127"
                 if max(unknown) == 255
-                else "add them to data.labels or dataset.json, or name one of them in data.ignore"
+                else "add them to data.labels or dataset.json, name them in data.ignore, or set data.others: background"
             )
             raise DatasetError(
                 f"{source} contains label value(s) {shown} that data.labels does not name ({known}); {hint}"
@@ -174,6 +174,41 @@ class LabelScheme:
         """The smallest of uint8 and uint16 that can store every value; uint32 beyond."""
         largest = max(self.known_values)
         return np.uint8 if largest < 256 else np.uint16 if largest < 65536 else np.uint32
+
+
+def label_table(entries: Mapping[Any, Any], ignore: Any = None) -> tuple[dict[str, Any], Any]:
+    """A table of labels as data sets and people write it: name -> value, and the value to ignore.
+
+    `{1: liver, 2: tumour}`, as in the Medical Segmentation Decathlon, is turned round; a label called `ignore`, as in
+    nnU-Net, names the value to ignore, not a label. Everything else stays as it is, for whoever checks it.
+
+    Args:
+        entries: name -> value or values, or value -> name.
+        ignore: what is to be ignored anyway.
+
+    Raises:
+        ConfigError: if two values have one name, or there are two values to ignore.
+
+    Example:
+        >>> label_table({0: "background", 1: "liver"}), label_table({"a": 1, "ignore": 3})
+        (({'background': 0, 'liver': 1}, None), ({'a': 1}, 3))
+    """
+    table: dict[Any, Any] = dict(entries)
+    if table and all(str(k).isdecimal() and isinstance(v, str) and not v.isdecimal() for k, v in table.items()):
+        names = list(table.values())
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"two values are called {twice!r} in {str(entries)[:300]}; give each label its own name")
+        table = {name: int(value) for value, name in table.items()}
+    named = [name for name in table if isinstance(name, str) and name.casefold() == "ignore"]
+    for name in named:
+        value = table.pop(name)
+        if ignore is not None and ignore != value:
+            raise ConfigError(
+                f"the value to ignore is {ignore} by the key ignore, and {value} by a label called {name!r}"
+            )
+        ignore = value
+    return table, ignore
 
 
 def check_label_bounds(labels: Mapping[str, int | Sequence[int]]) -> None:
@@ -203,5 +238,6 @@ def check_label_bounds(labels: Mapping[str, int | Sequence[int]]) -> None:
         values = [value] if isinstance(value, int) else value
         if len(values) > MOST_LABELS or any(not 0 <= v <= LARGEST_VALUE for v in values):
             raise ConfigError(
-                f"label {shown}: expected values from 0 to {LARGEST_VALUE}, {MOST_LABELS} of them at most"
+                f"label {shown}: expected values from 0 to {LARGEST_VALUE}, {MOST_LABELS} of them at most; number "
+                "the labels of the data set anew where theirs are larger"
             )

@@ -66,11 +66,11 @@ def test_a_folder_can_be_prepared(desk: Path) -> None:
 
 
 def test_a_fault_of_the_folder_ends_with_3_and_one_line(desk: Path) -> None:
-    (desk / "boxes" / "images").rename(desk / "boxes" / "Images")
+    (desk / "boxes" / "images").rename(desk / "boxes" / "pictures")
     done = medseg(desk, "train", "boxes", *SMALL)
     assert done.returncode == 3
     (line,) = done.stderr.splitlines()
-    assert "rename Images/ to images/" in line
+    assert "found labels/, pictures/" in line
     assert not (desk / "runs").exists()
 
 

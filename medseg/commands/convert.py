@@ -14,8 +14,9 @@ import numpy as np
 from medseg.commands.convert_options import ConvertOptions
 from medseg.commands.convert_source import Pending, pending_volumes, values_of
 from medseg.commands.convert_target import Target, format_of_target
-from medseg.errors import MedsegError, PartialFailure, ReadError
-from medseg.io import unpacked
+from medseg.errors import GeometryError, MedsegError, PartialFailure, ReadError
+from medseg.geometry import copy_grid
+from medseg.io import read, unpacked
 from medseg.io.annotations import Annotated
 from medseg.io.formats import READABLE, check_source
 from medseg.io.label_names import read_label_names
@@ -122,6 +123,8 @@ class _Run:
     def take(self, number: int, each: Pending) -> None:
         """Read one volume and write it; annotations are kept, as they are written together."""
         volume, known = each.load()
+        if self.target.options.copy_grid is not None:
+            volume = _on_grid_of(volume, self.target.options.copy_grid, each.name)
         if self.target.format.holds_labels_only and known is None:
             known = self._names_of(volume)
         if self.target.format.content == "annotations":
@@ -147,6 +150,14 @@ class _Run:
         if self.target.options.labels is not None:
             return values_of(read_label_names(self.target.options.labels))
         return {f"label_{value}": int(value) for value in np.unique(volume.array) if value}
+
+
+def _on_grid_of(volume: Volume, image: Path, name: str) -> Volume:
+    check_source(image)
+    try:
+        return copy_grid(volume, read(image))
+    except GeometryError as error:
+        raise GeometryError(f"{name} cannot get the grid of {image}: {error}") from None
 
 
 def _anonymized(place: Path, out: Path, options: ConvertOptions) -> Conversion:

@@ -24,6 +24,7 @@ class ConvertOptions:
         labels: YAML or JSON file with `name: value`, for label maps whose labels have no names.
         anonymize: copy DICOM objects without the patient (PS3.15 Basic Profile).
         overwrite: replace existing files.
+        copy_grid: an image of the same shape whose affine each volume gets, its voxels unmoved.
 
     Raises:
         ConfigError: for a format that does not exist.
@@ -36,6 +37,7 @@ class ConvertOptions:
     labels: Path | None = None
     anonymize: bool = False
     overwrite: bool = False
+    copy_grid: Path | None = None
 
     def __post_init__(self) -> None:
         check_format(self.format, OUTPUT_FORMATS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from medseg.preparation.folder import config_for_folder, label_values
 from medseg.preparation.split import split_cases
 
 __all__ = ["write_config"]
+
+_WIDTH = 120
+_OF_PATIENTS = ("patients", "patients_in_doubt", "one_patient")
 
 
 def write_config(folder: Path, path: Path, overrides: Mapping[str, Any], overwrite: bool) -> tuple[str, ...]:
@@ -46,7 +50,8 @@ def write_config(folder: Path, path: Path, overrides: Mapping[str, Any], overwri
     settings = {"data.root": str(root), **overrides, **found.found}
     settings["data.labels"] = dataset.labels.mapping
     if dataset.labels.ignore is not None:
-        settings["data.ignore"] = dataset.labels.ignore
+        several = list(found.config.data.ignored)
+        settings["data.ignore"] = several if len(several) > 1 else dataset.labels.ignore
     settings.setdefault("training.max_minutes", 60)
     values: dict[str, Any] = {}
     config = config_from_values(values, settings, str(path), path.stem)
@@ -68,22 +73,22 @@ def _lines(path: Path, config: RunConfig, dataset: Dataset, values: Mapping[str,
         yield f"{part}:"
         for key, value in inner.items():
             if (part, key) == ("data", "labels"):
-                yield from _labels(dataset, found)
+                yield from _labels(dataset, found, {*config.data.ignored})
             else:
                 yield f"  {key}: {_flow(value)}"
         if part == "data":
             yield from _hints(config, dataset, cases)
 
 
-def _labels(dataset: Dataset, values: Mapping[str, Sequence[int]]) -> Iterator[str]:
+def _labels(dataset: Dataset, values: Mapping[str, Sequence[int]], ignored: Set[int]) -> Iterator[str]:
     yield "  labels:    # name: value in the label maps; give them their real names"
     for name, value in dataset.labels.mapping.items():
         wanted = {value} if isinstance(value, int) else set(value)
         holders = sum(not wanted.isdisjoint(each) for each in values.values())
         yield f"    {_flow(name)}: {_flow(value)}    # in {holders} of {len(values)} cases"
-    for value in sorted({each for case in values.values() for each in case} - dataset.labels.known_values):
+    for value in sorted({each for case in values.values() for each in case} - dataset.labels.known_values - ignored):
         holders = sum(value in each for each in values.values())
-        yield f"    # NAME: {value}    # in {holders} of {len(values)} cases, not named: give its name, or data.ignore"
+        yield f"    # NAME: {value}    # in {holders} of {len(values)} cases, not named: give its name or data.ignore"
 
 
 def _hints(config: RunConfig, dataset: Dataset, cases: Sequence[Case]) -> Iterator[str]:
@@ -93,6 +98,12 @@ def _hints(config: RunConfig, dataset: Dataset, cases: Sequence[Case]) -> Iterat
     split = split_cases(dataset, config, fold)
     numbers = f"{len(split.train)} cases train, {len(split.validation)} validate"
     yield f"  # {numbers}: {_origin(config, dataset, cases, fold)}."
+    for finding in dataset.findings:
+        yield from textwrap.wrap(
+            f"{finding.kind}: {finding.message}", _WIDTH, initial_indent="  # ", subsequent_indent="  #   "
+        )
+    if config.data.group is None and any(finding.kind in _OF_PATIENTS for finding in dataset.findings):
+        yield "  # group: none    # every case is a patient of its own; or a pattern such as 'patient\\d+'"
     if config.data.split is None:
         yield "  # split: {every: 5, start: 4}    # every fifth of the sorted cases validates instead"
 

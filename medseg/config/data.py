@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from medseg.config.part import Part, Positive
+from medseg.config.patterns import Pattern
 from medseg.config.select import SelectRule
-from medseg.labels import LabelScheme, check_label_bounds
-from medseg.lookup import nearest_hint
+from medseg.labels import LabelScheme, check_label_bounds, label_table
+from medseg.lookup import nearest, nearest_hint
 from medseg.windowing import PRESETS
 
 __all__ = ["DataConfig", "Labels", "SplitConfig", "WindowConfig"]
+
+
+# Modalities of DICOM (PS3.3 C.7.3.1.1.1) and kinds of images; other names of channels are accepted unless they resemble
+# one of these.
+_MODALITIES = (
+    *("CT", "MR", "MRI", "MRA", "PT", "PET", "NM", "SPECT", "US", "IVUS", "XA", "XR", "RF", "CR", "DX", "MG", "CBCT"),
+    *(
+        "OP",
+        "OPT",
+        "OCT",
+        "SM",
+        "ES",
+        "GM",
+        "RGB",
+        "T1",
+        "T1W",
+        "T1C",
+        "T1CE",
+        "T1GD",
+        "T1N",
+        "T2",
+        "T2W",
+        "T2F",
+        "T2S",
+    ),
+    *("FLAIR", "PD", "PDW", "DWI", "DTI", "ADC", "SWI", "PWI", "DCE", "DSC", "BOLD", "EM", "IR", "UV"),
+)
 
 
 def _bounded(value: dict[str, Any]) -> dict[str, Any]:
@@ -59,28 +89,72 @@ class DataConfig(Part):
     """Where the cases are and what their labels mean. `root`: the folder of the data. `layout`: how it lies there.
 
     `csv`: the list of the cases. `labels`: name to integer in the label maps, or to several (a region); else those of
-    dataset.json. `ignore`: the integer of voxels that take no part. `label_threshold`: for 0/255 and soft-edged masks:
-    what is above it is label 1. `modality`: of each channel; CT keeps Hounsfield units comparable. `window`: its name,
-    or centre and width; else grey levels are normalised as the data are. `split`: which cases validate; else a fold
-    drawn with the seed, each patient on one side. `select`: a rule for each channel, for prediction on studies.
+    dataset.json. `ignore`: the integer, or integers, of voxels that take no part. `others`: what becomes of values
+    that no label names. `nan`: the grey level of voxels without a number; else they are refused. `label_threshold`:
+    for 0/255 and soft-edged masks: what is above it is label 1. `modality`: of each channel; CT keeps Hounsfield
+    units comparable. `window`: its name, or centre and width; else grey levels are normalised as the data are.
+    `split`: which cases validate; else a fold drawn with the seed, each patient on one side. `group`: a regular
+    expression whose group, or whole match, in a case's name is its patient; none: every case is a patient of its own;
+    else they are found by PatientID and names. `select`: a rule for each channel, for prediction on studies.
     """
 
     root: Path
     layout: Literal["auto", "msd", "nnunet", "folders", "csv"] = "auto"
     csv: Path | None = None
     labels: Labels | None = None
-    ignore: int | None = None
+    ignore: int | tuple[int, ...] | None = None
+    others: Literal["refuse", "background"] = "refuse"
+    nan: float | None = None
     label_threshold: float | None = None
     modality: str | tuple[str, ...] | None = None
     window: str | WindowConfig | None = None
     split: SplitConfig | None = None
+    group: Pattern | None = None
     select: tuple[SelectRule, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tables(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        if "regions" in values:
+            raise ValueError(
+                "regions are labels given as lists, e.g. data.labels: {whole: [1, 2], core: [2]}; move them there"
+            )
+        if not isinstance(values.get("labels"), Mapping):
+            return values
+        labels, ignore = label_table(values["labels"], values.get("ignore"))
+        return {**values, "labels": labels, "ignore": ignore}
+
+    @field_validator("modality")
+    @classmethod
+    def _modality(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for name in (value,) if isinstance(value, str) else value or ():
+            near = [] if name.upper() in _MODALITIES or len(name) > 5 else nearest(name, _MODALITIES, alike=0.75)
+            if near:
+                raise ValueError(f"{name!r} is not a modality; did you mean {near[0]!r}?")
+        return value
 
     @model_validator(mode="after")
     def _known_names(self) -> DataConfig:
         if isinstance(self.window, str) and self.window not in PRESETS:
             hint = nearest_hint(self.window, PRESETS)
             raise ValueError(f"window {self.window!r} is not a preset; there are: {', '.join(PRESETS)}{hint}")
-        if self.labels is not None:
-            LabelScheme.from_mapping(self.labels, self.ignore)
+        if self.group is not None and re.compile(self.group).groups > 1:
+            raise ValueError(
+                f"group {self.group!r} has several groups; mark the patient with one, and the others as (?:...)"
+            )
+        for ignore in self.ignored or (None,):
+            if self.labels is not None:
+                LabelScheme.from_mapping(self.labels, ignore)
         return self
+
+    @property
+    def ignored(self) -> tuple[int, ...]:
+        """The values of voxels that take no part; the label maps hold the first in place of the others once read."""
+        return self.ignore if isinstance(self.ignore, tuple) else () if self.ignore is None else (self.ignore,)
+
+    @property
+    def ignore_value(self) -> int | None:
+        """The value of voxels that take no part, in label maps once read."""
+        return self.ignored[0] if self.ignored else None

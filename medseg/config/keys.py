@@ -26,7 +26,7 @@ _SYNONYMS = {
     **dict.fromkeys(("encoder",), "net.backbone"),
     **dict.fromkeys(("criterion",), "loss.name"),
     **dict.fromkeys(("dataset", "datadir", "datapath", "folder", "path", "input"), "data.root"),
-    **dict.fromkeys(("classes",), "data.labels"),
+    **dict.fromkeys(("classes", "regions"), "data.labels"),
     **dict.fromkeys(("threshold",), "data.label_threshold"),
     **dict.fromkeys(("spacing",), "plan.spacing_mm"),
     **dict.fromkeys(("patch",), "plan.patch_size"),

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from medseg.config import DataConfig
 from medseg.datasets.layouts import find_layout
+from medseg.datasets.patients import find_patients
 from medseg.datasets.records import Case, Layout
 from medseg.errors import ConfigError, DatasetError
-from medseg.labels import LabelScheme
+from medseg.io.naming import composed
+from medseg.labels import LabelScheme, check_label_bounds
+from medseg.volume import Finding
 
 __all__ = [
     "Case",
     "Dataset",
     "find_cases",
 ]
+
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +33,30 @@ class Dataset:
         labels: from `data.labels`, otherwise from the data set's own `dataset.json`.
         channel_names: modality or name of each channel, () if neither the config nor the data set names them.
         folds: names of the validation cases of each fold, from `splits_final.json`; () if there is none.
+        train_folds: names of the training cases of each fold, likewise; () if it does not list them.
+        findings: what was taken for a patient, and what the user should know of the layout.
+        patients_found: whether cases were brought together that the data set itself does not call one patient's.
     """
 
     cases: tuple[Case, ...]
     labels: LabelScheme
     channel_names: tuple[str, ...]
     folds: tuple[tuple[str, ...], ...] = ()
+    train_folds: tuple[tuple[str, ...], ...] = ()
+    findings: tuple[Finding, ...] = ()
+    patients_found: bool = False
 
 
 def find_cases(data: DataConfig) -> Dataset:
-    """The cases of the data set at `data.root`. No image is opened.
+    """The cases of the data set at `data.root`, with their patients. Of a DICOM study one header is read, no pixel.
 
-    Layouts: MSD and nnU-Net raw (`imagesTr`, `labelsTr`, `dataset.json`), `images/` with `labels/` or `masks/`, CSV.
+    Layouts: MSD and nnU-Net raw (`imagesTr`, `labelsTr`, `dataset.json`), `images/` with `labels/` or `masks/`, CSV,
+    masks beside their images.
 
     Raises:
         DatasetError: if there are no cases, a file or column is missing, two cases share a name, or numbers of channels
             differ.
-        ConfigError: if neither `data.labels` nor a `dataset.json` names the labels.
+        ConfigError: if neither `data.labels` nor a `dataset.json` names the labels, or `data.group` matches no name.
 
     Example:
         >>> dataset = find_cases(DataConfig(root="chest", labels={"lung": 1, "tumour": 2}))
@@ -63,22 +77,53 @@ def find_cases(data: DataConfig) -> Dataset:
             f"{data.root}: case {first.name!r} has {a} channel file(s), case {second.name!r} has {b}; every case needs "
             "the same channels"
         )
-    known = set(names)
+    _check_folds(layout, set(map(composed, names)), data)
+    patients = find_patients(sorted(layout.cases, key=lambda c: c.name), data.group)
+    return Dataset(
+        patients.cases,
+        _scheme(data, layout),
+        _channel_names(data, layout),
+        layout.folds,
+        layout.train_folds,
+        (*layout.findings, *_unlisted(layout, data), *patients.findings),
+        patients.found,
+    )
+
+
+def _check_folds(layout: Layout, known: Set[str], data: DataConfig) -> None:
     for fold, validation in enumerate(layout.folds):
-        missing = sorted(set(validation) - known)
+        train = layout.train_folds[fold] if layout.train_folds else ()
+        where = f"splits_final.json of {data.root}: fold {fold}"
+        missing = sorted(name for name in {*validation, *train} if composed(name) not in known)
         if missing:
-            raise DatasetError(
-                f"splits_final.json of {data.root}: fold {fold} names {missing[0]!r}, which is not a case"
-            )
-    cases = tuple(sorted(layout.cases, key=lambda c: c.name))
-    return Dataset(cases, _scheme(data, layout), _channel_names(data, layout), layout.folds)
+            raise DatasetError(f"{where} names {missing[0]!r}, which is not a case")
+        both = sorted({*validation} & {*train})
+        if both:
+            raise DatasetError(f"{where} lists {both[0]!r} for training and for validation; keep it in one list")
+
+
+def _unlisted(layout: Layout, data: DataConfig) -> tuple[Finding, ...]:
+    """A finding for cases that no list of `splits_final.json` names, where it decides."""
+    if data.split is not None or not layout.train_folds:
+        return ()
+    listed = {composed(name) for fold in (*layout.folds, *layout.train_folds) for name in fold}
+    without = tuple(sorted(case.name for case in layout.cases if composed(case.name) not in listed))
+    if not without:
+        return ()
+    shown = ", ".join(without[:_SHOWN]) + (f" and {len(without) - _SHOWN} more" if len(without) > _SHOWN else "")
+    message = (
+        f"{len(without)} of {len(layout.cases)} cases are in no list of splits_final.json and neither train nor "
+        f"validate: {shown}; add them to its lists, or give data.split"
+    )
+    return (Finding("cases_in_no_split", message, without),)
 
 
 def _scheme(data: DataConfig, layout: Layout) -> LabelScheme:
     if data.labels is not None:
-        return LabelScheme.from_mapping(data.labels, data.ignore)
+        return LabelScheme.from_mapping(data.labels, data.ignore_value)
     if layout.labels:
-        return LabelScheme.from_mapping(layout.labels, layout.ignore if data.ignore is None else data.ignore)
+        check_label_bounds(layout.labels)
+        return LabelScheme.from_mapping(layout.labels, layout.ignore if data.ignore is None else data.ignore_value)
     raise ConfigError(
         f"the meaning of the labels of {data.root} is unknown; write e.g. 'data: {{labels: {{lung: 1, tumour: 2}}}}' "
         "into the config (name: integer in the label maps), because label values are never guessed"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Mapping
 from pathlib import Path
 
-from medseg.config import MOST_LIST_BYTES, DataConfig, read_text
+from medseg.config import DataConfig
 from medseg.datasets.records import Case, Layout
 from medseg.errors import DatasetError
-from medseg.io.formats import is_there
+from medseg.io.case_table import CaseTable, is_case_table, read_case_table
 from medseg.io.label_maps import LabelSource
+from medseg.io.naming import file_named
+from medseg.volume import Finding
 
 __all__ = ["case_list_in", "csv_layout"]
 
@@ -30,29 +31,31 @@ def csv_layout(data: DataConfig) -> Layout:
 
     Columns: `case`, `image` and/or one `image_<channel>` per channel, `label`; optional `group` (the patient) and
     `split` (train, validation or test). A label is a file, or several `file:value` joined by `;`. Paths are relative to
-    `data.root` or to the CSV. Other columns are ignored.
+    `data.root` or to the CSV. Test cases need no label. Column names count in any case, `patient`, `subject` or
+    `PatientID` as `group`; other columns are reported as a finding. See `read_case_table` for delimiters and encodings.
 
     Raises:
         DatasetError: if the CSV, a column or a file is missing, a cell is empty, or a split is unknown.
     """
-    path = _csv_path(data)
-    try:
-        file = io.StringIO(read_text(path, MOST_LIST_BYTES), newline="")
-        reader = csv.DictReader(file, skipinitialspace=True, restval="")
-        columns = [c.strip() for c in reader.fieldnames or [] if c]
-        rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items() if isinstance(v, str)} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be read as CSV ({error}); save it as UTF-8 with commas") from None
-    images = [c for c in columns if c == "image" or c.startswith("image_")]
+    table = read_case_table(_csv_path(data))
+    path, columns = table.path, table.columns
+    images = [c for c in columns if c.startswith("image")]
     missing = [c for c in ("case", "label") if c not in columns] + ([] if images else ["image"])
     if missing:
         raise DatasetError(
             f"{path} has no column {', '.join(missing)}; expected case,image,label (image_<channel>, group, split), "
-            f"found {','.join(columns) or 'nothing'}"
+            f"found {','.join((*columns, *table.others)) or 'nothing'}{table.meant(missing[0])}"
         )
-    cases = tuple(_case(row, images, f"{path} line {n}", data.root, path.parent) for n, row in enumerate(rows, start=2))
+    cases = tuple(_case(row, images, f"{path} line {n}", data.root, path.parent) for n, row in table.rows)
     channels = tuple(c.removeprefix("image_") for c in images) if images != ["image"] else ()
-    return Layout("csv", cases, channel_names=channels)
+    return Layout("csv", cases, channel_names=channels, findings=_unused(table))
+
+
+def _unused(table: CaseTable) -> tuple[Finding, ...]:
+    if not table.others:
+        return ()
+    message = f"columns of {table.path} that say nothing about the data set are not used: {table.unused()}"
+    return (Finding("unused_columns", message, (str(table.path),)),)
 
 
 def case_list_in(root: Path) -> Path | None:
@@ -61,22 +64,13 @@ def case_list_in(root: Path) -> Path | None:
     Raises:
         DatasetError: if several CSV files have these columns.
     """
-    found = [path for path in sorted(root.glob("*.csv")) if _is_case_list(path)]
+    found = [path for path in sorted(root.glob("*.csv")) if is_case_table(path)]
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise DatasetError(
             f"{root} contains {len(found)} CSV files that list cases: {names}; choose one with data.csv=FILE"
         )
     return found[0] if found else None
-
-
-def _is_case_list(path: Path) -> bool:
-    try:
-        header = next(csv.reader(io.StringIO(read_text(path, MOST_LIST_BYTES), newline=""), skipinitialspace=True), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return False
-    columns = {column.strip() for column in header}
-    return {"case", "label"} <= columns and any(c == "image" or c.startswith("image_") for c in columns)
 
 
 def _csv_path(data: DataConfig) -> Path:
@@ -92,25 +86,26 @@ def _csv_path(data: DataConfig) -> Path:
     return files[0]
 
 
-def _case(row: dict[str, str], images: list[str], where: str, root: Path, beside: Path) -> Case:
+def _case(row: Mapping[str, str], images: list[str], where: str, root: Path, beside: Path) -> Case:
     name = row["case"]
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise DatasetError(f"{where}: {name[:120]!r} is not a name for a case; expected text without slashes")
-    empty = next((c for c in (*images, "label") if not row[c]), None)
-    if empty is not None:
-        raise DatasetError(f"{where}: case {name!r} has nothing in column {empty}; give a file or remove the line")
     split = row.get("split", "").lower()
     if split not in _SPLITS:
         raise DatasetError(f"{where}: case {name!r} has split {split!r}; expected train, validation, test or nothing")
+    is_test = _SPLITS[split] == "test"
+    empty = next((c for c in (*images, *(() if is_test else ("label",))) if not row[c]), None)
+    if empty is not None:
+        raise DatasetError(f"{where}: case {name!r} has nothing in column {empty}; give a file or remove the line")
     found = tuple(_existing(row[c], root, beside, f"{where}: case {name!r}, column {c}") for c in images)
     labels = tuple(
         _label(part.strip(), root, beside, f"{where}: case {name!r}, column label")
         for part in row["label"].split(";")
         if part.strip()
     )
-    if not labels:
+    if not labels and not is_test:
         raise DatasetError(f"{where}: case {name!r} has no file in column label")
-    return Case(name, found, labels, row.get("group") or name, _SPLITS[split])
+    return Case(name, found, labels, row.get("group", ""), _SPLITS[split])
 
 
 def _label(text: str, root: Path, beside: Path, where: str) -> LabelSource:
@@ -126,6 +121,7 @@ def _label(text: str, root: Path, beside: Path, where: str) -> LabelSource:
 
 def _existing(text: str, root: Path, beside: Path, where: str) -> Path:
     for folder in (root, beside):
-        if is_there(folder / text):
-            return folder / text
+        found = file_named(folder / text)
+        if found is not None:
+            return found
     raise DatasetError(f"{where}: expected {root / text[:200]}, which does not exist; add the file or correct the path")

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medseg.config import MOST_LIST_BYTES, DataConfig, read_text
 from medseg.datasets.csv_layout import csv_layout
+from medseg.datasets.pair_finding import cases_beside, folder_pairs, has_masks_beside
 from medseg.datasets.records import Case, Layout
 from medseg.disk.directory_walk import is_hidden
 from medseg.errors import DatasetError
+from medseg.io.case_table import is_case_table
 from medseg.io.formats import image_files, is_there, kind_of, stem_of
 from medseg.io.label_maps import LabelSource
-from medseg.io.naming import group_channels
+from medseg.io.naming import composed, file_named, group_channels
 
 __all__ = ["described_labels", "find_layout"]
 
-# Common names of the folders of a data set, and the names that medseg expects.
+# Names that are nearly those of the folders of MSD and nnU-Net.
 _FOLDER_NAMES = {
-    **dict.fromkeys(("images", "image", "imgs", "img"), "images"),
-    **dict.fromkeys(("labels", "label", "annotations", "segmentations"), "labels"),
-    **dict.fromkeys(("masks", "mask"), "masks"),
     **dict.fromkeys(("imagestr", "imagestrain"), "imagesTr"),
     **dict.fromkeys(("labelstr", "labelstrain"), "labelsTr"),
 }
@@ -54,7 +54,8 @@ def _recognise(data: DataConfig) -> str:
         return kind
     raise DatasetError(
         f"no data set recognised in {data.root}; expected imagesTr/ with labelsTr/ and dataset.json (MSD, nnU-Net), "
-        f"images/ with labels/ or masks/, or a CSV with the columns case, image, label (data.csv)"
+        f"images/ with labels/ or masks/, a CSV with the columns case, image, label (data.csv), or masks beside their "
+        f"images (a_seg beside a, or a folder with image and mask for each patient)"
         f"{_suggestion(data.root)}"
     )
 
@@ -62,7 +63,11 @@ def _recognise(data: DataConfig) -> str:
 def _kind_of_folder(root: Path) -> str:
     if (root / "imagesTr").is_dir():
         return "msd"
-    if (root / "images").is_dir() and _label_folder(root) is not None:
+    if folder_pairs(root):
+        return "folders"
+    if any(is_case_table(path) for path in root.glob("*.csv")):
+        return "csv"
+    if has_masks_beside(root):
         return "folders"
     return "csv" if any(root.glob("*.csv")) else ""
 
@@ -82,16 +87,18 @@ def _suggestion(root: Path) -> str:
     return f"; found {', '.join(found[:_SHOWN])}{more}" if found else "; the folder is empty"
 
 
-def _label_folder(root: Path) -> Path | None:
-    return next((root / name for name in ("labels", "masks") if (root / name).is_dir()), None)
-
-
 def _folders(root: Path) -> Layout:
-    images, labels = root / "images", _label_folder(root)
-    if not images.is_dir() or labels is None:
+    pairs = folder_pairs(root)
+    if not pairs and not has_masks_beside(root):
         raise DatasetError(f"{root} has no images/ with labels/ or masks/; check data.root and data.layout")
-    found = _images_in(images)
-    return Layout("folders", _with_labels(found, labels, {}))
+    if not pairs:
+        return Layout("folders", cases_beside(root))
+    cases: list[Case] = []
+    for pair in pairs:
+        found = _images_in(pair.images)
+        labelled = _with_labels(found, pair.labels, {})
+        cases += [replace(case, split=pair.split) for case in labelled]
+    return Layout("folders", tuple(cases))
 
 
 def _images_in(folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -105,21 +112,37 @@ def _images_in(folder: Path) -> dict[str, tuple[Path, ...]]:
 def _with_labels(found: Mapping[str, tuple[Path, ...]], folder: Path, known: Mapping[str, Path]) -> tuple[Case, ...]:
     by_stem: dict[str, list[Path]] = {}
     for path in image_files(folder) if folder.is_dir() else []:
-        by_stem.setdefault(stem_of(path), []).append(path)
+        by_stem.setdefault(composed(stem_of(path)), []).append(path)
+    found = _frames_apart(found, by_stem.keys() | known.keys())
     cases, without = [], []
     for name, images in found.items():
         suffix = images[0].name[len(stem_of(images[0])) :]
-        matches = [known[name]] if name in known else by_stem.get(name, [])
+        matches = [known[name]] if name in known else by_stem.get(composed(name), [])
         if not (matches and is_there(matches[0]) and matches[0].is_file()):
             expected = matches[0] if matches else folder / (name + (".nii.gz" if kind_of(images[0]) == "" else suffix))
             without.append((name, expected, images[0]))
             continue
         if len(matches) > 1:
             raise DatasetError(f"case {name!r} has two label files, {matches[0]} and {matches[1]}; keep one of them")
-        cases.append(Case(name, images, (LabelSource(matches[0]),), name))
+        cases.append(Case(name, images, (LabelSource(matches[0]),)))
     if without:
-        raise _unlabelled(without, sorted(set(by_stem) - set(found)), by_stem)
+        raise _unlabelled(without, sorted(set(by_stem) - set(map(composed, found))), by_stem)
     return tuple(cases)
+
+
+def _frames_apart(found: Mapping[str, tuple[Path, ...]], labelled: Set[str]) -> dict[str, tuple[Path, ...]]:
+    """The images of each case, where files numbered from `_0000` are channels of one case only if their labels are not.
+
+    `scan_0000`, `scan_0001` with labels of the same names are frames: cases of their own.
+    """
+    result: dict[str, tuple[Path, ...]] = {}
+    for name, images in found.items():
+        stems = [stem_of(path) for path in images]
+        if composed(name) not in labelled and name not in stems and not labelled.isdisjoint(map(composed, stems)):
+            result.update({stem: (path,) for stem, path in zip(stems, images, strict=True)})
+        else:
+            result[name] = images
+    return result
 
 
 def _unlabelled(
@@ -158,7 +181,7 @@ def _decathlon(root: Path, kind: str) -> Layout:
         names = [channels[k] for k in sorted(channels, key=lambda k: int(k) if str(k).isdigit() else 0)]
     elif isinstance(channels, list):
         names = channels
-    return Layout(kind, cases, values, ignore, tuple(str(n) for n in names), _folds(root))
+    return Layout(kind, cases, values, ignore, tuple(str(n) for n in names), *_folds(root))
 
 
 def described_labels(root: Path) -> tuple[Mapping[str, int | tuple[int, ...]] | None, int | None]:
@@ -194,7 +217,9 @@ def _listed(description: Mapping[str, Any], root: Path) -> tuple[dict[str, tuple
                 return {}, {}
             images[stem_of(image)], labels[stem_of(image)] = (image,), root / str(entry["label"])
     for name, paths in images.items():
-        for path in paths:
+        images[name] = tuple(file_named(path) or path for path in paths)
+        labels[name] = file_named(labels[name]) or labels[name]
+        for path in images[name]:
             if not is_there(path):
                 raise DatasetError(
                     f"case {name[:120]!r} of {root / 'dataset.json'} has no image file: expected {str(path)[:300]}"
@@ -219,7 +244,7 @@ def _described_labels(
                 continue
             else:
                 name, code = str(key), int(value)
-            if name == "ignore":
+            if name.casefold() == "ignore":
                 ignore = code
             else:
                 values[name] = code
@@ -233,16 +258,21 @@ def _described_labels(
     return values, ignore
 
 
-def _folds(root: Path) -> tuple[tuple[str, ...], ...]:
+def _folds(root: Path) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:
+    """Validation and training cases of each fold of `splits_final.json`; the second is () where no fold lists them."""
     path = root / "splits_final.json"
     if not path.is_file():
-        return ()
+        return (), ()
     content = _json(path)
     if not isinstance(content, list) or not all(
-        isinstance(f, dict) and isinstance(f.get("val"), list) for f in content
+        isinstance(f, dict) and isinstance(f.get("val"), list) and isinstance(f.get("train", []), list) for f in content
     ):
         raise DatasetError(f"{path}: expected a list of {{'train': [...], 'val': [...]}}")
-    return tuple(tuple(str(name) for name in fold["val"]) for fold in content)
+    with_train = ["train" in fold for fold in content]
+    if any(with_train) and not all(with_train):
+        raise DatasetError(f"{path}: fold {with_train.index(False)} has no list 'train', others have; add it")
+    validation, train = ([[str(name) for name in fold.get(key, [])] for fold in content] for key in ("val", "train"))
+    return tuple(map(tuple, validation)), tuple(map(tuple, train)) if all(with_train) else ()
 
 
 def _json(path: Path) -> Any:

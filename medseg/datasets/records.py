@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.io.label_maps import LabelSource
+from medseg.volume import Finding
 
 __all__ = ["Case", "Layout"]
 
@@ -18,7 +19,7 @@ class Case:
     name: str
     images: tuple[Path, ...]
     labels: tuple[LabelSource, ...]
-    group: str
+    group: str = ""
     split: str = ""
 
 
@@ -32,3 +33,5 @@ class Layout:
     ignore: int | None = None
     channel_names: tuple[str, ...] = ()
     folds: tuple[tuple[str, ...], ...] = ()
+    train_folds: tuple[tuple[str, ...], ...] = ()
+    findings: tuple[Finding, ...] = ()

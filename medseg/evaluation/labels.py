@@ -11,7 +11,7 @@ from medseg.errors import ConfigError, DatasetError
 from medseg.evaluation.scoring import CaseScores, LabelScores
 from medseg.io.formats import is_there
 from medseg.io.label_names import read_label_names
-from medseg.labels import LabelScheme
+from medseg.labels import LabelScheme, label_table
 from medseg.metrics.empty import empty_score
 from medseg.metrics.overlap import Overlap
 from medseg.metrics.registry import ALL_METRICS
@@ -44,7 +44,7 @@ def resolve_labels(labels: Labels, pred: Path, task: Task | None = None) -> Labe
     if isinstance(labels, LabelScheme):
         return labels
     if isinstance(labels, Mapping):
-        return LabelScheme.from_mapping(labels)
+        return LabelScheme.from_mapping(*label_table(labels))
     if labels is not None:
         return read_label_names(Path(labels))
     # A path that cannot exist is refused later, with the masks that it should hold.

@@ -13,6 +13,7 @@ from medseg.disk.directory_walk import is_hidden
 from medseg.errors import DatasetError
 from medseg.evaluation.case_list import CaseList, listed, read_case_list
 from medseg.io.formats import is_image_file, is_probability_file, is_there, stem_of
+from medseg.io.naming import composed
 from medseg.volume import Finding
 
 __all__ = ["PARTIAL", "Missing", "Pair", "Sources", "find_pairs"]
@@ -217,7 +218,7 @@ def _is_aside(path: Path) -> bool:
 
 def _case(path: Path, folder: Path) -> str:
     stem = path.stem if is_probability_file(path) else stem_of(path)
-    return (path.parent / stem).relative_to(folder).as_posix()
+    return composed((path.parent / stem).relative_to(folder).as_posix())
 
 
 def _files_beside(

@@ -11,7 +11,7 @@ import yaml
 
 from medseg.config import parse_yaml, read_text
 from medseg.errors import ConfigError
-from medseg.labels import LabelScheme
+from medseg.labels import LabelScheme, label_table
 
 __all__ = ["read_label_names"]
 
@@ -24,7 +24,8 @@ def read_label_names(path: Path) -> LabelScheme:
     """The labels that a file defines.
 
     Args:
-        path: YAML or JSON with `name: value` pairs, a key `labels` (and `ignore`), or `data.labels`.
+        path: YAML or JSON with `name: value` pairs, a key `labels` (and `ignore`), or `data.labels`. `value: name` and
+            a label called `ignore` are understood as in `dataset.json`.
 
     Raises:
         ConfigError: if the file cannot be read or defines no labels.
@@ -41,7 +42,13 @@ def read_label_names(path: Path) -> LabelScheme:
     ignore = None
     if isinstance(part, dict) and isinstance(part.get("labels"), dict):
         part, ignore = part["labels"], part.get("ignore")
+    if isinstance(part, dict):
+        part, ignore = label_table(part, ignore)
     fits = isinstance(part, dict) and part and all(_is_value(v) for v in part.values())
+    if isinstance(ignore, list):
+        raise ConfigError(
+            f"{path}: ignore is {ignore}; expected one value here, as label maps are not changed on reading"
+        )
     if not fits or not (ignore is None or isinstance(ignore, int)):
         raise ConfigError(f"{path}: expected labels as name: value, e.g. {{lung: 1, tumour: 2}}, or a key 'labels' so")
     return LabelScheme.from_mapping({str(k): v for k, v in part.items()}, ignore)

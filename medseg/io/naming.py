@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from medseg.io.formats import stem_of
+from medseg.io.formats import is_there, stem_of
 
-__all__ = ["CHANNEL_NAME", "group_channels", "natural_order", "safe_name"]
+__all__ = ["CHANNEL_NAME", "composed", "file_named", "group_channels", "natural_order", "safe_name"]
 
 CHANNEL_NAME = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 # File names have at most 255 bytes, including suffixes and the marks of locks and temporary files.
@@ -49,6 +50,29 @@ def group_channels(files: Iterable[Path], folder: Path) -> dict[str, tuple[Path,
             name = _case_name(path, folder)
         cases[name] = (path,)
     return cases
+
+
+def composed(name: str) -> str:
+    """The name with accents composed (Unicode NFC): macOS and some archives write u and a diaeresis for one letter.
+
+    Example:
+        >>> composed("Mu\\u0308ller") == "M\\u00fcller"
+        True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def file_named(path: Path) -> Path | None:
+    """The file or folder of that name, or one whose name differs only in how its accents are composed; else None."""
+    if is_there(path):
+        return path
+    if path.name.isascii() and path.parent.name.isascii():
+        return None
+    parent = path.parent if path == path.parent or is_there(path.parent) else file_named(path.parent)
+    if parent is None or not parent.is_dir():
+        return None
+    wanted = composed(path.name)
+    return next((each for each in sorted(parent.iterdir()) if composed(each.name) == wanted), None)
 
 
 def safe_name(name: str) -> str:

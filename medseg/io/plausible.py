@@ -18,6 +18,7 @@ __all__ = [
     "MOST_PLANES",
     "SMALLEST_MM",
     "affine_fault",
+    "likely_unit",
     "place_fault",
     "rescale_fault",
     "spacing_fault",
@@ -49,6 +50,17 @@ def spacing_fault(spacing_mm: Sequence[float]) -> str:
     if all(SMALLEST_MM <= s <= LARGEST_MM for s in spacing_mm):
         return ""
     return f"{SMALLEST_MM:g} to {LARGEST_MM:g} mm, the smallest and largest voxels of any image"
+
+
+def likely_unit(factor: float) -> str:
+    """The unit of sizes that are `factor` times the expected ones in millimetres.
+
+    Example:
+        >>> likely_unit(0.0012), likely_unit(0.1), likely_unit(900), likely_unit(1e6)
+        ('metres', 'centimetres', 'micrometres', 'nanometres')
+    """
+    units = {1e-3: "metres", 1e-1: "centimetres", 1e3: "micrometres", 1e6: "nanometres"}
+    return units[min(units, key=lambda each: abs(math.log(factor / each)))]
 
 
 def place_fault(position_mm: Sequence[float]) -> str:

@@ -9,13 +9,23 @@ import numpy as np
 
 from medseg.datasets.cases import Case
 from medseg.errors import DatasetError, MedsegError
+from medseg.io.plausible import likely_unit
 from medseg.labels import LabelScheme
 from medseg.preparation.fingerprint import CaseFingerprint
 from medseg.volume import Finding
 
-__all__ = ["check_consistent", "check_labels_given", "check_left_right", "findings_of", "raise_gathered"]
+__all__ = [
+    "check_consistent",
+    "check_labels_given",
+    "check_left_right",
+    "check_units",
+    "findings_of",
+    "raise_gathered",
+]
 
 NAMED = 5
+# Metres or micrometres taken for millimetres are a factor of 1000.
+MOST_APART = 100.0
 
 
 def raise_gathered(errors: Mapping[str, MedsegError], total: int) -> None:
@@ -79,6 +89,35 @@ def check_consistent(cases: Sequence[CaseFingerprint]) -> None:
             raise DatasetError(
                 f"images differ in {what}: most have {usual}, {others[0]} has {each[others[0]]}"
                 f"{_and_more(others[1:], ', likewise ')}; all cases of a data set need the same"
+            )
+
+
+def check_units(cases: Sequence[CaseFingerprint]) -> None:
+    """Refuse cases whose voxels or extents are 100 times larger or smaller than those of most cases.
+
+    A file in metres among files in millimetres would become one voxel. Sizes are geometric means over the axes.
+
+    Raises:
+        DatasetError: naming up to 5 cases, the sizes and the likely unit.
+    """
+    known = [case for case in cases if case.spacing_known]
+    if len(known) < 2:
+        return
+    spacings = np.array([np.exp(np.log(case.spacing_mm).mean()) for case in known])
+    extents = spacings * [np.exp(np.log(case.shape).mean()) for case in known]
+    for what, sizes in (("voxels", spacings), ("an extent", extents)):
+        # One of the sizes, as the mean of two would be of neither.
+        usual = float(np.sort(sizes)[len(sizes) // 2])
+        factors = sizes / usual
+        strange = [n for n, factor in enumerate(factors) if not 1 / MOST_APART < factor < MOST_APART]
+        if strange:
+            first = strange[0]
+            names = [known[n].name for n in strange]
+            raise DatasetError(
+                f"case {names[0]} has {what} of {sizes[first]:.4g} mm on average over its axes, most cases of "
+                f"{usual:.4g} mm{_and_more(names[1:], '; likewise ')}: is its spacing in "
+                f"{likely_unit(float(factors[first]))} instead of mm? Correct the header (medseg inspect shows it), or "
+                "take the case out of the data set"
             )
 
 

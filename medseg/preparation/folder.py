@@ -165,7 +165,7 @@ def _labels(data: DataConfig) -> tuple[dict[str, Any], str, str]:
     if not cases:
         raise DatasetError(f"{data.root} contains no case to train on ({layout.name} layout); check the folder")
     by_case = label_values(cases, data.label_threshold)
-    values = sorted({value for each in by_case.values() for value in each} - {data.ignore})
+    values = sorted({value for each in by_case.values() for value in each} - {*data.ignored})
     if not values:
         raise DatasetError(
             f"no label map of {data.root} holds a labelled voxel, so there is nothing to learn; check the masks"

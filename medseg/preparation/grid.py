@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import GeometryError
 from medseg.geometry import Reorientation, describe
+from medseg.io.plausible import likely_unit
 from medseg.machine import free_memory
 from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
 from medseg.preparation.interpolate import resample_image, resample_labels, sample_image
@@ -33,6 +34,8 @@ _MOST_BYTES = 1 << 40
 # Metres or micrometres taken for millimetres are a factor of 1000; no image is 100 times finer or coarser along all its
 # axes than those that its network was made for.
 _MOST_SCALED = 100.0
+# Voxels of patients: a plan with such voxels takes no image outside, while one for a microscope may.
+_PATIENT_MM = (0.001, 100.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,15 +162,23 @@ def _check_network_grid(
     needed = 2 * plan.in_channels * math.prod(grown)
     free = min(free_memory() or _MOST_BYTES, _MOST_BYTES)
     usual = math.prod(scales[: plan.dims]) ** (1 / plan.dims)
-    if needed <= free and 1 / _MOST_SCALED <= usual <= _MOST_SCALED:
+    other_unit = not 1 / _MOST_SCALED <= usual <= _MOST_SCALED or (
+        _are_of_patients(target[: plan.dims]) and not _are_of_patients(spacing[: plan.dims])
+    )
+    if needed <= free and not other_unit:
         return
     voxels, aims = (" x ".join(f"{s:.4g}" for s in each) for each in (spacing, target))
     size = " x ".join(f"{n:.0f}" for n in grown)
+    unit = likely_unit(usual) if other_unit else "metres"
     memory = f" ({needed / 1e9:.1f} GB, {free / 1e9:.1f} GB of memory are free)" if needed > free else ""
     raise GeometryError(
         f"{what} has voxels of {voxels} mm, the plan {aims} mm: its {' x '.join(map(str, shape))} voxels would become "
-        f"{size}{memory}; is its spacing in another unit, such as metres or micrometres? correct its header, or crop it"
+        f"{size}{memory}; is its spacing in another unit, such as {unit}? correct its header, or crop it"
     )
+
+
+def _are_of_patients(spacing: Sequence[float]) -> bool:
+    return all(_PATIENT_MM[0] <= s <= _PATIENT_MM[1] for s in spacing)
 
 
 def _straightening(

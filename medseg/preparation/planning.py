@@ -14,6 +14,7 @@ from medseg.labels import LabelScheme
 from medseg.preparation.fingerprint import Fingerprint
 from medseg.preparation.mirroring import unmirrored_axes
 from medseg.preparation.net_needs import needs_of, sides_for
+from medseg.preparation.nnunet_names import kind_of_nnunet_name
 from medseg.preparation.patch import Budget, choose_batch, choose_patch, default_channels, strides_for
 from medseg.preparation.plan import ChannelPlan, Plan
 from medseg.preparation.twins import find_twins
@@ -214,6 +215,11 @@ def _channel_plan(fingerprint: Fingerprint, config: RunConfig, channel: int) -> 
             raise ConfigError("data.window: a width of 1 is a threshold, which leaves nothing to learn from; widen it")
         low = center - width / 2
         return ChannelPlan(kind="window", low=low, high=low + width, mean=low, std=width)
+    named_kind = (
+        kind_of_nnunet_name(fingerprint.channel_names[channel]) if fingerprint.channel_names[channel:] else None
+    )
+    if named_kind is not None:
+        return ChannelPlan(kind=named_kind)
     if modality == "CT":
         low, high, mean, std = (round(v, 4) for v in fingerprint.foreground(channel))
         if low < high and std > 0:
@@ -251,8 +257,10 @@ def _modality(fingerprint: Fingerprint, config: RunConfig, channel: int) -> str:
                 f"data.modality names {len(names)} channels, but the images have {fingerprint.in_channels}"
             )
         return names[channel].upper()
-    if channel < len(fingerprint.channel_names) and fingerprint.channel_names[channel].upper() == "CT":
-        return "CT"
+    if channel < len(fingerprint.channel_names):
+        named = modality_of_kind(kind_of_name(fingerprint.channel_names[channel]))
+        if named:
+            return named
     modalities = {c.modality.upper() for c in fingerprint.cases} - {""}
     if modalities:
         return "CT" if modalities == {"CT"} else sorted(modalities)[0]

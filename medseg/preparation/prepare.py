@@ -18,6 +18,7 @@ from medseg.machine import available_cpus, free_memory
 from medseg.preparation import checks
 from medseg.preparation.fingerprint import CaseFingerprint, Fingerprint, fingerprint_case, load_fingerprint
 from medseg.preparation.grid import labels_to_network_grid, to_network_grid
+from medseg.preparation.kept_split import split_of_run
 from medseg.preparation.mirroring import findings_on_sides
 from medseg.preparation.net_needs import catalogue_entry
 from medseg.preparation.normalize import scales_for
@@ -25,8 +26,8 @@ from medseg.preparation.parallel import PROCESSES_FROM_BYTES, run_over_cases
 from medseg.preparation.plan import Plan, load_plan, save_plan
 from medseg.preparation.plan_upgrade import hashed_content
 from medseg.preparation.planning import check_plan_fits, make_plan
-from medseg.preparation.sources import label_name, read_case, size_of, stamp_of, state_of
-from medseg.preparation.split import fold_numbers, split_cases
+from medseg.preparation.sources import Reading, label_name, read_case, reading_of, size_of, stamp_of, state_of
+from medseg.preparation.split import fold_numbers
 from medseg.preparation.store import CaseOrigin, case_folder, is_current, remove_leftovers, write_case
 from medseg.preparation.twins import find_twins
 from medseg.volume import Finding, Volume
@@ -83,7 +84,9 @@ class Preparation:
         }
         spacing = "pixels" if plan.spacing_mm is None else " x ".join(f"{s:.3g}" for s in plan.spacing_mm) + " mm"
         kinds = ", ".join(channel.kind for channel in plan.normalization)
-        lines = [f"{len(self.cases)} cases, {fingerprint.dims}D, {fingerprint.in_channels} channel(s)"]
+        patients = len({case.group for case in self.dataset.cases if case.name in self.cases})
+        of_patients = f" of {patients} patients" if patients < len(self.cases) else ""
+        lines = [f"{len(self.cases)} cases{of_patients}, {fingerprint.dims}D, {fingerprint.in_channels} channel(s)"]
         lines += [f"  {name}: in {holders[name]} cases, {voxels[name]} voxels" for name in scheme.names]
         lines += [f"{finding.kind}: {finding.message}" for finding in self.findings]
         patch = " x ".join(map(str, plan.patch_size))
@@ -141,14 +144,15 @@ def prepare(
     if not cases:
         raise DatasetError(f"{config.data.root}: no case to train on (found {len(dataset.cases)}, all marked test)")
     checks.check_labels_given(cases)
-    splits = [split_cases(dataset, config, fold) for fold in fold_numbers(dataset, config)]
+    splits = [split_of_run(dataset, config, fold) for fold in fold_numbers(dataset, config)]
 
     work = _Work(config, config.output, dataset, cases, workers, progress)
     fingerprint = work.check()
+    checks.check_units(fingerprint.cases)
     checks.check_left_right(fingerprint.cases, dataset.labels)
     plan = _plan(fingerprint, config, dataset.labels, config.output / "plan.yaml", memory_gb, on_gpu)
     folders = work.write(plan)
-    findings = checks.findings_of(fingerprint.cases, dataset.labels)
+    findings = [*dataset.findings, *checks.findings_of(fingerprint.cases, dataset.labels)]
     findings += findings_on_sides(plan, dataset.labels, find_twins(fingerprint.cases, dataset.labels))
     if any(not split.validation for split in splits):
         findings.append(Finding("no_validation", "no case is left for validation: training runs without scores"))
@@ -170,7 +174,7 @@ def _plan(
 @dataclass(frozen=True, slots=True)
 class _Job:
     case: Case
-    threshold: float | None
+    reading: Reading
     ignore: int | None
     stamp: str
 
@@ -202,7 +206,7 @@ class _Work:
         progress: Progress | None,
     ) -> None:
         self.dataset, self.cases, self.prepared = dataset, cases, folder / "prepared"
-        self.threshold, self.ignore = config.data.label_threshold, dataset.labels.ignore
+        self.reading, self.ignore = reading_of(config.data, dataset.labels), dataset.labels.ignore
         self.states = {c.name: state_of(c) for c in cases}
         size = sum(size_of(c) for c in cases)
         self.processes = size > PROCESSES_FROM_BYTES
@@ -221,7 +225,8 @@ class _Work:
         jobs = []
         for case in self.cases:
             stamp = stamp_of(
-                "check", CHECK_VERSION, self.states[case.name], case.name, self.threshold, asdict(self.dataset.labels)
+                *("check", CHECK_VERSION, self.states[case.name], case.name),
+                *(self.reading.threshold, asdict(self.dataset.labels), *self.reading.stamped),
             )
             if stamp in before:
                 found[case.name] = before[stamp]
@@ -229,7 +234,7 @@ class _Work:
                 self._step(f"checked {case.name}")
             else:
                 keep = not self.processes
-                jobs.append(_CheckJob(case, self.threshold, self.ignore, stamp, self.dataset.labels, keep))
+                jobs.append(_CheckJob(case, self.reading, self.ignore, stamp, self.dataset.labels, keep))
         saved = time.monotonic()
 
         def on_done(job: _CheckJob, result: tuple[CaseFingerprint, Volumes | None] | MedsegError) -> None:
@@ -257,7 +262,10 @@ class _Work:
         """Prepare every case that is not there yet, or was made from other files or another plan."""
         remove_leftovers(self.prepared)
         scheme = self.dataset.labels
-        settings = (self.threshold, self.ignore, scheme.dtype.__name__, hashed_content(plan, STORED))
+        settings = (
+            *(self.reading.threshold, self.ignore, scheme.dtype.__name__, hashed_content(plan, STORED)),
+            *self.reading.stamped,
+        )
         folders = {c.name: case_folder(self.prepared, c.name) for c in self.cases}
         jobs = []
         for case in self.cases:
@@ -267,7 +275,7 @@ class _Work:
             if is_current(folder, stamp):
                 self._step(f"prepared {case.name}")
             else:
-                jobs.append(_WriteJob(case, self.threshold, self.ignore, stamp, plan, folder, scheme.dtype, volumes))
+                jobs.append(_WriteJob(case, self.reading, self.ignore, stamp, plan, folder, scheme.dtype, volumes))
 
         def on_done(job: _WriteJob, result: MedsegError | None) -> None:
             if result is not None:
@@ -300,13 +308,13 @@ class _Work:
 
 
 def _check_case(job: _CheckJob) -> tuple[CaseFingerprint, Volumes | None]:
-    image, labels = read_case(job.case, job.threshold)
+    image, labels = read_case(job.case, job.reading)
     fingerprint = fingerprint_case(job.case.name, job.stamp, image, labels, job.scheme)
     return fingerprint, (image, labels) if job.keep else None
 
 
 def _write_case(job: _WriteJob) -> None:
-    image, labels = job.volumes or read_case(job.case, job.threshold)
+    image, labels = job.volumes or read_case(job.case, job.reading)
     array, grid = to_network_grid(image, job.plan)
     # On the image's affine: theirs agree to 0.01 mm, but the two grids must not differ by a row through rounding.
     label_map = labels_to_network_grid(image.with_array(labels.array), job.plan).astype(job.label_dtype, copy=False)

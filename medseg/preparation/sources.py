@@ -5,19 +5,53 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from medseg.config import DataConfig
 from medseg.datasets.cases import Case
 from medseg.geometry import check_same_geometry, reorient
 from medseg.io.images import read_image
 from medseg.io.label_maps import read_label_map
+from medseg.labels import LabelScheme
 from medseg.volume import Volume
 
-__all__ = ["label_name", "read_case", "size_of", "stamp_of", "state_of"]
+__all__ = ["Reading", "label_name", "read_case", "reading_of", "size_of", "stamp_of", "state_of"]
 
 
-def read_case(case: Case, threshold: float | None) -> tuple[Volume, Volume]:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the configuration asks for when the files of a case are read.
+
+    Args:
+        threshold: `data.label_threshold`.
+        ignored: the values to ignore; all become the first.
+        known: the values that are kept, all others become background; None keeps all, for the checks to refuse.
+        nan: the grey level of NaN voxels; None refuses them.
+    """
+
+    threshold: float | None = None
+    ignored: tuple[int, ...] = ()
+    known: tuple[int, ...] | None = None
+    nan: float | None = None
+
+    @property
+    def stamped(self) -> tuple[Any, ...]:
+        """What marks a case read in an unusual way; () for the usual one, whose stamps older versions made too."""
+        usual = len(self.ignored) < 2 and self.known is None and self.nan is None
+        return () if usual else (self.ignored, self.known, self.nan)
+
+
+def reading_of(data: DataConfig, labels: LabelScheme) -> Reading:
+    """How the cases of a data set are read."""
+    known = tuple(sorted({*labels.known_values, *data.ignored})) if data.others == "background" else None
+    return Reading(data.label_threshold, data.ignored, known, data.nan)
+
+
+def read_case(case: Case, reading: Reading) -> tuple[Volume, Volume]:
     """Image (with channels) and label map of a case, on one grid.
 
     A label map on the same grid with its axes in another order or direction is turned to the image's: that moves
@@ -28,12 +62,25 @@ def read_case(case: Case, threshold: float | None) -> tuple[Volume, Volume]:
         DatasetError: label values that are not non-negative integers.
         GeometryError: image and label on different grids.
     """
-    image = read_image(case.images)
-    labels = read_label_map(case.labels, threshold)
+    image = read_image(case.images, reading.nan)
+    labels = _relabelled(read_label_map(case.labels, reading.threshold), reading)
     if image.dims == labels.dims == 3 and image.orientation != labels.orientation:
-        labels = reorient(labels, image.orientation)
+        turned = reorient(labels, image.orientation)
+        # What does not fit is reported as it was saved: a mask without its affine is known by that.
+        labels = turned if image.same_geometry(turned, tolerance_mm=1e-2) else labels
     check_same_geometry(image, labels, str(case.images[0]), label_name(case))
     return image, labels
+
+
+def _relabelled(labels: Volume, reading: Reading) -> Volume:
+    array = labels.array
+    if reading.known is not None:
+        array = np.where(np.isin(array, reading.known), array, 0)
+    if len(reading.ignored) > 1:
+        array = np.where(np.isin(array, reading.ignored[1:]), reading.ignored[0], array)
+    if array is labels.array:
+        return labels
+    return labels.with_array(array.astype(np.min_scalar_type(int(array.max(initial=0)))))
 
 
 def label_name(case: Case) -> str:

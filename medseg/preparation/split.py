@@ -11,6 +11,7 @@ import numpy as np
 from medseg.config import RunConfig
 from medseg.datasets.cases import Case, Dataset
 from medseg.errors import ConfigError, DatasetError
+from medseg.io.naming import composed
 from medseg.lookup import nearest
 
 __all__ = ["Split", "fold_numbers", "split_cases"]
@@ -18,7 +19,7 @@ __all__ = ["Split", "fold_numbers", "split_cases"]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Case names per side, sorted."""
+    """Case names per side, sorted. A case on neither side takes no part."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -28,8 +29,11 @@ def split_cases(dataset: Dataset, config: RunConfig, fold: int) -> Split:
     """Training and validation cases of one fold.
 
     First that applies: `data.split`; the split column of a CSV; the folds that come with the data set
-    (`splits_final.json`); else `training.folds` folds over groups, drawn with `seed`. The first two know one split
-    only, whatever the fold. Cases marked 'test' take part in none.
+    (`splits_final.json`), where a case in neither list takes no part; else `training.folds` folds over groups, drawn
+    with `seed`. The first two know one split only, whatever the fold. Cases marked 'test' take part in none.
+
+    `every` counts the sorted cases; where patients were found in names or headers, it counts patients in the order of
+    their first cases, so that all cases of one are on one side.
 
     Args:
         dataset: the cases, sorted by name.
@@ -57,7 +61,7 @@ def split_cases(dataset: Dataset, config: RunConfig, fold: int) -> Split:
         chosen = _known(rule.validation, names, "data.split.validation")
         origin = "data.split"
     elif rule is not None and rule.every is not None:
-        chosen = set(names[rule.start :: rule.every])
+        chosen = _every(cases, rule.every, rule.start, by_patient=dataset.patients_found)
         origin = f"data.split (every {rule.every}, start {rule.start})"
     elif any(c.split for c in cases):
         chosen = {c.name for c in cases if c.split == "validation"}
@@ -72,8 +76,10 @@ def split_cases(dataset: Dataset, config: RunConfig, fold: int) -> Split:
     else:
         chosen = _fold_by_group(cases, config.training.folds, config.seed, fold)
         origin = f"fold {fold}"
-    _refuse_straddling(cases, chosen, origin)
-    train = tuple(n for n in names if n not in chosen)
+    listed = dataset.train_folds[fold] if origin.endswith("splits_final.json") and dataset.train_folds else None
+    wanted = set(names) - chosen if listed is None else set(_known(listed, names, origin))
+    _refuse_straddling([c for c in cases if c.name in chosen | wanted], chosen, origin, dataset.patients_found)
+    train = tuple(n for n in names if n in wanted)
     if not train:
         raise DatasetError(
             f"{origin} leaves no case to train on: {len(names)} case(s), {len(chosen)} of them validation"
@@ -82,11 +88,22 @@ def split_cases(dataset: Dataset, config: RunConfig, fold: int) -> Split:
 
 
 def fold_numbers(dataset: Dataset, config: RunConfig) -> tuple[int, ...]:
-    """The folds that `training.fold` asks for: one, or with 'all' every fold there is (a fixed split counts as one)."""
-    if config.training.fold != "all":
-        return (config.training.fold,)
+    """The folds that `training.fold` asks for: one, or with 'all' every fold there is (a fixed split counts as one).
+
+    Raises:
+        ConfigError: for a fold other than 0 of a split that has one only.
+    """
     cases = [c for c in dataset.cases if c.split != "test"]
-    if config.data.split is not None or any(c.split for c in cases):
+    fixed = "data.split" if config.data.split is not None else "the split column" if any(c.split for c in cases) else ""
+    fold = config.training.fold
+    if fold != "all":
+        if fixed and fold:
+            raise ConfigError(
+                f"training.fold is {fold}, but {fixed} gives one split only, which is fold 0; leave out the fold, or "
+                "leave out the split to train folds of a cross-validation"
+            )
+        return (fold,)
+    if fixed:
         return (0,)
     if dataset.folds:
         return tuple(range(len(dataset.folds)))
@@ -94,13 +111,22 @@ def fold_numbers(dataset: Dataset, config: RunConfig) -> tuple[int, ...]:
 
 
 def _known(wanted: Iterable[str], names: Sequence[str], origin: str) -> set[str]:
-    chosen = set(wanted)
+    there = {composed(name): name for name in names}
+    chosen = {there.get(composed(name), name) for name in wanted}
     unknown = sorted(chosen - set(names))
     if unknown:
         near = nearest(unknown[0], names, most=3) or names[:3]
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise ConfigError(f"{origin} names unknown case {unknown[0]!r}{more}; nearest: {', '.join(near)}")
     return chosen
+
+
+def _every(cases: Sequence[Case], every: int, start: int, by_patient: bool) -> set[str]:
+    if not by_patient:
+        return {case.name for case in cases[start::every]}
+    patients = list(dict.fromkeys(_group(case) for case in cases))
+    chosen = set(patients[start::every])
+    return {case.name for case in cases if _group(case) in chosen}
 
 
 def _fold_by_group(cases: Sequence[Case], folds: int, seed: int, fold: int) -> set[str]:
@@ -116,7 +142,7 @@ def _fold_by_group(cases: Sequence[Case], folds: int, seed: int, fold: int) -> s
     return {c.name for c in cases if _group(c) in mine}
 
 
-def _refuse_straddling(cases: Sequence[Case], validation: set[str], origin: str) -> None:
+def _refuse_straddling(cases: Sequence[Case], validation: set[str], origin: str, found: bool) -> None:
     sides: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for case in cases:
         sides[_group(case)][case.name in validation].append(case.name)
@@ -127,6 +153,7 @@ def _refuse_straddling(cases: Sequence[Case], validation: set[str], origin: str)
         raise DatasetError(
             f"{origin} puts patient (group) {both[0]!r} on both sides: {train[0]} trains and {held_out[0]} "
             f"validates{more}; put all cases of a patient on one side"
+            + (", or give data.group=none if they are different patients" if found else "")
         )
 
 

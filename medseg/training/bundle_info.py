@@ -8,8 +8,8 @@ import torch
 
 from medseg.config import PostprocessConfig, RunConfig
 from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
+from medseg.preparation.kept_split import split_of_run
 from medseg.preparation.prepare import Preparation
-from medseg.preparation.split import split_cases
 from medseg.preparation.training_range import TrainingRange, learn_range
 from medseg.training.crf_choice import CrfChoice
 from medseg.training.data import mirror_axes
@@ -30,7 +30,7 @@ def bundle_info(
     """`model.json` of one trained fold; `crf` None: none was tried."""
     plan, scheme = preparation.plan, preparation.dataset.labels
     ranges = _training_range(config, preparation, number)
-    split = split_cases(preparation.dataset, config, number)
+    split = split_of_run(preparation.dataset, config, number)
     content = config.model_dump_json(exclude={"output": True, "data": {"root": True, "csv": True}})
     scores = {
         "dice": trained.scores.dice,
@@ -72,7 +72,7 @@ def bundle_info(
 
 def _training_range(config: RunConfig, preparation: Preparation, number: int) -> TrainingRange:
     """Of the cases that trained: those of this fold, or where all folds are trained all."""
-    trained = split_cases(preparation.dataset, config, number).train
+    trained = split_of_run(preparation.dataset, config, number).train
     whole = config.training.fold == "all"
     cases = [case for case in preparation.fingerprint.cases if whole or case.name in trained]
     return learn_range(

@@ -19,7 +19,7 @@ from medseg.inference.predictor import Model
 from medseg.inference.quality.disagreement import disagreement
 from medseg.inference.quality.estimate import calibration_inputs_of_case
 from medseg.inference.quality.perturbations import DAMAGES
-from medseg.preparation.sources import read_case
+from medseg.preparation.sources import read_case, reading_of
 from medseg.volume import Volume
 
 __all__ = ["calibrated", "inputs_and_dice"]
@@ -53,10 +53,11 @@ def calibrated(
     inputs: list[tuple[float, ...]] = []
     dice: list[float] = []
     groups: list[int] = []
+    reading = reading_of(config.data, model.scheme)
     damages = min(len(DAMAGES), MOST_COPIES // max(1, len(picked)) - 1)
     for number, case in enumerate(picked):
         _log.info("calibrating the estimate of quality: case %d of %d", number + 1, len(picked))
-        for image, labels in _copies(*read_case(case, config.data.label_threshold), number, damages, config.seed):
+        for image, labels in _copies(*read_case(case, reading), number, damages, config.seed):
             for each in inputs_and_dice(model, image, labels):
                 if each is not None:
                     inputs.append(each[0])

@@ -22,8 +22,9 @@ from medseg.inference.postprocess import check_postprocess
 from medseg.io.formats import is_there
 from medseg.labels import check_label_bounds
 from medseg.preparation.folder import config_of
+from medseg.preparation.kept_split import check_other_folds, fold_folder, keep_split, split_of_run
 from medseg.preparation.prepare import Preparation, prepare
-from medseg.preparation.split import fold_numbers, split_cases
+from medseg.preparation.split import fold_numbers
 from medseg.preparation.store import open_case
 from medseg.progress import console_progress
 from medseg.tasks.defaults import with_task_defaults
@@ -103,7 +104,7 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     _check_names(config)
     output = _output(config)
     if config.training.fold != "all":
-        _refuse_overwriting(_fold_folder(output, config.training.fold), resume)
+        _refuse_overwriting(fold_folder(output, config.training.fold), resume)
     preparation = prepare_run(config)
     for finding in preparation.findings:
         _log.info("%s: %s", finding.kind, finding.message)
@@ -116,17 +117,19 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
         check_postprocess(rules, scheme)
     numbers = fold_numbers(preparation.dataset, config)
     for number in numbers:
-        _refuse_overwriting(_fold_folder(output, number), resume)
+        _refuse_overwriting(fold_folder(output, number), resume)
+    check_other_folds(preparation.dataset, config, numbers)
     write_text_atomic(output / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    splits = {number: split_cases(preparation.dataset, config, number) for number in numbers}
+    splits = {number: split_of_run(preparation.dataset, config, number) for number in numbers}
     net_info = net_info_for(config, preparation.plan, scheme, device.type == "cuda")
     _log.info("%s", describe_net(net_info))
     setup = Setup(config, preparation.plan, scheme, device)
     scores = {}
     for number, split in splits.items():
+        keep_split(split, output, number)
         fold = Fold(
             number,
-            _fold_folder(output, number),
+            fold_folder(output, number),
             training=[open_case(preparation.cases[name]) for name in split.train],
             validation=[open_case(preparation.cases[name]) for name in split.validation],
         )
@@ -180,11 +183,6 @@ def prepare_run(config: RunConfig) -> Preparation:
 
 def _output(config: RunConfig) -> Path:
     return config.output or Path("runs") / "run"
-
-
-def _fold_folder(output: Path, number: int) -> Path:
-    """Fold 0 lies at the top of the run folder, further folds beside it."""
-    return output if number == 0 else output / f"fold{number}"
 
 
 def _refuse_overwriting(folder: Path, resume: bool) -> None:

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 from medseg.commands.convert import ConvertOptions, convert
-from medseg.errors import ConfigError, MedsegError, PartialFailure, ReadError, WriteError
+from medseg.errors import ConfigError, GeometryError, MedsegError, PartialFailure, ReadError, WriteError
 from medseg.geometry import reorient
 from medseg.io import read, write
 from medseg.io.dicom.writing.series import write_dicom_series
@@ -195,3 +195,18 @@ def test_a_conversion_that_fails_leaves_no_folder_behind(tmp_path):
     with pytest.raises(ReadError):
         convert(tmp_path / "bad.dcm", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_saved_without_its_affine_gets_the_grid_of_its_image(tmp_path):
+    affine = np.array([[-0.8, 0, 0, 90], [0, -0.8, 0, 120], [0, 0, 2.5, -30], [0, 0, 0, 1.0]])
+    write(Volume(np.zeros((5, 6, 4), np.int16), affine), tmp_path / "image.nii.gz")
+    mask = np.arange(120, dtype=np.uint8).reshape(5, 6, 4)
+    write(Volume(mask, np.eye(4)), tmp_path / "mask.nii.gz")
+    options = ConvertOptions(copy_grid=tmp_path / "image.nii.gz")
+    (out,) = convert(tmp_path / "mask.nii.gz", tmp_path / "out.nii.gz", options).written
+    made = read(out)
+    np.testing.assert_array_equal(made.array, mask)
+    np.testing.assert_allclose(made.affine, affine, atol=1e-5)
+    write(Volume(mask[:4], np.eye(4)), tmp_path / "short.nii.gz")
+    with pytest.raises(GeometryError, match=r"short cannot get the grid of .*shape \(5, 6, 4\).*\(4, 6, 4\)"):
+        convert(tmp_path / "short.nii.gz", tmp_path / "other.nii.gz", options)

@@ -189,8 +189,6 @@ def _unknown_value(root: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "spoil", "words"),
     [
-        (nifti_pairs, _rename("images", "Images"), ["rename Images/ to images/"]),
-        (nifti_pairs, _rename("labels", "Label"), ["rename Label/ to labels/"]),
         (nifti_pairs, _rename("labels", "truth"), ["labels/ or masks/", "found images/, truth/"]),
         (nifti_pairs, _float_map, ["c1.nii.gz", "0.4", "data.label_threshold"]),
         (nifti_pairs, _empty_maps, ["nothing to learn"]),
@@ -201,7 +199,6 @@ def _unknown_value(root: Path) -> None:
         (decathlon, _unknown_value, ["c1.nii.gz", "value(s) 4", "front=1, back=2", "dataset.json"]),
         (png_pairs, lambda root: (root / "masks" / "c1.png").unlink(), ["'c1'", "expected", "masks/c1.png", "add it"]),
         (png_pairs, _other_suffix_of_names, ["'c0'", "2 more case(s): c1, c2", "c0_mask.png, c1_mask.png"]),
-        (png_pairs, _rename("masks", "Mask"), ["rename Mask/ to masks/"]),
     ],
 )
 def test_a_fault_of_a_folder_is_one_line_with_its_mend(

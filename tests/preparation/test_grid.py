@@ -142,3 +142,11 @@ def test_more_network_voxels_than_memory_is_free_are_refused(monkeypatch: pytest
 def test_thin_pixels_and_thick_slices_are_resampled() -> None:
     volume = Volume(np.zeros((1, 64, 60, 3), np.int16), np.diag([0.05, 0.05, 20.0, 1.0]), channels=1)
     assert to_network_grid(volume, plan_for())[1].network_shape == (3, 3, 30)
+
+
+@pytest.mark.parametrize("spacing", [0.0009, 150.0])
+def test_an_image_with_voxels_that_no_patient_has_is_refused_for_a_plan_of_patients(spacing: float) -> None:
+    plan = plan_for(spacing_mm=(0.05 if spacing < 1 else 20.0,) * 3)
+    volume = Volume(np.zeros((4, 4, 4), np.float32), np.diag([spacing, spacing, spacing, 1.0]))
+    with pytest.raises(GeometryError, match=r"voxels of .* another unit, such as (metres|centimetres|micrometres)"):
+        to_network_grid(volume.with_array(volume.array[None], 1), plan)

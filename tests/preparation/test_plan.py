@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from plans import SCHEME, case
+from plans import CHANNEL, SCHEME, case
 
 from medseg.config import NetConfig, RunConfig
 from medseg.errors import ConfigError, DatasetError
@@ -219,3 +220,24 @@ def test_memory_of_a_net_follows_its_backbone_and_width() -> None:
     ct = case((512, 512), None)
     wide, narrow = (plan(ct, net={"name": "deeplabv3", "width": w}, on_gpu=True, memory_gb=3) for w in (1, 0.25))
     assert wide.batch_size * math.prod(wide.patch_size) < narrow.batch_size * math.prod(narrow.patch_size)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("CT", "clip"),
+        ("ct", "clip"),
+        ("noNorm", "none"),
+        ("rescale_to_0_1", "unit"),
+        ("rgb_to_0_1", "rgb"),
+        ("zscore", "zscore"),
+        ("MRI", "zscore"),
+        ("T2w", "zscore"),
+    ],
+)
+def test_the_name_of_a_channel_chooses_its_normalisation_as_in_nnunet(name: str, kind: str) -> None:
+    # Whole numbers below -500 would be taken for Hounsfield units where no name says otherwise.
+    channel = replace(CHANNEL, minimum=-1000.0, quantiles=tuple(float(n) for n in range(200)))
+    cases = (replace(case((64, 64, 64), (1.0, 1.0, 1.0)), channels=(channel,)),)
+    plan = make_plan(Fingerprint(cases, (name,)), RunConfig(data={"root": "x"}), SCHEME, 4.0, False)
+    assert plan.normalization[0].kind == kind

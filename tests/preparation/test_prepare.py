@@ -13,7 +13,7 @@ import pytest
 
 from medseg import machine
 from medseg.config import RunConfig
-from medseg.errors import ConfigError, DatasetError, PartialFailure, WriteError
+from medseg.errors import ConfigError, DatasetError, GeometryError, PartialFailure, ReadError, WriteError
 from medseg.geometry import reorient
 from medseg.preparation import load_plan, normalize, open_case, prepare, save_plan
 from medseg.preparation.parallel import run_over_cases
@@ -364,3 +364,77 @@ def test_hippocampus_is_planned_as_a_whole(data_folder: Path, tmp_path: Path) ->
     made = prepare(config, memory_gb=8.0)
     assert len(made.cases) == 60 and made.findings == ()
     assert (made.plan.patch_size, made.plan.batch_size) == ((40, 56, 40), 4)
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit"), [(0.001, "metres"), (1000.0, "micrometres"), (0.008, "centimetres|metres")]
+)
+def test_a_case_in_another_unit_than_most_is_refused_with_the_likely_one(data, factor: float, unit: str) -> None:
+    data.add("other", spacing=(factor, factor, factor))
+    with pytest.raises(
+        DatasetError, match=rf"case other has voxels of .* mm.*is its spacing in ({unit}) instead of mm"
+    ):
+        data.prepare()
+    assert not (data.output / "plan.yaml").exists()
+
+
+def test_cases_of_rather_different_sizes_are_of_one_unit(data) -> None:
+    data.add("thick", spacing=(1.0, 1.0, 20.0))
+    data.add("fine", spacing=(0.1, 0.1, 1.0))
+    assert len(data.prepare().cases) == 7
+
+
+@pytest.mark.parametrize("written", [np.eye(4), np.diag([-1.0, -1.0, 1.0, 1.0])])
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+def test_a_mask_with_an_identity_affine_is_refused_with_the_command_that_copies_the_images(
+    data, written: np.ndarray, direction: float
+) -> None:
+    affine = np.array([[0.8 * direction, 0, 0, 90], [0, 0.8, 0, 120], [0, 0, 2.5, -30], [0, 0, 0, 1.0]])
+    data.write("case_0", np.ones((20, 18, 16), np.float32), None, affine)
+    data.write("other", np.ones((20, 18, 16), np.float32), np.ones((20, 18, 16), np.uint8), written)
+    data.label("other").rename(data.label("case_0"))
+    data.image("other").unlink()
+    with pytest.raises(GeometryError) as caught:
+        data.prepare()
+    assert f"medseg convert {data.label('case_0')} OUT.nii.gz --copy-grid {data.image('case_0')}" in str(caught.value)
+    assert "resample" not in str(caught.value)
+
+
+def test_others_become_background_where_that_is_asked_for(data) -> None:
+    with pytest.raises(DatasetError, match=r"value\(s\) 2 .*data\.others: background"):
+        data.prepare(data={"labels": {"box": 1}})
+    made = data.prepare(data={"labels": {"box": 1}, "others": "background"})
+    assert open_case(made.cases["case_0"]).label_voxels == {0: 20 * 18 * 16 - 144, 1: 144}
+    assert made.fingerprint.cases[0].label_voxels == {0: 20 * 18 * 16 - 144, 1: 144}
+
+
+def test_several_values_to_ignore_are_one(data) -> None:
+    labels = np.zeros((20, 18, 16), np.uint8)
+    labels[2:6, 4:10, 4:10] = 1
+    labels[8] = 255
+    labels[9] = 254
+    data.write("odd", np.ones((20, 18, 16), np.float32), labels, np.eye(4))
+    for name in range(5):
+        data.image(f"case_{name}").unlink()
+    made = data.prepare(data={"labels": {"box": 1}, "ignore": [254, 255]})
+    assert made.dataset.labels.ignore == 254
+    assert open_case(made.cases["odd"]).label_voxels[254] == 2 * 18 * 16
+    with pytest.raises(DatasetError, match=r"value\(s\) 255"):
+        data.prepare(data={"labels": {"box": 1}, "ignore": 254})
+
+
+def test_voxels_without_a_number_get_the_one_asked_for_and_that_is_told(data) -> None:
+    image = np.ones((20, 18, 16), np.float32)
+    image[0, 0, 0] = np.nan
+    labels = np.zeros(image.shape, np.uint8)
+    labels[2:6] = 1
+    data.write("case_0", image, labels, np.eye(4))
+    with pytest.raises(ReadError, match=r"1 NaN or infinite voxel.*data\.nan"):
+        data.prepare()
+    made = data.prepare(data={"nan": -5})
+    assert open_case(made.cases["case_0"]).image.min() == -5
+    assert any(finding.kind == "nan" and "count as -5" in finding.message for finding in made.findings)
+    image[1, 1, 1] = np.inf
+    data.write("case_0", image, labels, np.eye(4))
+    with pytest.raises(ReadError, match="infinite"):
+        data.prepare(data={"nan": -5})
