@@ -57,7 +57,8 @@ _LARGE, _RATIO = 2**27, 2000
 def is_plain(header: SliceHeader) -> bool:
     """Whether the pixels are uncompressed in the file, in whole bytes, one value per pixel."""
     return (
-        header.pixel_length >= 0
+        header.pixel_offset >= 0
+        and header.pixel_length >= 0
         and header.transfer_syntax in LITTLE_ENDIAN
         and header.samples == 1
         and header.photometric != "PALETTE COLOR"

@@ -20,7 +20,20 @@ __all__ = ["SMALLEST_STACK", "moments"]
 
 # Fewer slices than this do not form a stack of their own.
 SMALLEST_STACK = 3
-_KINDS = {"image type": "image_types", "stack": "stacks", "echo": "echoes", "b-value": "b_values"}
+_KINDS = {
+    "image type": "image_types",
+    "stack": "stacks",
+    "echo": "echoes",
+    "b-value": "b_values",
+    "gradient direction": "gradient_directions",
+    "kernel": "kernels",
+    "tube voltage": "tube_voltages",
+    "inversion time": "inversion_times",
+    "flip angle": "flip_angles",
+    "component": "components",
+    "description": "descriptions",
+    "dimension index": "dimension_indices",
+}
 _TIMES = MARKS.index("acquisition time")
 
 Slices = tuple[SliceHeader, ...]
