@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from medseg.io.dicom.deflated import DEFLATED
 from medseg.io.dicom.tags import impossible
 
 __all__ = [
-    *("DEFLATED", "KEYWORDS", "NESTED", "NO_PIXELS", "PARSED_KEYWORDS", "UIH_TILES"),
+    *("KEYWORDS", "NESTED", "NO_PIXELS", "PARSED_KEYWORDS", "UIH_TILES"),
     *("DatasetElements", "Elements", "RawElements", "to_numbers", "walk"),
 ]
 
@@ -133,7 +134,6 @@ _SHORT = frozenset(
 NO_PIXELS = -2
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-DEFLATED = "1.2.840.10008.1.2.1.99"
 _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 _EXPLICIT_ELEMENT = struct.Struct("<HH2sH")
 _IMPLICIT_ELEMENT = struct.Struct("<HHI")

@@ -6,18 +6,18 @@ import math
 import os
 import re
 import warnings
-import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from medseg.disk.directory_walk import files_below, is_hidden
 from medseg.errors import ReadError
 from medseg.io.dicom.decode_errors import damage, reason_of
+from medseg.io.dicom.deflated import DEFLATED, inflated
 from medseg.io.dicom.elements import (
-    DEFLATED,
     NESTED,
     NO_PIXELS,
     PARSED_KEYWORDS,
@@ -45,8 +45,6 @@ _UNDEFINED = 0xFFFFFFFF
 _UIH = r"\bUIH\b|United Imaging"
 # How many files a thread reads per task.
 _BATCH = 64
-# No real image compresses this well: beyond it a deflated file was made to fill the memory.
-_LARGE, _RATIO = 2**28, 200
 _ALWAYS_LOSSY = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
 _MAYBE_LOSSY = frozenset({"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"})
 
@@ -144,7 +142,7 @@ def _dataset(path: Path) -> tuple[Any, int] | None:
     from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_partial
 
-    _check_inflated(path)
+    plain = inflated(path)
     pixels = [NO_PIXELS]
 
     def at_pixels(tag: Any, representation: str | None, length: int) -> bool:
@@ -155,15 +153,17 @@ def _dataset(path: Path) -> tuple[Any, int] | None:
 
     try:
         # Real headers break minor rules of the standard (an over-long text, a malformed UID) that do not matter here.
-        with pydicom.config.disable_value_validation(), path.open("rb") as file:
+        with pydicom.config.disable_value_validation(), _opened(path, plain) as file:
             wanted: Any = [pydicom.tag.Tag(each) for each in (*PARSED_KEYWORDS, UIH_TILES)]
             dataset = read_partial(file, at_pixels, force=True, specific_tags=wanted)
             # pydicom parses elements lazily, so damage would surface later and without a file name.
             _parse(dataset)
-            if pixels[0] > 0 and dataset.file_meta.get("TransferSyntaxUID") != DEFLATED:
+            if pixels[0] > 0:
                 # The file is at the start of the element, whose head takes 8 or 12 bytes.
-                head = 8 if dataset.is_implicit_VR else 12
-                pixels[0] = min(pixels[0], max(0, os.fstat(file.fileno()).st_size - file.tell() - head))
+                start = file.tell() + (8 if dataset.is_implicit_VR else 12)
+                pixels[0] = min(pixels[0], max(0, file.seek(0, os.SEEK_END) - start))
+            if plain is not None:
+                dataset.file_meta.TransferSyntaxUID = DEFLATED
             return dataset, pixels[0]
     except (InvalidDicomError, EOFError):
         return None
@@ -172,6 +172,10 @@ def _dataset(path: Path) -> tuple[Any, int] | None:
     except damage() as error:
         refuse_own_fault(error)
         raise ReadError(f"{path} has a damaged DICOM header ({reason_of(error)}); export it again") from None
+
+
+def _opened(path: Path, plain: bytes | None) -> BinaryIO:
+    return path.open("rb") if plain is None else BytesIO(plain)
 
 
 def _parse(dataset: Any) -> None:
@@ -193,31 +197,6 @@ def _parse(dataset: Any) -> None:
         if element.VR == "SQ":
             for item in element.value:
                 _parse(item)
-
-
-def _check_inflated(path: Path) -> None:
-    """Refuse a deflated file that would fill the memory: pydicom inflates all of it to parse the header.
-
-    Raises:
-        ReadError: for a file that inflates far more than any image, or is damaged.
-    """
-    with path.open("rb") as file:
-        start = file.read(1024)
-        at = start.find(DEFLATED.encode())
-        if at < 0:
-            return
-        # The data set follows the file meta information, whose length is its first element (PS3.10 section 7.1).
-        file.seek(144 + int.from_bytes(start[140:144], "little"))
-        inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        try:
-            while data := file.read(1 << 16):
-                while data:
-                    size += len(inflate.decompress(data, 1 << 20))
-                    data = inflate.unconsumed_tail
-                    if size > _LARGE and size > _RATIO * path.stat().st_size:
-                        raise ReadError(f"{path} inflates to more than {size >> 20} MB, more than any image; refused")
-        except zlib.error as error:
-            raise ReadError(f"{path} is damaged ({error}); export it again") from None
 
 
 def _plain(elements: Elements, path: Path, raw: RawElements) -> tuple[SliceHeader, ...]:

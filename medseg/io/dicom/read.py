@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ReadError
+from medseg.io.dicom.datasets import DatasetCache
 from medseg.io.dicom.grid import Irregular, SeriesGrid, grid_of
 from medseg.io.dicom.pixels import apply_modality_lut, is_plain, read_bytes, stored_pixels, to_stored_values
 from medseg.io.dicom.series import Series
@@ -106,11 +107,12 @@ def _fill(grid: SeriesGrid, dtype: np.dtype[Any]) -> tuple[Array, list[Finding]]
             f"{first.columns}), but only {free / 1e9:.1f} GB are free; crop the series or use a larger machine"
         )
     stack = np.empty(shape, dtype)
+    cache = DatasetCache()
 
     def fill(n: int) -> int:
         header, out = grid.slices[n], stack[n]
         if dtype == np.uint8:
-            out[...] = stored_pixels(header)
+            out[...] = stored_pixels(header, cache)
             return 0
         if dtype == np.int16 and is_plain(header) and header.bits_allocated == 16:
             # Read in place: the final array is the buffer.
@@ -118,12 +120,12 @@ def _fill(grid: SeriesGrid, dtype: np.dtype[Any]) -> tuple[Array, list[Finding]]
             read_bytes(header, words)
             pixels = to_stored_values(words, header)
         else:
-            pixels = stored_pixels(header)
+            pixels = stored_pixels(header, cache)
         padded = _padded(pixels, header)
         if dtype == np.int16:
             _shift_into(out, pixels, int(header.intercept))
         elif header.has_modality_lut:
-            out[...] = apply_modality_lut(pixels, header)
+            out[...] = apply_modality_lut(pixels, header, cache)
         else:
             _rescale_into(out, pixels, header)
         return padded
