@@ -31,8 +31,9 @@ from medseg.volume import Finding, Volume
 if TYPE_CHECKING:
     from medseg.io.dicom.grid import Irregular
     from medseg.io.dicom.series import Series
+    from medseg.io.voxel_files.pictures import Role
 
-__all__ = ["contents", "read", "read_all", "read_file", "unpacked", "write"]
+__all__ = ["contents", "read", "read_all", "read_as", "read_file", "unpacked", "write"]
 
 
 def read(path: str | Path, series: str | None = None, irregular: Irregular = "error") -> Volume:
@@ -62,6 +63,19 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
         >>> volume.shape, np.round(volume.spacing_mm, 1).tolist(), volume.orientation
         ((65, 63, 40), [4.7, 4.7, 6.2], 'LPS')
     """
+    return read_as("", path, series, irregular)
+
+
+def read_as(role: Role, path: str | Path, series: str | None = None, irregular: Irregular = "error") -> Volume:
+    """Like `read`, for a file that is known to be an 'image' or 'labels', which decides what a palette means.
+
+    Args:
+        role: see `read_file`.
+        path, series, irregular: see `read`.
+
+    Raises:
+        ReadError, GeometryError, ConfigError: see `read`.
+    """
     from medseg.io.dicom.objects import object_kind, read_object
 
     source = Path(path)
@@ -69,7 +83,7 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
         if place.is_file() and kind_of(place) != "dicom" and not _is_unnamed_dicom(place):
             if series is not None:
                 raise ReadError(f"{source} is not a DICOM series, so series={series} cannot be chosen from it")
-            return read_file(place)
+            return read_file(place, role)
         if place.is_file() and object_kind(place):
             return _named(read_object(place)[0], source)
         found, files, damaged = contents(place)
@@ -86,7 +100,7 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
             hint = _how_to_choose(found)
             raise ReadError(f"{source} contains {len(found) + len(files)} volumes, expected one: {names}; {hint}")
         if files:
-            return _named(read_file(files[0]), source)
+            return _named(read_file(files[0], role), source)
         if not found:
             raise ReadError(_nothing(source))
         return _read_series(found[0], source, irregular)
@@ -197,11 +211,13 @@ def _is_unnamed_dicom(place: Path) -> bool:
     return kind_of(place) == "" and has_dicom_magic(place)
 
 
-def read_file(path: Path) -> Volume:
+def read_file(path: Path, role: Role = "") -> Volume:
     """The volume in one NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG or TIFF file.
 
     Args:
         path: the file; its suffix selects the reader.
+        role: what the palette of a picture means: colours in an 'image', values in 'labels'; by default its content
+            decides.
 
     Returns:
         The volume as stored, see `read`.
@@ -217,6 +233,10 @@ def read_file(path: Path) -> Volume:
     if reader is None:
         raise ReadError(f"{path} is not a supported image file; expected {READABLE}")
     with naming_file(path):
+        if role and kind_of(path) == "raster":
+            from medseg.io.voxel_files.raster import read_raster
+
+            return read_raster(path, role)
         return reader(path)
 
 

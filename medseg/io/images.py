@@ -10,7 +10,7 @@ import numpy as np
 
 from medseg.errors import GeometryError, ReadError
 from medseg.geometry import check_same_geometry
-from medseg.io import read
+from medseg.io import read_as
 from medseg.volume import Volume
 
 __all__ = ["channels_first", "read_image"]
@@ -34,7 +34,7 @@ def read_image(paths: Sequence[Path]) -> Volume:
         raise ReadError("a case without image files cannot be read")
     parts: list[Volume] = []
     for path in paths:
-        part = channels_first(read(path))
+        part = channels_first(read_as("image", path))
         if part.array.dtype.kind == "f":
             bad = int(part.array.size - np.count_nonzero(np.isfinite(part.array)))
             if bad:

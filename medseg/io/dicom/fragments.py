@@ -41,8 +41,8 @@ def check_fragments(header: SliceHeader) -> None:
         raise ReadError(f"{header.path} cannot be read: {reason_of(error)}") from None
     if position > size or fragments < 1:
         raise ReadError(
-            f"{header.path} is cut short: its compressed pixels end after {size - header.pixel_offset} bytes; export or "
-            "copy it again",
+            f"{header.path} is cut short: its compressed pixels end after {size - header.pixel_offset} bytes; export "
+            "or copy it again",
             kind="cut_short",
             files=(header.name,),
         )

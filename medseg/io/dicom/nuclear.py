@@ -33,10 +33,13 @@ def nuclear_frames(elements: DatasetElements, detectors: Any, base: SliceHeader)
         ReadError: if the frames are numbered inconsistently.
         ValueError: for values that are not numbers.
     """
-    position, orientation = (_of_detector(detectors, k, n) for k, n in (
-        ("ImagePositionPatient", 3),
-        ("ImageOrientationPatient", 6),
-    ))
+    position, orientation = (
+        _of_detector(detectors, k, n)
+        for k, n in (
+            ("ImagePositionPatient", 3),
+            ("ImageOrientationPatient", 6),
+        )
+    )
     position, orientation = position or base.position, orientation or base.orientation
     spacing = elements.numbers("SpacingBetweenSlices")
     is_tomographic = any("RECON" in word for word in base.image_type)

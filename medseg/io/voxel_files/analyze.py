@@ -77,7 +77,9 @@ def _affine(
     """The affine, and the finding that says where it comes from."""
     mat = spm_file_of(path)
     if mat is not None and (stored := spm_affine(mat)) is not None:
-        return stored, Finding("spm_mat", f"the position of {path} is that of {mat.name}, as SPM writes it", (str(mat),))
+        return stored, Finding(
+            "spm_mat", f"the position of {path} is that of {mat.name}, as SPM writes it", (str(mat),)
+        )
     sizes = np.array([*shape[:3], 1][:3])
     origin = np.array(struct.unpack_from(f"{order}3h", raw, _ORIGIN), np.float64)
     # SPM counts from 1. A field that was never filled in, or holds something else, is not used.
