@@ -36,7 +36,7 @@ from medseg.studies.channel_files import group_by_kind
 from medseg.volume import Volume
 
 if TYPE_CHECKING:
-    from medseg.io.dicom.grid import SeriesGrid
+    from medseg.io.dicom.grid import Irregular, SeriesGrid
 
 __all__ = ["Source", "find_studies", "images_of_study", "input_hash", "open_series", "read_source", "with_voxels"]
 
@@ -60,6 +60,7 @@ class Source:
         channels: a source for each channel, if they are read separately.
         reason: why this series or these files were chosen, in a phrase.
         study_hash: its owner, see `medseg.io.output_names.Owner`; '' until the case has a name in an output folder.
+        irregular: what to do with missing or unevenly spaced slices of the series, see `medseg.read`.
     """
 
     case: str
@@ -70,6 +71,7 @@ class Source:
     channels: tuple[Source, ...] = ()
     reason: str = ""
     study_hash: str = ""
+    irregular: Irregular = "error"
 
     @property
     def series_uid(self) -> str:
@@ -294,7 +296,7 @@ def open_series(source: Source) -> Iterator[SeriesGrid]:
     with _on_disk(source) as paths:
         on_disk = dict(zip(source.paths, paths, strict=True))
         moved = _moved(series, lambda p: on_disk[p])
-        yield grid_of(moved)
+        yield grid_of(moved, source.irregular)
 
 
 def read_source(source: Source) -> Volume:
@@ -315,7 +317,7 @@ def read_source(source: Source) -> Volume:
 
         on_disk = dict(zip(source.paths, paths, strict=True))
         series = _moved(source.series, lambda p: on_disk[p])
-        return channels_first(read_series(series, str(source.paths[0].parent)))
+        return channels_first(read_series(series, str(source.paths[0].parent), source.irregular))
 
 
 def images_of_study(source: Source, files: Sequence[Path]) -> int:

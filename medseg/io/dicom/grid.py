@@ -303,7 +303,10 @@ def _unevenness(
         )
     files = _names([slices[m] for m in sorted({*uneven, *(uneven + 1)})])
     if irregular == "error":
-        hint = "export it again, or read it with irregular='resample' (interpolate) or 'allow' (treat as even)"
+        hint = (
+            "export it again, or read it with irregular='resample' (interpolate) or 'allow' (treat as even), "
+            "--irregular on the command line"
+        )
         raise GeometryError(f"{where} has {text}; {hint}", kind=kind, files=files)
     done = "interpolated onto a regular grid" if irregular == "resample" else "treated as evenly spaced"
     return usual, [Finding(kind, f"{text}; {done}", files)]
