@@ -16,11 +16,14 @@ from medseg.disk.temporary import remove_dead_folders, temporary_folder
 from medseg.errors import MedsegError, ReadError, WriteError
 from medseg.io.formats import (
     READABLE,
+    archives_below,
     check_source,
     has_dicom_magic,
     image_files,
+    is_dicom_directory,
     is_image_file,
     kind_of,
+    may_be_dicom,
     reader_of,
     writer_of,
 )
@@ -102,6 +105,13 @@ def read_as(role: Role, path: str | Path, series: str | None = None, irregular: 
         if files:
             return _named(read_file(files[0], role), source)
         if not found:
+            archives = archives_below(source) if source.is_dir() else []
+            if len(archives) == 1:
+                return read_as(role, archives[0], series, irregular)
+            if archives:
+                names = ", ".join(p.name for p in archives[:12])
+                text = f"{source} contains {len(archives)} zips, expected one image: {names}; give one of them"
+                raise ReadError(text)
             raise ReadError(_nothing(source))
         return _read_series(found[0], source, irregular)
 
@@ -139,6 +149,12 @@ def read_all(path: str | Path, irregular: Irregular = "error") -> list[Volume]:
         for file in files:
             try:
                 volumes.append(read_file(file))
+            except MedsegError as error:
+                errors.append(error)
+        # Beside other images zips are copies of them; zips inside a zip are not opened, as one can hold itself.
+        for archive in archives_below(source) if source.is_dir() and not (volumes or errors) else []:
+            try:
+                volumes += read_all(archive, irregular)
             except MedsegError as error:
                 errors.append(error)
     if not volumes:
@@ -256,7 +272,7 @@ def _nothing(source: Path) -> str:
 
 @contextlib.contextmanager
 def unpacked(source: Path) -> Iterator[Path]:
-    """The source itself, or a temporary folder with the contents of a zip.
+    """The source itself, the folder of a DICOMDIR, or a temporary folder with the contents of a zip.
 
     Args:
         source: a file, folder or zip.
@@ -273,7 +289,7 @@ def unpacked(source: Path) -> Iterator[Path]:
     check_source(source)
     _remove_dead_folders_once()
     if not (source.is_file() and kind_of(source) == "zip"):
-        yield source
+        yield source.parent if source.is_file() and _lists_a_disc(source) else source
         return
     from medseg.disk.archive import naming_archive, unpack
 
@@ -281,6 +297,10 @@ def unpacked(source: Path) -> Iterator[Path]:
         unpack(source, folder)
         with naming_archive(source, folder):
             yield folder
+
+
+def _lists_a_disc(path: Path) -> bool:
+    return may_be_dicom(path) and is_dicom_directory(path)
 
 
 @functools.cache

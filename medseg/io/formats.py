@@ -18,6 +18,7 @@ __all__ = [
     "READABLE",
     "FileFormat",
     "Kind",
+    "archives_below",
     "check_source",
     "format_of",
     "has_dicom_magic",
@@ -255,6 +256,11 @@ def image_files(folder: Path, recursive: bool = False) -> list[Path]:
     except OSError as error:
         raise ReadError(f"{folder} cannot be listed: {error.strerror or error}") from None
     return sorted(p for p in found if _is_whole_image(p) and not is_hidden(p))
+
+
+def archives_below(folder: Path) -> list[Path]:
+    """The zips in a folder and its sub-folders, sorted; hidden ones are skipped."""
+    return sorted(p for p in files_below(folder)[0] if kind_of(p) == "zip" and not is_hidden(p))
 
 
 def _is_whole_image(path: Path) -> bool:

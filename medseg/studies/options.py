@@ -43,8 +43,8 @@ class PredictOptions:
         engine: 'local' (this process) or 'ray' (workers on the machines of a Ray cluster, see `RayEngine`).
         allow_code: modules from which the model may take a network that is not part of medseg, see `load_model`; those
             of `MEDSEG_ALLOW_CODE` are added when the options are created, so that workers on other machines agree.
-        irregular: what to do with missing or unevenly spaced DICOM slices: 'error' (the case fails), 'resample' (the mask
-            lies on the interpolated grid) or 'allow' (treated as evenly spaced); the last two need review.
+        irregular: what to do with missing or unevenly spaced DICOM slices: 'error' (the case fails), 'resample' (the
+            mask lies on the interpolated grid) or 'allow' (treated as evenly spaced); the last two need review.
         ray_address: HOST:PORT of the cluster's head; None: this machine's cores and GPUs, for this run alone.
 
     Raises:

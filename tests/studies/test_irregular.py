@@ -43,9 +43,7 @@ def test_a_study_with_irregular_slices_fails_unless_a_policy_is_chosen(threshold
 @pytest.mark.parametrize("irregular", ["resample", "allow"])
 def test_a_dicom_object_lies_on_the_grid_of_the_policy(threshold_bundle, tmp_path, kind, irregular):
     write_study(tmp_path / "study", GAP)
-    result, (row,) = predicted(
-        threshold_bundle, tmp_path / "study", tmp_path / "out", irregular=irregular, format=kind
-    )
+    _, (row,) = predicted(threshold_bundle, tmp_path / "study", tmp_path / "out", irregular=irregular, format=kind)
     assert row["state"] == "needs_review", row["error"]
 
 
