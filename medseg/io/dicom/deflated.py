@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from medseg.errors import ReadError
 from medseg.io.dicom.decode_errors import reason_of
@@ -24,6 +25,7 @@ def inflated(path: Path) -> bytes | None:
     """
     from isal import isal_zlib
 
+    damaged: Any = isal_zlib.error
     try:
         with path.open("rb") as file:
             start = file.read(1024)
@@ -52,6 +54,6 @@ def inflated(path: Path) -> bytes | None:
         raise
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {reason_of(error)}") from None
-    except isal_zlib.error as error:
+    except damaged as error:
         raise ReadError(f"{path} is damaged ({error}); export it again") from None
     return b"".join(pieces)

@@ -17,6 +17,11 @@ _NOTES: tuple[tuple[str, Callable[[SliceHeader], bool], str], ...] = (
         "MONOCHROME1: meant to be displayed inverted; values are kept as stored",
     ),
     ("colour", lambda s: s.is_colour, "colour image, converted to red, green and blue channels"),
+    (
+        "bit_depth",
+        lambda s: s.samples > 1 and s.bits_stored > 8,
+        "more than 8 bits per colour, of which the highest 8 are kept",
+    ),
     ("lossy", lambda s: s.is_lossy, "compressed with loss, or by a method that may lose detail"),
     (
         "illegal_value",

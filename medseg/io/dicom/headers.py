@@ -154,7 +154,7 @@ def _dataset(path: Path) -> tuple[Any, int] | None:
     try:
         # Real headers break minor rules of the standard (an over-long text, a malformed UID) that do not matter here.
         with pydicom.config.disable_value_validation(), _opened(path, plain) as file:
-            wanted: Any = [pydicom.tag.Tag(each) for each in (*PARSED_KEYWORDS, UIH_TILES)]
+            wanted: Any = [*map(pydicom.tag.Tag, PARSED_KEYWORDS), pydicom.tag.Tag(UIH_TILES)]
             dataset = read_partial(file, at_pixels, force=True, specific_tags=wanted)
             # pydicom parses elements lazily, so damage would surface later and without a file name.
             _parse(dataset)
@@ -163,7 +163,7 @@ def _dataset(path: Path) -> tuple[Any, int] | None:
                 start = file.tell() + (8 if dataset.is_implicit_VR else 12)
                 pixels[0] = min(pixels[0], max(0, file.seek(0, os.SEEK_END) - start))
             if plain is not None:
-                dataset.file_meta.TransferSyntaxUID = DEFLATED
+                dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(DEFLATED)
             return dataset, pixels[0]
     except (InvalidDicomError, EOFError):
         return None

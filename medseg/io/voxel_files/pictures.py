@@ -131,7 +131,8 @@ def _is_photograph(indices: Array, used: Array) -> bool:
     left, right = indices[..., :-1], indices[..., 1:]
     # A frame of one colour is in both.
     inside = (left != right) | (left != np.bincount(indices.reshape(-1)).argmax())
-    return bool(np.count_nonzero((left == right) & inside) < _ALIKE * max(1, np.count_nonzero(inside)))
+    alike, pairs = int(np.count_nonzero((left == right) & inside)), int(np.count_nonzero(inside))
+    return alike < _ALIKE * pairs
 
 
 def _palette_of(opened: Any) -> Array | None:
