@@ -124,3 +124,11 @@ def test_a_gap_is_a_missing_slice_however_few_slices_there_are(tmp_path, count):
     volume = read(tmp_path, irregular="resample")
     assert volume.shape == (9, 7, count + 1)
     assert phantom.worst(volume) <= 1.001
+
+
+def test_a_description_is_not_quoted_in_findings(tmp_path):
+    pair = [PLAIN.but(offset=1000.0 + 300 * n, tags={"SeriesDescription": f"Secret {n}"}) for n in (0, 1)]
+    write_study(tmp_path, *pair)
+    texts = [finding.message for volume in read_all(tmp_path) for finding in volume.findings]
+    assert any("description 2 of 2" in text for text in texts)
+    assert not any("Secret" in text for text in texts)
