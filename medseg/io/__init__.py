@@ -1,4 +1,4 @@
-"""Reading and writing images: NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG, TIFF and DICOM series.
+"""Reading and writing images: NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG, TIFF, BMP, GIF and DICOM series.
 
 Readers are imported on first use. All volumes are in RAS+ millimetres, whatever the file's own convention.
 """
@@ -43,8 +43,9 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
     """The one volume in a file, a DICOM folder or a zip.
 
     Args:
-        path: a NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG, TIFF or DICOM file, a folder (searched recursively) or a
-            zip. A DICOM Segmentation gives its label map, on its own grid.
+        path: a NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG, TIFF, BMP, GIF or DICOM file, a folder (searched
+            recursively; a DICOMDIR stands for its folder) or a zip. A DICOM Segmentation gives its label map, on its
+            own grid. A palette picture gives colours or indices, whichever its content looks like.
         series: SeriesInstanceUID to choose if there are several; followed by '#2' for the second volume of a series
             that contains several (time points, echoes), as the error and `medseg inspect` name them.
         irregular: what to do with missing or unevenly spaced DICOM slices: 'error' refuses them, 'resample'
@@ -228,7 +229,7 @@ def _is_unnamed_dicom(place: Path) -> bool:
 
 
 def read_file(path: Path, role: Role = "") -> Volume:
-    """The volume in one NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG or TIFF file.
+    """The volume in one NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG, TIFF, BMP or GIF file.
 
     Args:
         path: the file; its suffix selects the reader.

@@ -19,8 +19,8 @@ class PredictOptions:
     """Options of `predict_studies`.
 
     Args:
-        format: 'nifti', 'png', 'dicom-seg' or 'rtstruct'; None follows the input: PNG for PNG, JPEG and TIFF, otherwise
-            NIfTI. The DICOM kinds need DICOM studies.
+        format: 'nifti', 'png', 'dicom-seg' or 'rtstruct'; None follows the input: PNG for pictures (PNG, JPEG, TIFF,
+            BMP, GIF), otherwise NIfTI. The DICOM kinds need DICOM studies.
         series: SeriesInstanceUID, if a study has several; for many studies one of each. Studies without any of them are
             skipped.
         device: 'auto', 'cpu', 'cuda', ...

@@ -1,4 +1,4 @@
-"""Images read with Pillow: PNG, JPEG, and the TIFF files that only libtiff reads."""
+"""Images read with Pillow: PNG, JPEG, BMP, GIF, and the TIFF files that only libtiff reads."""
 
 from __future__ import annotations
 
@@ -77,6 +77,10 @@ def read_pillow(path: Path, role: Role = "") -> Decoded:
             if opened.format == "PNG" and opened.mode in ("RGB", "RGBA") and _png_bits(path) == 16:
                 text = f"{path} has 16 bits per colour, of which 8 are kept; save it as TIFF to keep all"
                 findings = (Finding("bit_depth", text, (str(path),)),)
+            if opened.format == "GIF" and getattr(opened, "n_frames", 1) > 1:
+                raise ReadError(
+                    f"{path} is an animation of {getattr(opened, 'n_frames', 1)} frames; save them as files"
+                )
             several = opened.format == "TIFF" and getattr(opened, "n_frames", 1) > 1
             count = getattr(opened, "n_frames", 1) if several else 1
             check_decoded_size(path, math.prod(opened.size) * len(opened.getbands()) * count)

@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF as `[i = x, j = y]`: no position in the patient, so the affine has the spacing alone, if any.
+"""PNG, JPEG, TIFF, BMP and GIF as `[i = x, j = y]`, without a position: the affine has the spacing alone, if any.
 
 A palette means colours in an image and values in a label map; alpha is dropped.
 """
@@ -59,14 +59,15 @@ def write_raster(volume: Volume, path: Path) -> None:
     """Write a 2D image as PNG (8 or 16-bit grey, 8-bit colour), or anything as TIFF (a page per slice).
 
     Raises:
-        WriteError: if the disk is full, permission is missing, the format cannot store the values, or it is JPEG, which
-            alters values.
+        WriteError: if the disk is full, permission is missing, the format cannot store the values, or it is only
+            read (JPEG, which alters values, BMP and GIF).
     """
     if _format(path) == "tiff":
         _write_tiff(volume, path)
         return
     if _format(path) != "png":
-        raise WriteError(f"cannot write {path}: JPEG alters the values; write .png instead")
+        reason = "JPEG alters the values" if _format(path) == "jpeg" else "this format is only read"
+        raise WriteError(f"cannot write {path}: {reason}; write .png instead")
     if volume.dims != 2:
         raise WriteError(f"cannot write {path}: a PNG contains one 2D image, found {volume!r}; write .nii.gz instead")
     from PIL import Image

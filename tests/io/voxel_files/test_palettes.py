@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medseg.errors import ReadError
 from medseg.io import read
 from medseg.io.images import read_image
 from medseg.io.label_maps import LabelSource, read_label_map
@@ -15,6 +16,7 @@ from medseg.io.label_maps import LabelSource, read_label_map
 FIELD = Path(__file__).parents[4] / "shared" / "field" / "palette_photo"
 SIZE = (40, 30)
 FORMATS = [("a.png", {}), ("a.tif", {}), ("a.tif", {"compression": "tiff_lzw"}), ("a.tif", {"compression": "packbits"})]
+FORMATS += [("a.bmp", {}), ("a.gif", {"optimize": False})]
 
 
 def photograph():
@@ -55,6 +57,13 @@ def test_a_palette_mask_stays_indices(tmp_path, name, options, values):
     image.save(tmp_path / name, **options)
     np.testing.assert_array_equal(read(tmp_path / name).array, rows.T)
     np.testing.assert_array_equal(read_label_map([LabelSource(tmp_path / name)]).array, rows.T)
+
+
+def test_an_animation_is_refused_by_name(tmp_path):
+    pages = [mask((n,), VOC.tobytes())[0] for n in (1, 2, 3)]
+    pages[0].save(tmp_path / "a.gif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ReadError, match=r"a\.gif is an animation of 3 frames"):
+        read(tmp_path / "a.gif")
 
 
 def test_labels_stay_indices_however_they_look(tmp_path):
