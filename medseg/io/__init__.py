@@ -44,7 +44,7 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
 
     Args:
         path: a NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG, TIFF, BMP, GIF or DICOM file, a folder (searched
-            recursively; a DICOMDIR stands for its folder) or a zip. A DICOM Segmentation gives its label map, on its
+            recursively; a DICOMDIR means its folder) or a zip. A DICOM Segmentation gives its label map, on its
             own grid. A palette picture gives colours or indices, whichever its content looks like.
         series: SeriesInstanceUID to choose if there are several; followed by '#2' for the second volume of a series
             that contains several (time points, echoes), as the error and `medseg inspect` name them.

@@ -87,7 +87,7 @@ def find_studies(
 ) -> list[Source]:
     """The cases in a file, a folder of image files, a DICOM study, a folder of studies, or a zip; sorted by name.
 
-    A DICOMDIR stands for its folder; zips in a folder are opened if it has no other images. Image files of a folder are
+    A DICOMDIR means its folder; zips in a folder are opened if it has no other images. Image files of a folder are
     one case each, nnU-Net channels (`case_0000`, `case_0001`) together one. A DICOM study
     is named after its path below `source`, with '_' for '/', and with a keyed hash of its identifiers if two would
     share a name. A study of several series gives one Source with `error` set and the series as `candidates`, unless

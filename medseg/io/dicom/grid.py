@@ -141,9 +141,10 @@ def _check_identity(series: Series) -> None:
 
 def _single(series: Series) -> SeriesGrid:
     """The grid of one image, or of the frames of a cine, whose last axis is time."""
-    header = series.slices[0]
+    slices = tuple(sorted(series.slices, key=lambda s: s.frame))
+    header = slices[0]
     affine = np.eye(4)
-    check_frames(series.slices)
+    check_frames(slices)
     spacing = header.pixel_spacing or header.detector_spacing
     if spacing:
         affine = np.diag([spacing[1], spacing[0], header.thickness if header.thickness > 0 else 1.0, 1.0])
@@ -152,14 +153,14 @@ def _single(series: Series) -> SeriesGrid:
         affine[:3, :3] = np.stack([row, column, normal], axis=1) * np.diag(affine)[:3]
         affine[:3, 3] = header.position
     _check_affine(affine, (header.columns, header.rows), series)
-    findings = (*series.findings, *findings_of(series.slices))
-    count = len(series.slices)
+    findings = (*series.findings, *findings_of(slices))
+    count = len(slices)
     if count > 1:
         text = f"{count} frames without positions are read as a cine: its third axis is time, its spacing no length"
         findings = (*findings, Finding("cine", text, (header.path.name,)))
-    # Distances along a time axis are no millimetres.
+    # Distances along a time axis are not lengths.
     known = bool(spacing) and count == 1
-    return SeriesGrid(series.slices, flip_lps_ras(affine), known, findings, (), count)
+    return SeriesGrid(slices, flip_lps_ras(affine), known, findings, (), count)
 
 
 def _check_affine(affine: Vector, shape: tuple[int, ...], series: Series) -> None:

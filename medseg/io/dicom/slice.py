@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MARKS", "SliceHeader", "is_cine", "shown"]
+__all__ = ["MARKS", "SliceHeader", "are_views", "is_cine", "shown"]
 
 # What distinguishes images of one series at the same position, the most decisive first.
 MARKS = (
@@ -105,14 +105,15 @@ class SliceHeader:
 _SECTIONAL = frozenset({"CT", "MR", "PT", "NM", "RTDOSE", ""})
 
 
+def are_views(slices: Sequence[SliceHeader]) -> bool:
+    """Whether the frames are views without a position, such as radiographs or ultrasound, and not slices of a body."""
+    return all(s.modality not in _SECTIONAL and not s.position for s in slices)
+
+
 def is_cine(slices: Sequence[SliceHeader]) -> bool:
-    """Whether the frames are moments of one view: several of one file, none of which has a position."""
+    """Whether the frames are moments of one view: all frames of one file."""
     first = slices[0]
-    return (
-        first.frames == len(slices) > 1
-        and first.modality not in _SECTIONAL
-        and all(s.path == first.path and not s.position for s in slices)
-    )
+    return first.frames == len(slices) > 1 and are_views(slices) and all(s.path == first.path for s in slices)
 
 
 def shown(slices: Sequence[SliceHeader], limit: int = 4) -> str:

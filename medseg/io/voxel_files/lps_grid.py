@@ -103,14 +103,14 @@ def _read_files(image: LpsImage, path: Path) -> tuple[NDArray[Any], bool]:
 
 
 def numbered_files(words: Sequence[str], header: Path) -> list[str]:
-    """The file names that a pattern stands for, as NRRD and MetaImage write it: 'slice%03d.raw 1 120 1'.
+    """The file names that a pattern means, as NRRD and MetaImage write it: 'slice%03d.raw 1 120 1'.
 
     Args:
         words: the pattern, then first and last number and, if it is not 1, the step; further words are not read.
         header: for messages.
 
     Raises:
-        ReadError: if the pattern has not exactly one number, or stands for no or absurdly many files.
+        ReadError: if the pattern has not exactly one number, or means no or absurdly many files.
     """
     pattern, *numbers = words
     try:

@@ -166,3 +166,14 @@ def test_a_damaged_region_is_named(tmp_path):
     assert pydicom.dcmread(path).Modality == "US"
     with pytest.raises(MedsegError, match="PhysicalDeltaX"):
         read(path)
+
+
+@pytest.mark.parametrize("modality", ["US", "DX", "XA"])
+def test_clips_and_stills_of_one_series_are_images_of_their_own(tmp_path, modality):
+    uids = {"SOPInstanceUID": "1.2.3.1"}, {"SOPInstanceUID": "1.2.3.2"}, {"SOPInstanceUID": "1.2.3.3"}
+    for n, (frames, tags) in enumerate(zip((FRAMES, FRAMES[:3], FRAMES[:1]), uids, strict=True)):
+        ultrasound(tmp_path / "study" / f"{n}.dcm", frames, Modality=modality, **tags)
+    volumes = read_all(tmp_path / "study")
+    assert [volume.shape for volume in volumes] == [(9, 7, 8), (9, 7, 3), (9, 7)]
+    with pytest.raises(MedsegError, match="contains 3 volumes"):
+        read(tmp_path / "study")
