@@ -177,3 +177,13 @@ def test_clips_and_stills_of_one_series_are_images_of_their_own(tmp_path, modali
     assert [volume.shape for volume in volumes] == [(9, 7, 8), (9, 7, 3), (9, 7)]
     with pytest.raises(MedsegError, match="contains 3 volumes"):
         read(tmp_path / "study")
+
+
+def test_two_reconstructions_of_one_series_are_volumes_of_their_own_and_copies_count_once(tmp_path):
+    """They begin at one place and run apart, so their slices would make one plausible stack."""
+    for n, (step, uid) in enumerate(((4.5, "1.2.3.1"), (-4.5, "1.2.3.2"), (-4.5, "1.2.3.2"))):
+        nuclear(tmp_path / "study" / f"{n}.dcm", step, SOPInstanceUID=uid)
+    volumes = read_all(tmp_path / "study")
+    assert [volume.affine[2, 2] for volume in volumes] == pytest.approx([4.5, -4.5])
+    for volume in volumes:
+        np.testing.assert_array_equal(volume.array, FRAMES.T)
