@@ -32,7 +32,7 @@ Array = NDArray[Any]
 
 _EXACT_IN_FLOAT32 = 2**24
 # Air is -1000 HU; noise around it stays well above the fill values of scanners, -1500 to -3024.
-_BELOW_AIR_HU, _OUTSIDE_SHARE = -1200.0, 0.01
+_BELOW_AIR_HU, _OUTSIDE_SHARE, _FAR_HU = -1200.0, 0.01, 200.0
 # The slices `[k, j, i]`, the lowest and highest value of padding, and findings.
 _Loaded = tuple[Array, tuple[float, ...], list[Finding]]
 
@@ -144,12 +144,21 @@ def _fill(grid: SeriesGrid, dtype: np.dtype[Any]) -> _Loaded:
     if padded:
         text = f"{padded} voxels are padding (PixelPaddingValue), not measurements; they keep their stored value"
         return stack, _padding_range(grid), [Finding("padding", text)]
-    if lowest < _BELOW_AIR_HU and (outside := int(np.count_nonzero(stack == lowest))) >= _OUTSIDE_SHARE * stack.size:
+    if lowest < _BELOW_AIR_HU and (outside := _count_outside(stack, lowest)):
         text = (
             f"{outside} voxels hold {lowest:g}, far below air: they lie outside the field of view and keep their value"
         )
         return stack, (lowest, lowest), [Finding("padding", text)]
     return stack, (), []
+
+
+def _count_outside(stack: Array, lowest: float) -> int:
+    """How many voxels hold a fill value: the lowest one, if it is common and far below all measured ones."""
+    is_fill = stack == lowest
+    count = int(np.count_nonzero(is_fill))
+    if not _OUTSIDE_SHARE * stack.size <= count < stack.size:
+        return 0
+    return count if float(stack[~is_fill].min()) - lowest >= _FAR_HU else 0
 
 
 def _in_8_bits(pixels: Array, header: SliceHeader) -> Array:

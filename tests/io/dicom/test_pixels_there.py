@@ -161,3 +161,10 @@ def test_the_metadata_say_which_values_are_padding_and_voxels_stay_as_stored(tmp
     assert volume.metadata.padding == expected
     assert ("padding" in [f.kind for f in volume.findings]) == bool(expected)
     assert (volume.array[:2, :2] == value - 1024).all()
+
+
+def test_low_values_that_are_no_fill_are_not_called_padding(tmp_path):
+    write_study(tmp_path, PLAIN.but(offset=-1300.0, intercepts=0.0))
+    volume = read(tmp_path)
+    assert volume.array.min() < -1200
+    assert volume.metadata.padding == () and volume.findings == ()
