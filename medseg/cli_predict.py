@@ -9,7 +9,7 @@ import typer
 
 from medseg import cli_complete
 from medseg.cli_help import ADVANCED
-from medseg.cli_options import AsJson, Debug
+from medseg.cli_options import AsJson, Debug, Irregular
 from medseg.output_formats import MASK_FORMATS
 
 __all__ = ["EXAMPLES", "predict"]
@@ -158,6 +158,7 @@ def predict(
     engine: Engine = "local",
     ray_address: RayAddress = None,
     allow_code: AllowCode = None,
+    irregular: Irregular = "error",
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -188,6 +189,7 @@ def predict(
         engine=engine,
         ray_address=ray_address,
         allow_code=tuple(allow_code or ()),
+        irregular=irregular,
     )
     with console_progress("predict", enabled=not as_json) as progress:
         result = predict_studies(model, sources, out, options, progress=progress)

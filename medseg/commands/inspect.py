@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, ReadError
 from medseg.io import read_file, unpacked
-from medseg.io.formats import READABLE, image_files, is_image_file, kind_of
+from medseg.io.formats import READABLE, archives_below, image_files, is_image_file, kind_of
 from medseg.volume import Finding, orientation_of
 
 if TYPE_CHECKING:
@@ -140,12 +140,23 @@ def inspect(source: str | Path, irregular: Irregular = "error", progress: Progre
            what ...
     """
     from medseg.io.dicom.grid import check_irregular
-    from medseg.io.dicom.series import scan
 
     check_irregular(irregular)
     place = Path(source)
+    items, passed_over = _found_at(place, irregular, progress)
+    if not items:
+        raise ReadError(f"{place} contains no image; expected {READABLE}")
+    return Inspection(place, tuple(items), passed_over)
+
+
+def _found_at(place: Path, irregular: Irregular, progress: Progress | None) -> tuple[list[Inspected], int]:
+    """The volumes in a file, a folder or a zip, and the number of files that are not images."""
+    from medseg.io.dicom.series import scan
+
     items: list[Inspected] = []
     with unpacked(place) as root:
+        # Zips inside a zip are not opened: one can hold itself.
+        archives = archives_below(place) if place.is_dir() else []
         is_image = root.is_file() and is_image_file(root)
         found = scan([] if is_image else [root] if root.is_file() else root)
         files = [root] if is_image else [] if root.is_file() else image_files(root, recursive=True)
@@ -158,9 +169,23 @@ def inspect(source: str | Path, irregular: Irregular = "error", progress: Progre
             _report(progress, len(items), total, items[-1])
         for path, error in found.damaged:
             items.append(_refused(Inspected(_below(path, root), "DICOM"), error))
-    if not items:
-        raise ReadError(f"{place} contains no image; expected {READABLE}")
-    return Inspection(place, tuple(items), max(0, found.passed_over - len(files)))
+        passed_over = max(0, found.passed_over - len(files) - len(archives))
+        for archive in archives:
+            where = _below(archive, root)
+            try:
+                inside, others = _found_at(archive, irregular, progress)
+            except MedsegError as error:
+                inside, others = [_refused(Inspected(where, "zip"), error)], 0
+            items += [replace(item, place=where + item.place.removeprefix(archive.name)) for item in inside]
+            passed_over += others
+        if place.is_file() and root != place and root != place.parent:
+            # An unpacked zip has a name of no meaning.
+            items = [replace(item, place=_inside(item.place, place, root)) for item in items]
+    return items, passed_over
+
+
+def _inside(where: str, archive: Path, root: Path) -> str:
+    return archive.name if where == root.name else f"{archive.name}/{where}"
 
 
 def _report(progress: Progress | None, done: int, total: int, item: Inspected) -> None:

@@ -1,4 +1,4 @@
-"""Reading and writing images: NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG, TIFF and DICOM series.
+"""Reading and writing images: NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG, TIFF, BMP, GIF and DICOM series.
 
 Readers are imported on first use. All volumes are in RAS+ millimetres, whatever the file's own convention.
 """
@@ -16,11 +16,14 @@ from medseg.disk.temporary import remove_dead_folders, temporary_folder
 from medseg.errors import MedsegError, ReadError, WriteError
 from medseg.io.formats import (
     READABLE,
+    archives_below,
     check_source,
     has_dicom_magic,
     image_files,
+    is_dicom_directory,
     is_image_file,
     kind_of,
+    may_be_dicom,
     reader_of,
     writer_of,
 )
@@ -31,16 +34,18 @@ from medseg.volume import Finding, Volume
 if TYPE_CHECKING:
     from medseg.io.dicom.grid import Irregular
     from medseg.io.dicom.series import Series
+    from medseg.io.voxel_files.pictures import Role
 
-__all__ = ["contents", "read", "read_all", "read_file", "unpacked", "write"]
+__all__ = ["contents", "read", "read_all", "read_as", "read_file", "unpacked", "write"]
 
 
 def read(path: str | Path, series: str | None = None, irregular: Irregular = "error") -> Volume:
     """The one volume in a file, a DICOM folder or a zip.
 
     Args:
-        path: a NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG, TIFF or DICOM file, a folder (searched recursively) or a
-            zip. A DICOM Segmentation gives its label map, on its own grid.
+        path: a NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG, TIFF, BMP, GIF or DICOM file, a folder (searched
+            recursively; a DICOMDIR means its folder) or a zip. A DICOM Segmentation gives its label map, on its
+            own grid. A palette picture gives colours or indices, whichever its content looks like.
         series: SeriesInstanceUID to choose if there are several; followed by '#2' for the second volume of a series
             that contains several (time points, echoes), as the error and `medseg inspect` name them.
         irregular: what to do with missing or unevenly spaced DICOM slices: 'error' refuses them, 'resample'
@@ -62,6 +67,19 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
         >>> volume.shape, np.round(volume.spacing_mm, 1).tolist(), volume.orientation
         ((65, 63, 40), [4.7, 4.7, 6.2], 'LPS')
     """
+    return read_as("", path, series, irregular)
+
+
+def read_as(role: Role, path: str | Path, series: str | None = None, irregular: Irregular = "error") -> Volume:
+    """Like `read`, for a file that is known to be an 'image' or 'labels', which decides what a palette means.
+
+    Args:
+        role: see `read_file`.
+        path, series, irregular: see `read`.
+
+    Raises:
+        ReadError, GeometryError, ConfigError: see `read`.
+    """
     from medseg.io.dicom.objects import object_kind, read_object
 
     source = Path(path)
@@ -69,7 +87,7 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
         if place.is_file() and kind_of(place) != "dicom" and not _is_unnamed_dicom(place):
             if series is not None:
                 raise ReadError(f"{source} is not a DICOM series, so series={series} cannot be chosen from it")
-            return read_file(place)
+            return read_file(place, role)
         if place.is_file() and object_kind(place):
             return _named(read_object(place)[0], source)
         found, files, damaged = contents(place)
@@ -86,8 +104,15 @@ def read(path: str | Path, series: str | None = None, irregular: Irregular = "er
             hint = _how_to_choose(found)
             raise ReadError(f"{source} contains {len(found) + len(files)} volumes, expected one: {names}; {hint}")
         if files:
-            return _named(read_file(files[0]), source)
+            return _named(read_file(files[0], role), source)
         if not found:
+            archives = archives_below(source) if source.is_dir() else []
+            if len(archives) == 1:
+                return read_as(role, archives[0], series, irregular)
+            if archives:
+                names = ", ".join(p.name for p in archives[:12])
+                text = f"{source} contains {len(archives)} zips, expected one image: {names}; give one of them"
+                raise ReadError(text)
             raise ReadError(_nothing(source))
         return _read_series(found[0], source, irregular)
 
@@ -125,6 +150,12 @@ def read_all(path: str | Path, irregular: Irregular = "error") -> list[Volume]:
         for file in files:
             try:
                 volumes.append(read_file(file))
+            except MedsegError as error:
+                errors.append(error)
+        # Beside other images zips are copies of them; zips inside a zip are not opened, as one can hold itself.
+        for archive in archives_below(source) if source.is_dir() and not (volumes or errors) else []:
+            try:
+                volumes += read_all(archive, irregular)
             except MedsegError as error:
                 errors.append(error)
     if not volumes:
@@ -197,11 +228,13 @@ def _is_unnamed_dicom(place: Path) -> bool:
     return kind_of(place) == "" and has_dicom_magic(place)
 
 
-def read_file(path: Path) -> Volume:
-    """The volume in one NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG or TIFF file.
+def read_file(path: Path, role: Role = "") -> Volume:
+    """The volume in one NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG, TIFF, BMP or GIF file.
 
     Args:
         path: the file; its suffix selects the reader.
+        role: what the palette of a picture means: colours in an 'image', values in 'labels'; by default its content
+            decides.
 
     Returns:
         The volume as stored, see `read`.
@@ -217,6 +250,10 @@ def read_file(path: Path) -> Volume:
     if reader is None:
         raise ReadError(f"{path} is not a supported image file; expected {READABLE}")
     with naming_file(path):
+        if role and kind_of(path) == "raster":
+            from medseg.io.voxel_files.raster import read_raster
+
+            return read_raster(path, role)
         return reader(path)
 
 
@@ -236,7 +273,7 @@ def _nothing(source: Path) -> str:
 
 @contextlib.contextmanager
 def unpacked(source: Path) -> Iterator[Path]:
-    """The source itself, or a temporary folder with the contents of a zip.
+    """The source itself, the folder of a DICOMDIR, or a temporary folder with the contents of a zip.
 
     Args:
         source: a file, folder or zip.
@@ -253,7 +290,7 @@ def unpacked(source: Path) -> Iterator[Path]:
     check_source(source)
     _remove_dead_folders_once()
     if not (source.is_file() and kind_of(source) == "zip"):
-        yield source
+        yield source.parent if source.is_file() and _lists_a_disc(source) else source
         return
     from medseg.disk.archive import naming_archive, unpack
 
@@ -261,6 +298,10 @@ def unpacked(source: Path) -> Iterator[Path]:
         unpack(source, folder)
         with naming_archive(source, folder):
             yield folder
+
+
+def _lists_a_disc(path: Path) -> bool:
+    return may_be_dicom(path) and is_dicom_directory(path)
 
 
 @functools.cache

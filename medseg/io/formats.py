@@ -18,6 +18,7 @@ __all__ = [
     "READABLE",
     "FileFormat",
     "Kind",
+    "archives_below",
     "check_source",
     "format_of",
     "has_dicom_magic",
@@ -75,6 +76,8 @@ _FORMATS = (
     FileFormat("png", "raster", (".png",), "PNG", *_RASTER),
     FileFormat("jpeg", "raster", (".jpg", ".jpeg"), "JPEG", *_RASTER),
     FileFormat("tiff", "raster", (".tif", ".tiff"), "TIFF", *_RASTER),
+    FileFormat("bmp", "raster", (".bmp",), "BMP", _RASTER[0]),
+    FileFormat("gif", "raster", (".gif",), "GIF", _RASTER[0]),
     FileFormat("dicom", "dicom", (".dcm", ".dicom", ".ima"), "DICOM"),
     FileFormat("zip", "zip", (".zip",), "a zip"),
 )
@@ -87,7 +90,7 @@ _ANNOTATIONS = frozenset({".json", ".xml"})
 _PROBABILITIES = ".npz"
 # Files often found next to images; any other suffix may be part of the name of a DICOM file.
 _NOT_DICOM = _ANNOTATIONS | {
-    *(".txt", ".csv", ".html", ".htm", ".pdf", ".md", ".py", ".log", ".yaml", ".yml", ".gif", ".bmp"),
+    *(".txt", ".csv", ".html", ".htm", ".pdf", ".md", ".py", ".log", ".yaml", ".yml"),
 }
 # CDs may append a version (';1'); Siemens calls the file DIRFILE.
 _DIRECTORY_NAME = re.compile(r"(?:dicomdir|dirfile)(?:[.;].*)?", re.IGNORECASE)
@@ -242,7 +245,7 @@ def check_source(source: Path) -> None:
 
 
 def image_files(folder: Path, recursive: bool = False) -> list[Path]:
-    """The NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG and TIFF files of a folder, sorted; hidden ones are skipped.
+    """The image files of a folder that are not DICOM (NIfTI, NRRD, PNG, ...), sorted; hidden ones are skipped.
 
     A pair of `.hdr` and `.img` counts once, by its header. A header without voxels does not count, because other
     programs use that suffix for other purposes.
@@ -255,6 +258,11 @@ def image_files(folder: Path, recursive: bool = False) -> list[Path]:
     except OSError as error:
         raise ReadError(f"{folder} cannot be listed: {error.strerror or error}") from None
     return sorted(p for p in found if _is_whole_image(p) and not is_hidden(p))
+
+
+def archives_below(folder: Path) -> list[Path]:
+    """The zips in a folder and its sub-folders, sorted; hidden ones are skipped."""
+    return sorted(p for p in files_below(folder)[0] if kind_of(p) == "zip" and not is_hidden(p))
 
 
 def _is_whole_image(path: Path) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from medseg.errors import GeometryError, ReadError
 from medseg.geometry import check_same_geometry
-from medseg.io import read
+from medseg.io import read_as
 from medseg.volume import Finding, Volume
 
 __all__ = ["channels_first", "read_image"]
@@ -38,7 +38,7 @@ def read_image(paths: Sequence[Path], nan: float | None = None) -> Volume:
         raise ReadError("a case without image files cannot be read")
     parts: list[Volume] = []
     for path in paths:
-        part = channels_first(read(path))
+        part = channels_first(read_as("image", path))
         if part.array.dtype.kind == "f":
             part = part if nan is None else _without_nan(part, nan, path)
             bad = int(part.array.size - np.count_nonzero(np.isfinite(part.array)))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import DatasetError
 from medseg.geometry import check_same_geometry
-from medseg.io import read
+from medseg.io import read_as
 from medseg.volume import Volume
 
 __all__ = ["LabelSource", "read_label_map"]
@@ -45,7 +45,7 @@ def read_label_map(sources: Sequence[LabelSource], threshold: float | None = Non
     result: Volume | None = None
     painted: NDArray[Any] | None = None
     for source in sources:
-        volume = _one_channel(read(source.path), source.path)
+        volume = _one_channel(read_as("labels", source.path), source.path)
         if result is not None:
             check_same_geometry(result, volume, str(sources[0].path), str(source.path))
         values = _label_values(volume.array, source, threshold)

@@ -48,7 +48,10 @@ __all__ = ["CaseChain", "CaseWork"]
 # Smaller files are read without asking for the free memory, which takes longer than reading them.
 _ALWAYS_FITS = 1 << 24
 # Findings of a reader that need review: the mask may be right, but the image is unusual.
-REVIEW_KINDS = CHANNEL_KINDS | {"gantry_tilt", "localizer", "few_slices", "no_orientation", "sform_qform_differ"}
+REVIEW_KINDS = CHANNEL_KINDS | {
+    *("gantry_tilt", "localizer", "few_slices", "no_orientation", "sform_qform_differ"),
+    *("missing_slices", "uneven_spacing"),
+}
 
 
 @dataclass(slots=True)
@@ -110,6 +113,8 @@ class CaseChain:
             "register": self.options.register,
             "fast": model.engine.fast,
         }
+        if options.irregular != "error":
+            self.settings["irregular"] = options.irregular
         if options.estimate_quality:
             check_calibrated(model.info)
             self.settings["estimate_quality"] = True
@@ -310,7 +315,10 @@ class CaseChain:
     def choose(self, source: Source) -> Source:
         """The source with the series that the model needs, or with the reason why none can be chosen."""
         source = source if self.private is None else self.private.named(source)
-        return select_series(source, self.model.info.plan, asked=self.options.series is not None)
+        chosen = select_series(source, self.model.info.plan, asked=self.options.series is not None)
+        irregular = self.options.irregular
+        parts = tuple(replace(part, irregular=irregular) for part in chosen.channels)
+        return replace(chosen, irregular=irregular, channels=parts)
 
     def told(self, source: Source) -> str:
         """Which series or files of a source would be used and why, or why it would be refused."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from medseg.config import MOST_OVERLAP
 from medseg.errors import ConfigError
+from medseg.io.dicom.grid import Irregular, check_irregular
 from medseg.output_formats import MASK_FORMATS, check_format
 from medseg.plugins import permitted_modules
 
@@ -18,8 +19,8 @@ class PredictOptions:
     """Options of `predict_studies`.
 
     Args:
-        format: 'nifti', 'png', 'dicom-seg' or 'rtstruct'; None follows the input: PNG for PNG, JPEG and TIFF, otherwise
-            NIfTI. The DICOM kinds need DICOM studies.
+        format: 'nifti', 'png', 'dicom-seg' or 'rtstruct'; None follows the input: PNG for pictures (PNG, JPEG, TIFF,
+            BMP, GIF), otherwise NIfTI. The DICOM kinds need DICOM studies.
         series: SeriesInstanceUID, if a study has several; for many studies one of each. Studies without any of them are
             skipped.
         device: 'auto', 'cpu', 'cuda', ...
@@ -42,6 +43,8 @@ class PredictOptions:
         engine: 'local' (this process) or 'ray' (workers on the machines of a Ray cluster, see `RayEngine`).
         allow_code: modules from which the model may take a network that is not part of medseg, see `load_model`; those
             of `MEDSEG_ALLOW_CODE` are added when the options are created, so that workers on other machines agree.
+        irregular: what to do with missing or unevenly spaced DICOM slices: 'error' (the case fails), 'resample' (the
+            mask lies on the interpolated grid) or 'allow' (treated as evenly spaced); the last two need review.
         ray_address: HOST:PORT of the cluster's head; None: this machine's cores and GPUs, for this run alone.
 
     Raises:
@@ -68,9 +71,11 @@ class PredictOptions:
     engine: str = "local"
     ray_address: str | None = None
     allow_code: tuple[str, ...] = ()
+    irregular: Irregular = "error"
 
     def __post_init__(self) -> None:
         check_format(self.format, MASK_FORMATS)
+        check_irregular(self.irregular)
         object.__setattr__(self, "allow_code", permitted_modules(self.allow_code))
         if self.engine not in ("local", "ray"):
             raise ConfigError(f"engine is {self.engine!r}; choose local or ray")

@@ -29,7 +29,7 @@ _LONGEST_NAME = 64  # of a DICOM long string (LO)
 
 
 def format_for(source: Source, wanted: str | None) -> str:
-    """The name of the output's format: the requested one; otherwise PNG for PNG, JPEG and TIFF, else NIfTI."""
+    """The name of the output's format: the requested one; otherwise PNG for pictures, else NIfTI."""
     if wanted is not None:
         return wanted
     return "png" if kind_of(source.paths[0]) == "raster" else "nifti"

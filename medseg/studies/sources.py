@@ -23,12 +23,15 @@ from medseg.io.dicom.deidentify.site_key import keyed_hash
 from medseg.io.dicom.series import Series, find_series, scan
 from medseg.io.formats import (
     READABLE,
+    archives_below,
     check_source,
     has_dicom_magic,
     has_voxels_elsewhere,
     image_files,
+    is_dicom_directory,
     is_image_file,
     kind_of,
+    may_be_dicom,
     stem_of,
 )
 from medseg.io.naming import CHANNEL_NAME, group_channels, safe_name
@@ -36,7 +39,7 @@ from medseg.studies.channel_files import group_by_kind
 from medseg.volume import Volume
 
 if TYPE_CHECKING:
-    from medseg.io.dicom.grid import SeriesGrid
+    from medseg.io.dicom.grid import Irregular, SeriesGrid
 
 __all__ = ["Source", "find_studies", "images_of_study", "input_hash", "open_series", "read_source", "with_voxels"]
 
@@ -60,6 +63,7 @@ class Source:
         channels: a source for each channel, if they are read separately.
         reason: why this series or these files were chosen, in a phrase.
         study_hash: its owner, see `medseg.io.output_names.Owner`; '' until the case has a name in an output folder.
+        irregular: what to do with missing or unevenly spaced slices of the series, see `medseg.read`.
     """
 
     case: str
@@ -70,6 +74,7 @@ class Source:
     channels: tuple[Source, ...] = ()
     reason: str = ""
     study_hash: str = ""
+    irregular: Irregular = "error"
 
     @property
     def series_uid(self) -> str:
@@ -82,7 +87,8 @@ def find_studies(
 ) -> list[Source]:
     """The cases in a file, a folder of image files, a DICOM study, a folder of studies, or a zip; sorted by name.
 
-    Image files of a folder are one case each, nnU-Net channels (`case_0000`, `case_0001`) together one. A DICOM study
+    A DICOMDIR means its folder; zips in a folder are opened if it has no other images. Image files of a folder are
+    one case each, nnU-Net channels (`case_0000`, `case_0001`) together one. A DICOM study
     is named after its path below `source`, with '_' for '/', and with a keyed hash of its identifiers if two would
     share a name. A study of several series gives one Source with `error` set and the series as `candidates`, unless
     `series` selects one of them.
@@ -104,14 +110,28 @@ def find_studies(
             unpack(place, folder)
             found = _in_folder(folder, stem_of(place), asked, channels)
             sources = [_named_by(s, folder, place) for s in found]
-    elif place.is_file():
+    elif place.is_file() and not (may_be_dicom(place) and is_dicom_directory(place)):
         sources = _from_file(place, asked)
     else:
-        sources = _in_folder(place, place.resolve().name, asked, channels)
+        folder = place if place.is_dir() else place.parent
+        sources = _in_folder(folder, folder.resolve().name, asked, channels) or _in_zips(place, asked, channels)
     if not sources:
         what = f"no series {' or '.join(asked)}" if asked else "no image"
         raise ReadError(f"{place} contains {what}; expected {READABLE}")
     return sorted((replace(s, case=safe_name(s.case)) for s in sources), key=lambda s: s.case)
+
+
+def _in_zips(folder: Path, series: Sequence[str], channels: Sequence[str]) -> list[Source]:
+    """The cases in the zips of a folder that has no others; a zip that cannot be read is a failed case."""
+    sources: list[Source] = []
+    for archive in archives_below(folder) if folder.is_dir() else []:
+        try:
+            sources += find_studies(archive, series, channels)
+        except ReadError as error:
+            # With a series asked for, its study may lie in another zip.
+            if not series:
+                sources.append(Source(safe_name(stem_of(archive)), (archive,), error=str(error)))
+    return sources
 
 
 def _named_by(source: Source, folder: Path, archive: Path) -> Source:
@@ -174,7 +194,8 @@ def _tell_unseen(folder: Path, taken: set[Path], dicom_folders: set[Path]) -> No
     """Warn of images and archives that are ignored because the folder contains other cases."""
     below = [p for p in files_below(folder)[0] if p not in taken and p.parent not in dicom_folders and not is_hidden(p)]
     images = [p for p in below if p.parent != folder and is_image_file(p)]
-    archives = [p for p in below if kind_of(p) == "zip"]
+    # Without other cases they are opened.
+    archives = [p for p in below if kind_of(p) == "zip"] if taken or dicom_folders else []
     for what, unseen in (("image file(s) in sub-folders", images), ("archive(s)", archives)):
         if unseen:
             names = sorted({str(p.relative_to(folder).parts[0]) for p in unseen})
@@ -294,7 +315,7 @@ def open_series(source: Source) -> Iterator[SeriesGrid]:
     with _on_disk(source) as paths:
         on_disk = dict(zip(source.paths, paths, strict=True))
         moved = _moved(series, lambda p: on_disk[p])
-        yield grid_of(moved)
+        yield grid_of(moved, source.irregular)
 
 
 def read_source(source: Source) -> Volume:
@@ -315,7 +336,7 @@ def read_source(source: Source) -> Volume:
 
         on_disk = dict(zip(source.paths, paths, strict=True))
         series = _moved(source.series, lambda p: on_disk[p])
-        return channels_first(read_series(series, str(source.paths[0].parent)))
+        return channels_first(read_series(series, str(source.paths[0].parent), source.irregular))
 
 
 def images_of_study(source: Source, files: Sequence[Path]) -> int:

@@ -8,15 +8,20 @@ everything else (no preamble, big-endian, deflated, any irregularity) is left to
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from medseg.io.dicom.deflated import DEFLATED
 from medseg.io.dicom.tags import impossible
 
-__all__ = ["DEFLATED", "KEYWORDS", "DatasetElements", "Elements", "RawElements", "to_numbers", "walk"]
+__all__ = [
+    *("KEYWORDS", "NESTED", "NO_PIXELS", "PARSED_KEYWORDS", "UIH_TILES"),
+    *("DatasetElements", "Elements", "RawElements", "to_numbers", "walk"),
+]
 
 # Tag -> keyword of every element that medseg uses.
 _TAGS = {
@@ -33,17 +38,26 @@ _TAGS = {
     0x00080032: "AcquisitionTime",
     0x00080033: "ContentTime",
     0x00080060: "Modality",
+    0x00080070: "Manufacturer",
     0x0008103E: "SeriesDescription",
+    0x00089208: "ComplexImageComponent",
     0x00100020: "PatientID",
     0x00180010: "ContrastBolusAgent",
     0x00180012: "ContrastBolusAgentSequence",
     0x00180015: "BodyPartExamined",
     0x00180050: "SliceThickness",
+    0x00180060: "KVP",
     0x00180081: "EchoTime",
+    0x00180082: "InversionTime",
     0x00180086: "EchoNumbers",
+    0x00180088: "SpacingBetweenSlices",
     0x00181060: "TriggerTime",
     0x00181164: "ImagerPixelSpacing",
+    0x00181210: "ConvolutionKernel",
+    0x00181314: "FlipAngle",
+    0x00186011: "SequenceOfUltrasoundRegions",
     0x00189087: "DiffusionBValue",
+    0x00189089: "DiffusionGradientOrientation",
     0x0020000D: "StudyInstanceUID",
     0x0020000E: "SeriesInstanceUID",
     0x00200011: "SeriesNumber",
@@ -70,19 +84,31 @@ _TAGS = {
     0x00281053: "RescaleSlope",
     0x00282110: "LossyImageCompression",
     0x00283000: "ModalityLUTSequence",
+    0x00540022: "DetectorInformationSequence",
+    0x00541300: "FrameReferenceTime",
     0x3004000C: "GridFrameOffsetVector",
     0x3004000E: "DoseGridScaling",
     0x52009229: "SharedFunctionalGroupsSequence",
     0x52009230: "PerFrameFunctionalGroupsSequence",
 }
 KEYWORDS = tuple(_TAGS.values())
-# Only their presence matters.
-_SEQUENCES = frozenset(
-    {
-        *("ContrastBolusAgentSequence", "ModalityLUTSequence"),
-        *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-    }
+# What nuclear medicine and enhanced objects need besides; pydicom reads it.
+PARSED_KEYWORDS = (
+    *KEYWORDS,
+    *("DimensionIndexSequence", "SliceVector", "TimeSlotVector", "RRIntervalVector", "EnergyWindowVector"),
 )
+# Sequences whose items matter, so that pydicom has to read the header.
+NESTED = (
+    *("PerFrameFunctionalGroupsSequence", "ModalityLUTSequence"),
+    *("DetectorInformationSequence", "SequenceOfUltrasoundRegions"),
+)
+# Of these `walk` tells only whether they are present.
+_SEQUENCES = frozenset({*NESTED, "ContrastBolusAgentSequence", "SharedFunctionalGroupsSequence"})
+_DOUBLES = frozenset({"DiffusionBValue", "DiffusionGradientOrientation"})
+# The number of images that UIH tiles into one, in its 'Image Private Header'.
+UIH_TILES = 0x00651050
+_UIH_TILES = "UIH tiles"
+_WANTED = {**_TAGS, UIH_TILES: _UIH_TILES}
 _BINARY = frozenset(
     {
         "SamplesPerPixel",
@@ -105,9 +131,9 @@ _SHORT = frozenset(
         *(b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
     }
 )
+NO_PIXELS = -2
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-DEFLATED = "1.2.840.10008.1.2.1.99"
 _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 _EXPLICIT_ELEMENT = struct.Struct("<HH2sH")
 _IMPLICIT_ELEMENT = struct.Struct("<HHI")
@@ -123,6 +149,7 @@ class Elements(Protocol):
     def texts(self, keyword: str) -> tuple[str, ...]: ...
     def numbers(self, keyword: str) -> tuple[float, ...]: ...
     def has(self, keyword: str) -> bool: ...
+    def uih_tiles(self) -> int: ...
     def too_long(self, *keywords: str) -> tuple[str, ...]: ...
 
 
@@ -132,8 +159,9 @@ class RawElements:
 
     Args:
         values: keyword -> bytes as stored in the file.
-        pixel_offset: where the value of PixelData begins, -1 if there is none.
-        pixel_length: its length in bytes, -1 for encapsulated pixels.
+        pixel_offset: where the value of PixelData begins, -1 if there is none or only pydicom can find it.
+        pixel_length: its length in bytes as far as the file goes, -1 for encapsulated pixels, `NO_PIXELS` if there is
+            none.
     """
 
     values: dict[str, bytes]
@@ -163,7 +191,7 @@ class RawElements:
         if keyword in _BINARY:
             raw = self.values.get(keyword, b"")
             return struct.unpack(f"<{len(raw) // 2}H", raw[: len(raw) // 2 * 2])
-        if keyword == "DiffusionBValue":
+        if keyword in _DOUBLES:
             raw = self.values.get(keyword, b"")
             return struct.unpack(f"<{len(raw) // 8}d", raw[: len(raw) // 8 * 8])
         return to_numbers(keyword, self.texts(keyword))
@@ -171,6 +199,10 @@ class RawElements:
     def has(self, keyword: str) -> bool:
         """Whether the element is present and not empty."""
         return bool(self.values.get(keyword))
+
+    def uih_tiles(self) -> int:
+        """How many images UIH tiled into this one, 0 if the file does not say it."""
+        return _leading_number(self.values.get(_UIH_TILES, b""))
 
     def too_long(self, *keywords: str) -> tuple[str, ...]:
         """The names of those decimal strings that exceed 16 characters (PS3.5 section 6.2)."""
@@ -214,6 +246,11 @@ class DatasetElements:
         value = self._value(keyword)
         return value is not None and not (_is_list(value) and len(value) == 0)
 
+    def uih_tiles(self) -> int:
+        """How many images UIH tiled into this one, 0 if the file does not say it."""
+        value = self._dataset[UIH_TILES].value if UIH_TILES in self._dataset else b""
+        return _leading_number(value if isinstance(value, bytes) else str(value).encode())
+
     def too_long(self, *keywords: str) -> tuple[str, ...]:
         """The names of those decimal strings that exceed 16 characters (PS3.5 section 6.2)."""
         return tuple(k for k in keywords if self._longest(k) > _LONGEST_DECIMAL_STRING)
@@ -222,6 +259,11 @@ class DatasetElements:
         value = self._value(keyword)
         values = value if _is_list(value) else [value]
         return max((len(getattr(v, "original_string", "")) for v in values), default=0)
+
+
+def _leading_number(text: bytes) -> int:
+    digits = re.match(rb"\s*(\d{1,6})", text)
+    return int(digits[1]) if digits else 0
 
 
 def to_numbers(keyword: str, values: Iterable[Any]) -> tuple[float, ...]:
@@ -306,7 +348,7 @@ def _walk_group(
             end = start + length
             if end > size:
                 raise _Unsupported
-        keyword = _TAGS.get(tag)
+        keyword = _WANTED.get(tag)
         if keyword in _SEQUENCES:
             values[keyword] = b"+" if length else b""
         elif keyword is not None:
@@ -314,7 +356,7 @@ def _walk_group(
                 raise IndexError
             values[keyword] = data[start:end]
         position = end
-    return position, -1, -1
+    return position, -1, NO_PIXELS
 
 
 def _element(data: bytes, position: int, explicit: bool) -> tuple[int, int, int]:

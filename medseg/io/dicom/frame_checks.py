@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from medseg.errors import ReadError
+from medseg.io.dicom.fragments import check_fragments
 from medseg.io.dicom.pixels import LITTLE_ENDIAN, check_bits, check_size
-from medseg.io.dicom.slice import SliceHeader
+from medseg.io.dicom.slice import SliceHeader, shown
 from medseg.io.dicom.tags import impossible, tagged
 from medseg.io.plausible import LARGEST_MM, SMALLEST_MM, place_fault, rescale_fault, spacing_fault
 
@@ -20,11 +21,21 @@ _LARGEST_COSINE = 1.01
 
 
 def check_frames(slices: Sequence[SliceHeader]) -> None:
-    """Refuse frames whose header contains impossible values.
+    """Refuse frames without pixels, cut short, or whose header contains impossible values.
 
     Raises:
-        ReadError: naming the first such file, the tag, its value and the expected range.
+        ReadError: naming the files without pixels, or the first file with an impossible value, its tag and the
+            expected range.
     """
+    without = [s for s in slices if not s.has_pixels]
+    if without:
+        count = len({s.path for s in without})
+        raise ReadError(
+            f"{without[0].path.parent}: {count} of {len({s.path for s in slices})} files have a header but no pixel "
+            f"data ({tagged('PixelData')}): {shown(without)}; export them again",
+            kind="no_pixels",
+            files=tuple(s.name for s in without),
+        )
     for header in slices:
         fault = next(_faults(header), "")
         if fault:
@@ -35,6 +46,9 @@ def check_frames(slices: Sequence[SliceHeader]) -> None:
         # Compressed streams carry their own bit depth.
         if _is_native(header) and not header.is_colour:
             check_bits(header, header.bits_allocated)
+    compressed = {s.path: s for s in slices if s.pixel_offset >= 0 and s.pixel_length < 0}
+    for header in compressed.values():
+        check_fragments(header)
 
 
 def is_out_of_space(header: SliceHeader) -> bool:
@@ -86,4 +100,4 @@ def _short_of_pixels(header: SliceHeader) -> str:
 
 
 def _is_native(header: SliceHeader) -> bool:
-    return header.pixel_length >= 0 and header.transfer_syntax in LITTLE_ENDIAN
+    return header.pixel_length >= 0 and (header.transfer_syntax in LITTLE_ENDIAN or header.pixel_offset < 0)

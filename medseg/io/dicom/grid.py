@@ -19,7 +19,7 @@ from medseg.geometry import flip_lps_ras
 from medseg.io.dicom.findings import findings_of
 from medseg.io.dicom.frame_checks import check_frames
 from medseg.io.dicom.series import Series
-from medseg.io.dicom.slice import SliceHeader, shown
+from medseg.io.dicom.slice import SliceHeader, is_cine, shown
 from medseg.io.dicom.tags import impossible, tagged
 from medseg.io.plausible import MOST_PLANES, affine_fault
 from medseg.lookup import check_choice
@@ -79,21 +79,22 @@ def grid_of(series: Series, irregular: Irregular = "error") -> SeriesGrid:
             onto a regular grid, 'allow' treats the slices as evenly spaced; the last two add a finding.
 
     Raises:
-        ReadError: missing position tags, Siemens mosaics, impossible values (see `frame_checks`).
+        ReadError: missing position tags, mosaics, impossible values (see `frame_checks`).
         GeometryError: two patients, studies or frames of reference; slices of unequal size, spacing or orientation;
             repeated positions; missing or unevenly spaced slices; slices that do not lie on one line.
     """
     check_irregular(irregular)
     _check_identity(series)
-    mosaics = [s for s in series.slices if "MOSAIC" in s.image_type]
+    mosaics = [s for s in series.slices if "MOSAIC" in s.image_type or s.tiles > 1]
     if mosaics:
+        maker = f"UIH grid of {mosaics[0].tiles}" if mosaics[0].tiles > 1 else "Siemens mosaic"
         raise ReadError(
-            f"{_place(series)}: {shown(mosaics)} tiles many slices into one image (Siemens mosaic), which medseg does "
-            "not split; convert the study to enhanced multi-frame or NIfTI first",
+            f"{_place(series)}: {shown(mosaics)} tiles many slices into one image ({maker}), which medseg does not "
+            "split; convert the study to enhanced multi-frame or NIfTI first",
             kind="mosaic",
             files=_names(mosaics),
         )
-    if len(series.slices) == 1:
+    if len(series.slices) == 1 or is_cine(series.slices):
         return _single(series)
     return _stack(series, irregular)
 
@@ -139,9 +140,11 @@ def _check_identity(series: Series) -> None:
 
 
 def _single(series: Series) -> SeriesGrid:
-    (header,) = series.slices
+    """The grid of one image, or of the frames of a cine, whose last axis is time."""
+    slices = tuple(sorted(series.slices, key=lambda s: s.frame))
+    header = slices[0]
     affine = np.eye(4)
-    check_frames(series.slices)
+    check_frames(slices)
     spacing = header.pixel_spacing or header.detector_spacing
     if spacing:
         affine = np.diag([spacing[1], spacing[0], header.thickness if header.thickness > 0 else 1.0, 1.0])
@@ -150,8 +153,14 @@ def _single(series: Series) -> SeriesGrid:
         affine[:3, :3] = np.stack([row, column, normal], axis=1) * np.diag(affine)[:3]
         affine[:3, 3] = header.position
     _check_affine(affine, (header.columns, header.rows), series)
-    findings = (*series.findings, *findings_of(series.slices))
-    return SeriesGrid((header,), flip_lps_ras(affine), bool(spacing), findings, (), 1)
+    findings = (*series.findings, *findings_of(slices))
+    count = len(slices)
+    if count > 1:
+        text = f"{count} frames without positions are read as a cine: its third axis is time, its spacing no length"
+        findings = (*findings, Finding("cine", text, (header.path.name,)))
+    # Distances along a time axis are not lengths.
+    known = bool(spacing) and count == 1
+    return SeriesGrid(slices, flip_lps_ras(affine), known, findings, (), count)
 
 
 def _check_affine(affine: Vector, shape: tuple[int, ...], series: Series) -> None:
@@ -218,6 +227,10 @@ def _stack(series: Series, irregular: Irregular) -> SeriesGrid:
     affine[:3, 3] = positions[0]
     _check_affine(affine, (first.columns, first.rows, planes), series)
     findings = (*series.findings, *uneven, *tilt, *findings_of(slices))
+    if all(s.runs_backwards for s in slices) and not places:
+        # Nuclear medicine states the direction of its frames, which ITK keeps.
+        slices = slices[::-1]
+        affine[:3, 3], affine[:3, 2] = positions[-1], -affine[:3, 2]
     return SeriesGrid(slices, flip_lps_ras(affine), True, findings, places, planes)
 
 
@@ -262,7 +275,8 @@ def _unevenness(
 ) -> tuple[float, list[Finding]]:
     """The distance between slices, and findings about its irregularities."""
     steps = np.diff(along)
-    usual = float(np.median(steps))
+    # The lower of two middle steps: with a gap among two steps, the mean of both is the distance of no slices.
+    usual = float(np.sort(steps)[(len(steps) - 1) // 2])
     spacing = float(along[-1] - along[0]) / (len(slices) - 1)
     apart = float(np.abs(along - along[0] - spacing * np.arange(len(slices))).max())
     floor = slices[0].rounding_mm
@@ -290,7 +304,10 @@ def _unevenness(
         )
     files = _names([slices[m] for m in sorted({*uneven, *(uneven + 1)})])
     if irregular == "error":
-        hint = "export it again, or read it with irregular='resample' (interpolate) or 'allow' (treat as even)"
+        hint = (
+            "export it again, or read it with irregular='resample' (interpolate) or 'allow' (treat as even), "
+            "--irregular on the command line"
+        )
         raise GeometryError(f"{where} has {text}; {hint}", kind=kind, files=files)
     done = "interpolated onto a regular grid" if irregular == "resample" else "treated as evenly spaced"
     return usual, [Finding(kind, f"{text}; {done}", files)]

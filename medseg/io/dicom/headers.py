@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
-import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from medseg.disk.directory_walk import files_below, is_hidden
 from medseg.errors import ReadError
 from medseg.io.dicom.decode_errors import damage, reason_of
-from medseg.io.dicom.elements import DEFLATED, KEYWORDS, DatasetElements, Elements, RawElements, walk
+from medseg.io.dicom.deflated import DEFLATED, inflated
+from medseg.io.dicom.elements import (
+    NESTED,
+    NO_PIXELS,
+    PARSED_KEYWORDS,
+    UIH_TILES,
+    DatasetElements,
+    Elements,
+    RawElements,
+    walk,
+)
 from medseg.io.dicom.multiframe import functional_frames, plain_frames
+from medseg.io.dicom.nuclear import nuclear_frames
+from medseg.io.dicom.regions import region_spacing
 from medseg.io.dicom.slice import SliceHeader
 from medseg.io.dicom.tags import impossible
 from medseg.io.formats import has_dicom_magic, is_dicom_directory, kind_of, may_be_dicom
@@ -26,10 +39,12 @@ __all__ = ["Headers", "SliceHeader", "read_headers", "scan_headers"]
 
 # Objects that describe, annotate or reference images without being images.
 _NOT_IMAGES = frozenset({"SEG", "PR", "SR", "KO", "REG", "FID", "RTSTRUCT", "RTPLAN", "RTRECORD", "DOC", "AU", "ECG"})
+# Pixel Data, Float Pixel Data and Double Float Pixel Data.
+_PIXELS = frozenset({0x7FE00010, 0x7FE00008, 0x7FE00009})
+_UNDEFINED = 0xFFFFFFFF
+_UIH = r"\bUIH\b|United Imaging"
 # How many files a thread reads per task.
 _BATCH = 64
-# No real image compresses this well: beyond it a deflated file was made to fill the memory.
-_LARGE, _RATIO = 2**28, 200
 _ALWAYS_LOSSY = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
 _MAYBE_LOSSY = frozenset({"1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"})
 
@@ -60,20 +75,17 @@ def read_headers(path: Path) -> tuple[SliceHeader, ...]:
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {reason_of(error)}") from None
     try:
-        if raw is not None and not raw.has("PerFrameFunctionalGroupsSequence"):
-            return _frames(raw, path, raw)
+        if raw is not None and not any(map(raw.has, NESTED)):
+            return _plain(raw, path, raw)
         if raw is None and not has_dicom_magic(path):
             if kind_of(path) == "dicom":
                 raise ReadError(f"{path} is named like DICOM but is empty or damaged; export it again or remove it")
             return ()
-        dataset = _dataset(path)
-        if dataset is None:
+        found = _dataset(path)
+        if found is None:
             return ()
-        elements = DatasetElements(dataset)
-        if not elements.has("PerFrameFunctionalGroupsSequence"):
-            return _frames(elements, path, raw)
-        base = _frames(elements, path, raw)
-        return functional_frames(dataset, base[0]) if base else ()
+        dataset, pixel_length = found
+        return _nested(dataset, path, raw or RawElements({}, -1, pixel_length))
     except ReadError:
         raise
     except OSError as error:
@@ -83,24 +95,76 @@ def read_headers(path: Path) -> tuple[SliceHeader, ...]:
         raise ReadError(f"{path} has a damaged DICOM header ({reason_of(error)}); export it again") from None
 
 
-def _dataset(path: Path) -> Any:
-    """The pydicom data set of a file without its pixels; None if pydicom does not recognise DICOM.
+def _nested(dataset: Any, path: Path, raw: RawElements) -> tuple[SliceHeader, ...]:
+    """The frames of a file whose sequences matter, or that only pydicom reads."""
+    elements = DatasetElements(dataset)
+    header = _header_of_file(elements, path, raw)
+    if header is None:
+        return ()
+    spacing, note = region_spacing(dataset)
+    empty_lut = _lut_is_empty(dataset)
+    header = replace(
+        header,
+        pixel_spacing=header.pixel_spacing or spacing,
+        region_note=note,
+        has_empty_lut=empty_lut,
+        has_modality_lut=header.has_modality_lut and not empty_lut,
+    )
+    if elements.has("PerFrameFunctionalGroupsSequence"):
+        return functional_frames(dataset, header)
+    if header.modality == "NM" and (
+        frames := nuclear_frames(elements, dataset.get("DetectorInformationSequence"), header)
+    ):
+        return frames
+    return (header,) if header.frames == 1 else plain_frames(elements, header)
+
+
+def _lut_is_empty(dataset: Any) -> bool:
+    """Whether the Modality LUT Sequence has no table: an empty item, descriptor or data."""
+    items = dataset.get("ModalityLUTSequence")
+    return bool(items) and any(not _has_values(items[0], keyword) for keyword in ("LUTDescriptor", "LUTData"))
+
+
+def _has_values(item: Any, keyword: str) -> bool:
+    value = item.get(keyword)
+    return value is not None and (not hasattr(value, "__len__") or len(value) > 0)
+
+
+def _dataset(path: Path) -> tuple[Any, int] | None:
+    """The pydicom data set of a file without its pixels, and the bytes of pixels as in `RawElements.pixel_length`.
+
+    None if pydicom does not recognise DICOM. The length is `NO_PIXELS` without an element for pixels.
 
     Raises:
         ReadError: for a header that cannot be parsed.
     """
-    import pydicom
     import pydicom.config
     from pydicom.errors import InvalidDicomError
+    from pydicom.filereader import read_partial
 
-    _check_inflated(path)
+    plain = inflated(path)
+    pixels = [NO_PIXELS]
+
+    def at_pixels(tag: Any, representation: str | None, length: int) -> bool:
+        if int(tag) not in _PIXELS:
+            return False
+        pixels[0] = -1 if length == _UNDEFINED else length
+        return True
+
     try:
         # Real headers break minor rules of the standard (an over-long text, a malformed UID) that do not matter here.
-        with pydicom.config.disable_value_validation():
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(KEYWORDS))
+        with pydicom.config.disable_value_validation(), _opened(path, plain) as file:
+            wanted: Any = [*map(pydicom.tag.Tag, PARSED_KEYWORDS), pydicom.tag.Tag(UIH_TILES)]
+            dataset = read_partial(file, at_pixels, force=True, specific_tags=wanted)
             # pydicom parses elements lazily, so damage would surface later and without a file name.
             _parse(dataset)
-            return dataset
+            if pixels[0] > 0:
+                # The file is at the start of the element, whose head takes 8 or 12 bytes.
+                start = file.tell() + (8 if dataset.is_implicit_VR else 12)
+                pixels[0] = min(pixels[0], max(0, file.seek(0, os.SEEK_END) - start))
+            if plain is not None:
+                dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(DEFLATED)
+            return dataset, pixels[0]
     except (InvalidDicomError, EOFError):
         return None
     except OSError as error:
@@ -108,6 +172,10 @@ def _dataset(path: Path) -> Any:
     except damage() as error:
         refuse_own_fault(error)
         raise ReadError(f"{path} has a damaged DICOM header ({reason_of(error)}); export it again") from None
+
+
+def _opened(path: Path, plain: bytes | None) -> BinaryIO:
+    return path.open("rb") if plain is None else BytesIO(plain)
 
 
 def _parse(dataset: Any) -> None:
@@ -131,33 +199,16 @@ def _parse(dataset: Any) -> None:
                 _parse(item)
 
 
-def _check_inflated(path: Path) -> None:
-    """Refuse a deflated file that would fill the memory: pydicom inflates all of it to parse the header.
-
-    Raises:
-        ReadError: for a file that inflates far more than any image, or is damaged.
-    """
-    with path.open("rb") as file:
-        start = file.read(1024)
-        at = start.find(DEFLATED.encode())
-        if at < 0:
-            return
-        # The data set follows the file meta information, whose length is its first element (PS3.10 section 7.1).
-        file.seek(144 + int.from_bytes(start[140:144], "little"))
-        inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        try:
-            while data := file.read(1 << 16):
-                while data:
-                    size += len(inflate.decompress(data, 1 << 20))
-                    data = inflate.unconsumed_tail
-                    if size > _LARGE and size > _RATIO * path.stat().st_size:
-                        raise ReadError(f"{path} inflates to more than {size >> 20} MB, more than any image; refused")
-        except zlib.error as error:
-            raise ReadError(f"{path} is damaged ({error}); export it again") from None
-
-
-def _frames(elements: Elements, path: Path, raw: RawElements | None) -> tuple[SliceHeader, ...]:
+def _plain(elements: Elements, path: Path, raw: RawElements) -> tuple[SliceHeader, ...]:
     """The frames of a file without functional groups: one, or several that have no position of their own."""
+    header = _header_of_file(elements, path, raw)
+    if header is None:
+        return ()
+    return (header,) if header.frames == 1 else plain_frames(elements, header)
+
+
+def _header_of_file(elements: Elements, path: Path, raw: RawElements) -> SliceHeader | None:
+    """The header of a file as a whole; None if it is not an image."""
     if not (elements.has("Rows") and elements.has("Columns")):
         # Otherwise a truncated file would be skipped and the volume would silently lack a slice.
         if elements.has("MediaStorageSOPClassUID"):
@@ -165,16 +216,13 @@ def _frames(elements: Elements, path: Path, raw: RawElements | None) -> tuple[Sl
 
             if "Image Storage" in UID(elements.text("MediaStorageSOPClassUID")).name:
                 raise ReadError(f"{path} is a DICOM image without a size, so it was cut short; export it again")
-        return ()
+        return None
     if elements.text("Modality") in _NOT_IMAGES:
-        return ()
-    header = _header(elements, path, raw)
-    if header.frames == 1:
-        return (header,)
-    return plain_frames(elements, header)
+        return None
+    return _header(elements, path, raw)
 
 
-def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHeader:
+def _header(elements: Elements, path: Path, raw: RawElements) -> SliceHeader:
     def several(keyword: str, count: int) -> tuple[float, ...]:
         values = elements.numbers(keyword)
         if not all(map(math.isfinite, values)):
@@ -229,8 +277,10 @@ def _header(elements: Elements, path: Path, raw: RawElements | None) -> SliceHea
         padding=_padding(elements, signed),
         is_lossy=_is_lossy(elements),
         transfer_syntax=elements.text("TransferSyntaxUID"),
-        pixel_offset=raw.pixel_offset if raw else -1,
-        pixel_length=raw.pixel_length if raw else -1,
+        pixel_offset=raw.pixel_offset,
+        pixel_length=max(-1, raw.pixel_length),
+        has_pixels=raw.pixel_length != NO_PIXELS,
+        tiles=elements.uih_tiles() if re.search(_UIH, elements.text("Manufacturer"), re.IGNORECASE) else 0,
         marks=_marks(elements),
         illegal=elements.too_long("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     )
@@ -254,8 +304,17 @@ def _marks(elements: Elements) -> tuple[str, ...]:
         elements.text("TemporalPositionIdentifier"),
         elements.text("EchoTime") or elements.text("EchoNumbers"),
         "".join(f"{b:g}" for b in elements.numbers("DiffusionBValue")),
+        " ".join(f"{v:g}" for v in elements.numbers("DiffusionGradientOrientation")),
+        "\\".join(elements.texts("ConvolutionKernel")),
+        elements.text("KVP"),
+        elements.text("InversionTime"),
+        elements.text("FlipAngle"),
+        elements.text("ComplexImageComponent"),
+        elements.text("SeriesDescription"),
         elements.text("TriggerTime"),
+        elements.text("FrameReferenceTime"),
         elements.text("AcquisitionNumber"),
+        "",
         elements.text("AcquisitionDateTime") or elements.text("AcquisitionTime") or elements.text("ContentTime"),
     )
 

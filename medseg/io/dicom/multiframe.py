@@ -17,6 +17,9 @@ from medseg.io.plausible import FARTHEST_MM
 __all__ = ["functional_frames", "plain_frames"]
 
 _MOST_FRAMES = 2**16
+# Dimensions that count the slices of a volume: StackID separates volumes by itself; InStackPositionNumber,
+# ImagePositionPatient, PlanePositionSequence, SliceLocation; TemporalPositionIndex has a mark of its own.
+_OF_SLICES = frozenset({0x00209056, 0x00209057, 0x00200032, 0x00209113, 0x00201041, 0x00209128})
 
 
 def functional_frames(dataset: Any, base: SliceHeader) -> tuple[SliceHeader, ...]:
@@ -37,7 +40,14 @@ def functional_frames(dataset: Any, base: SliceHeader) -> tuple[SliceHeader, ...
             f"{base.path} says it has {base.frames} frames ({tagged('NumberOfFrames')}), but describes "
             f"{len(per_frame)}; export it again"
         )
-    return tuple(_frame(base, n, _Groups(own, shared[0], n + 1)) for n, own in enumerate(per_frame))
+    dimensions = _separating(dataset)
+    return tuple(_frame(base, n, _Groups(own, shared[0], n + 1), dimensions) for n, own in enumerate(per_frame))
+
+
+def _separating(dataset: Any) -> tuple[int, ...]:
+    """Which of the Dimension Index Values do not count slices."""
+    pointers = [item.get("DimensionIndexPointer") for item in dataset.get("DimensionIndexSequence") or ()]
+    return tuple(n for n, pointer in enumerate(pointers) if pointer is not None and int(pointer) not in _OF_SLICES)
 
 
 class _Groups:
@@ -61,6 +71,18 @@ class _Groups:
             return ()
         return self._finite(keyword, value)
 
+    def gradient(self) -> str:
+        """The direction of a diffusion gradient, '' without one."""
+        items = self.value("MRDiffusionSequence", "DiffusionGradientDirectionSequence")
+        value = items[0].get("DiffusionGradientOrientation") if items else None
+        return "" if value is None else " ".join(f"{v:g}" for v in self._finite("DiffusionGradientOrientation", value))
+
+    def indices(self, dimensions: tuple[int, ...]) -> str:
+        """The Dimension Index Values of some dimensions (PS3.3 C.7.6.17)."""
+        value = self.value("FrameContentSequence", "DimensionIndexValues")
+        values = [] if value is None else list(value) if hasattr(value, "__iter__") else [value]
+        return " ".join(str(values[n]) for n in dimensions if n < len(values))
+
     def text(self, sequence: str, keyword: str) -> str:
         value = self.value(sequence, keyword)
         return "" if value is None else str(value)
@@ -76,7 +98,7 @@ class _Groups:
         return numbers
 
 
-def _frame(base: SliceHeader, number: int, groups: _Groups) -> SliceHeader:
+def _frame(base: SliceHeader, number: int, groups: _Groups, dimensions: tuple[int, ...]) -> SliceHeader:
     kind = next(
         (
             value
@@ -110,8 +132,17 @@ def _frame(base: SliceHeader, number: int, groups: _Groups) -> SliceHeader:
             groups.text(content, "TemporalPositionIndex"),
             groups.text("MREchoSequence", "EffectiveEchoTime"),
             groups.text("MRDiffusionSequence", "DiffusionBValue"),
+            groups.gradient(),
+            groups.text("CTReconstructionSequence", "ConvolutionKernel"),
+            groups.text("CTXRayDetailsSequence", "KVP"),
+            groups.text("MRModifierSequence", "InversionTimes"),
+            groups.text("MRTimingAndRelatedParametersSequence", "FlipAngle"),
+            groups.text("MRImageFrameTypeSequence", "ComplexImageComponent"),
+            "",
             groups.text("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+            groups.text("PETFrameAcquisitionSequence", "FrameReferenceTime"),
             groups.text(content, "FrameAcquisitionNumber"),
+            groups.indices(dimensions),
             groups.text(content, "FrameAcquisitionDateTime"),
         ),
     )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ReadError
+from medseg.io.dicom.datasets import DatasetCache, parse_file
 from medseg.io.dicom.decode_errors import damage, reason_of
 from medseg.io.dicom.slice import SliceHeader
 from medseg.io.dicom.tags import tagged
@@ -57,7 +58,8 @@ _LARGE, _RATIO = 2**27, 2000
 def is_plain(header: SliceHeader) -> bool:
     """Whether the pixels are uncompressed in the file, in whole bytes, one value per pixel."""
     return (
-        header.pixel_length >= 0
+        header.pixel_offset >= 0
+        and header.pixel_length >= 0
         and header.transfer_syntax in LITTLE_ENDIAN
         and header.samples == 1
         and header.photometric != "PALETTE COLOR"
@@ -140,8 +142,12 @@ def to_stored_values(pixels: Array, header: SliceHeader) -> Array:
     return np.asarray(np.bitwise_and(np.right_shift(pixels, high + 1 - stored), mask))
 
 
-def stored_pixels(header: SliceHeader) -> Array:
+def stored_pixels(header: SliceHeader, cache: DatasetCache | None = None) -> Array:
     """The frame's pixels before rescaling, `(rows, columns)`; `(rows, columns, 3)` RGB for colour.
+
+    Args:
+        header: of the frame.
+        cache: where the parsed file is kept for its other frames.
 
     Raises:
         ReadError: if no installed decoder reads the pixels, or they do not fill the frame.
@@ -156,7 +162,7 @@ def stored_pixels(header: SliceHeader) -> Array:
     if header.transfer_syntax in _DECODERS and not header.is_colour and header.pixel_offset >= 0:
         pixels = _decoded(header)
     if pixels is None:
-        pixels = _by_pydicom(header)
+        pixels = _by_pydicom(header, cache)
     if pixels.shape[:2] != shape or pixels.ndim != 2 + header.is_colour:
         raise ReadError(f"{header.path} holds {pixels.shape} pixels, its header says {shape}; export it again")
     return pixels
@@ -238,8 +244,7 @@ def _frame_bytes(header: SliceHeader) -> bytes:
         return bytes(get_frame(file, header.frame, number_of_frames=header.frames))
 
 
-def _by_pydicom(header: SliceHeader) -> Array:
-    import pydicom
+def _by_pydicom(header: SliceHeader, cache: DatasetCache | None) -> Array:
     import pydicom.config
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
@@ -247,7 +252,7 @@ def _by_pydicom(header: SliceHeader) -> Array:
     path: Path = header.path
     try:
         with pydicom.config.disable_value_validation():
-            data = pydicom.dcmread(path, force=True)
+            data = cache.get(path) if cache is not None and header.frames > 1 else parse_file(path)
             if not header.transfer_syntax:
                 # A file without a preamble has no transfer syntax; implicit little endian is DICOM's default.
                 data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
@@ -269,7 +274,7 @@ def _by_pydicom(header: SliceHeader) -> Array:
         ) from None
 
 
-def apply_modality_lut(pixels: Array, header: SliceHeader) -> Array:
+def apply_modality_lut(pixels: Array, header: SliceHeader, cache: DatasetCache | None = None) -> Array:
     """Stored values mapped by the file's Modality LUT Sequence, which replaces the slope (PS3.3 C.11.1).
 
     Raises:
@@ -281,7 +286,10 @@ def apply_modality_lut(pixels: Array, header: SliceHeader) -> Array:
 
     try:
         with pydicom.config.disable_value_validation():
-            data = pydicom.dcmread(header.path, force=True, stop_before_pixels=True)
+            if cache is not None and header.frames > 1:
+                data = cache.get(header.path)
+            else:
+                data = pydicom.dcmread(header.path, force=True, stop_before_pixels=True)
             return np.asarray(by_pydicom(pixels, data))
     except OSError as error:
         raise ReadError(f"{header.path} cannot be read: {reason_of(error)}") from None

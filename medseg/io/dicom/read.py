@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ReadError
+from medseg.io.dicom.datasets import DatasetCache
 from medseg.io.dicom.grid import Irregular, SeriesGrid, grid_of
 from medseg.io.dicom.pixels import apply_modality_lut, is_plain, read_bytes, stored_pixels, to_stored_values
 from medseg.io.dicom.series import Series
@@ -30,6 +31,10 @@ Array = NDArray[Any]
 
 
 _EXACT_IN_FLOAT32 = 2**24
+# Air is -1000 HU; noise around it stays well above the fill values of scanners, -1500 to -3024.
+_BELOW_AIR_HU, _OUTSIDE_SHARE, _FAR_HU = -1200.0, 0.01, 200.0
+# The slices `[k, j, i]`, the lowest and highest value of padding, and findings.
+_Loaded = tuple[Array, tuple[float, ...], list[Finding]]
 
 
 class _DoesNotFit(Exception):
@@ -56,7 +61,7 @@ def read_series(series: Series, source: str | None = None, irregular: Irregular 
     first = grid.slices[0]
     try:
         with naming_file(first.path.parent):
-            stack, padded = _load(grid)
+            stack, padding, padded = _load(grid)
     except MemoryError:
         size = len(grid.slices) * first.rows * first.columns
         raise ReadError(f"{first.path.parent}: {size} voxels of {series.title} do not fit into memory") from None
@@ -77,12 +82,13 @@ def read_series(series: Series, source: str | None = None, irregular: Irregular 
         series_instance_uid=first.series_instance_uid,
         frame_of_reference_uid=first.frame_of_reference_uid,
         series_description=first.description,
+        padding=padding,
     )
     return Volume(array, grid.affine, channels, metadata, (*grid.findings, *padded), grid.spacing_known)
 
 
-def _load(grid: SeriesGrid) -> tuple[Array, list[Finding]]:
-    """The slices `[k, j, i]` after rescaling, and a finding if there are padding pixels."""
+def _load(grid: SeriesGrid) -> _Loaded:
+    """The slices `[k, j, i]` after rescaling, the range of values that are padding, and a finding if there are any."""
     kinds: list[type[np.generic]] = [np.float32, np.float64]
     if grid.slices[0].is_colour:
         kinds = [np.uint8]
@@ -94,7 +100,7 @@ def _load(grid: SeriesGrid) -> tuple[Array, list[Finding]]:
     return _fill(grid, np.dtype(kinds[-1]))
 
 
-def _fill(grid: SeriesGrid, dtype: np.dtype[Any]) -> tuple[Array, list[Finding]]:
+def _fill(grid: SeriesGrid, dtype: np.dtype[Any]) -> _Loaded:
     first = grid.slices[0]
     colours = (3,) if first.is_colour else ()
     shape = (len(grid.slices), first.rows, first.columns, *colours)
@@ -106,37 +112,65 @@ def _fill(grid: SeriesGrid, dtype: np.dtype[Any]) -> tuple[Array, list[Finding]]
             f"{first.columns}), but only {free / 1e9:.1f} GB are free; crop the series or use a larger machine"
         )
     stack = np.empty(shape, dtype)
+    cache = DatasetCache()
 
-    def fill(n: int) -> int:
+    def fill(n: int) -> tuple[int, float]:
         header, out = grid.slices[n], stack[n]
         if dtype == np.uint8:
-            out[...] = stored_pixels(header)
-            return 0
+            out[...] = _in_8_bits(stored_pixels(header, cache), header)
+            return 0, 0.0
         if dtype == np.int16 and is_plain(header) and header.bits_allocated == 16:
             # Read in place: the final array is the buffer.
             words = out.view(np.uint16)
             read_bytes(header, words)
             pixels = to_stored_values(words, header)
         else:
-            pixels = stored_pixels(header)
+            pixels = stored_pixels(header, cache)
         padded = _padded(pixels, header)
         if dtype == np.int16:
             _shift_into(out, pixels, int(header.intercept))
         elif header.has_modality_lut:
-            out[...] = apply_modality_lut(pixels, header)
+            out[...] = apply_modality_lut(pixels, header, cache)
         else:
             _rescale_into(out, pixels, header)
-        return padded
+        return padded, float(out.min()) if first.modality == "CT" else 0.0
 
     # Decoders warn about headers that contradict their streams; their results are checked here.
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")
         # Consuming the results raises the first error.
-        padded = sum(pool.map(fill, range(len(grid.slices))))
-    if not padded:
-        return stack, []
-    text = f"{padded} voxels are padding (PixelPaddingValue), not measurements; they keep their stored value"
-    return stack, [Finding("padding", text)]
+        filled = list(pool.map(fill, range(len(grid.slices))))
+    padded, lowest = sum(count for count, _ in filled), min(low for _, low in filled)
+    if padded:
+        text = f"{padded} voxels are padding (PixelPaddingValue), not measurements; they keep their stored value"
+        return stack, _padding_range(grid), [Finding("padding", text)]
+    if lowest < _BELOW_AIR_HU and (outside := _count_outside(stack, lowest)):
+        text = (
+            f"{outside} voxels hold {lowest:g}, far below air: they lie outside the field of view and keep their value"
+        )
+        return stack, (lowest, lowest), [Finding("padding", text)]
+    return stack, (), []
+
+
+def _count_outside(stack: Array, lowest: float) -> int:
+    """How many voxels hold a fill value: the lowest one, if it is common and far below all measured ones."""
+    is_fill = stack == lowest
+    count = int(np.count_nonzero(is_fill))
+    if not _OUTSIDE_SHARE * stack.size <= count < stack.size:
+        return 0
+    return count if float(stack[~is_fill].min()) - lowest >= _FAR_HU else 0
+
+
+def _in_8_bits(pixels: Array, header: SliceHeader) -> Array:
+    """Colours in 8 bits, of which the highest are kept."""
+    width = 8 * pixels.dtype.itemsize
+    return pixels if width == 8 else pixels >> max(0, min(width, header.bits_stored) - 8)
+
+
+def _padding_range(grid: SeriesGrid) -> tuple[float, ...]:
+    """The lowest and highest voxel value that is padding; () if the slices do not agree."""
+    ranges = {tuple(sorted(v * s.slope + s.intercept for v in s.padding)) for s in grid.slices}
+    return ranges.pop() if len(ranges) == 1 and not grid.slices[0].has_modality_lut else ()
 
 
 def _shift_into(out: Array, pixels: Array, intercept: int) -> None:

@@ -20,7 +20,22 @@ __all__ = ["SMALLEST_STACK", "moments"]
 
 # Fewer slices than this do not form a stack of their own.
 SMALLEST_STACK = 3
-_KINDS = {"image type": "image_types", "stack": "stacks", "echo": "echoes", "b-value": "b_values"}
+_KINDS = {
+    "image type": "image_types",
+    "stack": "stacks",
+    "echo": "echoes",
+    "b-value": "b_values",
+    "gradient direction": "gradient_directions",
+    "kernel": "kernels",
+    "tube voltage": "tube_voltages",
+    "inversion time": "inversion_times",
+    "flip angle": "flip_angles",
+    "component": "components",
+    "description": "descriptions",
+    "dimension index": "dimension_indices",
+}
+# Somebody may have written the patient's name into it, and findings reach ledgers.
+_FREE_TEXT = frozenset({"description"})
 _TIMES = MARKS.index("acquisition time")
 
 Slices = tuple[SliceHeader, ...]
@@ -88,7 +103,8 @@ def _by_marks(slices: Slices, marks: Iterable[int]) -> list[tuple[str, tuple[str
             continue
         result = []
         for number, group in enumerate(groups, start=1):
-            value = group[0].marks[n] if len({s.marks[n] for s in group}) == 1 else f"{number} of {len(groups)}"
+            is_told = MARKS[n] not in _FREE_TEXT and len({s.marks[n] for s in group}) == 1
+            value = group[0].marks[n] if is_told else f"{number} of {len(groups)}"
             for part, kinds, members in _by_marks(group, [m for m in remaining if m > n]):
                 words = ", ".join(w for w in (f"{MARKS[n]} {value or '(none)'}", part) if w)
                 result.append((words, (_KINDS.get(MARKS[n], "time_points"), *kinds), members))

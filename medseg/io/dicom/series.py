@@ -2,7 +2,8 @@
 
 Images are grouped by SeriesInstanceUID. Within a series localizers are dropped, and stacks that differ in orientation,
 size or pixel spacing are split, as are images at the same positions that differ in one of `MARKS`: time points, echoes,
-magnitude and phase. Exact copies are dropped. What cannot be separated is left for the grid to refuse.
+magnitude and phase; and, by file, views without a position, such as radiographs and ultrasound clips, and
+reconstructions of nuclear medicine. Exact copies are dropped. What cannot be separated is left for the grid to refuse.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from medseg.errors import ReadError
 from medseg.io.dicom.frame_checks import is_out_of_space
 from medseg.io.dicom.headers import scan_headers
 from medseg.io.dicom.repeated_positions import SMALLEST_STACK, moments
-from medseg.io.dicom.slice import SliceHeader, shown
+from medseg.io.dicom.slice import SliceHeader, are_views, shown
 from medseg.volume import Finding
 
 __all__ = ["Scan", "Series", "find_series", "scan"]
@@ -123,7 +124,7 @@ def _volumes(series: Series) -> list[Series]:
     if any(is_out_of_space(s) for s in series.slices):
         return [series]
     parts = []
-    for stack in _stacks(series):
+    for stack in _by_file(series) or _stacks(series):
         for part, slices, findings in moments(stack.slices):
             words = ", ".join(w for w in (stack.part, part) if w)
             parts.append(replace(stack, slices=slices, part=words, findings=(*stack.findings, *findings)))
@@ -138,6 +139,20 @@ def _without_localizers(series: Series) -> Series:
     finding = Finding("localizer_dropped", text, tuple(s.name for s in scouts))
     rest = tuple(s for s in series.slices if not s.is_localizer)
     return replace(series, slices=rest, findings=(*series.findings, finding))
+
+
+def _by_file(series: Series) -> list[Series]:
+    """A series per file, if each file is an image of its own: radiographs, clips, nuclear reconstructions."""
+    files: dict[Path, list[SliceHeader]] = {}
+    for s in series.slices:
+        files.setdefault(s.path, []).append(s)
+    are_volumes = all(s.modality == "NM" and s.frames > 1 for s in series.slices)
+    if len(files) == 1 or not (are_volumes or are_views(series.slices)):
+        return []
+    # Copies of an object, as in a backup folder, count once.
+    objects = {frames[0].sop_instance_uid or str(path): (path, frames) for path, frames in reversed(files.items())}
+    parts = [replace(series, slices=tuple(frames), part=f"file {path.name}") for path, frames in objects.values()]
+    return parts[::-1]
 
 
 def _stacks(series: Series) -> list[Series]:

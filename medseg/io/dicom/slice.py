@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MARKS", "SliceHeader", "shown"]
+__all__ = ["MARKS", "SliceHeader", "are_views", "is_cine", "shown"]
 
 # What distinguishes images of one series at the same position, the most decisive first.
-MARKS = ("image type", "stack", "time point", "echo", "b-value", "trigger time", "acquisition", "acquisition time")
+MARKS = (
+    *("image type", "stack", "time point", "echo", "b-value", "gradient direction", "kernel", "tube voltage"),
+    *("inversion time", "flip angle", "component", "description", "trigger time", "frame time", "acquisition"),
+    *("dimension index", "acquisition time"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,10 @@ class SliceHeader:
     `frame` counts from 0 within the file (0 in classic files), `frames` is how many the file holds. `marks` are the
     values of `MARKS`, '' if absent. `illegal` names elements whose value breaks the standard but is readable.
     `date` is the day of acquisition, YYYYMMDD, or of the series or study if that is missing.
-    `pixel_offset` is where the file's pixel data begins, -1 if only pydicom can find it.
+    `pixel_offset` is where the file's pixel data begins, -1 if only pydicom can find it; `has_pixels` is False in a
+    header without pixel data. `tiles` is the number of images tiled into one by UIH, 0 for none. `runs_backwards`:
+    the frames of the file lie against the normal (row x column cosines). `has_empty_lut`: the file has a Modality LUT
+    Sequence without a table. `region_note` says why the regions of an ultrasound image give no spacing.
     """
 
     path: Path
@@ -61,6 +68,11 @@ class SliceHeader:
     pixel_length: int
     marks: tuple[str, ...]
     illegal: tuple[str, ...]
+    has_pixels: bool = True
+    tiles: int = 0
+    runs_backwards: bool = False
+    has_empty_lut: bool = False
+    region_note: str = ""
 
     @property
     def name(self) -> str:
@@ -87,6 +99,21 @@ class SliceHeader:
     def stack_id(self) -> str:
         """StackID of an enhanced frame, '' if it has none."""
         return self.marks[MARKS.index("stack")]
+
+
+# Their images are slices of a body, whose frames lie somewhere even if a file does not say where.
+_SECTIONAL = frozenset({"CT", "MR", "PT", "NM", "RTDOSE", ""})
+
+
+def are_views(slices: Sequence[SliceHeader]) -> bool:
+    """Whether the frames are views without a position, such as radiographs or ultrasound, and not slices of a body."""
+    return all(s.modality not in _SECTIONAL and not s.position for s in slices)
+
+
+def is_cine(slices: Sequence[SliceHeader]) -> bool:
+    """Whether the frames are moments of one view: all frames of one file."""
+    first = slices[0]
+    return first.frames == len(slices) > 1 and are_views(slices) and all(s.path == first.path for s in slices)
 
 
 def shown(slices: Sequence[SliceHeader], limit: int = 4) -> str:

@@ -1,1 +1,1 @@
-"""Image files other than DICOM: NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG and TIFF."""
+"""Image files other than DICOM: NIfTI, Analyze, NRRD, MetaImage, PNG, JPEG, TIFF, BMP and GIF."""

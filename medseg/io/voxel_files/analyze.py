@@ -10,23 +10,28 @@ import struct
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medseg.errors import ReadError
 from medseg.io.plausible import affine_fault, rescale_fault
-from medseg.io.voxel_files.nifti_header import StoredImage, checked_shape
+from medseg.io.voxel_files.nifti_header import StoredImage, checked_shape, no_spacing
+from medseg.io.voxel_files.spm_mat import spm_affine, spm_file_of
 from medseg.volume import Finding
 
 __all__ = ["parse_analyze"]
 
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 130: "i1", 132: "u2", 136: "u4"}
+# The `originator` field, which SPM uses for the voxel at the origin.
+_ORIGIN = 253
 _NAMES = {1: "single bits", 32: "complex numbers", 128: "colours"}
 
 
 def parse_analyze(raw: bytes, path: Path) -> StoredImage:
     """Parse the 348 bytes of an Analyze 7.5 header.
 
-    The axes are assumed to be right, anterior, superior, with a finding `no_orientation`: programs fill in the `orient`
-    byte and SPM's origin inconsistently, so they are not used.
+    The affine is nibabel's: SPM's `.mat` beside the file if there is one; otherwise the axes are assumed to be left,
+    anterior, superior, around SPM's origin or the centre, with a finding `no_orientation`. Programs fill in the
+    `orient` byte inconsistently, so it is not used.
 
     Raises:
         ReadError: if the header is damaged, or its data type is not supported.
@@ -50,11 +55,12 @@ def parse_analyze(raw: bytes, path: Path) -> StoredImage:
     # Many programs write zero for 'unknown'.
     known = any(s > 0 for s in used)
     spacing = [s or 1.0 for s in spacing[: len(used)]] + [1.0] * (3 - len(used))
-    affine = np.diag([*spacing, 1.0])
+    findings = [] if all(s > 0 for s in used) else [no_spacing(path, [n for n, s in enumerate(used) if s == 0])]
+    affine, found = _affine(raw, order, shape, spacing, path)
     if fault := affine_fault(affine, shape[:3]):
-        raise ReadError(f"{path} has, by its pixdim, {fault}; correct its header")
-    text = f"{path} is an Analyze file, which has no orientation; its axes are assumed to be right, "
-    findings = [Finding("no_orientation", f"{text}anterior, superior", (str(path),))]
+        raise ReadError(f"{path} has, by its pixdim or .mat, {fault}; correct its header")
+    findings.append(found)
+    known = known or found.kind == "spm_mat"
     slope = 1.0 if scale == 0 or math.isnan(scale) else float(scale)
     if fault := rescale_fault(slope, 0.0):
         raise ReadError(f"{path} has a scale factor (funused1) of {slope:g}; expected {fault}: correct its header")
@@ -63,3 +69,24 @@ def parse_analyze(raw: bytes, path: Path) -> StoredImage:
         findings.append(Finding("scaled", text, (str(path),)))
     dtype = np.dtype(order + _DTYPES[code])
     return StoredImage(shape, dtype, int(offset), slope, 0.0, affine, known, tuple(findings), in_second_file=True)
+
+
+def _affine(
+    raw: bytes, order: str, shape: tuple[int, ...], spacing: list[float], path: Path
+) -> tuple[NDArray[np.float64], Finding]:
+    """The affine, and the finding that says where it comes from."""
+    mat = spm_file_of(path)
+    if mat is not None and (stored := spm_affine(mat)) is not None:
+        return stored, Finding(
+            "spm_mat", f"the position of {path} is that of {mat.name}, as SPM writes it", (str(mat),)
+        )
+    sizes = np.array([*shape[:3], 1][:3])
+    origin = np.array(struct.unpack_from(f"{order}3h", raw, _ORIGIN), np.float64)
+    # SPM counts from 1. A field that was never filled in, or holds something else, is not used.
+    is_set = origin.any() and bool(((origin > -sizes) & (origin < 2 * sizes)).all())
+    origin = origin - 1 if is_set else (sizes - 1) / 2
+    affine = np.diag([-spacing[0], spacing[1], spacing[2], 1.0])
+    affine[:3, 3] = -affine[:3, :3] @ origin
+    unread = f", and {mat.name} beside it is none of SPM's" if mat is not None else ""
+    text = f"{path} is an Analyze file, which has no orientation{unread}; its axes are assumed to be left, anterior, "
+    return affine, Finding("no_orientation", f"{text}superior", (str(path),))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +18,10 @@ from medseg.io.plausible import affine_fault
 from medseg.io.voxel_files.streams import Encoding, VoxelBlock, read_block
 from medseg.volume import Finding, Metadata, Volume
 
-__all__ = ["LpsImage", "checked_sizes", "detached_file", "volume_of"]
+__all__ = ["LpsImage", "checked_sizes", "detached_file", "numbered_files", "volume_of"]
+
+_MOST_FILES = 2**16
+_NUMBER = re.compile(r"%0?\d{0,2}[di]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +29,7 @@ class LpsImage:
     """A parsed header.
 
     Args:
-        voxels: the file that contains the voxels.
+        voxels: the files that contain the voxels, equal parts of them in this order; mostly one.
         dtype: as stored, including byte order.
         sizes: of all stored axes, fastest first.
         channel_axis: index of the channel axis, None if there is none.
@@ -34,7 +40,7 @@ class LpsImage:
         findings: irregularities of the header.
     """
 
-    voxels: Path
+    voxels: tuple[Path, ...]
     dtype: np.dtype[np.generic]
     sizes: tuple[int, ...]
     channel_axis: int | None
@@ -59,8 +65,7 @@ def volume_of(image: LpsImage, path: Path) -> Volume:
         raise ReadError(
             f"{path} has axes that span no volume of an image, by {image.fields}: {fault}; correct its header"
         )
-    count = math.prod(image.sizes)
-    flat, surplus = read_block(VoxelBlock(image.voxels, image.dtype, count, image.encoding, image.offset, image.skip))
+    flat, surplus = _read_files(image, path)
     findings = list(image.findings)
     if surplus:
         text = f"{path} has more voxels than its header of sizes {image.sizes}; the rest is ignored"
@@ -78,6 +83,51 @@ def volume_of(image: LpsImage, path: Path) -> Volume:
         return Volume(array, affine, channels, metadata, tuple(findings), spacing_known=image.spacing_known)
     except GeometryError as error:
         raise ReadError(f"{path} cannot be used: {error}") from None
+
+
+def _read_files(image: LpsImage, path: Path) -> tuple[NDArray[Any], bool]:
+    count, files = math.prod(image.sizes), len(image.voxels)
+    if count % files:
+        raise ReadError(
+            f"{path} lists {files} files, into which its {count} voxels (sizes {image.sizes}) cannot be divided; "
+            "correct its header"
+        )
+    blocks = [
+        VoxelBlock(voxels, image.dtype, count // files, image.encoding, image.offset, image.skip)
+        for voxels in image.voxels
+    ]
+    if files == 1:
+        return read_block(blocks[0])
+    parts = [read_block(block) for block in blocks]
+    return np.concatenate([flat for flat, _ in parts]), any(surplus for _, surplus in parts)
+
+
+def numbered_files(words: Sequence[str], header: Path) -> list[str]:
+    """The file names that a pattern means, as NRRD and MetaImage write it: 'slice%03d.raw 1 120 1'.
+
+    Args:
+        words: the pattern, then first and last number and, if it is not 1, the step; further words are not read.
+        header: for messages.
+
+    Raises:
+        ReadError: if the pattern has not exactly one number, or means no or absurdly many files.
+    """
+    pattern, *numbers = words
+    try:
+        first, last, step = (int(word) for word in [*numbers, "1"][:3])
+    except ValueError:
+        first, last, step = 0, 0, 0
+    if len(_NUMBER.findall(pattern)) != 1 or pattern.count("%") != 1 or step == 0:
+        raise ReadError(
+            f"{header} names its voxels as {' '.join(words)[:80]!r}; expected a pattern with one number, and the first "
+            "and last number, like 'slice%03d.raw 1 120 1'"
+        )
+    found = range(first, last + (1 if step > 0 else -1), step)
+    if not 1 <= len(found) <= _MOST_FILES:
+        raise ReadError(
+            f"{header} names {len(found)} files of voxels ({' '.join(words)[:80]!r}); expected 1 to {_MOST_FILES}"
+        )
+    return [pattern % number for number in found]
 
 
 def checked_sizes(sizes: tuple[int, ...], path: Path) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ReadError
-from medseg.io.voxel_files.lps_grid import LpsImage, checked_sizes, detached_file, volume_of
+from medseg.io.voxel_files.lps_grid import LpsImage, checked_sizes, detached_file, numbered_files, volume_of
 from medseg.io.voxel_files.streams import Encoding, read_start
 from medseg.volume import Volume
 
@@ -40,9 +40,9 @@ def read_metaimage(path: Path) -> Volume:
     """A MetaImage file, axes `[i, j, k]` in ITK's order; several values per voxel become leading channels.
 
     Raises:
-        ReadError: if the header is damaged, voxels are missing or truncated, or slices are in separate files.
+        ReadError: if the header is damaged, or voxels are missing or truncated.
     """
-    fields, end = _fields(path)
+    fields, end, listed = _fields(path)
     rank = _whole(fields, "NDims", path)
     if not 2 <= rank <= 4:
         raise ReadError(f"{path} has NDims = {rank}; expected 2, 3 or 4 axes")
@@ -54,7 +54,7 @@ def read_metaimage(path: Path) -> Volume:
     if kind not in _DTYPES:
         raise ReadError(f"{path} has voxels of type {kind[:40]!r}; expected one of {', '.join(_DTYPES)}")
     big_endian = _truth(fields, "BinaryDataByteOrderMSB", path) or _truth(fields, "ElementByteOrderMSB", path)
-    voxels, offset, encoding = _place(fields, end, path)
+    voxels, offset, encoding = _place(fields, end, listed, path)
     spatial = min(rank, 3)
     affine, known = _affine(fields, rank, spatial, path)
     channel_axis = 0 if values != 1 else 3 if rank == 4 else None
@@ -74,8 +74,8 @@ def read_metaimage(path: Path) -> Volume:
     )
 
 
-def _fields(path: Path) -> tuple[dict[str, str], int]:
-    """The header's keys and values, and its length in bytes."""
+def _fields(path: Path) -> tuple[dict[str, str], int, list[str]]:
+    """The header's keys and values, its length in bytes, and the file names in the lines that follow a LIST."""
     start = read_start(path, _HEADER_LIMIT, "raw")
     fields: dict[str, str] = {}
     position = 0
@@ -92,16 +92,23 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
         fields[key.strip()] = value.strip()
         # The last key of every header, as the voxels may follow immediately.
         if key.strip() == "ElementDataFile":
-            return fields, position
+            is_list = value.strip().upper().startswith("LIST")
+            names = start[position:].decode("latin-1").splitlines() if is_list else []
+            return fields, position, [name.strip() for name in names if name.strip()]
     raise ReadError(f"{path} is not a MetaImage file: it has no line 'ElementDataFile = ...'; check what it is")
 
 
-def _place(fields: dict[str, str], end: int, path: Path) -> tuple[Path, int, Encoding]:
+def _place(fields: dict[str, str], end: int, listed: list[str], path: Path) -> tuple[tuple[Path, ...], int, Encoding]:
     name = fields["ElementDataFile"]
-    if name.upper() == "LIST" or "%" in name:
-        raise ReadError(f"{path} lists a file per slice, which is not supported; convert it to one .mha file first")
     local = name.upper() == "LOCAL"
-    voxels = path if local else detached_file(path, name)
+    if name.upper().split()[:1] == ["LIST"]:
+        names = listed
+    elif "%" in name:
+        names = numbered_files(name.split(), path)
+    else:
+        names = [name]
+    files = (path,) if local else tuple(detached_file(path, each) for each in names or [""])
+    voxels = files[0]
     before = _whole(fields, "HeaderSize", path) if "HeaderSize" in fields else 0
     offset = end if local else 0
     encoding: Encoding = "zlib" if _truth(fields, "CompressedData", path) else "raw"
@@ -112,12 +119,12 @@ def _place(fields: dict[str, str], end: int, path: Path) -> tuple[Path, int, Enc
         values = _whole(fields, "ElementNumberOfChannels", path) if "ElementNumberOfChannels" in fields else 1
         size = np.dtype(_DTYPES[fields["ElementType"].removesuffix("_ARRAY")]).itemsize
         promised = math.prod(_wholes(fields, "DimSize", rank, path)) * values * size
-        offset = max(voxels.stat().st_size - promised, 0)
+        offset = max(voxels.stat().st_size - promised // len(files), 0)
     elif before > 0 and not local:
         offset = before
     if encoding == "zlib" and read_start(voxels, offset + 2, "raw")[offset:] == b"\x1f\x8b":
         encoding = "gzip"
-    return voxels, offset, encoding
+    return files, offset, encoding
 
 
 def _affine(fields: dict[str, str], rank: int, spatial: int, path: Path) -> tuple[NDArray[np.float64], bool]:

@@ -20,6 +20,7 @@ from medseg.errors import GeometryError, ReadError, WriteError
 from medseg.io.formats import format_of, has_voxels_elsewhere, header_file_of, stem_of, voxel_file_of
 from medseg.io.voxel_files.analyze import parse_analyze
 from medseg.io.voxel_files.nifti_header import StoredImage, parse_nifti
+from medseg.io.voxel_files.spm_mat import spm_affine, spm_file_of
 from medseg.io.voxel_files.streams import VoxelBlock, is_gzip, read_block, read_start
 from medseg.volume import Finding, Metadata, Volume
 
@@ -60,6 +61,10 @@ def read_nifti(path: Path) -> Volume:
     block = VoxelBlock(voxels, stored.dtype, math.prod(stored.shape), "gzip" if zipped else "raw", **place)
     flat, surplus = read_block(block)
     findings = list(stored.findings)
+    mat = spm_file_of(head)
+    if is_nifti and mat is not None and spm_affine(mat) is not None:
+        text = f"{mat.name} beside {head} holds a position as SPM writes it, which is not used; the header's is"
+        findings.append(Finding("spm_mat", text, (str(mat),)))
     if surplus:
         text = f"{voxels} has more voxels than its header of shape {stored.shape}; the rest is ignored"
         findings.append(Finding("surplus_data", text, (str(voxels),)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from medseg.errors import ReadError
 from medseg.io.plausible import affine_fault, rescale_fault
 from medseg.volume import Finding
 
-__all__ = ["StoredImage", "checked_shape", "parse_nifti"]
+__all__ = ["StoredImage", "checked_shape", "no_spacing", "parse_nifti"]
 
 _UNITS_IN_MM = {1: ("meter", 1e3), 3: ("micron", 1e-3)}
 _FIELDS = {"sform": "srow_x, srow_y, srow_z", "qform": "pixdim, quatern_b, qoffset_x"}
+# Size of the header -> where the voxels of a single file begin without extensions (nifti1.h, nifti2.h).
+_FIRST_VOXEL = {348: 352, 540: 544}
 _TIME_UNITS = (8, 16, 24)
 # Intents whose last axes are parts of one value: vectors, matrices, colours (nifti1.h).
 _VECTOR_INTENTS = frozenset({1004, 1005, 1006, 1007, 1008, 1009, 1010, 2003, 2004, 2005})
@@ -77,6 +80,10 @@ def parse_nifti(raw: bytes, path: Path) -> StoredImage:
     if dtype.kind == "c":
         raise ReadError(f"{path} contains complex numbers; save their magnitude as a separate file first")
     pair = bytes(header["magic"])[:2] == b"ni"
+    if offset == 0 and not pair:
+        offset = _FIRST_VOXEL[int(header["sizeof_hdr"])]
+        text = f"{path} says that its voxels begin at byte 0 (vox_offset); they are read from byte {offset} on"
+        findings = (*findings, Finding("vox_offset", text, (str(path),)))
     if offset < 0 or (not pair and offset < int(header["sizeof_hdr"])):
         raise ReadError(f"{path} has a damaged NIfTI header (voxels at byte {offset}); convert or download it again")
     return StoredImage(
@@ -102,6 +109,13 @@ def checked_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
     if len(plain) < 2 or min(plain) < 1 or math.prod(plain) >= 2**60:
         raise ReadError(f"{path} has shape {plain}: expected at least two axes, none of them empty or absurdly long")
     return plain
+
+
+def no_spacing(path: Path, axes: Sequence[int]) -> Finding:
+    """The finding about axes (from 0) whose spacing the header does not say."""
+    names = " and ".join(f"pixdim[{axis + 1}]" for axis in axes)
+    text = f"{path} does not say its spacing ({names} is 0); 1 mm is assumed"
+    return Finding("no_spacing", text, (str(path),))
 
 
 def _damaged(error: Exception, path: Path) -> ReadError:
@@ -201,18 +215,22 @@ def _affine_of(
         zooms = np.array([*map(float, header.get_zooms()), 1.0, 1.0])[:3]
         # Programs set all of them to 0 for 'unknown'; single zeros are damage.
         unsaid = absent[: len(shape)] == [n > 1 for n in shape[:3]]
-        affine = in_mm @ np.diag(
-            [*(0.0 if gone and not unsaid else z for z, gone in zip(zooms, absent, strict=True)), 1.0]
-        )
+        # As nibabel reads such files: the first axis runs from right to left, around the centre.
+        affine = in_mm @ np.asarray(header.get_base_affine(), np.float64)
+        affine = affine @ np.diag([*(float(unsaid or not gone) for gone in absent), 1.0])
         if fault := affine_fault(affine, shape[:3]):
             raise ReadError(f"{path} has no orientation, and by its pixdim {fault}; correct its header")
         known = not unsaid and (bool((zooms != 1).any()) or int(header["xyzt_units"]) & 7 != 0)
         text = (
-            f"{path} has no orientation (sform_code and qform_code are 0); its axes are assumed to be right, anterior, "
+            f"{path} has no orientation (sform_code and qform_code are 0); its axes are assumed to be left, anterior, "
             "superior"
         )
         if known:
             findings.append(Finding("no_orientation", text, (str(path),)))
+        else:
+            affine = np.eye(4)
+        if unsaid:
+            findings.append(no_spacing(path, [axis for axis, gone in enumerate(absent) if gone]))
     if unit:
         findings.append(Finding("unit", f"{path} is in {unit}s; converted to mm", (str(path),)))
     return affine, known, tuple(findings)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ReadError
-from medseg.io.voxel_files.lps_grid import LpsImage, checked_sizes, detached_file, volume_of
+from medseg.io.voxel_files.lps_grid import LpsImage, checked_sizes, detached_file, numbered_files, volume_of
 from medseg.io.voxel_files.nrrd_header import NrrdFields, read_fields
 from medseg.io.voxel_files.streams import Encoding
 from medseg.volume import Finding, Volume
@@ -56,7 +56,7 @@ def read_nrrd(path: Path) -> Volume:
 
     Raises:
         ReadError: if the header is damaged, voxels are missing, truncated or complex, or the variant is not supported
-            (hex, blocks, slices in separate files).
+            (hex, blocks).
     """
     fields = read_fields(path)
     rank = fields.whole("dimension")
@@ -176,24 +176,29 @@ def _affine(
     return affine, known, findings
 
 
-def _place(fields: NrrdFields, promised: int, path: Path) -> tuple[Path, Encoding, int, int]:
-    """File, encoding, bytes before the (compressed) voxels, bytes to drop after decompression."""
+def _place(fields: NrrdFields, promised: int, path: Path) -> tuple[tuple[Path, ...], Encoding, int, int]:
+    """Files, encoding, bytes before the (compressed) voxels, bytes to drop after decompression."""
     encoding = _ENCODINGS.get(fields.text("encoding"))
     if encoding is None:
         known = ", ".join(_ENCODINGS)
         raise ReadError(f"{path} has 'encoding: {fields.text('encoding')[:40]}'; expected one of {known}")
     name = fields.values.get("data file", "")
-    if name.lower().startswith("list") or "%" in name:
-        raise ReadError(f"{path} lists a file per slice, which is not supported; convert it to one .nrrd file first")
-    voxels, offset = (detached_file(path, name), 0) if name else (path, fields.end)
+    if name.lower().split()[:1] == ["list"]:
+        names = list(fields.listed) or [""]
+    elif "%" in name:
+        names = numbered_files(name.split(), path)
+    else:
+        names = [name] if name else []
+    files, offset = (tuple(detached_file(path, each) for each in names), 0) if names else ((path,), fields.end)
+    voxels = files[0]
     lines, skip = fields.whole("line skip", 0), fields.whole("byte skip", 0)
     if lines < 0 or skip < -1 or (skip == -1 and encoding != "raw") or (skip and encoding == "text"):
         raise ReadError(f"{path} skips {lines} lines and {skip} bytes before its voxels, which is not supported")
     if lines:
         offset = _after_lines(voxels, offset, lines)
     if skip == -1:
-        return voxels, encoding, max(voxels.stat().st_size - promised, 0), 0
-    return (voxels, encoding, offset + skip, 0) if encoding == "raw" else (voxels, encoding, offset, skip)
+        return files, encoding, max(voxels.stat().st_size - promised // len(files), 0), 0
+    return (files, encoding, offset + skip, 0) if encoding == "raw" else (files, encoding, offset, skip)
 
 
 def _after_lines(voxels: Path, offset: int, lines: int) -> int:

@@ -30,12 +30,15 @@ _ALIASES = {
 class NrrdFields:
     """The fields of a header by their canonical names, and the byte at which the voxels of an attached file begin.
 
+    `listed` are the file names in the lines after 'data file: LIST'.
+
     All methods raise a ReadError, with the field and its text, if the field is malformed.
     """
 
     path: Path
     values: dict[str, str]
     end: int
+    listed: tuple[str, ...] = ()
 
     def text(self, name: str) -> str:
         """The field's text in lower case, '' if absent."""
@@ -119,12 +122,19 @@ def read_fields(path: Path) -> NrrdFields:
         raise ReadError(f"{path} has a damaged NRRD header: no empty line ends it; convert or download it again")
     head = start[: blank.start()] if blank else start
     values: dict[str, str] = {}
-    for line in head.decode("latin-1").splitlines()[1:]:
+    lines = head.decode("latin-1").splitlines()[1:]
+    listed: tuple[str, ...] = ()
+    for n, line in enumerate(lines):
         pair, field = line.find(":="), line.find(": ")
         match = _FIELD.fullmatch(line)
         if line.startswith("#") or match is None or (pair >= 0 and (field < 0 or pair < field)):
             continue
         name = match[1].strip().lower()
-        values[_ALIASES.get(name, name)] = match[2].strip()
+        name = _ALIASES.get(name, name)
+        values[name] = match[2].strip()
+        if name == "data file" and match[2].lower().split()[:1] == ["list"]:
+            # The list is the end of the header.
+            listed = tuple(each.strip() for each in lines[n + 1 :] if each.strip())
+            break
     # Without the empty line no voxels follow; they may be in another file.
-    return NrrdFields(path, values, blank.end() if blank else len(start))
+    return NrrdFields(path, values, blank.end() if blank else len(start), listed)

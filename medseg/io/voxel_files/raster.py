@@ -1,6 +1,6 @@
-"""PNG, JPEG and TIFF as `[i = x, j = y]`: no position in the patient, so the affine is the identity.
+"""PNG, JPEG, TIFF, BMP and GIF as `[i = x, j = y]`, without a position: the affine has the spacing alone, if any.
 
-Palette images keep their indices, because label maps are often stored that way; alpha is dropped.
+A palette means colours in an image and values in a label map; alpha is dropped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medseg.disk.atomic import atomic_path
 from medseg.errors import ReadError, WriteError
 from medseg.io.formats import format_of
-from medseg.io.voxel_files.pictures import read_pillow
+from medseg.io.voxel_files.pictures import Role, read_pillow
 from medseg.io.voxel_files.tiff import read_tiff
 from medseg.volume import Metadata, Volume
 
@@ -23,22 +23,31 @@ __all__ = ["read_raster", "write_raster"]
 Array = NDArray[Any]
 
 
-def read_raster(path: Path) -> Volume:
+def read_raster(path: Path, role: Role = "") -> Volume:
     """An image, `(I, J)` or `(3, I, J)` for colour; multi-page TIFF files give `(I, J, K)`.
 
-    8, 16 and 32-bit values are kept; the orientation that a camera wrote (EXIF) is applied.
+    8, 16 and 32-bit values are kept; the orientation that a camera wrote (EXIF) is applied. ImageJ's and OME's TIFF
+    files have a spacing.
+
+    Args:
+        path: the file.
+        role: a palette image has the colours of its palette as an 'image', its indices as 'labels'; by default its
+            content decides.
 
     Raises:
         ReadError: if the file is damaged, or contains neither grey levels nor colours.
     """
-    rows, channels, findings = read_tiff(path) if _format(path) == "tiff" else read_pillow(path)
+    decoded = (read_tiff if _format(path) == "tiff" else read_pillow)(path, role)
+    rows, channels = decoded.pixels, decoded.channels
     # From [.., y, x] to [x, y, ..]; pages become the last axis.
     spatial = range(rows.ndim - 1, 0 if channels else -1, -1)
     array = rows.transpose([0, *spatial] if channels else [*spatial])
     if array.ndim - bool(channels) not in (2, 3):
         raise ReadError(f"{path} has shape {rows.shape}; expected an image or a stack of pages")
     metadata = Metadata(source=str(path))
-    return Volume(array, np.eye(4), channels, metadata, findings, spacing_known=False)
+    spacing = decoded.spacing_mm[: array.ndim - bool(channels)]
+    affine = np.diag([*spacing, *[1.0] * (4 - len(spacing))])
+    return Volume(array, affine, channels, metadata, decoded.findings, spacing_known=bool(spacing))
 
 
 def _format(path: Path) -> str:
@@ -50,14 +59,15 @@ def write_raster(volume: Volume, path: Path) -> None:
     """Write a 2D image as PNG (8 or 16-bit grey, 8-bit colour), or anything as TIFF (a page per slice).
 
     Raises:
-        WriteError: if the disk is full, permission is missing, the format cannot store the values, or it is JPEG, which
-            alters values.
+        WriteError: if the disk is full, permission is missing, the format cannot store the values, or it is only
+            read (JPEG, which alters values, BMP and GIF).
     """
     if _format(path) == "tiff":
         _write_tiff(volume, path)
         return
     if _format(path) != "png":
-        raise WriteError(f"cannot write {path}: JPEG alters the values; write .png instead")
+        reason = "JPEG alters the values" if _format(path) == "jpeg" else "this format is only read"
+        raise WriteError(f"cannot write {path}: {reason}; write .png instead")
     if volume.dims != 2:
         raise WriteError(f"cannot write {path}: a PNG contains one 2D image, found {volume!r}; write .nii.gz instead")
     from PIL import Image

@@ -5,24 +5,41 @@ from __future__ import annotations
 import logging
 import math
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medseg.errors import ReadError
 from medseg.io.library_errors import refuse_own_fault
-from medseg.io.voxel_files.pictures import Decoded, check_decoded_size, damaged_picture, read_pillow
+from medseg.io.voxel_files.pictures import (
+    Decoded,
+    Role,
+    check_decoded_size,
+    damaged_picture,
+    read_pillow,
+    through_palette,
+)
+from medseg.io.voxel_files.tiff_spacing import tiff_spacing
+from medseg.volume import Finding
 
 __all__ = ["read_tiff"]
+
+Array = NDArray[Any]
 
 # None, deflate (two codes) and PackBits. Others are left to libtiff: tifffile takes them from imagecodecs, which may
 # be missing, and whose LZW writes beyond its memory on damaged data (2026.3.6).
 _OWN_COMPRESSIONS = frozenset({1, 8, 32946, 32773})
 
 
-def read_tiff(path: Path) -> Decoded:
-    """The pixels of a TIFF file, rows first; pages are the first axis.
+def read_tiff(path: Path, role: Role = "") -> Decoded:
+    """The pixels of a TIFF file as stored, rows first; pages are the first axis.
+
+    Args:
+        path: the file.
+        role: what a palette means, see `read_pillow`.
 
     Raises:
         ReadError: if the file is damaged, has images of different kinds, or claims more pixels than it can contain.
@@ -46,15 +63,16 @@ def read_tiff(path: Path) -> Decoded:
                 raise ReadError(f"{path} has {len(tiff.series)} images of different kinds ({sizes}); split it")
             first: Any = tiff.pages[0]
             turned = first.tags.get("Orientation", None)
-            if turned is not None and turned.value != 1:
-                return read_pillow(path)
-            if int(first.compression) not in _OWN_COMPRESSIONS:
-                return _by_libtiff(path, first)
+            is_turned = turned is not None and turned.value != 1
+            findings = _white_is_zero(path) if int(first.photometric) == 0 else ()
             series = tiff.series[0]
+            spacing = tiff_spacing(tiff, str(series.axes))
+            if is_turned or int(first.compression) not in _OWN_COMPRESSIONS:
+                return _by_libtiff(path, first, is_turned, role, spacing)
             check_decoded_size(path, math.prod(map(int, series.shape)) * np.dtype(series.dtype).itemsize)
             pixels = np.asarray(series.asarray())
             axes = str(series.axes)
-            white_is_zero = int(first.photometric) == 0
+            palette = _palette_of(first)
     except ReadError:
         raise
     except tifffile.TiffFileError as error:
@@ -64,20 +82,36 @@ def read_tiff(path: Path) -> Decoded:
         # tifffile lets exceptions of its parser through: struct.error, AssertionError, ZeroDivisionError, ...
         raise damaged_picture(path, error) from None
     if pixels.dtype == bool:
-        pixels = (pixels != white_is_zero).astype(np.uint8)
-    elif white_is_zero and pixels.dtype.kind == "u":
-        pixels = np.iinfo(pixels.dtype).max - pixels
+        pixels = pixels.astype(np.uint8)
     if not pixels.dtype.isnative:
         pixels = pixels.astype(pixels.dtype.newbyteorder("="))
     if "S" in axes:
         pixels = np.moveaxis(pixels, axes.index("S"), 0)
         # The fourth sample is alpha; grey with alpha has two samples.
         pixels = pixels[:3] if pixels.shape[0] >= 3 else pixels[:1]
-        return (pixels[0], 0, ()) if pixels.shape[0] == 1 else (pixels, pixels.shape[0], ())
+        if pixels.shape[0] == 1:
+            return Decoded(pixels[0], 0, findings, spacing)
+        return Decoded(pixels, pixels.shape[0], findings, spacing)
     if "C" in axes:
         pixels = np.moveaxis(pixels, axes.index("C"), 0)
-        return pixels, pixels.shape[0], ()
-    return pixels, 0, ()
+        return Decoded(pixels, pixels.shape[0], findings, spacing)
+    if palette is not None:
+        return replace(through_palette(pixels, palette, role, path), spacing_mm=spacing)
+    return Decoded(pixels, 0, findings, spacing)
+
+
+def _white_is_zero(path: Path) -> tuple[Finding, ...]:
+    text = f"{path} is WhiteIsZero, as MONOCHROME1 in DICOM: meant to be displayed inverted; values are kept as stored"
+    return (Finding("monochrome1", text, (str(path),)),)
+
+
+def _palette_of(page: Any) -> Array | None:
+    """The palette `(colours, 3)` of a page in 8 bits, None without one."""
+    if int(page.photometric) != 3 or page.colormap is None:
+        return None
+    colours = np.asarray(page.colormap).T
+    # TIFF 6.0 has 16 bits per colour; some programs write 8.
+    return (colours >> 8 if colours.max(initial=0) > 255 else colours).astype(np.uint8)
 
 
 def _check_chain(path: Path) -> None:
@@ -112,15 +146,24 @@ def _check_chain(path: Path) -> None:
         return
 
 
-def _by_libtiff(path: Path, first: Any) -> Decoded:
-    decoded = read_pillow(path)
-    stored, read = np.dtype(first.dtype), decoded[0].dtype
+def _by_libtiff(path: Path, first: Any, is_turned: bool, role: Role, spacing: tuple[float, ...]) -> Decoded:
+    decoded = read_pillow(path, role)
+    stored, read = np.dtype(first.dtype), decoded.pixels.dtype
     if stored.itemsize > read.itemsize:
         raise ReadError(
             f"{path} has {stored.name} colours in a compression of which only {read.name} can be read; save it "
             "uncompressed or with deflate"
         )
-    return decoded
+    # Orientations of 5 and more exchange rows and columns.
+    if is_turned and spacing and int(first.tags["Orientation"].value) >= 5:
+        spacing = (spacing[1], spacing[0], *spacing[2:])
+    if int(first.photometric) != 0:
+        return replace(decoded, spacing_mm=spacing)
+    pixels = decoded.pixels
+    if first.bitspersample <= 8:
+        # Pillow inverts these.
+        pixels = (1 if first.bitspersample == 1 else 255) - pixels
+    return Decoded(pixels, decoded.channels, (*decoded.findings, *_white_is_zero(path)), spacing)
 
 
 def _check_page(path: Path, page: Any) -> None:

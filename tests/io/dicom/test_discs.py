@@ -14,7 +14,7 @@ from pydicom.fileset import FileSet
 from medseg.commands.convert import ConvertOptions, convert
 from medseg.commands.inspect import inspect
 from medseg.errors import ReadError
-from medseg.io import read
+from medseg.io import read, read_all
 from medseg.io.formats import is_dicom_directory
 from medseg.studies.find import find_sources
 
@@ -148,3 +148,49 @@ def test_an_image_is_no_directory_whatever_it_refers_to(disc):
     assert is_dicom_directory(disc / "DICOMDIR")
     shutil.copy(disc / "DICOMDIR", disc / "x")
     assert is_dicom_directory(disc / "x")
+
+
+def test_the_directory_of_a_disc_stands_for_its_folder(disc):
+    directory = disc / "DICOMDIR"
+    assert read(directory).shape == read(disc).shape
+    (case,) = find_sources([directory], None, disc)
+    assert case.error == "" and case.series is not None
+    (item,) = [item for item in inspect(directory).items if item.kind == "DICOM"]
+    assert item.refused == "" and item.images == 6
+
+
+@pytest.fixture
+def zips(small_series, tmp_path) -> Path:
+    (tmp_path / "zips" / "more").mkdir(parents=True)
+    for n, place in enumerate(("a.zip", "more/b.zip")):
+        study = small_series(f"study{n}", StudyInstanceUID=f"1.2.{n}", SeriesInstanceUID=f"1.3.{n}")
+        with zipfile.ZipFile(tmp_path / "zips" / place, "w") as archive:
+            for path in sorted(study.iterdir()):
+                archive.write(path, f"inner/{path.name}")
+    return tmp_path / "zips"
+
+
+def test_a_folder_of_zips_is_read_inspected_and_predicted_as_its_studies(zips):
+    assert [volume.shape for volume in read_all(zips)] == [(5, 4, 6)] * 2
+    assert [(item.place, item.images) for item in inspect(zips).items] == [("a.zip/inner", 6), ("more/b.zip/inner", 6)]
+    cases = find_sources([zips], None, zips)
+    assert [(case.error, case.series is not None) for case in cases] == [("", True)] * 2
+    with pytest.raises(ReadError, match=r"contains 2 zips, expected one image: a\.zip, b\.zip"):
+        read(zips)
+    (zips / "more" / "b.zip").unlink()
+    assert read(zips).shape == (5, 4, 6)
+
+
+def test_a_damaged_zip_among_others_is_named_and_stops_none(zips):
+    (zips / "c.zip").write_bytes(b"PK" + bytes(100))
+    assert len(read_all(zips)) == 2
+    assert sum(bool(case.error) for case in find_sources([zips], None, zips)) == 1
+    assert [item.place for item in inspect(zips).items if item.refused] == ["c.zip"]
+
+
+def test_zips_inside_a_zip_are_not_opened(zips, tmp_path):
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(zips / "a.zip", "a.zip")
+    for look in (read, read_all, inspect):
+        with pytest.raises(ReadError):
+            look(tmp_path / "outer.zip")

@@ -161,7 +161,7 @@ def test_other_units_become_millimetres(tmp_path):
         ({"data_file": "../../../etc/passwd"}, "in its own folder"),
         ({"data_file": "/etc/passwd"}, "in its own folder"),
         ({"data_file": "missing.raw"}, "no voxel file"),
-        ({"data_file": "LIST"}, "a file per slice"),
+        ({"data_file": "LIST"}, "no voxel file"),
     ],
 )
 def test_headers_that_cannot_be_right_are_refused_by_name(tmp_path, fields, words):
@@ -214,7 +214,7 @@ def test_metaimage_variants(tmp_path):
         ({"ElementSpacing": "inf 1 1"}, "3 numbers"),
         ({"BinaryData": "perhaps"}, "True or False"),
         ({"CompressedData": "True"}, "damaged or cut short"),
-        ({"ElementDataFile": "LIST"}, "a file per slice"),
+        ({"ElementDataFile": "LIST"}, "in its own folder"),
         ({"ElementDataFile": "../a.raw"}, "in its own folder"),
     ],
 )

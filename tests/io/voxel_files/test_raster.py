@@ -110,9 +110,15 @@ def test_pages_in_a_compression_only_pillow_knows_are_all_read(tmp_path):
     assert volume.array[0, 0].tolist() == [1, 2, 3]
 
 
-def test_white_is_zero_is_turned_to_black_is_zero(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", np.full((4, 6), 250, np.uint8), photometric="miniswhite")
-    assert read(tmp_path / "a.tif").array.max() == 5
+@pytest.mark.parametrize(
+    ("compression", "dtype"), [(None, "uint8"), ("zlib", "uint16"), ("lzw", "uint8"), ("lzw", "uint16"), (None, "bool")]
+)
+def test_white_is_zero_keeps_its_values_with_a_finding_as_monochrome1_does(tmp_path, compression, dtype):
+    rows = (np.arange(24).reshape(4, 6) * 9 % (2 if dtype == "bool" else 251)).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", rows, photometric="miniswhite", compression=compression)
+    volume = read(tmp_path / "a.tif")
+    np.testing.assert_array_equal(volume.array, rows.T.astype(volume.array.dtype))
+    assert [f.kind for f in volume.findings] == ["monochrome1"]
 
 
 def test_big_endian_tiff_becomes_native(tmp_path):
