@@ -13,7 +13,23 @@ from medseg.labels import LabelScheme, check_label_bounds
 from medseg.lookup import nearest_hint
 from medseg.windowing import PRESETS
 
-__all__ = ["DataConfig", "Labels", "SplitConfig", "WindowConfig"]
+__all__ = ["NORMALIZATIONS", "DataConfig", "Labels", "SplitConfig", "WindowConfig"]
+
+
+NORMALIZATIONS = ("auto", "zscore", "clip", "window", "unit", "rgb", "imagenet", "none")
+"""Choices of `data.normalization`; those but 'auto' and 'imagenet' are kinds of a plan."""
+
+
+def _known_normalization(value: str) -> str:
+    if value not in NORMALIZATIONS:
+        hint = nearest_hint(value, NORMALIZATIONS)
+        raise ValueError(f"choose one of {', '.join(NORMALIZATIONS)}{hint}")
+    return value
+
+
+Normalization = Annotated[
+    str, AfterValidator(_known_normalization), Field(json_schema_extra={"enum": list(NORMALIZATIONS)})
+]
 
 
 def _bounded(value: dict[str, Any]) -> dict[str, Any]:
@@ -61,8 +77,13 @@ class DataConfig(Part):
     `csv`: the list of the cases. `labels`: name to integer in the label maps, or to several (a region); else those of
     dataset.json. `ignore`: the integer of voxels that take no part. `label_threshold`: for 0/255 and soft-edged masks:
     what is above it is label 1. `modality`: of each channel; CT keeps Hounsfield units comparable. `window`: its name,
-    or centre and width; else grey levels are normalised as the data are. `split`: which cases validate; else a fold
-    drawn with the seed, each patient on one side. `select`: a rule for each channel, for prediction on studies.
+    or centre and width; else grey levels are normalised as the data are. `normalization`: of all channels, or a list
+    with one for each: zscore (each image by mean and standard deviation of what is not background), clip (to the range
+    of the labelled voxels of all images), window (the one given as data.window), unit (each image's minimum to maximum
+    become 0 to 1), rgb (0 to 255 become 0 to 1), imagenet (as rgb, then by mean and standard deviation of ImageNet),
+    none, or auto: window where one is given, clip for CT, imagenet for photographs where training starts from public
+    weights, else zscore. `split`: which cases validate; else a fold drawn with the seed, each patient on one side.
+    `select`: a rule for each channel, for prediction on studies.
     """
 
     root: Path
@@ -73,6 +94,7 @@ class DataConfig(Part):
     label_threshold: float | None = None
     modality: str | tuple[str, ...] | None = None
     window: str | WindowConfig | None = None
+    normalization: Normalization | tuple[Normalization, ...] = "auto"
     split: SplitConfig | None = None
     select: tuple[SelectRule, ...] = ()
 
@@ -81,6 +103,11 @@ class DataConfig(Part):
         if isinstance(self.window, str) and self.window not in PRESETS:
             hint = nearest_hint(self.window, PRESETS)
             raise ValueError(f"window {self.window!r} is not a preset; there are: {', '.join(PRESETS)}{hint}")
+        asked = (self.normalization,) if isinstance(self.normalization, str) else self.normalization
+        if self.window is None and "window" in asked:
+            raise ValueError("normalization 'window' needs data.window; give its name, or centre and width")
+        if self.window is not None and not {"auto", "window"} & set(asked):
+            raise ValueError(f"window is given, but normalization is {', '.join(asked)}; leave one of them out")
         if self.labels is not None:
             LabelScheme.from_mapping(self.labels, self.ignore)
         return self

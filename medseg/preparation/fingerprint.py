@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medseg.disk.atomic import write_text_atomic
 from medseg.labels import LabelScheme
+from medseg.preparation.background import FrameLevel, frame_level
 from medseg.preparation.body import labels_inside
 from medseg.preparation.case_features import CaseFeatures, Feature, GreyLevels, measure_case
 from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
@@ -28,7 +29,7 @@ __all__ = [
     "load_fingerprint",
 ]
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 QUANTILES = 200
 SAMPLES = 1_000_000
 BLOCK = 1 << 22
@@ -45,6 +46,8 @@ class ChannelFingerprint:
         whole_numbers: whether every grey level is an integer.
         mean, std: over labelled voxels; None where nothing is labelled.
         quantiles: 200 grey levels of labelled voxels at the cumulative shares (n + 0.5) / 200; empty where none.
+        frame: the grey level around what the image shows, see `medseg.preparation.background.frame_level`.
+        frame_share: of the image that has this level.
     """
 
     minimum: float
@@ -53,6 +56,8 @@ class ChannelFingerprint:
     mean: float | None
     std: float | None
     quantiles: tuple[float, ...]
+    frame: float | None = None
+    frame_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +134,11 @@ class Fingerprint:
         # Law of total variance.
         std = float(np.sqrt(max(0.0, (stds**2 + means**2).mean() - mean**2)))
         return float(low), float(high), mean, std
+
+    def frames(self, channel: int) -> tuple[FrameLevel, ...]:
+        """The grey level of each case around what a channel shows."""
+        of_cases = [c.channels[channel] for c in self.cases]
+        return tuple(FrameLevel(each.frame, each.frame_share, each.minimum, each.maximum) for each in of_cases)
 
     def save(self, path: Path) -> None:
         """Write as JSON.
@@ -234,7 +244,8 @@ def _channel(channel: NDArray[Any], labelled: NDArray[np.intp]) -> ChannelFinger
         mean, std = float(sample.mean()), float(sample.std())
         shares = (np.arange(QUANTILES) + 0.5) / QUANTILES
         quantiles = tuple(float(q) for q in np.quantile(sample, shares).round(4))
-    return ChannelFingerprint(float(channel.min()), float(channel.max()), whole, mean, std, quantiles)
+    frame = frame_level(channel)
+    return ChannelFingerprint(frame.minimum, frame.maximum, whole, mean, std, quantiles, frame.value, frame.share)
 
 
 def _features_from_json(values: dict[str, Any]) -> CaseFeatures:
@@ -245,6 +256,7 @@ def _features_from_json(values: dict[str, Any]) -> CaseFeatures:
         pictures=tuple(tuple(picture) for picture in values["pictures"]),
         present=tuple(values["present"]),
         levels=tuple(GreyLevels(**levels) for levels in values["levels"]),
+        background=values["background"],
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import GeometryError, ReadError
+from medseg.preparation.background import above, frame_level, other_than
 
 if TYPE_CHECKING:
     from medseg.preparation.plan import Plan
@@ -114,13 +115,25 @@ def _scale(channel: NDArray[Any], plan: ChannelPlan) -> Scale:
                 f"the image holds grey levels from {low:g} to {high:g}, but the plan's normalization 'rgb' takes 0 to "
                 "255; predict with images of 8 bits, or plan another normalization"
             )
-        return Scale(-math.inf, math.inf, 0.0, 255.0)
+        mean, std = (0.0, 1.0) if plan.mean is None or plan.std is None else (plan.mean, plan.std)
+        return Scale(-math.inf, math.inf, 255 * mean, 255 * std)
     if plan.kind == "unit":
-        measured = foreground(channel) if plan.region == "foreground" else channel
+        measured = _measured(channel, plan)
         low = float(measured.min())
         return Scale(-math.inf, math.inf, low, max(float(measured.max()) - low, 1e-8))
-    mean, std = body_statistics(channel) if plan.region == "foreground" else mean_and_std(channel)
+    mean, std = mean_and_std(_measured(channel, plan))
     return Scale(-math.inf, math.inf, mean, std)
+
+
+def _measured(channel: NDArray[Any], plan: ChannelPlan) -> NDArray[Any]:
+    """The voxels that 'zscore' and 'unit' measure."""
+    if plan.region == "all":
+        return channel
+    if plan.background == "common":
+        return foreground(channel)
+    if isinstance(plan.background, float):
+        return above(channel, plan.background)
+    return other_than(channel, frame_level(channel).value)
 
 
 def body_statistics(channel: NDArray[Any]) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from medseg.errors import ConfigError, DatasetError, MedsegError
 from medseg.labels import LabelScheme
 from medseg.machine import available_cpus, free_memory
 from medseg.preparation import checks
+from medseg.preparation.channel_plans import kind_in_words
 from medseg.preparation.fingerprint import CaseFingerprint, Fingerprint, fingerprint_case, load_fingerprint
 from medseg.preparation.grid import labels_to_network_grid, to_network_grid
 from medseg.preparation.net_needs import catalogue_entry
@@ -35,7 +36,7 @@ __all__ = ["Preparation", "Progress", "prepare"]
 Progress = Callable[[int, int, str], None]
 Volumes = tuple[Volume, Volume]
 # They rise when what older versions found or prepared no longer serves.
-CHECK_VERSION = 3
+CHECK_VERSION = 4
 STORE_VERSION = 2
 # The parts of a plan that decide what a prepared case holds.
 STORED = frozenset(
@@ -80,7 +81,7 @@ class Preparation:
             for name, values in zip(scheme.names, scheme.values, strict=True)
         }
         spacing = "pixels" if plan.spacing_mm is None else " x ".join(f"{s:.3g}" for s in plan.spacing_mm) + " mm"
-        kinds = ", ".join(channel.kind for channel in plan.normalization)
+        kinds = ", ".join(kind_in_words(channel) for channel in plan.normalization)
         lines = [f"{len(self.cases)} cases, {fingerprint.dims}D, {fingerprint.in_channels} channel(s)"]
         lines += [f"  {name}: in {holders[name]} cases, {voxels[name]} voxels" for name in scheme.names]
         lines += [f"{finding.kind}: {finding.message}" for finding in self.findings]

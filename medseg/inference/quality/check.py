@@ -37,7 +37,7 @@ def check_case(image: Volume, mask: Volume, info: BundleInfo) -> tuple[Finding, 
     """
     if info.reference_ranges is None:
         return ()
-    case = measure_case(image, mask, info.scheme).normalized(info.plan.zscored)
+    case = measure_case(image, mask, info.scheme, info.reference_ranges.background).normalized(info.plan.zscored)
     return findings_of(case, info.reference_ranges, info.scheme, image)
 
 
