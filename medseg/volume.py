@@ -34,7 +34,11 @@ def _is_invertible(affine: NDArray[np.float64]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """The origin of a volume. Identifiers stay in memory: they never reach logs, file names or reports."""
+    """The origin of a volume. Identifiers stay in memory: they never reach logs, file names or reports.
+
+    `padding` is the lowest and highest voxel value that marks padding or places outside the field of view, in the units
+    of the array as it was read; () if there are none or the file does not tell. Such voxels are no measurements.
+    """
 
     source: str = ""
     modality: str = ""
@@ -43,6 +47,7 @@ class Metadata:
     series_instance_uid: str = ""
     frame_of_reference_uid: str = ""
     series_description: str = ""
+    padding: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

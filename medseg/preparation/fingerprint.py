@@ -18,7 +18,8 @@ from medseg.preparation.body import labels_inside
 from medseg.preparation.case_features import CaseFeatures, Feature, GreyLevels, measure_case
 from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
 from medseg.preparation.grid import holds_whole_numbers
-from medseg.volume import Finding, Volume
+from medseg.preparation.padding import padding_mask
+from medseg.volume import Finding, Metadata, Volume
 
 __all__ = [
     "CaseFingerprint",
@@ -44,8 +45,8 @@ class ChannelFingerprint:
     Args:
         minimum, maximum: over the whole image.
         whole_numbers: whether every grey level is an integer.
-        mean, std: over labelled voxels; None where nothing is labelled.
-        quantiles: 200 grey levels of labelled voxels at the cumulative shares (n + 0.5) / 200; empty where none.
+        mean, std: over labelled voxels that are no padding; None where nothing is labelled.
+        quantiles: 200 grey levels of these voxels at the cumulative shares (n + 0.5) / 200; empty where none.
         frame: the grey level around what the image shows, see `medseg.preparation.background.frame_level`.
         frame_share: of the image that has this level.
     """
@@ -197,7 +198,9 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, schem
         world = labels.affine[:3, :3] @ centres + labels.affine[:3, 3:]
         centroids = {int(v): (float(x), float(y), float(z)) for v, (x, y, z) in zip(found, world.T, strict=True)}
     labelled = positions if scheme.ignore is None else positions[values != scheme.ignore]
-    channels = tuple(_channel(channel.T if turned else channel, labelled) for channel in image.array)
+    channels = tuple(
+        _channel(channel.T if turned else channel, labelled, image.metadata, image.channels) for channel in image.array
+    )
     grid = image
     if image.dims == 3 and image.spacing_known and not is_orthogonal(image.affine, image.shape):
         affine, shape = straight_grid(image)
@@ -234,8 +237,17 @@ def count_labels(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.in
     return found.astype(np.int64), counts
 
 
-def _channel(channel: NDArray[Any], labelled: NDArray[np.intp]) -> ChannelFingerprint:
+def _channel(
+    channel: NDArray[Any], labelled: NDArray[np.intp], metadata: Metadata, channels: int
+) -> ChannelFingerprint:
     whole = holds_whole_numbers(channel)
+    within = np.zeros(channel.shape, dtype=bool)
+    within.reshape(-1)[labelled] = True
+    padded = padding_mask(channel, metadata, channels, within)
+    if padded is not None:
+        # Labels that lie on padding only are measured all the same, so that there is a plan.
+        measured = labelled[~padded.reshape(-1)[labelled]]
+        labelled = measured if measured.size else labelled
     mean = std = None
     quantiles: tuple[float, ...] = ()
     if labelled.size:

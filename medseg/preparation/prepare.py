@@ -21,6 +21,7 @@ from medseg.preparation.fingerprint import CaseFingerprint, Fingerprint, fingerp
 from medseg.preparation.grid import labels_to_network_grid, to_network_grid
 from medseg.preparation.net_needs import catalogue_entry
 from medseg.preparation.normalize import scales_for
+from medseg.preparation.padding import stated_padding
 from medseg.preparation.parallel import PROCESSES_FROM_BYTES, run_over_cases
 from medseg.preparation.plan import Plan, load_plan, save_plan
 from medseg.preparation.plan_upgrade import hashed_content
@@ -307,7 +308,7 @@ def _write_case(job: _WriteJob) -> None:
     array, grid = to_network_grid(image, job.plan)
     # On the image's affine: theirs agree to 0.01 mm, but the two grids must not differ by a row through rounding.
     label_map = labels_to_network_grid(image.with_array(labels.array), job.plan).astype(job.label_dtype, copy=False)
-    scales = scales_for(array, job.plan)
+    scales = scales_for(array, job.plan, stated_padding(image.metadata, image.channels))
     write_case(
         job.folder,
         CaseOrigin(job.case.name, job.case.group, job.stamp),
