@@ -64,7 +64,7 @@ def padding_mask(
     Args:
         channel, metadata, channels: as for `padding_ranges`. Where the minimum is -1024, which air may have as well,
             only what is connected with a corner counts.
-        within: `(I, J[, K])`, the voxels that matter; None: all.
+        within: `(I, J[, K])`, the voxels that matter; others may be left False. None: all matter.
     """
     ranges = padding_ranges(channel, metadata, channels)
     if ranges:
@@ -101,13 +101,21 @@ def _lowest_at_a_corner(channel: NDArray[Any], metadata: Metadata) -> float | No
 
 
 def _floor_at_corners(channel: NDArray[Any], within: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-    candidates = channel == LOWEST_HU
-    # Finding connected parts takes longer than all else here.
-    if within is not None and not (candidates & within).any():
-        return None
-    parts, _ = ndimage.label(candidates)
-    outside = np.unique(_corners(parts))
-    return np.isin(parts, outside[outside > 0])
+    """What holds -1024 and is connected with a corner of its plane; planes without a voxel of `within` stay False."""
+    mask = np.zeros_like(channel, dtype=bool)
+    # Planes that lie in one piece in memory; every section of a convex field of view is convex.
+    axis = int(np.argmax(np.abs(channel.strides))) if channel.ndim == 3 else None
+    planes = [...] if axis is None else [(slice(None),) * axis + (n,) for n in range(channel.shape[axis])]
+    for plane in planes:
+        candidates = channel[plane] == LOWEST_HU
+        if within is not None and not (candidates & within[plane]).any():
+            continue
+        parts, count = ndimage.label(candidates)
+        outside = np.zeros(count + 1, dtype=bool)
+        outside[_corners(parts)] = True
+        outside[0] = False
+        mask[plane] = outside[parts]
+    return mask
 
 
 def _corners(array: NDArray[Any]) -> NDArray[Any]:

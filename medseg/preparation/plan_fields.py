@@ -53,9 +53,9 @@ class ChannelPlan(PlanPart):
             then by mean and std where they are given. 'none': grey levels as they are.
         low, high: of 'clip' and 'window'.
         mean, std: of 'clip' and 'window', in grey levels; of 'rgb', from 0 to 1, or None.
-        region: where 'zscore' and 'unit' measure a case: 'all' voxels but padding; or the 'foreground', which leaves out the
-            background. 'box' and 'mask' are the box around the nonzero voxels and these voxels themselves. None:
-            'foreground' for 'zscore', else 'all'.
+        region: where 'zscore' and 'unit' measure a case: 'all' voxels but padding; or the 'foreground', which leaves
+            out the background as well. 'box' and 'mask' are the box around the nonzero voxels and these voxels
+            themselves. None: 'foreground' for 'zscore', else 'all'.
         background: of the region 'foreground', decided once for the data set: a grey level, with all that is darker; or
             the 'frame' of each case, the level that its corners share, else its minimum. 'common' is what the first
             plans did: the most common grey level of each case if it fills at least 20 % of the image. None: 'common'

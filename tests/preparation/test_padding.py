@@ -86,7 +86,9 @@ def test_air_and_lung_at_the_lowest_value_of_a_scanner_stay_measurements() -> No
     mask = image.with_array(np.zeros(SHAPE, np.uint8) + (array[0] == -1024) * LUNG[..., None].astype(np.uint8))
     padded = padding_mask(array[0], image.metadata, within=mask.array > 0)
     assert padded is not None and not padded[6:9, 17:22].any()
-    np.testing.assert_array_equal(padded[..., 0], OUTSIDE)
+    np.testing.assert_array_equal(padded & (mask.array > 0), (mask.array > 0) & OUTSIDE[..., None])
+    for turned in (array, np.asfortranarray(array)):
+        np.testing.assert_array_equal(padding_mask(turned[0], image.metadata)[..., 0], OUTSIDE)
 
 
 @pytest.mark.parametrize(
