@@ -37,7 +37,7 @@ class Metadata:
     """The origin of a volume. Identifiers stay in memory: they never reach logs, file names or reports.
 
     `padding` is the lowest and highest voxel value that marks padding or places outside the field of view, in the units
-    of the array as it was read; () if there are none or the file does not tell. Such voxels are no measurements.
+    of the array as it was read; () if there are none or the file does not tell. Such voxels are not measurements.
     """
 
     source: str = ""
