@@ -16,7 +16,23 @@ from medseg.labels import LabelScheme, check_label_bounds, label_table
 from medseg.lookup import nearest, nearest_hint
 from medseg.windowing import PRESETS
 
-__all__ = ["DataConfig", "Labels", "SplitConfig", "WindowConfig"]
+__all__ = ["NORMALIZATIONS", "DataConfig", "Labels", "SplitConfig", "WindowConfig"]
+
+
+NORMALIZATIONS = ("auto", "zscore", "clip", "window", "unit", "rgb", "imagenet", "none")
+"""Choices of `data.normalization`; those but 'auto' and 'imagenet' are kinds of a plan."""
+
+
+def _known_normalization(value: str) -> str:
+    if value not in NORMALIZATIONS:
+        hint = nearest_hint(value, NORMALIZATIONS)
+        raise ValueError(f"choose one of {', '.join(NORMALIZATIONS)}{hint}")
+    return value
+
+
+Normalization = Annotated[
+    str, AfterValidator(_known_normalization), Field(json_schema_extra={"enum": list(NORMALIZATIONS)})
+]
 
 
 # Modalities of DICOM (PS3.3 C.7.3.1.1.1) and kinds of images; other names of channels are accepted unless they resemble
@@ -93,9 +109,14 @@ class DataConfig(Part):
     that no label names. `nan`: the grey level of voxels without a number; else they are refused. `label_threshold`:
     for 0/255 and soft-edged masks: what is above it is label 1. `modality`: of each channel; CT keeps Hounsfield
     units comparable. `window`: its name, or centre and width; else grey levels are normalised as the data are.
-    `split`: which cases validate; else a fold drawn with the seed, each patient on one side. `group`: a regular
-    expression whose group, or whole match, in a case's name is its patient; none: every case is a patient of its own;
-    else they are found by PatientID and names. `select`: a rule for each channel, for prediction on studies.
+    `normalization`: of all channels, or a list with one for each: zscore (each image by mean and standard deviation of
+    what is not background), clip (to the range of the labelled voxels of all images), window (the one given as
+    data.window), unit (each image's minimum to maximum become 0 to 1), rgb (0 to 255 become 0 to 1), imagenet (as rgb,
+    then by mean and standard deviation of ImageNet), none, or auto: window where one is given, clip for CT, imagenet
+    for photographs where training starts from public weights, else zscore. `split`: which cases validate; else a fold
+    drawn with the seed, each patient on one side. `group`: a regular expression whose group, or whole match, in a
+    case's name is its patient; none: every case is a patient of its own; else they are found by PatientID and names.
+    `select`: a rule for each channel, for prediction on studies.
     """
 
     root: Path
@@ -108,6 +129,7 @@ class DataConfig(Part):
     label_threshold: float | None = None
     modality: str | tuple[str, ...] | None = None
     window: str | WindowConfig | None = None
+    normalization: Normalization | tuple[Normalization, ...] = "auto"
     split: SplitConfig | None = None
     group: Pattern | None = None
     select: tuple[SelectRule, ...] = ()
@@ -144,6 +166,11 @@ class DataConfig(Part):
             raise ValueError(
                 f"group {self.group!r} has several groups; mark the patient with one, and the others as (?:...)"
             )
+        asked = (self.normalization,) if isinstance(self.normalization, str) else self.normalization
+        if self.window is None and "window" in asked:
+            raise ValueError("normalization 'window' needs data.window; give its name, or centre and width")
+        if self.window is not None and not {"auto", "window"} & set(asked):
+            raise ValueError(f"window is given, but normalization is {', '.join(asked)}; leave one of them out")
         for ignore in self.ignored or (None,):
             if self.labels is not None:
                 LabelScheme.from_mapping(self.labels, ignore)

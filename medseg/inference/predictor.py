@@ -39,6 +39,7 @@ from medseg.preparation.body import body_box
 from medseg.preparation.grid import GridMap, to_network_grid
 from medseg.preparation.mirroring import plan_axes
 from medseg.preparation.normalize import normalize, scales_for
+from medseg.preparation.padding import stated_padding
 from medseg.volume import Volume
 
 __all__ = ["Model", "load_model", "load_permitted"]
@@ -257,7 +258,8 @@ class Model:
         box = (
             body_box(array) if known is not None and known.inside_body else tuple(slice(0, n) for n in array.shape[1:])
         )
-        return torch.from_numpy(normalize(array, scales_for(array, self.info.plan))), grid, box
+        scales = scales_for(array, self.info.plan, stated_padding(volume.metadata, volume.channels))
+        return torch.from_numpy(normalize(array, scales)), grid, box
 
     def _networks(
         self, image: Tensor, windows: Windows, batch_size: int, mirrored: int

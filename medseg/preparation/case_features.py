@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medseg.labels import LabelScheme
-from medseg.preparation.normalize import BACKGROUND_SHARE, background_value, body_statistics
+from medseg.preparation.background import Rule, frame_level, other_than
+from medseg.preparation.normalize import BACKGROUND_SHARE, background_value, mean_and_std
 from medseg.volume import Volume
 
 __all__ = ["CaseFeatures", "Feature", "GreyLevels", "measure_case"]
@@ -76,7 +77,7 @@ class GreyLevels:
     """What z-score makes of one channel of a case.
 
     Args:
-        mean, std: of what is not background, see `medseg.preparation.normalize.body_statistics`.
+        mean, std: of what is not background.
         width: between the grey levels at 10% and 90%, in standard deviations.
         stretch: factor on features in widths; 1 unless the grey levels hardly differ and the width is a convention.
     """
@@ -96,12 +97,14 @@ class CaseFeatures:
         pictures: per channel 8^n block means along the patient's axes, with mean 0 and standard deviation 1.
         present: which labels the label map holds.
         levels: per channel, for `normalized`.
+        background: how background was told from the rest, see `measure_case`.
     """
 
     features: tuple[Feature, ...]
     pictures: tuple[tuple[float, ...], ...]
     present: tuple[bool, ...]
     levels: tuple[GreyLevels, ...] = ()
+    background: Rule = "frame"
 
     def normalized(self, zscored: Sequence[bool]) -> CaseFeatures:
         """The features after the normalisation of z-scored channels, of which the network knows neither scale nor unit.
@@ -128,13 +131,15 @@ class CaseFeatures:
         return replace(self, features=tuple(f for f in kept if f.kind != "between" or f.key in known))
 
 
-def measure_case(image: Volume, labels: Volume, scheme: LabelScheme) -> CaseFeatures:
+def measure_case(image: Volume, labels: Volume, scheme: LabelScheme, background: Rule = "frame") -> CaseFeatures:
     """Measure a case.
 
     Args:
         image: as read, with or without channels.
         labels: integers on the same grid.
         scheme: which labels to measure.
+        background: 'frame': the grey level of the corners, else the minimum; 'common', as older reference ranges have
+            it: the most common grey level if it fills a fifth of the image.
 
     Example:
         >>> image = Volume(np.arange(27.0).reshape(3, 3, 3), np.diag([1, 1, 2.5, 1]))
@@ -146,7 +151,7 @@ def measure_case(image: Volume, labels: Volume, scheme: LabelScheme) -> CaseFeat
     grid = _Grid.of(image)
     steps = tuple(-(-n // SAMPLES) for n in image.shape)
     few = tuple(slice(s // 2, None, s) for s in steps)
-    channels = [_Channel.of(channel, few) for channel in array]
+    channels = [_Channel.of(channel, few, background) for channel in array]
     features = [*grid.features()]
     for number, channel in enumerate(channels):
         features += channel.features(number, grid, steps)
@@ -162,7 +167,8 @@ def measure_case(image: Volume, labels: Volume, scheme: LabelScheme) -> CaseFeat
         if voxels:
             features += _of_label(number, mask, voxels, _faces(native, scheme, name), channels, grid, steps)
     pictures = tuple(grid.picture(channel.sample) for channel in channels)
-    return CaseFeatures(tuple(features), pictures, tuple(present), tuple(channel.grey_levels() for channel in channels))
+    levels = tuple(channel.grey_levels() for channel in channels)
+    return CaseFeatures(tuple(features), pictures, tuple(present), levels, background)
 
 
 def _normalized(feature: Feature, channel: GreyLevels) -> Feature:
@@ -170,7 +176,7 @@ def _normalized(feature: Feature, channel: GreyLevels) -> Feature:
         value = (feature.value - channel.mean) / channel.std
         return replace(feature, what=f"normalised {feature.what}", value=value, slack=SLACK * channel.width)
     if feature.kind == "empty":
-        # Below this share there is no background to z-score: 0 and not 0.19 is what was measured.
+        # A narrow frame says nothing about an image; the most common level counts from this share on only.
         return replace(feature, least=BACKGROUND_SHARE)
     return replace(feature, value=feature.value * channel.stretch) if feature.kind in IN_WIDTHS else feature
 
@@ -227,12 +233,10 @@ class _Channel:
     levels: tuple[float, ...]
 
     @classmethod
-    def of(cls, full: NDArray[Any], few: tuple[slice, ...]) -> _Channel:
+    def of(cls, full: NDArray[Any], few: tuple[slice, ...], rule: Rule) -> _Channel:
         sample = np.ascontiguousarray(full[few], dtype=np.float32)
-        flat = sample.reshape(-1)
-        background = background_value(flat)
-        inside = flat if background is None else flat[flat != background]
-        levels = np.quantile(inside if inside.size else flat, [0.01, 0.1, 0.5, 0.9, 0.99])
+        background = frame_level(full).value if rule == "frame" else background_value(sample.reshape(-1))
+        levels = np.quantile(other_than(sample, background), [0.01, 0.1, 0.5, 0.9, 0.99])
         return cls(full, sample, background, tuple(float(v) for v in levels))
 
     @property
@@ -241,7 +245,7 @@ class _Channel:
         return _width(self.levels)
 
     def grey_levels(self) -> GreyLevels:
-        mean, std = body_statistics(self.sample)
+        mean, std = mean_and_std(other_than(self.sample, self.background))
         width = _width([(level - mean) / std for level in self.levels])
         return GreyLevels(mean, std, width, self.width / (std * width))
 

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from medseg.disk.atomic import write_text_atomic
 from medseg.labels import LabelScheme
+from medseg.preparation.background import FrameLevel, frame_level
 from medseg.preparation.body import labels_inside
 from medseg.preparation.case_features import CaseFeatures, Feature, GreyLevels, measure_case
 from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
 from medseg.preparation.grid import holds_whole_numbers
 from medseg.preparation.label_places import LabelledVoxels, LabelPlace, measure_places, middle_of_body
-from medseg.volume import Finding, Volume
+from medseg.preparation.padding import padding_mask
+from medseg.volume import Finding, Metadata, Volume
 
 __all__ = [
     "CaseFingerprint",
@@ -44,8 +46,10 @@ class ChannelFingerprint:
     Args:
         minimum, maximum: over the whole image.
         whole_numbers: whether every grey level is an integer.
-        mean, std: over labelled voxels; None where nothing is labelled.
-        quantiles: 200 grey levels of labelled voxels at the cumulative shares (n + 0.5) / 200; empty where none.
+        mean, std: over labelled voxels that are no padding; None where nothing is labelled.
+        quantiles: 200 grey levels of these voxels at the cumulative shares (n + 0.5) / 200; empty where none.
+        frame: the grey level around what the image shows, see `medseg.preparation.background.frame_level`.
+        frame_share: of the image that has this level.
     """
 
     minimum: float
@@ -54,6 +58,8 @@ class ChannelFingerprint:
     mean: float | None
     std: float | None
     quantiles: tuple[float, ...]
+    frame: float | None = None
+    frame_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +141,11 @@ class Fingerprint:
         std = float(np.sqrt(max(0.0, (stds**2 + means**2).mean() - mean**2)))
         return float(low), float(high), mean, std
 
+    def frames(self, channel: int) -> tuple[FrameLevel, ...]:
+        """The grey level of each case around what a channel shows."""
+        of_cases = [c.channels[channel] for c in self.cases]
+        return tuple(FrameLevel(each.frame, each.frame_share, each.minimum, each.maximum) for each in of_cases)
+
     def save(self, path: Path) -> None:
         """Write as JSON.
 
@@ -192,7 +203,9 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, schem
         world = labels.affine[:3, :3] @ centres + labels.affine[:3, 3:]
         centroids = {int(v): (float(x), float(y), float(z)) for v, (x, y, z) in zip(found, world.T, strict=True)}
     labelled = positions if scheme.ignore is None else positions[values != scheme.ignore]
-    channels = tuple(_channel(channel.T if turned else channel, labelled) for channel in image.array)
+    channels = tuple(
+        _channel(channel.T if turned else channel, labelled, image.metadata, image.channels) for channel in image.array
+    )
     where = LabelledVoxels(positions, values, label_map.shape, turned)
     grid = image
     if image.dims == 3 and image.spacing_known and not is_orthogonal(image.affine, image.shape):
@@ -232,8 +245,17 @@ def count_labels(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.in
     return found.astype(np.int64), counts
 
 
-def _channel(channel: NDArray[Any], labelled: NDArray[np.intp]) -> ChannelFingerprint:
+def _channel(
+    channel: NDArray[Any], labelled: NDArray[np.intp], metadata: Metadata, channels: int
+) -> ChannelFingerprint:
     whole = holds_whole_numbers(channel)
+    within = np.zeros(channel.shape, dtype=bool)
+    within.reshape(-1)[labelled] = True
+    padded = padding_mask(channel, metadata, channels, within)
+    if padded is not None:
+        # Labels that lie on padding only are measured all the same, so that there is a plan.
+        measured = labelled[~padded.reshape(-1)[labelled]]
+        labelled = measured if measured.size else labelled
     mean = std = None
     quantiles: tuple[float, ...] = ()
     if labelled.size:
@@ -242,7 +264,8 @@ def _channel(channel: NDArray[Any], labelled: NDArray[np.intp]) -> ChannelFinger
         mean, std = float(sample.mean()), float(sample.std())
         shares = (np.arange(QUANTILES) + 0.5) / QUANTILES
         quantiles = tuple(float(q) for q in np.quantile(sample, shares).round(4))
-    return ChannelFingerprint(float(channel.min()), float(channel.max()), whole, mean, std, quantiles)
+    frame = frame_level(channel)
+    return ChannelFingerprint(frame.minimum, frame.maximum, whole, mean, std, quantiles, frame.value, frame.share)
 
 
 def _features_from_json(values: dict[str, Any]) -> CaseFeatures:
@@ -253,6 +276,7 @@ def _features_from_json(values: dict[str, Any]) -> CaseFeatures:
         pictures=tuple(tuple(picture) for picture in values["pictures"]),
         present=tuple(values["present"]),
         levels=tuple(GreyLevels(**levels) for levels in values["levels"]),
+        background=values["background"],
     )
 
 

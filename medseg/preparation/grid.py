@@ -20,6 +20,7 @@ from medseg.machine import free_memory
 from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
 from medseg.preparation.interpolate import resample_image, resample_labels, sample_image
 from medseg.preparation.normalize import measured_scales, normalize
+from medseg.preparation.padding import stated_padding
 from medseg.resampling import resample_affine, resample_like, resampled_shape
 from medseg.volume import Volume
 
@@ -213,7 +214,10 @@ def to_network_grid(volume: Volume, plan: Plan) -> tuple[NDArray[Any], GridMap]:
         )
     grid = map_to_network_grid(volume, plan)
     if plan.normalize_on == "native":
-        volume = volume.with_array(normalize(volume.array, measured_scales(volume.array, plan)), volume.channels)
+        padding = stated_padding(volume.metadata, volume.channels)
+        volume = volume.with_array(
+            normalize(volume.array, measured_scales(volume.array, plan, padding)), volume.channels
+        )
     array = volume.array if grid.reorientation is None else grid.reorientation.apply(volume.array, volume.channels)
     whole = plan.normalize_on == "network" and _is_int16(array)
     if grid.straightening is not None or grid.network_shape != grid.oriented_shape:

@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import GeometryError, ReadError
+from medseg.preparation.background import above, frame_level, other_than
+from medseg.preparation.padding import Range, measured_only, padding_ranges
+from medseg.volume import Metadata
 
 if TYPE_CHECKING:
     from medseg.preparation.plan import Plan
@@ -73,13 +76,15 @@ def normalize(array: NDArray[Any], scales: Sequence[Scale]) -> NDArray[np.float3
     return out
 
 
-def scales_for(array: NDArray[Any], plan: Plan) -> tuple[Scale, ...]:
+def scales_for(array: NDArray[Any], plan: Plan, padding: Sequence[Range] = ()) -> tuple[Scale, ...]:
     """The scale of each channel of a case on the network grid.
 
     Args:
         array: `(C, I, J, K)` or `(C, I, J)`, grey levels as `to_network_grid` gives them.
         plan: its `normalization` decides; 'zscore' and 'unit' channels are measured on this case. With
             `normalize_on: native` they are normalised already, and no scale changes them.
+        padding: lowest and highest grey levels of voxels nobody measured, see `stated_padding`; plans whose background
+            is 'common' measure them all the same, as they always did.
 
     Returns:
         One `Scale` per channel.
@@ -90,17 +95,17 @@ def scales_for(array: NDArray[Any], plan: Plan) -> tuple[Scale, ...]:
     """
     if plan.normalize_on == "native":
         return (UNCHANGED,) * len(array)
-    return measured_scales(array, plan)
+    return measured_scales(array, plan, padding)
 
 
-def measured_scales(array: NDArray[Any], plan: Plan) -> tuple[Scale, ...]:
+def measured_scales(array: NDArray[Any], plan: Plan, padding: Sequence[Range] = ()) -> tuple[Scale, ...]:
     """`scales_for`, on whatever grid the plan normalises."""
     if array.shape[0] != plan.in_channels:
         raise GeometryError(f"image has {array.shape[0]} channel(s), the plan expects {plan.in_channels}")
-    return tuple(_scale(channel, each) for channel, each in zip(array, plan.normalization, strict=True))
+    return tuple(_scale(channel, each, padding) for channel, each in zip(array, plan.normalization, strict=True))
 
 
-def _scale(channel: NDArray[Any], plan: ChannelPlan) -> Scale:
+def _scale(channel: NDArray[Any], plan: ChannelPlan, padding: Sequence[Range]) -> Scale:
     if plan.kind in ("clip", "window"):
         low = -math.inf if plan.low is None else plan.low
         high = math.inf if plan.high is None else plan.high
@@ -114,13 +119,26 @@ def _scale(channel: NDArray[Any], plan: ChannelPlan) -> Scale:
                 f"the image holds grey levels from {low:g} to {high:g}, but the plan's normalization 'rgb' takes 0 to "
                 "255; predict with images of 8 bits, or plan another normalization"
             )
-        return Scale(-math.inf, math.inf, 0.0, 255.0)
+        mean, std = (0.0, 1.0) if plan.mean is None or plan.std is None else (plan.mean, plan.std)
+        return Scale(-math.inf, math.inf, 255 * mean, 255 * std)
     if plan.kind == "unit":
-        measured = foreground(channel) if plan.region == "foreground" else channel
+        measured = _measured(channel, plan, padding)
         low = float(measured.min())
         return Scale(-math.inf, math.inf, low, max(float(measured.max()) - low, 1e-8))
-    mean, std = body_statistics(channel) if plan.region == "foreground" else mean_and_std(channel)
+    mean, std = mean_and_std(_measured(channel, plan, padding))
     return Scale(-math.inf, math.inf, mean, std)
+
+
+def _measured(channel: NDArray[Any], plan: ChannelPlan, padding: Sequence[Range]) -> NDArray[Any]:
+    """The voxels that 'zscore' and 'unit' measure."""
+    if plan.background == "common":
+        return foreground(channel)
+    values = measured_only(channel, (*padding, *padding_ranges(channel, Metadata())))
+    if plan.region == "all":
+        return values
+    if isinstance(plan.background, float):
+        return above(values, plan.background)
+    return other_than(values, frame_level(channel).value)
 
 
 def body_statistics(channel: NDArray[Any]) -> tuple[float, float]:

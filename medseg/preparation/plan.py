@@ -34,8 +34,10 @@ HEADER = """\
 #   spacing_mm     per axis in that order; null: pixels are used as they are (for 2D nets, slices are not resampled)
 #   patch_size     voxels the net sees at once in training; divisible by the product of the strides along each axis
 #   normalization  per channel: zscore (per case), clip (to low..high, then mean and std), window, unit (minimum to
-#                  maximum of each case become 0 to 1), rgb (0..255 become 0 to 1) or none; region: where zscore and
-#                  unit measure a case, all or foreground
+#                  maximum of each case become 0 to 1), rgb (0..255 become 0 to 1, then mean and std if given) or none;
+#                  region: where zscore and unit measure a case, all or foreground; background: the grey level at and
+#                  below which foreground leaves voxels out, frame (of each case, the level of its corners), or common
+#                  (the most common level of a case if it fills a fifth of it, as older plans had it)
 #   select         per channel: which series of a DICOM study it is (name, modality, body_part, description, min_slices,
 #                  thickness_mm, orientation, contrast, derived, reference; see docs); [] leaves it to the defaults
 #   channels       features per stage of the net; strides: how much each stage shrinks each axis

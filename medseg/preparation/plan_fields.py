@@ -49,12 +49,17 @@ class ChannelPlan(PlanPart):
 
     Args:
         kind: 'clip' and 'window': by the numbers given, the same for all cases. 'zscore': by mean and standard
-            deviation of each case. 'unit': from minimum..maximum of each case to 0..1. 'rgb': from 0..255 to 0..1.
-            'none': grey levels as they are.
-        low, high, mean, std: of 'clip' and 'window'.
-        region: where 'zscore' and 'unit' measure a case: 'all' voxels; or the 'foreground', which leaves out the most
-            common grey level if it fills at least 20 % of the image. 'box' and 'mask' are the box around the nonzero
-            voxels and these voxels themselves. None: 'foreground' for 'zscore', else 'all'.
+            deviation of each case. 'unit': from minimum..maximum of each case to 0..1. 'rgb': from 0..255 to 0..1,
+            then by mean and std where they are given. 'none': grey levels as they are.
+        low, high: of 'clip' and 'window'.
+        mean, std: of 'clip' and 'window', in grey levels; of 'rgb', from 0 to 1, or None.
+        region: where 'zscore' and 'unit' measure a case: 'all' voxels but padding; or the 'foreground', which leaves
+            out the background as well. 'box' and 'mask' are the box around the nonzero voxels and these voxels
+            themselves. None: 'foreground' for 'zscore', else 'all'.
+        background: of the region 'foreground', decided once for the data set: a grey level, with all that is darker; or
+            the 'frame' of each case, the level that its corners share, else its minimum. 'common' is what the first
+            plans did: the most common grey level of each case if it fills at least 20 % of the image. None: 'common'
+            for the region 'foreground'; nothing else has a background.
     """
 
     kind: Literal["zscore", "clip", "window", "unit", "rgb", "none"]
@@ -63,18 +68,26 @@ class ChannelPlan(PlanPart):
     mean: Level | None = None
     std: Spread | None = None
     region: Region = "all"
+    background: Literal["common", "frame"] | Level | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _usual_region(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("region") is None:
-            return {**values, "region": "foreground" if values.get("kind") == "zscore" else "all"}
+        if not isinstance(values, Mapping):
+            return values
+        if values.get("region") is None:
+            values = {**values, "region": "foreground" if values.get("kind") == "zscore" else "all"}
+        if values.get("background") is None and values["region"] == "foreground":
+            values = {**values, "background": "common"}
         return values
 
     @model_validator(mode="after")
     def _complete(self) -> ChannelPlan:
         numbers = (self.low, self.high, self.mean, self.std)
-        if self.kind not in ("clip", "window"):
+        if self.kind == "rgb":
+            if self.low is not None or self.high is not None or (self.mean is None) != (self.std is None):
+                raise ValueError("rgb takes no low or high, and either both mean and std or neither")
+        elif self.kind not in ("clip", "window"):
             if any(n is not None for n in numbers):
                 raise ValueError(f"{self.kind} takes no low, high, mean or std")
         elif self.low is None or self.high is None or self.mean is None or self.std is None:
@@ -83,6 +96,8 @@ class ChannelPlan(PlanPart):
             raise ValueError(f"low {self.low} is not below high {self.high}")
         if self.kind not in ("zscore", "unit") and self.region != "all":
             raise ValueError(f"{self.kind} measures nothing in a case, so its region can only be 'all'")
+        if self.background is not None and self.region != "foreground":
+            raise ValueError(f"the region '{self.region}' has no background; only 'foreground' leaves one out")
         return self
 
     @property

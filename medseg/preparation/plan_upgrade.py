@@ -55,7 +55,8 @@ def upgrade_plan(values: Any) -> Any:
     channels = values.get("normalization")
     channels = channels if isinstance(channels, list | tuple) else ()
     new = [key for key in ADDED if key in values]
-    new += ["region" for channel in channels if isinstance(channel, Mapping) and "region" in channel]
+    added = ("region", "background")
+    new += [key for channel in channels if isinstance(channel, Mapping) for key in added if key in channel]
     if new:
         raise ConfigError(
             f"{new[0]} is a key of plans of format_version 2, but this plan is of version 1; remove the key"
@@ -88,4 +89,6 @@ def hashed_content(plan: Plan, parts: Collection[str] | None = None) -> dict[str
     for channel in values["normalization"]:
         if channel["region"] == ("foreground" if channel["kind"] == "zscore" else "all"):
             del channel["region"]
+        if channel["background"] in (None, "common"):
+            del channel["background"]
     return values if parts is None else {key: each for key, each in values.items() if key in parts}

@@ -11,14 +11,13 @@ from medseg.config import RunConfig, SelectRule, validate_model
 from medseg.errors import ConfigError, DatasetError
 from medseg.io.channel_names import kind_of_name, modality_of_kind
 from medseg.labels import LabelScheme
+from medseg.preparation.channel_plans import asked_kinds, channel_plan, kind_in_words
 from medseg.preparation.fingerprint import Fingerprint
 from medseg.preparation.mirroring import unmirrored_axes
 from medseg.preparation.net_needs import needs_of, sides_for
-from medseg.preparation.nnunet_names import kind_of_nnunet_name
 from medseg.preparation.patch import Budget, choose_batch, choose_patch, default_channels, strides_for
 from medseg.preparation.plan import ChannelPlan, Plan
 from medseg.preparation.twins import find_twins
-from medseg.windowing import PRESETS
 
 __all__ = ["check_plan_fits", "make_plan"]
 
@@ -34,7 +33,8 @@ def make_plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, 
 
     Args:
         fingerprint: of the cases that train or validate.
-        config: what it fixes in `plan`, `net`, `training.batch_size`, `data.window` and `data.modality` is kept.
+        config: what it fixes in `plan`, `net`, `training.batch_size`, `data.normalization`, `data.window` and
+            `data.modality` is kept.
         scheme: the labels.
         memory_gb: of the device that trains; `plan.memory_gb` overrides it.
         on_gpu: whether that device is a GPU: patches are then limited by memory, on a CPU by time as well.
@@ -100,11 +100,15 @@ def check_plan_fits(plan: Plan, fingerprint: Fingerprint, config: RunConfig, pat
         wanted.append(("spacing_mm", tuple(plan.spacing_mm[:count]), tuple(round(s, 6) for s in fixed.spacing_mm)))
     if plan.spacing_mm is not None and not fingerprint.spacing_known:
         wanted.append(("spacing_mm (the images have no known spacing)", plan.spacing_mm, None))
-    if config.data.window is not None and plan.in_channels == fingerprint.in_channels:
-        for channel, has_plan in enumerate(plan.normalization):
+    if plan.in_channels == fingerprint.in_channels:
+        kinds = asked_kinds(config, plan.in_channels)
+        for channel, (has_plan, kind) in enumerate(zip(plan.normalization, kinds, strict=True)):
+            where = f"normalization of channel {channel}"
             asked = _channel_plan(fingerprint, config, channel)
             if asked.kind == "window":
-                wanted.append((f"normalization of channel {channel}", str(has_plan), str(asked)))
+                wanted.append((where, str(has_plan), str(asked)))
+            elif kind != "auto":
+                wanted.append((where, kind_in_words(has_plan), kind))
     for key, has, needs in wanted:
         if has != needs:
             raise ConfigError(
@@ -198,33 +202,7 @@ def _size(
 
 
 def _channel_plan(fingerprint: Fingerprint, config: RunConfig, channel: int) -> ChannelPlan:
-    modality = _modality(fingerprint, config, channel)
-    window = config.data.window
-    named = config.data.modality
-    # With modalities named per channel, a window in HU is for the CT among them (PET/CT).
-    elsewhere = isinstance(named, tuple) and "CT" in named and modality != "CT"
-    if window is not None and not elsewhere:
-        if isinstance(window, str):
-            center, width, linear = PRESETS[window].center_hu, PRESETS[window].width_hu, True
-        else:
-            center, width, linear = window.center, window.width, window.function == "LINEAR"
-        if linear:
-            # PS3.3 C.11.2.1.2: the window spans width - 1 grey levels around center - 0.5.
-            center, width = center - 0.5, width - 1
-        if width <= 0:
-            raise ConfigError("data.window: a width of 1 is a threshold, which leaves nothing to learn from; widen it")
-        low = center - width / 2
-        return ChannelPlan(kind="window", low=low, high=low + width, mean=low, std=width)
-    named_kind = (
-        kind_of_nnunet_name(fingerprint.channel_names[channel]) if fingerprint.channel_names[channel:] else None
-    )
-    if named_kind is not None:
-        return ChannelPlan(kind=named_kind)
-    if modality == "CT":
-        low, high, mean, std = (round(v, 4) for v in fingerprint.foreground(channel))
-        if low < high and std > 0:
-            return ChannelPlan(kind="clip", low=low, high=high, mean=mean, std=std)
-    return ChannelPlan(kind="zscore")
+    return channel_plan(fingerprint, config, channel, _modality(fingerprint, config, channel))
 
 
 def _select(fingerprint: Fingerprint, config: RunConfig) -> tuple[SelectRule, ...]:

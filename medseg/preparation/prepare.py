@@ -16,12 +16,14 @@ from medseg.errors import ConfigError, DatasetError, MedsegError
 from medseg.labels import LabelScheme
 from medseg.machine import available_cpus, free_memory
 from medseg.preparation import checks
+from medseg.preparation.channel_plans import kind_in_words
 from medseg.preparation.fingerprint import CaseFingerprint, Fingerprint, fingerprint_case, load_fingerprint
 from medseg.preparation.grid import labels_to_network_grid, to_network_grid
 from medseg.preparation.kept_split import split_of_run
 from medseg.preparation.mirroring import findings_on_sides
 from medseg.preparation.net_needs import catalogue_entry
 from medseg.preparation.normalize import scales_for
+from medseg.preparation.padding import stated_padding
 from medseg.preparation.parallel import PROCESSES_FROM_BYTES, run_over_cases
 from medseg.preparation.plan import Plan, load_plan, save_plan
 from medseg.preparation.plan_upgrade import hashed_content
@@ -38,7 +40,7 @@ __all__ = ["Preparation", "Progress", "prepare"]
 Progress = Callable[[int, int, str], None]
 Volumes = tuple[Volume, Volume]
 # They rise when what older versions found or prepared no longer serves.
-CHECK_VERSION = 3
+CHECK_VERSION = 4
 STORE_VERSION = 2
 # The parts of a plan that decide what a prepared case holds.
 STORED = frozenset(
@@ -83,7 +85,7 @@ class Preparation:
             for name, values in zip(scheme.names, scheme.values, strict=True)
         }
         spacing = "pixels" if plan.spacing_mm is None else " x ".join(f"{s:.3g}" for s in plan.spacing_mm) + " mm"
-        kinds = ", ".join(channel.kind for channel in plan.normalization)
+        kinds = ", ".join(kind_in_words(channel) for channel in plan.normalization)
         patients = len({case.group for case in self.dataset.cases if case.name in self.cases})
         of_patients = f" of {patients} patients" if patients < len(self.cases) else ""
         lines = [f"{len(self.cases)} cases{of_patients}, {fingerprint.dims}D, {fingerprint.in_channels} channel(s)"]
@@ -318,7 +320,7 @@ def _write_case(job: _WriteJob) -> None:
     array, grid = to_network_grid(image, job.plan)
     # On the image's affine: theirs agree to 0.01 mm, but the two grids must not differ by a row through rounding.
     label_map = labels_to_network_grid(image.with_array(labels.array), job.plan).astype(job.label_dtype, copy=False)
-    scales = scales_for(array, job.plan)
+    scales = scales_for(array, job.plan, stated_padding(image.metadata, image.channels))
     write_case(
         job.folder,
         CaseOrigin(job.case.name, job.case.group, job.stamp),

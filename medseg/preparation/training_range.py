@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from medseg.lookup import nearest_hint
+from medseg.preparation.background import Rule
 from medseg.preparation.case_features import CaseFeatures, Feature
 
 __all__ = ["KINDS", "ComparedFeature", "Kind", "Span", "TrainingRange", "learn_range"]
@@ -145,6 +146,8 @@ class TrainingRange(_Part):
         swap_gain: by how much a case may fit better with its channels in another order (mean distance).
         inside_body: whether all labels of all cases lie in the body's box (`medseg.preparation.body`), so that nothing
             need be looked for outside; False where it was not measured.
+        background: how the background of the training cases was told from the rest, see `measure_case`; new cases are
+            measured in the same way.
     """
 
     cases: Annotated[int, Field(ge=0)]
@@ -156,6 +159,7 @@ class TrainingRange(_Part):
     always_present: Annotated[tuple[bool, ...], Field(max_length=1024)] = ()
     swap_gain: Annotated[float, Field(ge=0, le=1e3)] = 0.0
     inside_body: bool = False
+    background: Rule = "common"
 
     def compare(self, case: CaseFeatures) -> tuple[ComparedFeature, ...]:
         """Every feature of a case with its span; features that no training case has are left out."""
@@ -206,6 +210,7 @@ def learn_range(
         always_present=tuple(bool(p) and len(cases) >= FEWEST_FOR_PRESENCE for p in np.atleast_1d(present.all(axis=0))),
         swap_gain=_swap_gain(cases, table, widening),
         inside_body=inside_body,
+        background=cases[0].background,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.geometry import Reorientation
+from medseg.preparation.padding import Range, in_ranges, padding_of
 from medseg.volume import Volume
 
 __all__ = ["SlicePicture", "pick_slice"]
@@ -52,17 +53,18 @@ def pick_slice(
     """The slice that shows most.
 
     Args:
-        image: `(C, I, J[, K])` on the reference's grid, or None.
+        image: `(C, I, J[, K])` on the reference's grid, or None; its padding is not considered for the grey levels.
         pred: label map on the reference's grid.
         ref: label map.
         labels: label -> the integers that belong to it.
         by: the slice where the masks cover most, each label measured by its own largest area, or differ most.
         ignore: value in the reference that counts as background in both.
     """
+    padding = () if image is None else padding_of(image)
     values = sorted({v for each in labels.values() for v in each})
     if ref.dims == 2:
         return _picture(
-            None if image is None else np.moveaxis(image.array, 0, -1).swapaxes(0, 1),
+            None if image is None else _without(np.moveaxis(image.array, 0, -1).swapaxes(0, 1), padding),
             pred.array.T, ref.array.T, labels, ignore, ref.spacing_mm[::-1], ("", "", "", ""), "whole image",
         )  # fmt: skip
     move = Reorientation.between(ref.affine, "LPS")
@@ -75,7 +77,7 @@ def pick_slice(
     view = _VIEWS[axis]
     shown = None
     if image is not None:
-        shown = _upright(np.moveaxis(move.apply(image.array, image.channels), 0, -1), axis, index)
+        shown = _without(_upright(np.moveaxis(move.apply(image.array, image.channels), 0, -1), axis, index), padding)
     rows, columns = {0: (2, 1), 1: (2, 0), 2: (1, 0)}[axis]
     return _picture(
         shown,
@@ -87,6 +89,11 @@ def pick_slice(
         _MARKS[view] if ref.spacing_known else ("", "", "", ""),
         f"{view} slice {index + 1} of {ref_array.shape[axis]}",
     )
+
+
+def _without(shown: NDArray[Any], padding: Sequence[Range]) -> NDArray[Any]:
+    """The slice with its padding masked, so that it takes no part in the choice of grey levels."""
+    return np.ma.masked_array(shown, in_ranges(shown, padding)) if padding else shown
 
 
 def _upright(array: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
@@ -157,9 +164,10 @@ def _view_box(masks: NDArray[np.bool_], spacing: tuple[float, ...]) -> tuple[sli
 
 
 def _grey_or_colour(image: NDArray[Any]) -> NDArray[np.float32]:
-    """The first channel between its 1st and 99th percentile; three channels of bytes are a colour photograph."""
+    """The first channel between the 1st and 99th percentile of what was measured; three of bytes are a photograph."""
     if image.shape[-1] == 3 and image.dtype == np.uint8:
         return np.asarray(image / np.float32(255.0), dtype=np.float32)
-    grey = image[..., 0].astype(np.float32)
-    low, high = (float(v) for v in np.percentile(grey, (1, 99)))
+    grey = np.ma.getdata(image)[..., 0].astype(np.float32)
+    padded = np.ma.getmaskarray(image)[..., 0]
+    low, high = (float(v) for v in np.percentile(grey if padded.all() else grey[~padded], (1, 99)))
     return np.asarray(np.clip((grey - low) / max(high - low, 1e-6), 0, 1), dtype=np.float32)

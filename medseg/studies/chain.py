@@ -30,7 +30,7 @@ from medseg.reports.preview import preview_png
 from medseg.studies.channels import CHANNEL_KINDS, read_channels
 from medseg.studies.failures import as_medseg, refuse_change, told_without_values
 from medseg.studies.ledger import Ledger, LedgerRow, State, hash_file
-from medseg.studies.measurements import Measurement, measure
+from medseg.studies.measurements import Measurement, findings_of_padding, measure
 from medseg.studies.memory import file_bytes
 from medseg.studies.options import PredictOptions
 from medseg.studies.outputs import PREVIEWS, UNCERTAINTY, algorithm_of, format_for, write_mask
@@ -280,6 +280,7 @@ class CaseChain:
         source, output = work.source, self.output_of(work.source)
         work.findings += check_case(volume, mask, self.model.info)
         work.measurements = measure(mask, self.model.scheme, volume)
+        work.findings += findings_of_padding(work.measurements)
         if work.quality is not None:
             work.findings += work.quality.findings
             graded = zip(work.measurements, work.quality.dice, strict=True)

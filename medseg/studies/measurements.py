@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 
 from medseg.disk.atomic import write_text_atomic
 from medseg.labels import LabelScheme
+from medseg.preparation.padding import padding_mask
 from medseg.studies.ledger import LedgerRow
 from medseg.tasks.diameters import axial_diameters
 from medseg.tasks.lesions import label_lesions
-from medseg.volume import Volume
+from medseg.volume import Finding, Volume
 
-__all__ = ["Measurement", "measure", "measurements_csv", "write_measurements"]
+__all__ = ["Measurement", "findings_of_padding", "measure", "measurements_csv", "write_measurements"]
 
 _DIGITS = 4
+# A mask may reach over the rim of the field of view by half a voxel; more was drawn where nothing is known.
+_LARGEST_SHARE = 0.01
 # Ledgers of earlier versions use the old key, which called the pieces of any label lesions.
 _OLD_KEYS = {"components": "lesions"}
 
@@ -36,9 +39,10 @@ class Measurement:
         volume_ml: None in 2D and where the spacing is not known.
         components: connected components; voxels touch by a face, edge or corner.
         long_axis_mm, short_axis_mm: of the largest part in an axial slice (RECIST 1.1); None without spacing.
-        mean, sd: grey values of the image's first channel inside, Hounsfield units in CT.
+        mean, sd: grey values of the image's first channel inside, Hounsfield units in CT, without padding.
         unit: 'HU' for CT, else ''.
         predicted_dice: of `--estimate-quality`; None without it, and where nothing was found that may be absent.
+        padding_voxels: how many lie on padding or outside the scanner's field of view. They count in the volume.
     """
 
     label: str
@@ -51,6 +55,7 @@ class Measurement:
     sd: float | None
     unit: str
     predicted_dice: float | None = None
+    padding_voxels: int = 0
 
 
 def measure(mask: Volume, scheme: LabelScheme, image: Volume) -> tuple[Measurement, ...]:
@@ -63,21 +68,46 @@ def measure(mask: Volume, scheme: LabelScheme, image: Volume) -> tuple[Measureme
     """
     grey = image.array[0] if image.channels else image.array
     unit = "HU" if image.metadata.modality == "CT" else ""
-    return tuple(_measured(name, mask, scheme, grey, unit) for name in scheme.names)
+    padded = padding_mask(grey, image.metadata, image.channels, within=mask.array != 0)
+    return tuple(_measured(name, mask, scheme, _Grey(grey, padded, unit)) for name in scheme.names)
 
 
-def _measured(name: str, mask: Volume, scheme: LabelScheme, grey: NDArray[Any], unit: str) -> Measurement:
+def findings_of_padding(measurements: Iterable[Measurement]) -> tuple[Finding, ...]:
+    """A finding per label that lies on padding; one of more than 1% of its voxels asks for review."""
+    found = []
+    for each in measurements:
+        if each.padding_voxels:
+            text = (
+                f"{each.padding_voxels} of {each.voxels} voxels of {each.label} lie on padding or outside the "
+                "scanner's field of view; they count in its volume, not in its mean and SD"
+            )
+            kind = "review_padding" if each.padding_voxels > _LARGEST_SHARE * each.voxels else "padding_in_mask"
+            found.append(Finding(kind, text))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Grey:
+    """Grey values of one channel, which of them are padding, and their unit."""
+
+    values: NDArray[Any]
+    padded: NDArray[np.bool_] | None
+    unit: str
+
+
+def _measured(name: str, mask: Volume, scheme: LabelScheme, grey: _Grey) -> Measurement:
     values = scheme.values[scheme.names.index(name)]
     inside = mask.array == values[0] if len(values) == 1 else np.isin(mask.array, values)
     box = _box(inside)
     if box is None:
         no_size = 0.0 if mask.dims == 3 and mask.spacing_known else None
-        return Measurement(name, 0, no_size, 0, None, None, None, None, unit)
+        return Measurement(name, 0, no_size, 0, None, None, None, None, grey.unit)
     # Where the box lies does not change a length.
     inside = inside[box]
     parts = label_lesions(inside, mask.affine)
     voxels = int(np.count_nonzero(inside))
-    found = grey[box][inside].astype(np.float64)
+    measured = inside if grey.padded is None else inside & ~grey.padded[box]
+    found = grey.values[box][measured].astype(np.float64)
     size = axial_diameters(parts == 1, mask.affine) if mask.spacing_known else None
     volume = voxels * abs(float(np.linalg.det(mask.affine[:3, :3]))) / 1000.0
     return Measurement(
@@ -87,9 +117,10 @@ def _measured(name: str, mask: Volume, scheme: LabelScheme, grey: NDArray[Any], 
         components=int(parts.max()),
         long_axis_mm=None if size is None else round(size.long_mm, _DIGITS),
         short_axis_mm=None if size is None else round(size.short_mm, _DIGITS),
-        mean=round(float(found.mean()), _DIGITS),
-        sd=round(float(found.std()), _DIGITS),
-        unit=unit,
+        mean=round(float(found.mean()), _DIGITS) if found.size else None,
+        sd=round(float(found.std()), _DIGITS) if found.size else None,
+        unit=grey.unit,
+        padding_voxels=voxels - found.size,
     )
 
 
@@ -110,7 +141,7 @@ def measurements_csv(cases: Iterable[tuple[str, str, Iterable[Mapping[str, Any]]
         cases: (name, state in the ledger, a mapping of `Measurement` per label) of each case; mappings of earlier
             versions, which call `components` `lesions`, are read too.
     """
-    names = [f.name for f in fields(Measurement)]
+    names = [f.name for f in fields(Measurement) if f.name != "padding_voxels"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["case", *names, "state"])

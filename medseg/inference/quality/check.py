@@ -33,11 +33,11 @@ def check_case(image: Volume, mask: Volume, info: BundleInfo) -> tuple[Finding, 
         >>> image, mask = medseg.read("study/"), medseg.read("references/study.nii.gz")
         >>> not_in_hu = image.with_array(image.array + 1000)
         >>> check_case(not_in_hu, mask, medseg.load_model("runs/lung/model").info)[0].message
-        'grey level at 1% is -24, trained on -1024: another scanner, sequence or contrast phase, or a CT not in HU ...
+        'grey level at 1% is -20, trained on -1022 to -1020: another scanner, sequence or contrast phase, or a CT ...
     """
     if info.reference_ranges is None:
         return ()
-    case = measure_case(image, mask, info.scheme).normalized(info.plan.zscored)
+    case = measure_case(image, mask, info.scheme, info.reference_ranges.background).normalized(info.plan.zscored)
     return findings_of(case, info.reference_ranges, info.scheme, image)
 
 

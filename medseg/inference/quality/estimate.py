@@ -109,7 +109,7 @@ def calibration_inputs_of_case(
         found: disagreement of the ensemble members on this image.
     """
     assert info.reference_ranges is not None
-    case = measure_case(image, mask, info.scheme).normalized(info.plan.zscored)
+    case = measure_case(image, mask, info.scheme, info.reference_ranges.background).normalized(info.plan.zscored)
     # Of the image (-1) and of each label, per kind of feature the largest distance.
     far: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for compared in info.reference_ranges.compare(case):
