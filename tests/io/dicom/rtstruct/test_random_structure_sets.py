@@ -145,7 +145,7 @@ def is_clear(kind, contours):
     return True
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3))])
 def test_structure_sets_are_painted_by_the_rules_or_say_what_is_left_out(drawn, seed):
     rng = np.random.default_rng(seed)
     for _ in range(50):
