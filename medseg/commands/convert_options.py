@@ -24,6 +24,8 @@ class ConvertOptions:
         labels: YAML or JSON file with `name: value`, for label maps whose labels have no names.
         anonymize: copy DICOM objects without the patient (PS3.15 Basic Profile).
         overwrite: replace existing files.
+        strict: refuse a SEG or RTSTRUCT of which a segment or ROI cannot be read, instead of leaving that one out.
+        timestamps: date written SEG and RTSTRUCT now, instead of at the study's date.
 
     Raises:
         ConfigError: for a format that does not exist.
@@ -36,6 +38,8 @@ class ConvertOptions:
     labels: Path | None = None
     anonymize: bool = False
     overwrite: bool = False
+    strict: bool = False
+    timestamps: bool = False
 
     def __post_init__(self) -> None:
         check_format(self.format, OUTPUT_FORMATS)

@@ -22,7 +22,7 @@ from medseg.io.dicom.tags import impossible
 from medseg.io.formats import has_dicom_magic, is_dicom_directory, kind_of, may_be_dicom
 from medseg.io.library_errors import refuse_own_fault
 
-__all__ = ["Headers", "SliceHeader", "read_headers", "scan_headers"]
+__all__ = ["Headers", "SliceHeader", "check_inflated", "read_headers", "scan_headers"]
 
 # Objects that describe, annotate or reference images without being images.
 _NOT_IMAGES = frozenset({"SEG", "PR", "SR", "KO", "REG", "FID", "RTSTRUCT", "RTPLAN", "RTRECORD", "DOC", "AU", "ECG"})
@@ -93,7 +93,7 @@ def _dataset(path: Path) -> Any:
     import pydicom.config
     from pydicom.errors import InvalidDicomError
 
-    _check_inflated(path)
+    check_inflated(path)
     try:
         # Real headers break minor rules of the standard (an over-long text, a malformed UID) that do not matter here.
         with pydicom.config.disable_value_validation():
@@ -131,7 +131,7 @@ def _parse(dataset: Any) -> None:
                 _parse(item)
 
 
-def _check_inflated(path: Path) -> None:
+def check_inflated(path: Path) -> None:
     """Refuse a deflated file that would fill the memory: pydicom inflates all of it to parse the header.
 
     Raises:

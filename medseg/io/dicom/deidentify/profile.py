@@ -48,7 +48,7 @@ _DUMMIES: dict[str, Any] = {
     "DT": "19000101000000",
     "LO": "ANONYMIZED",
     "LT": "ANONYMIZED",
-    "PN": "ANONYMIZED",
+    "PN": "ANONYMIZED^",
     "SH": "ANONYMIZED",
     "ST": "ANONYMIZED",
     "TM": "000000",
@@ -155,7 +155,8 @@ class Deidentifier:
             if action is Action.REMOVE or (action is not Action.KEEP and not vr):
                 del dataset[tag]
             elif tag in (_PATIENT_ID, _PATIENT_NAME):
-                put(dataset, tag, vr, self.pseudonym(patient) if text_of(dataset, tag) else "")
+                # A caret tells family name and given name apart; a name without any is of a retired form (PS3.5 6.2.1).
+                put(dataset, tag, vr, self.pseudonym(patient) + "^" * (vr == "PN") if text_of(dataset, tag) else "")
             elif action is Action.UID or (vr == "UI" and action is Action.DUMMY):
                 put(dataset, tag, vr, self._uids(dataset, tag))
             elif action is not Action.KEEP and vr in _TEXTS and text_of(dataset, tag) in self.known_texts:

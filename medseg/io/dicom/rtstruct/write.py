@@ -26,7 +26,7 @@ from medseg.io.dicom.grid import SeriesGrid
 from medseg.io.dicom.labels import COLOURS, MANUFACTURER, check_grid, check_labels, plain_text, value_text
 from medseg.io.dicom.rtstruct.keyhole import trace_with_keyholes
 from medseg.io.dicom.rtstruct.slice_planes import SlicePlanes, planes_of_grid
-from medseg.io.dicom.seg.source import copy_patient_and_study, read_source_header, with_references
+from medseg.io.dicom.seg.source import copy_patient_and_study, read_source_header, series_number, with_references
 from medseg.io.dicom.slice import SliceHeader
 from medseg.io.dicom.writing.saving import save_object
 from medseg.labels import LabelScheme
@@ -166,15 +166,13 @@ def _structure_set(
     target.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     target.SOPClassUID = _STORAGE
     target.SOPInstanceUID = derived_uid("instance", *seeds)
-    copy_patient_and_study(header, target)
+    copy_patient_and_study(header, target, algorithm.made)
     target.StructureSetDate, target.StructureSetTime = target.ContentDate, target.ContentTime
     del target.ContentDate, target.ContentTime
     target.StudyInstanceUID = first.study_instance_uid
     target.Modality = "RTSTRUCT"
     target.SeriesInstanceUID = derived_uid("series", *seeds)
-    number = str(header.get("SeriesNumber", ""))
-    # Listed after the source series where lists are ordered by number.
-    target.SeriesNumber = 2000 + (int(number) if number.isdigit() and len(number) < 7 else 0)
+    target.SeriesNumber = series_number(header, str(target.SeriesInstanceUID))
     target.SeriesDescription = plain_text(algorithm.description)
     target.OperatorsName = ""
     target.FrameOfReferenceUID = frame

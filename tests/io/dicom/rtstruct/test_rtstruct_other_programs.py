@@ -1,4 +1,4 @@
-"""Written RT Structure Sets are valid for dciodvfy, and plastimatch, rt-utils and dcmrtstruct2nii fill them, holes kept.
+"""Written RT Structure Sets are valid for dciodvfy; plastimatch, rt-utils and dcmrtstruct2nii fill them, holes kept.
 
 What is not installed is skipped: `apt-get install plastimatch`, `pip install rt-utils dcmrtstruct2nii`.
 """
