@@ -42,7 +42,7 @@ def _class_in_meta(path: Path) -> str:
     from pydicom.filereader import read_file_meta_info
 
     with warnings.catch_warnings():
-        # What is wrong with the header is told when the object is read.
+        # What is wrong with the header is reported when the object is read.
         warnings.simplefilter("ignore")
         try:
             return str(read_file_meta_info(path).get("MediaStorageSOPClassUID", ""))

@@ -57,7 +57,7 @@ class _Area:
 def combine(planar: Sequence[Points], exclusive: Sequence[Points], shape: tuple[int, int]) -> Combination:
     """The voxels inside the contours of one region on one slice.
 
-    A voxel belongs to the CLOSED_PLANAR contours if one of the innermost of them around its centre is no hole. These
+    A voxel belongs to the CLOSED_PLANAR contours if any of the innermost of them around its centre is not a hole. These
     are combined with CLOSEDPLANAR_XOR contours by exclusive or.
 
     Args:
@@ -67,9 +67,9 @@ def combine(planar: Sequence[Points], exclusive: Sequence[Points], shape: tuple[
 
     Example:
         >>> square = np.array([[-0.5, -0.5], [1.5, -0.5], [1.5, 1.5], [-0.5, 1.5]])
-        >>> combine([square, square[::-1]], [], (3, 3)).mask.sum()
+        >>> int(combine([square, square[::-1]], [], (3, 3)).mask.sum())
         4
-        >>> combine([], [square, square], (3, 3)).mask.sum()
+        >>> int(combine([], [square, square], (3, 3)).mask.sum())
         0
     """
     areas = [area for points in planar if (area := _area(points, shape)) is not None]
@@ -113,7 +113,7 @@ def combine(planar: Sequence[Points], exclusive: Sequence[Points], shape: tuple[
 
 
 def _area(points: Points, shape: tuple[int, int]) -> _Area | None:
-    """The contour with its voxels; None if it holds no voxel of the image."""
+    """The contour with its voxels; None if it contains no voxel of the image."""
     points = _walked_once(points)
     low = np.ceil(np.clip(points.min(axis=0), 0, shape)).astype(np.intp)
     high = np.ceil(np.clip(points.max(axis=0), 0, shape)).astype(np.intp)

@@ -1,6 +1,6 @@
 """A DICOM RT Structure Set (DICOM PS3.3 A.19) as a label map on the grid it was drawn on, read with pydicom only.
 
-A voxel belongs to a region if its centre does; how contours combine, holes included, is told in `combine`. Contours are
+A voxel belongs to a region if its centre does; `combine` describes how contours combine, holes included. Contours are
 assigned to slices by position only, because references to images are often wrong or missing.
 """
 

@@ -2,7 +2,7 @@
 
 Contours follow the edges of the voxels, in the plane of each source slice. Holes are connected to the outer contour by
 channels of no width (keyholes, C.8.8.6.3), which plastimatch, rt-utils and dcmrtstruct2nii fill rightly; holes as
-separate contours are filled by plastimatch unless it is told otherwise, and CLOSEDPLANAR_XOR is ignored by most.
+separate contours are filled by plastimatch by default, and CLOSEDPLANAR_XOR is ignored by most.
 
 The transfer syntax is Implicit VR Little Endian: in explicit VR no contour may be longer than 64 KB.
 """

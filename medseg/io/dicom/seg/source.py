@@ -111,8 +111,8 @@ def series_number(source: Any, series_uid: str) -> int:
 def copy_patient_and_study(source: Any, target: Any, made: datetime | None = None) -> None:
     """Set the patient, study and content date of `target` from `source`, both pydicom Datasets.
 
-    Date and time of the content are the study's, so that writing an object twice gives the same bytes, unless it is
-    told when the object was `made`.
+    Date and time of the content are the study's, so that writing an object twice gives the same bytes, unless
+    `made` gives another one.
     """
     target.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _REQUIRED:
