@@ -22,6 +22,7 @@ from medseg.io.dicom.deidentify.codes import harmless_meaning, standard_meanings
 from medseg.io.dicom.deidentify.elements import items_of, nested, put, says_what_it_should, text_of, vr_of
 from medseg.io.dicom.deidentify.risks import remaining_risks
 from medseg.io.dicom.deidentify.rules import Action, action_for
+from medseg.io.dicom.labels import MANUFACTURER
 from medseg.volume import Finding
 
 if TYPE_CHECKING:
@@ -226,6 +227,8 @@ def _names_in(dataset: Dataset) -> re.Pattern[str] | None:
                 words |= {w for w in parts if len(w) >= (3 if w.isascii() else 2)}
             elif tag in _IDENTIFIERS:
                 words |= {w.strip() for w in text_of(each, tag).split("\\") if len(w.strip()) >= 4}
+    # The creator of our own objects is a program, whose name stays where it is the manufacturer.
+    words.discard(MANUFACTURER)
     if not words:
         return None
     alternatives = "|".join(_alone(w) for w in sorted(words, key=lambda w: (-len(w), w)))
