@@ -141,6 +141,20 @@ def convert(
             rich_help_panel=ADVANCED,
         ),
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Refuse a SEG or RTSTRUCT of which a segment or ROI cannot be read.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
+    timestamps: Annotated[
+        bool,
+        typer.Option(
+            "--timestamps", help="Date SEG and RTSTRUCT now, not at the study's date.", rich_help_panel=ADVANCED
+        ),
+    ] = False,
     irregular: Irregular = "error",
     copy_grid: Annotated[
         Path | None,
@@ -158,7 +172,18 @@ def convert(
     from medseg.commands.convert import convert as run_conversion
     from medseg.progress import console_progress
 
-    options = ConvertOptions(output_format, series, irregular, reference, labels, anonymize, overwrite, copy_grid)
+    options = ConvertOptions(
+        output_format,
+        series,
+        irregular,
+        reference,
+        labels,
+        anonymize,
+        overwrite,
+        copy_grid=copy_grid,
+        strict=strict,
+        timestamps=timestamps,
+    )
     with console_progress("convert") as progress:
         done = run_conversion(source, target, options, progress)
     typer.echo(done.text())

@@ -44,6 +44,10 @@ Anonymize = Annotated[
         help="Remove the patient from DICOM outputs (PS3.15 Basic Profile), messages and the ledger.",
     ),
 ]
+Timestamps = Annotated[
+    bool,
+    typer.Option("--timestamps", help="Date DICOM outputs now, not at the study's date.", rich_help_panel=ADVANCED),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be done, and write nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Also repeat cases that are done.")]
 Preview = Annotated[
@@ -155,6 +159,7 @@ def predict(
     time_limit: TimeLimit = None,
     settle: Settle = None,
     preview: Preview = True,
+    timestamps: Timestamps = False,
     engine: Engine = "local",
     ray_address: RayAddress = None,
     allow_code: AllowCode = None,
@@ -184,6 +189,7 @@ def predict(
         time_limit=time_limit,
         settle=settle,
         preview=preview,
+        timestamps=timestamps,
         dry_run=dry_run,
         overwrite=overwrite,
         engine=engine,

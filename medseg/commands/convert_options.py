@@ -25,6 +25,8 @@ class ConvertOptions:
         anonymize: copy DICOM objects without the patient (PS3.15 Basic Profile).
         overwrite: replace existing files.
         copy_grid: an image of the same shape whose affine each volume gets, its voxels unmoved.
+        strict: refuse a SEG or RTSTRUCT of which a segment or ROI cannot be read, instead of leaving that one out.
+        timestamps: date written SEG and RTSTRUCT now, instead of at the study's date.
 
     Raises:
         ConfigError: for a format that does not exist.
@@ -38,6 +40,8 @@ class ConvertOptions:
     anonymize: bool = False
     overwrite: bool = False
     copy_grid: Path | None = None
+    strict: bool = False
+    timestamps: bool = False
 
     def __post_init__(self) -> None:
         check_format(self.format, OUTPUT_FORMATS)

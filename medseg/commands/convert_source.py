@@ -66,7 +66,8 @@ def pending_volumes(
             for name, each in zip(case_names(found), found, strict=True)
         ], ()
     if root.is_file() and object_kind(root):
-        return [Pending(stem_of(place), owner_of_file(place), partial(read_object, root, options.reference))], ()
+        load = partial(read_object, root, options.reference, strict=options.strict)
+        return [Pending(stem_of(place), owner_of_file(place), load)], ()
     series, files, damaged = contents(root)
     if options.series is not None and not (options.reference and not series):
         series, files = [s for s in series if options.series in (s.uid, s.key)], []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import cast
 
@@ -104,7 +105,8 @@ class Target:
                 f"{self.format.name} refers to the slices it was drawn on: give their folder with --reference STUDY"
             )
         scheme = LabelScheme.from_mapping(dict(classes or {}) or {"label_1": 1})
-        algorithm = Algorithm("medseg convert", __version__, "")
+        made = datetime.now() if self.options.timestamps else None
+        algorithm = Algorithm("medseg convert", __version__, "", made=made)
         if self.format.name == "rtstruct":
             from medseg.io.dicom.rtstruct.write import write_rtstruct
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -290,7 +291,8 @@ class CaseChain:
         refuse_change(work.source, work.snapshot)
         kind = format_for(source, self.options.format)
         made_by = algorithm_of(self.model.scheme, __version__, self.model.model_hash, self.settings)
-        algorithm = replace(made_by, review=_asks_for_review(work.findings))
+        made = datetime.now() if self.options.timestamps else None
+        algorithm = replace(made_by, review=_asks_for_review(work.findings), made=made)
         work.findings += write_mask(mask, output, kind, self.model.scheme, source, algorithm, self.deidentifier)
         if work.probabilities is not None:
             self._save_probabilities(source, work.probabilities)

@@ -40,6 +40,7 @@ class PredictOptions:
         preview: also write `previews/<case>.png`, the mask outlined on the slice where it covers most.
         anonymize: remove the patient's identity from DICOM outputs (PS3.15 Basic Profile), the ledger, logs and errors;
             cases whose names contain the patient's name, a number or a UID get a pseudonym.
+        timestamps: date DICOM outputs now, instead of at the study's date; their bytes then differ from run to run.
         engine: 'local' (this process) or 'ray' (workers on the machines of a Ray cluster, see `RayEngine`).
         allow_code: modules from which the model may take a network that is not part of medseg, see `load_model`; those
             of `MEDSEG_ALLOW_CODE` are added when the options are created, so that workers on other machines agree.
@@ -68,6 +69,7 @@ class PredictOptions:
     fast: bool = False
     estimate_quality: bool = False
     preview: bool = True
+    timestamps: bool = False
     engine: str = "local"
     ray_address: str | None = None
     allow_code: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from datetime import date
 
 import numpy as np
 import pydicom
@@ -210,3 +211,30 @@ def test_a_mask_saved_without_its_affine_gets_the_grid_of_its_image(tmp_path):
     write(Volume(mask[:4], np.eye(4)), tmp_path / "short.nii.gz")
     with pytest.raises(GeometryError, match=r"short cannot get the grid of .*shape \(5, 6, 4\).*\(4, 6, 4\)"):
         convert(tmp_path / "short.nii.gz", tmp_path / "other.nii.gz", options)
+
+
+@pytest.mark.parametrize("kind", ["dicom-seg", "rtstruct"])
+def test_timestamps_date_an_object_now_instead_of_at_its_study(labels, tmp_path, kind):
+    def dated(**more):
+        options = ConvertOptions(kind, reference=tmp_path / "study", labels=tmp_path / "labels.yaml", **more)
+        convert(tmp_path / "labels.nii.gz", tmp_path / "out.dcm", options)
+        data = pydicom.dcmread(tmp_path / "out.dcm")
+        return data.get("ContentDate") or data.StructureSetDate
+
+    earliest = date.today().strftime("%Y%m%d")
+    assert dated() < earliest <= dated(timestamps=True, overwrite=True) <= date.today().strftime("%Y%m%d")
+
+
+def test_strict_refuses_a_structure_set_of_which_an_roi_cannot_be_read(labels, tmp_path):
+    options = ConvertOptions("rtstruct", reference=tmp_path / "study", labels=tmp_path / "labels.yaml")
+    convert(tmp_path / "labels.nii.gz", tmp_path / "rt.dcm", options)
+    data = pydicom.dcmread(tmp_path / "rt.dcm")
+    data.StructureSetROISequence[1].ReferencedFrameOfReferenceUID = "1.2.3"
+    data.save_as(tmp_path / "rt.dcm")
+    done = convert(tmp_path / "rt.dcm", tmp_path / "a.nii.gz", ConvertOptions(reference=tmp_path / "study"))
+    assert done.classes == {"lung": 1}
+    assert "roi_left_out: 'tumour' was left out" in done.text()
+    with pytest.raises(GeometryError, match="'tumour'"):
+        strict = ConvertOptions(reference=tmp_path / "study", strict=True)
+        convert(tmp_path / "rt.dcm", tmp_path / "b.nii.gz", strict)
+    assert not (tmp_path / "b.nii.gz").exists()

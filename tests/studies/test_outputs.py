@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,15 @@ def test_a_mask_as_a_dicom_object_is_the_nifti_mask(threshold_bundle, study, tmp
     assert (out / "case1.dcm").read_bytes() == first
     other = predict_studies(threshold_bundle("other", value=5), [study], tmp_path / "b", PredictOptions(format=kind))
     other.raise_for_failures()
-    assert pydicom.dcmread(tmp_path / "b" / "case1.dcm").SOPInstanceUID != data.SOPInstanceUID
+    theirs = pydicom.dcmread(tmp_path / "b" / "case1.dcm")
+    assert theirs.SOPInstanceUID != data.SOPInstanceUID
+    assert theirs.SeriesNumber != data.SeriesNumber
+    dated = PredictOptions(format=kind, timestamps=True, overwrite=True)
+    earliest = date.today().strftime("%Y%m%d")
+    predict_studies(model, [study], out, dated).raise_for_failures()
+    now = pydicom.dcmread(out / "case1.dcm")
+    made = now.get("ContentDate") or now.StructureSetDate
+    assert (data.get("ContentDate") or data.StructureSetDate) < earliest <= made
 
 
 def test_a_zipped_study_and_an_empty_result(threshold_bundle, study, tmp_path):

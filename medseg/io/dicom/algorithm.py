@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 
 __all__ = ["Algorithm", "derived_uid"]
 
@@ -19,6 +20,7 @@ class Algorithm:
         model_hash: hexadecimal hash of the model bundle; another model makes another DICOM object.
         options: the options of the run that change its result, as one string; '' for the defaults.
         review: whether a person should check this result; descriptions then begin with 'NEEDS REVIEW'.
+        made: the date of the content; None for the study's date, so that the same inputs give the same bytes.
 
     Example:
         >>> Algorithm("lung", "1.0", "9f2c").name
@@ -30,6 +32,7 @@ class Algorithm:
     model_hash: str
     options: str = ""
     review: bool = False
+    made: datetime | None = None
 
     @property
     def description(self) -> str:
@@ -39,7 +42,8 @@ class Algorithm:
     @property
     def identity(self) -> tuple[str, ...]:
         """The texts to derive UIDs from: results that differ in any of them are different objects."""
-        return (self.name, self.version, self.model_hash, self.options, *(("needs review",) if self.review else ()))
+        notes = (*(("needs review",) if self.review else ()), *((self.made.isoformat(),) if self.made else ()))
+        return (self.name, self.version, self.model_hash, self.options, *notes)
 
 
 def derived_uid(*parts: str) -> str:

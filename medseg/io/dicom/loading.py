@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any
 
 from medseg.errors import MedsegError, ReadError
 from medseg.io.dicom.decode_errors import damage, reason_of
+from medseg.io.dicom.deflated import inflated
 from medseg.io.library_errors import refuse_own_fault
 from medseg.volume import Metadata
 
-__all__ = ["load_object", "metadata_of", "refusing_damage"]
+__all__ = ["DEFLATED_FRAMES", "load_object", "metadata_of", "refusing_damage"]
+
+# Deflated Image Frame Compression (PS3.5 A.4.13), which pydicom 3.0 does not know.
+DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
 
 
 @contextlib.contextmanager
@@ -68,13 +73,15 @@ def load_object(path: Path, classes: Collection[str], what: str) -> Any:
     """The pydicom data set of a file whose SOP class is one of `classes`.
 
     Raises:
-        ReadError: if it is not DICOM, or an object of another class.
+        ReadError: if it is not DICOM, in an unknown transfer syntax, or an object of another class.
     """
     import pydicom
     from pydicom.errors import InvalidDicomError
 
     try:
-        dataset = pydicom.dcmread(path)
+        _check_transfer_syntax(path)
+        plain = inflated(path)
+        dataset = pydicom.dcmread(path if plain is None else io.BytesIO(plain))
     except InvalidDicomError:
         raise ReadError(f"{path} is not a DICOM file; expected {what}") from None
     kind = dataset.get("SOPClassUID", "")
@@ -83,6 +90,20 @@ def load_object(path: Path, classes: Collection[str], what: str) -> Any:
         name = " ".join(str(getattr(kind, "name", "")).split())[:64] or "an object of an unknown class"
         raise ReadError(f"{path} is {name}; expected {what}")
     return dataset
+
+
+def _check_transfer_syntax(path: Path) -> None:
+    """Refuse a file in a transfer syntax that neither the standard nor pydicom defines: its bytes may mean anything."""
+    from pydicom._uid_dict import UID_dictionary
+    from pydicom.filereader import read_file_meta_info
+
+    syntax = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
+    if syntax not in ("", DEFLATED_FRAMES) and UID_dictionary.get(syntax, ("", ""))[1] != "Transfer Syntax":
+        name = " ".join(syntax.split())[:64]
+        raise ReadError(
+            f"{path} is stored in the transfer syntax {name}, which is not known; convert it to Explicit VR Little "
+            "Endian (1.2.840.10008.1.2.1) where it comes from"
+        )
 
 
 def metadata_of(dataset: Any, path: Path) -> Metadata:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from medseg.errors import ReadError
+from medseg.io.dicom.decode_errors import damage
 from medseg.io.dicom.elements import walk
 from medseg.io.dicom.grid import SeriesGrid, grid_of
 from medseg.io.dicom.series import Series, scan
@@ -26,12 +28,28 @@ _KINDS: dict[str, ObjectKind] = {
 
 
 def object_kind(path: Path) -> ObjectKind:
-    """'seg' for a DICOM Segmentation, 'rtstruct' for an RT Structure Set, '' for everything else."""
+    """'dicom-seg' for a DICOM Segmentation, 'rtstruct' for an RT Structure Set, '' for everything else."""
     try:
         elements = walk(path)
+        return _KINDS.get(_class_in_meta(path) if elements is None else elements.text("SOPClassUID"), "")
     except OSError:
         return ""
-    return _KINDS.get(elements.text("SOPClassUID"), "") if elements else ""
+
+
+def _class_in_meta(path: Path) -> str:
+    """The class that the file meta information names, which is never deflated or big-endian; '' without any."""
+    from pydicom.errors import InvalidDicomError
+    from pydicom.filereader import read_file_meta_info
+
+    with warnings.catch_warnings():
+        # What is wrong with the header is reported when the object is read.
+        warnings.simplefilter("ignore")
+        try:
+            return str(read_file_meta_info(path).get("MediaStorageSOPClassUID", ""))
+        except InvalidDicomError:
+            return ""
+        except damage():
+            return ""
 
 
 def find_reference(study: Path, series_uids: Sequence[str] = ()) -> Series:
@@ -52,13 +70,14 @@ def find_reference(study: Path, series_uids: Sequence[str] = ()) -> Series:
     return fitting[0]
 
 
-def read_object(path: Path, reference: Path | None = None) -> tuple[Volume, dict[str, int]]:
+def read_object(path: Path, reference: Path | None = None, *, strict: bool = False) -> tuple[Volume, dict[str, int]]:
     """The label map of a DICOM Segmentation or RT Structure Set, and name -> value.
 
     Args:
         path: the object.
         reference: the study it was drawn on. The result is on the grid of that series, including empty slices. A
             segmentation read without it is on its own grid; a structure set cannot be read without it.
+        strict: refuse an object of which an ROI or segment cannot be read, instead of leaving that one out.
 
     Raises:
         ReadError: if the object is damaged or of another kind, or a structure set has no reference.
@@ -71,14 +90,15 @@ def read_object(path: Path, reference: Path | None = None) -> tuple[Volume, dict
             raise ReadError(
                 f"{path} is an RT Structure Set, which has no grid; give the study it was drawn on (--reference)"
             )
-        return read_rtstruct(path, grid_of(find_reference(reference, referenced_series(path))))
+        return read_rtstruct(path, grid_of(find_reference(reference, referenced_series(path))), strict=strict)
     from medseg.io.dicom.seg.read import read_dicom_seg
 
-    found = read_dicom_seg(path)
+    found = read_dicom_seg(path, strict=strict)
     if reference is None:
         return found.volume, found.labels
     grid = grid_of(find_reference(reference, (found.source_series_uid,)))
-    return read_dicom_seg(path, _empty(grid)).volume, found.labels
+    found = read_dicom_seg(path, _empty(grid), strict=strict)
+    return found.volume, found.labels
 
 
 def _empty(grid: SeriesGrid) -> Volume:

@@ -19,6 +19,8 @@ BRATS = LabelScheme.from_mapping({"WT": [1, 2, 3, 4], "TC": [1, 3, 4], "ET": [4]
 MODEL = Algorithm("lung net", "1.2", "9f2c" * 16, "tta=yes")
 # Odd sizes, so that frames end inside a byte.
 SHAPE = (9, 7, 8)
+# The frame of reference of structure sets drawn for the tests.
+FRAME = "1.2.826.0.1.3680043.8.498.2.1"
 
 _SIGNED = [
     np.eye(3)[list(order)] * np.array(signs)[:, None]

@@ -22,6 +22,7 @@ from medseg.io.dicom.deidentify.codes import harmless_meaning, standard_meanings
 from medseg.io.dicom.deidentify.elements import items_of, nested, put, says_what_it_should, text_of, vr_of
 from medseg.io.dicom.deidentify.risks import remaining_risks
 from medseg.io.dicom.deidentify.rules import Action, action_for
+from medseg.io.dicom.labels import MANUFACTURER
 from medseg.volume import Finding
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _DUMMIES: dict[str, Any] = {
     "DT": "19000101000000",
     "LO": "ANONYMIZED",
     "LT": "ANONYMIZED",
-    "PN": "ANONYMIZED",
+    "PN": "ANONYMIZED^",
     "SH": "ANONYMIZED",
     "ST": "ANONYMIZED",
     "TM": "000000",
@@ -155,7 +156,8 @@ class Deidentifier:
             if action is Action.REMOVE or (action is not Action.KEEP and not vr):
                 del dataset[tag]
             elif tag in (_PATIENT_ID, _PATIENT_NAME):
-                put(dataset, tag, vr, self.pseudonym(patient) if text_of(dataset, tag) else "")
+                # A caret tells family name and given name apart; a name without any is of a retired form (PS3.5 6.2.1).
+                put(dataset, tag, vr, self.pseudonym(patient) + "^" * (vr == "PN") if text_of(dataset, tag) else "")
             elif action is Action.UID or (vr == "UI" and action is Action.DUMMY):
                 put(dataset, tag, vr, self._uids(dataset, tag))
             elif action is not Action.KEEP and vr in _TEXTS and text_of(dataset, tag) in self.known_texts:
@@ -225,6 +227,8 @@ def _names_in(dataset: Dataset) -> re.Pattern[str] | None:
                 words |= {w for w in parts if len(w) >= (3 if w.isascii() else 2)}
             elif tag in _IDENTIFIERS:
                 words |= {w.strip() for w in text_of(each, tag).split("\\") if len(w.strip()) >= 4}
+    # The creator of our own objects is a program, whose name stays where it is the manufacturer.
+    words.discard(MANUFACTURER)
     if not words:
         return None
     alternatives = "|".join(_alone(w) for w in sorted(words, key=lambda w: (-len(w), w)))

@@ -1,79 +1,78 @@
 """A DICOM RT Structure Set (DICOM PS3.3 A.19) as a label map on the grid it was drawn on, read with pydicom only.
 
-A voxel belongs to a region if its centre is inside an odd number of the contours of its slice, so holes are correct
-whether they are separate contours (what most programs write, CLOSED_PLANAR or CLOSEDPLANAR_XOR) or connected by a
-keyhole. Contours are assigned to slices by position only, because references to images are often wrong or missing.
+A voxel belongs to a region if its centre does; `combine` describes how contours combine, holes included. Contours are
+assigned to slices by position only, because references to images are often wrong or missing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import GeometryError, ReadError
-from medseg.io.dicom.elements import to_numbers
+from medseg.errors import GeometryError, MedsegError
 from medseg.io.dicom.grid import SeriesGrid
-from medseg.io.dicom.labels import MANUFACTURER
 from medseg.io.dicom.loading import load_object, metadata_of, refusing_damage
-from medseg.io.dicom.rtstruct.contours import fill
+from medseg.io.dicom.rtstruct.combine import Combination, combine
+from medseg.io.dicom.rtstruct.rois import Contour, Roi, rois_of
 from medseg.io.dicom.rtstruct.slice_planes import SlicePlanes, planes_of_grid, planes_of_volume
-from medseg.io.dicom.tags import tagged
-from medseg.io.plausible import FARTHEST_MM
-from medseg.volume import Finding, Metadata, Volume
+from medseg.volume import Finding, Volume
 
 __all__ = ["read_rtstruct", "referenced_series"]
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
 _WHAT = "an RT Structure Set"
-_CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
 # How far a contour may be off its slice without a finding: fraction of the slice spacing, and rounding.
 _ALONG, _FLOOR_MM = 0.05, 0.01
 # Coordinates are rounded to this fraction of a voxel, so that digits lost in decimal strings change nothing.
 _FRACTION = 1024.0
-_LARGEST = 10**9
 
 Points = NDArray[np.float64]
+# Slice -> contours in voxel indices (i, j).
+_OnSlices = dict[int, list[Contour]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Roi:
-    """One region: `contours` are (n, 3) LPS mm, `skipped` counts those without an inside, by kind."""
+class _Grid:
+    """The target: `shape` (I, J, K), `affine` RAS+, the planes of its slices, and the UID of its frame of reference."""
 
-    number: int
-    name: str
-    value: int
-    is_region: bool
+    shape: tuple[int, int, int]
+    affine: Points
+    planes: SlicePlanes
     frame_of_reference: str
-    contours: tuple[Points, ...]
-    skipped: tuple[tuple[str, int], ...]
 
 
-def read_rtstruct(path: str | Path, like: Volume | SeriesGrid) -> tuple[Volume, dict[str, int]]:
+def read_rtstruct(
+    path: str | Path, like: Volume | SeriesGrid, *, strict: bool = False
+) -> tuple[Volume, dict[str, int]]:
     """Read an RT Structure Set onto a grid.
 
     ROIs are painted in the order of the file, so the later of two overlapping ROIs is kept, with a finding 'overlap'
-    (not for regions written by medseg, which are painted in that order anyway). Other findings: 'contours_skipped'
-    (points, open contours, fewer than 3 points), 'contours_between_slices' (moved by up to half a slice spacing onto
-    the nearest slice), 'contours_thinned' (several planes of contours for one slice: the nearest is used),
-    'contours_sparse' (only on every second slice or fewer: gaps are not filled), 'contours_clipped' (outside the
-    image).
+    (not for regions written by medseg, which are painted in that order anyway). Other findings: 'roi_left_out' (in
+    another frame of reference, wholly off the grid, not parallel to its slices, or damaged), 'roi_empty' (its contours
+    contain no voxel centre), 'contours_repeated' (stored more than once), 'contours_cross' (united),
+    'contours_skipped' (points, open contours, fewer than 3 points), 'contours_outside' (off the grid, while others of
+    the ROI are on it), 'contours_between_slices' (moved by up to half a slice spacing onto the nearest slice),
+    'contours_thinned' (several planes of contours for one slice: the nearest is used), 'contours_sparse' (only on every
+    second slice or fewer: gaps are not filled), 'contours_clipped' (cut at the border of the image).
 
     Args:
         path: the file.
         like: the series it was drawn on: either its grid, with the exact position of each slice, or its volume.
+        strict: refuse the file if any contour cannot be read, instead of leaving out its ROI.
 
     Returns:
-        The label map on exactly the grid of `like`, 0 for background, and name -> value. Values are those that medseg
-        wrote, otherwise 1 ... n in the order of the ROIs.
+        The label map on exactly the grid of `like`, 0 for background, and name -> value of each ROI that was read.
+        Values are those that medseg wrote, otherwise 1 ... n in the order of the ROIs of the file.
 
     Raises:
-        ReadError: if the file is damaged or not an RT Structure Set.
-        GeometryError: if contours are in another frame of reference, off the grid, or not parallel to its slices, or
-            the grid has no position in the patient.
+        ReadError: if the file is damaged or not an RT Structure Set, or no ROI can be read.
+        GeometryError: if the contours of every ROI are in another frame of reference, off the grid, or not parallel to
+            its slices, or the grid has no position in the patient.
 
     Example:
         >>> label_map, values = read_rtstruct("lung_rtstruct.dcm", like=medseg.read("study/"))
@@ -83,8 +82,14 @@ def read_rtstruct(path: str | Path, like: Volume | SeriesGrid) -> tuple[Volume, 
     path = Path(path)
     with refusing_damage(path, _WHAT):
         dataset = load_object(path, (_STORAGE,), _WHAT)
-        rois = _rois(dataset, path)
-        return _painted(rois, like, path, metadata_of(dataset, path)), {r.name: r.value for r in rois}
+        grid = _grid(like, path)
+        metadata = metadata_of(dataset, path)
+        rois, drawn, findings = _on_slices(rois_of(dataset, path), grid, metadata.frame_of_reference_uid, path, strict)
+        array, noticed = _painted(rois, drawn, grid.shape, path)
+        if (isinstance(like, Volume) and like.dims == 2) or (isinstance(like, SeriesGrid) and like.planes == 1):
+            array = array[:, :, 0]
+        label_map = Volume(array, grid.affine, metadata=metadata, findings=(*findings, *noticed))
+        return label_map, {roi.name: roi.value for roi in rois}
 
 
 def referenced_series(path: str | Path) -> tuple[str, ...]:
@@ -101,185 +106,150 @@ def referenced_series(path: str | Path) -> tuple[str, ...]:
         return tuple(dict.fromkeys(str(each.SeriesInstanceUID) for each in series if each.get("SeriesInstanceUID")))
 
 
-def _rois(dataset: Any, path: Path) -> tuple[_Roi, ...]:
-    drawn: dict[int, Any] = {}
-    for item in dataset.get("ROIContourSequence") or ():
-        drawn.setdefault(int(to_numbers("ReferencedROINumber", [item.ReferencedROINumber])[0]), item)
-    described = dataset.get("StructureSetROISequence") or ()
-    names = [str(item.get("ROIName") or "").strip() or f"ROI {item.ROINumber}" for item in described]
-    ours = str(dataset.get("Manufacturer", "")) == MANUFACTURER
-    rois = []
-    for n, (item, name) in enumerate(zip(described, names, strict=True), start=1):
-        number = int(to_numbers("ROINumber", [item.ROINumber])[0])
-        is_region = ", region of the values" in str(item.get("ROIDescription") or "")
-        contours: list[Points] = []
-        skipped: dict[str, int] = {}
-        for contour in (drawn[number].get("ContourSequence") or ()) if number in drawn else ():
-            kind = str(contour.get("ContourGeometricType") or "")
-            points = _points(contour, name, path)
-            if kind not in _CLOSED or len(points) < 3:
-                what = f"{kind or 'of no type'}" if kind not in _CLOSED else "of fewer than 3 points"
-                skipped[what] = skipped.get(what, 0) + 1
-            else:
-                contours.append(points)
-        rois.append(
-            _Roi(
-                number,
-                f"{name} ({number})" if names.count(name) > 1 else name,
-                number if ours else n,
-                ours and is_region,
-                str(item.get("ReferencedFrameOfReferenceUID") or ""),
-                tuple(contours),
-                tuple(skipped.items()),
-            )
-        )
-    numbers = [r.number for r in rois]
-    if not rois or len(set(numbers)) < len(numbers):
-        raise ReadError(f"{path} describes the ROIs {numbers or 'none'}; expected at least one, each number once")
-    if len({r.value for r in rois}) < len(rois) or any(not 0 < r.value <= _LARGEST for r in rois):
-        rois = [replace(r, value=n, is_region=False) for n, r in enumerate(rois, start=1)]
-    return tuple(rois)
+def _on_slices(
+    rois: Sequence[Roi], grid: _Grid, frame_of_reference: str, path: Path, strict: bool
+) -> tuple[list[Roi], list[_OnSlices], list[Finding]]:
+    """The ROIs that can be read, their contours on each slice, and the findings.
 
-
-def _points(contour: Any, name: str, path: Path) -> Points:
-    """(n, 3) LPS mm, parsed straight from the bytes, because pydicom takes microseconds per number."""
-    from pydicom.dataelem import RawDataElement
-
-    if "ContourData" not in contour:
-        return np.empty((0, 3))
-    element = contour.get_item("ContourData")
-    value = element.value
-    try:
-        if isinstance(element, RawDataElement):
-            value = bytes(value or b"").rstrip(b"\0 ")
-            numbers = list(map(float, value.split(b"\\"))) if value else []
-        else:
-            numbers = [float(v) for v in np.atleast_1d(value)] if value is not None else []
-        said = contour.get("NumberOfContourPoints")
-        count = len(numbers) if said in (None, "") else 3 * int(said)
-    except ValueError as error:
-        tags = f"{tagged('ContourData')} or {tagged('NumberOfContourPoints')}"
-        raise ValueError(f"{tags} of a contour of {name!r}: {error}") from None
-    if len(numbers) % 3 or count != len(numbers):
-        raise ReadError(
-            f"{path}: a contour of {name!r} has {len(numbers)} coordinates, but claims {said} points of 3 "
-            f"({tagged('NumberOfContourPoints')}); export it again"
-        )
-    points = np.array(numbers, dtype=np.float64).reshape(-1, 3)
-    if not np.isfinite(points).all():
-        raise ReadError(
-            f"{path}: a contour of {name!r} has coordinates that are not numbers ({tagged('ContourData')}); export "
-            "it again"
-        )
-    if points.size and np.abs(points).max() > FARTHEST_MM:
-        raise ReadError(
-            f"{path}: a contour of {name!r} reaches {np.abs(points).max():g} mm from the origin "
-            f"({tagged('ContourData')}); expected coordinates within {FARTHEST_MM:g} mm: export it again"
-        )
-    return points
-
-
-def _painted(rois: tuple[_Roi, ...], like: Volume | SeriesGrid, path: Path, metadata: Metadata) -> Volume:
-    shape, affine, planes, frame = _grid(like, path)
+    Raises:
+        ReadError, GeometryError: if a ROI cannot be read, and it is the only one with contours or `strict`.
+    """
+    kept: list[Roi] = []
+    drawn: list[_OnSlices] = []
+    findings: list[Finding] = []
+    faults: list[MedsegError] = []
     for roi in rois:
-        theirs = roi.frame_of_reference or metadata.frame_of_reference_uid
-        if roi.contours and frame and theirs and theirs != frame:
-            raise GeometryError(
-                f"{path}: {roi.name!r} was drawn in another frame of reference than the given images; read it onto the "
-                "series that it refers to",
-                kind="several_frames_of_reference",
-            )
-    largest = max(r.value for r in rois)
+        try:
+            slices, noticed = _by_slice(roi, grid, roi.frame_of_reference or frame_of_reference, path, strict)
+        except MedsegError as error:
+            faults.append(error)
+            reason = str(error).removeprefix(f"{path}: ")
+            findings.append(Finding("roi_left_out", f"{roi.name!r} was left out: {reason}", (path.name,)))
+        else:
+            kept.append(roi)
+            drawn.append(slices)
+            findings += noticed
+    if faults and (strict or not any(drawn)):
+        raise faults[0]
+    return kept, drawn, findings
+
+
+def _painted(
+    rois: Sequence[Roi], drawn: Sequence[_OnSlices], shape: tuple[int, int, int], path: Path
+) -> tuple[NDArray[Any], list[Finding]]:
+    """The label map (I, J, K) and the findings."""
     # Slices are contiguous, like those of a series.
-    stack = np.zeros(shape[::-1], np.min_scalar_type(largest))
+    stack = np.zeros(shape[::-1], np.min_scalar_type(max(roi.value for roi in rois)))
     findings: list[Finding] = []
     overlaps: dict[str, int] = {}
-    for roi in rois:
-        slices, noticed = _by_slice(roi, planes, shape[:2], path)
-        findings += noticed
+    for roi, slices in zip(rois, drawn, strict=True):
+        found: list[Combination] = []
         for k, contours in slices.items():
-            rows = stack[k]
-            mask = fill(contours, shape[:2]).T
+            planar = [each.points for each in contours if not each.is_exclusive]
+            exclusive = [each.points for each in contours if each.is_exclusive]
+            found.append(combine(planar, exclusive, shape[:2]))
+            rows, mask = stack[k], found[-1].mask.T
             covered = 0 if roi.is_region else int(np.count_nonzero(rows[mask]))
             if covered:
                 overlaps[roi.name] = overlaps.get(roi.name, 0) + covered
             rows[mask] = roi.value
+        findings += [Finding(kind, f"{roi.name!r}: {text}", (path.name,)) for kind, text in _notes(found)]
     if overlaps:
         shown = ", ".join(f"{name!r} over {n} voxels of others" for name, n in list(overlaps.items())[:6])
         text = f"ROIs overlap: {shown}; painted in the order of the file, so the last one is kept"
         findings.append(Finding("overlap", text, (path.name,)))
-    array = stack.transpose(2, 1, 0)
-    if (isinstance(like, Volume) and like.dims == 2) or (isinstance(like, SeriesGrid) and like.planes == 1):
-        array = array[:, :, 0]
-    return Volume(array, affine, metadata=metadata, findings=tuple(findings))
+    return stack.transpose(2, 1, 0), findings
 
 
-def _grid(like: Volume | SeriesGrid, path: Path) -> tuple[tuple[int, int, int], Points, SlicePlanes, str]:
-    """Shape, affine, slices and frame of reference of the target grid."""
+def _notes(found: Sequence[Combination]) -> list[tuple[str, str]]:
+    """What is worth telling about the contours of one ROI."""
+    notes = []
+    repeated = sum(each.repeated for each in found)
+    if repeated:
+        notes.append(
+            ("contours_repeated", f"{repeated} contour(s) are stored more than once; identical ones were counted once")
+        )
+    crossing = [each.crossing for each in found if each.crossing]
+    if crossing:
+        text = f"{sum(crossing)} contours cross others on {len(crossing)} slice(s); they were united"
+        notes.append(("contours_cross", text))
+    if found and not any(each.mask.any() for each in found):
+        notes.append(("roi_empty", "its contours contain no voxel centre, so it has no voxel"))
+    return notes
+
+
+def _grid(like: Volume | SeriesGrid, path: Path) -> _Grid:
     if not like.spacing_known:
         raise GeometryError(f"{path} gives contours in millimetres, but the given images have no known spacing")
     if isinstance(like, Volume):
         columns, rows, count = (*like.shape, 1)[:3]
         planes = planes_of_volume(like.affine, count)
-        return (columns, rows, count), like.affine, planes, like.metadata.frame_of_reference_uid
+        return _Grid((columns, rows, count), like.affine, planes, like.metadata.frame_of_reference_uid)
     first = like.slices[0]
     if not all(s.position and s.orientation for s in like.slices):
         raise GeometryError(f"{path} gives contours in patient coordinates, but {first.name} has no position there")
-    return (first.columns, first.rows, like.planes), like.affine, planes_of_grid(like), first.frame_of_reference_uid
+    shape = (first.columns, first.rows, like.planes)
+    return _Grid(shape, like.affine, planes_of_grid(like), first.frame_of_reference_uid)
 
 
 def _by_slice(
-    roi: _Roi, planes: SlicePlanes, shape: tuple[int, int], path: Path
-) -> tuple[dict[int, list[Points]], list[Finding]]:
-    """The contours of each slice in voxel indices (i, j), and the findings."""
+    roi: Roi, grid: _Grid, frame_of_reference: str, path: Path, strict: bool
+) -> tuple[_OnSlices, list[Finding]]:
+    """The contours of each slice in voxel indices (i, j), and the findings.
+
+    Raises:
+        ReadError: if the contours are damaged.
+        GeometryError: if they are in another frame of reference or across the slices; if all of them, or with `strict`
+            any, are off the grid.
+    """
+    if roi.fault is not None:
+        raise roi.fault
+    if roi.contours and grid.frame_of_reference and frame_of_reference not in ("", grid.frame_of_reference):
+        raise GeometryError(
+            f"{path}: {roi.name!r} was drawn in another frame of reference than the given images; read it onto the "
+            "series that it refers to",
+            kind="several_frames_of_reference",
+        )
     noticed: list[tuple[str, str]] = [
         ("contours_skipped", f"{count} contour(s) {what} have no inside and were skipped")
         for what, count in roi.skipped
     ]
-    normal, half = planes.normal, planes.step_mm / 2
-    places = planes.origins @ normal
+    planes = grid.planes
+    places = planes.origins @ planes.normal
     exact = max(_FLOOR_MM, _ALONG * planes.step_mm)
     # Slice -> depth of a plane of contours -> its contours.
-    drawn: dict[int, dict[float, list[Points]]] = {}
+    drawn: dict[int, dict[float, list[Contour]]] = {}
     moved, clipped = 0.0, 0
-    for points in roi.contours:
-        depths = points @ normal
-        depth = float(np.median(depths))
-        if np.abs(depths - depth).max() > max(half, exact):
-            raise GeometryError(
-                f"{path}: a contour of {roi.name!r} spans {np.ptp(depths):.2f} mm across the slices, which are "
-                f"{planes.step_mm:.2f} mm apart; expected contours in the planes of the slices: read it onto the "
-                "series it was drawn on",
-                kind="contours_off_grid",
-            )
+    outside: list[str] = []
+    for contour in roi.contours:
+        depth = _depth(contour.points, roi, planes, path)
         k = int(np.argmin(np.abs(places - depth)))
         off = abs(float(places[k]) - depth)
-        if off > max(half, exact) + 1e-6 * planes.step_mm:
-            raise GeometryError(
-                f"{path}: a contour of {roi.name!r} is {off:.2f} mm off the nearest slice, with slices "
-                f"{planes.step_mm:.2f} mm apart; read it onto the series it was drawn on",
-                kind="contours_off_grid",
-            )
+        inside = np.round(planes.to_slice(k, contour.points) * _FRACTION) / _FRACTION
+        reason = _off_grid(off, inside, grid)
+        if reason:
+            outside.append(reason)
+            continue
         moved = max(moved, off)
-        inside = np.round(planes.to_slice(k, points) * _FRACTION) / _FRACTION
         low, high = inside.min(axis=0), inside.max(axis=0)
-        if (high < -0.5).any() or (low > np.subtract(shape, 0.5)).any():
-            raise GeometryError(
-                f"{path}: a contour of {roi.name!r} is outside the image of {shape[0]} x {shape[1]} voxels; read it "
-                "onto the series it was drawn on",
-                kind="contours_off_grid",
-            )
-        clipped += bool((low < -0.51).any() or (high > np.subtract(shape, 0.49)).any())
+        clipped += bool((low < -0.51).any() or (high > np.subtract(grid.shape[:2], 0.49)).any())
         layers = drawn.setdefault(k, {})
         layer = next((d for d in layers if abs(d - depth) <= exact), depth)
-        layers.setdefault(layer, []).append(inside)
+        layers.setdefault(layer, []).append(Contour(inside, contour.is_exclusive))
+    if outside and (strict or not drawn):
+        raise GeometryError(
+            f"{path}: a contour of {roi.name!r} is {outside[0]}; read it onto the series it was drawn on",
+            kind="contours_off_grid",
+        )
+    if outside:
+        noticed.append(("contours_outside", f"{len(outside)} contour(s) were skipped, the first is {outside[0]}"))
     if moved > exact:
         noticed.append(
             ("contours_between_slices", f"contours were moved by up to {moved:.2f} mm onto the nearest slice")
         )
     thinned = sum(len(layers) - 1 for layers in drawn.values())
     if thinned:
-        # Two layers filled together by the even-odd rule would cancel each other out.
+        # Two layers are two outlines of the region, neither of which is a hole of the other.
         text = f"contours of {thinned} plane(s) were skipped, because others are nearer to the same slice"
         noticed.append(("contours_thinned", text))
     if len(drawn) > 1 and int(np.diff(sorted(drawn)).min()) > 1:
@@ -289,3 +259,34 @@ def _by_slice(
         noticed.append(("contours_clipped", f"{clipped} contour(s) extend beyond the image and were cut at its border"))
     nearest = {k: layers[min(layers, key=lambda d: abs(d - places[k]))] for k, layers in drawn.items()}
     return nearest, [Finding(kind, f"{roi.name!r}: {text}", (path.name,)) for kind, text in noticed]
+
+
+def _depth(points: Points, roi: Roi, planes: SlicePlanes, path: Path) -> float:
+    """The position of a contour along the normal of the slices, in mm."""
+    depths = points @ planes.normal
+    depth = float(np.median(depths))
+    if np.abs(depths - depth).max() > max(planes.step_mm / 2, _FLOOR_MM):
+        raise GeometryError(
+            f"{path}: a contour of {roi.name!r} spans {np.ptp(depths):.2f} mm across the slices, which are "
+            f"{planes.step_mm:.2f} mm apart; expected contours in the planes of the slices: read it onto the series it "
+            "was drawn on",
+            kind="contours_off_grid",
+        )
+    return depth
+
+
+def _off_grid(off: float, inside: Points, grid: _Grid) -> str:
+    """Where a contour lies that reaches no voxel of the grid; '' for one that may.
+
+    Args:
+        off: distance to the nearest slice in mm.
+        inside: (n, 2), the contour in voxel indices.
+        grid: the target.
+    """
+    step = grid.planes.step_mm
+    if off > max(step / 2, _FLOOR_MM) + 1e-6 * step:
+        return f"{off:.2f} mm off the nearest slice, with slices {step:.2f} mm apart"
+    columns, rows, _ = grid.shape
+    if (inside.max(axis=0) < -0.5).any() or (inside.min(axis=0) > (columns - 0.5, rows - 0.5)).any():
+        return f"outside the image of {columns} x {rows} voxels"
+    return ""

@@ -1,11 +1,8 @@
 """A label map as a DICOM RT Structure Set on its source series (DICOM PS3.3 A.19, C.8.8.5 to C.8.8.8), with pydicom.
 
-Contours follow the edges of the voxels, in the plane of each source slice. A hole is a separate CLOSED_PLANAR contour
-inside the outer one, and points inside an odd number of contours belong to the region (XOR): this is what most planning
-systems write, and how rt-utils, dcmrtstruct2nii (from 3), platipy and plastimatch (--xor-contours) fill it. The
-keyhole, one contour with a channel to the hole, follows C.8.8.6.3 literally, but programs that round corners to pixels
-paint its channel, and the standard's newer CLOSEDPLANAR_XOR is ignored by most readers.
-`medseg.io.dicom.rtstruct.read` reads all three.
+Contours follow the edges of the voxels, in the plane of each source slice. Holes are connected to the outer contour by
+channels of no width (keyholes, C.8.8.6.3), which plastimatch, rt-utils and dcmrtstruct2nii fill rightly; holes as
+separate contours are filled by plastimatch by default, and CLOSEDPLANAR_XOR is ignored by most.
 
 The transfer syntax is Implicit VR Little Endian: in explicit VR no contour may be longer than 64 KB.
 """
@@ -27,9 +24,9 @@ from medseg.errors import WriteError
 from medseg.io.dicom.algorithm import Algorithm, derived_uid
 from medseg.io.dicom.grid import SeriesGrid
 from medseg.io.dicom.labels import COLOURS, MANUFACTURER, check_grid, check_labels, plain_text, value_text
-from medseg.io.dicom.rtstruct.contours import trace
+from medseg.io.dicom.rtstruct.keyhole import trace_with_keyholes
 from medseg.io.dicom.rtstruct.slice_planes import SlicePlanes, planes_of_grid
-from medseg.io.dicom.seg.source import copy_patient_and_study, read_source_header, with_references
+from medseg.io.dicom.seg.source import copy_patient_and_study, read_source_header, series_number, with_references
 from medseg.io.dicom.slice import SliceHeader
 from medseg.io.dicom.writing.saving import save_object
 from medseg.labels import LabelScheme
@@ -142,7 +139,7 @@ def _contours(label_map: Volume, scheme: LabelScheme, planes: SlicePlanes, path:
             here = [v for v in each if v in values]
             if here:
                 mask = rows == here[0] if len(here) == 1 else np.isin(rows, here)
-                region += [_contour(k, ring[:, ::-1], planes, path) for ring in trace(mask)]
+                region += [_contour(k, ring[:, ::-1], planes, path) for ring in trace_with_keyholes(mask)]
     return regions
 
 
@@ -169,15 +166,13 @@ def _structure_set(
     target.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     target.SOPClassUID = _STORAGE
     target.SOPInstanceUID = derived_uid("instance", *seeds)
-    copy_patient_and_study(header, target)
+    copy_patient_and_study(header, target, algorithm.made)
     target.StructureSetDate, target.StructureSetTime = target.ContentDate, target.ContentTime
     del target.ContentDate, target.ContentTime
     target.StudyInstanceUID = first.study_instance_uid
     target.Modality = "RTSTRUCT"
     target.SeriesInstanceUID = derived_uid("series", *seeds)
-    number = str(header.get("SeriesNumber", ""))
-    # Listed after the source series where lists are ordered by number.
-    target.SeriesNumber = 2000 + (int(number) if number.isdigit() and len(number) < 7 else 0)
+    target.SeriesNumber = series_number(header, str(target.SeriesInstanceUID))
     target.SeriesDescription = plain_text(algorithm.description)
     target.OperatorsName = ""
     target.FrameOfReferenceUID = frame

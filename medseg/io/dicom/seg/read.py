@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import GeometryError, ReadError
 from medseg.geometry import Reorientation, orientation_of
-from medseg.io.dicom.loading import load_object, metadata_of, refusing_damage
+from medseg.io.dicom.loading import DEFLATED_FRAMES, load_object, metadata_of, refusing_damage
 from medseg.io.dicom.seg.frames import Frames, frames_of, own_axes, own_grid, slices_in
 from medseg.io.dicom.seg.segments import Segment, segments_of
 from medseg.io.dicom.tags import tagged
@@ -60,17 +61,19 @@ class SegmentationObject:
         return LabelScheme.from_mapping(self.labels)
 
 
-def read_dicom_seg(path: str | Path, like: Volume | None = None) -> SegmentationObject:
+def read_dicom_seg(path: str | Path, like: Volume | None = None, *, strict: bool = False) -> SegmentationObject:
     """Read a DICOM Segmentation.
 
     Segments are painted in the order of their numbers, so the later of two overlapping segments is kept, with a finding
     'overlap' (not for regions written by medseg, which are painted in that order anyway). FRACTIONAL segments are cut
-    at 0.5, with a finding 'fractional'.
+    at 0.5, with a finding 'fractional'. A segment whose frames are not on slices of `like` is left out with
+    a finding 'segment_left_out', unless it is the only one.
 
     Args:
         path: the file.
         like: the segmented volume, its axes in any direction. The result is then on exactly its grid, including empty
             slices; without it, on the smallest regular grid that contains every frame.
+        strict: refuse the file if any segment cannot be read, instead of leaving that one out.
 
     Returns:
         The label map and its segments. A voxel has the label value that medseg wrote, otherwise the segment number.
@@ -90,10 +93,10 @@ def read_dicom_seg(path: str | Path, like: Volume | None = None) -> Segmentation
         dataset = load_object(path, _CLASSES, _WHAT)
         if dataset.get("SegmentationType") not in ("BINARY", "FRACTIONAL", "LABELMAP"):
             raise ReadError(f"{path} is of no known SegmentationType; expected BINARY, FRACTIONAL or LABELMAP")
-        return _read(dataset, path, like)
+        return _read(dataset, path, like, strict)
 
 
-def _read(dataset: Any, path: Path, like: Volume | None) -> SegmentationObject:
+def _read(dataset: Any, path: Path, like: Volume | None, strict: bool) -> SegmentationObject:
     segments = segments_of(dataset, path)
     frames = frames_of(dataset, path)
     unknown = (
@@ -101,6 +104,7 @@ def _read(dataset: Any, path: Path, like: Volume | None) -> SegmentationObject:
     )
     if unknown:
         raise ReadError(f"{path} has frames of segment(s) {sorted(unknown)}, which it does not describe")
+    faults: dict[int, GeometryError] = {}
     reference = str(dataset.get("FrameOfReferenceUID", "") or "")
     move = None
     if like is not None:
@@ -110,14 +114,22 @@ def _read(dataset: Any, path: Path, like: Volume | None) -> SegmentationObject:
                 f"{path} and {like.metadata.source or 'the given volume'} are in different frames of reference; give "
                 "the images that were segmented"
             )
-        slices, count, move = _placed(frames, like)
+        slices, count, move = _placed_segments(frames, like, faults)
         affine = like.affine
     else:
         affine, slices, count = own_grid(frames)
+    left_out = np.isin(frames.segments, list(faults))
+    if faults and strict:
+        raise next(iter(faults.values()))
+    slices = np.where(left_out, -1, slices)
+    segments = tuple(s for s in segments if s.number not in faults)
     largest = max(s.value for s in segments)
     _check_size(dataset, frames, count * (1 if largest < 256 else 2))
     stack = np.zeros((count, frames.rows, frames.columns), np.uint8 if largest < 256 else np.uint16)
-    findings = _paint(dataset, frames, segments, slices, stack)
+    findings = _paint(dataset, frames, segments, slices, stack) + tuple(
+        Finding("segment_left_out", f"segment {number} was left out: {error}".replace(f"{path} ", ""), (path.name,))
+        for number, error in faults.items()
+    )
     flat = like is not None and like.dims == 2
     array = stack[0].T if flat else stack.transpose(2, 1, 0)
     if move is not None:
@@ -139,7 +151,7 @@ def _check_size(dataset: Any, frames: Frames, bytes_of_pixel: int) -> None:
     size = frames.rows * frames.columns
     of_what = f"{tagged('Rows')} {frames.rows}, {tagged('Columns')} {frames.columns}"
     promised = -(-size * len(frames.segments) * int(dataset.BitsAllocated) // 8)
-    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated and len(dataset.PixelData) < promised:
+    if not _is_encapsulated(dataset) and len(dataset.PixelData) < promised:
         raise ReadError(
             f"{frames.path} contains {len(dataset.PixelData)} bytes of pixels, expected {promised} ({of_what}, "
             f"{tagged('NumberOfFrames')} {len(frames.segments)}); it was cut short: copy or export it again"
@@ -150,6 +162,37 @@ def _check_size(dataset: Any, frames: Frames, bytes_of_pixel: int) -> None:
             f"{frames.path} needs {size * bytes_of_pixel / 1e9:.1f} GB ({of_what}), but only {free / 1e9:.1f} GB are "
             "free; export it again, or use a larger machine"
         )
+
+
+def _placed_segments(
+    frames: Frames, like: Volume, faults: dict[int, GeometryError]
+) -> tuple[NDArray[np.intp], int, Reorientation | None]:
+    """As `_placed`; if some segments are not on the grid, they are added to `faults`, and their slices mean nothing.
+
+    Raises:
+        GeometryError: if no segment is on the grid.
+    """
+    try:
+        return _placed(frames, like)
+    except GeometryError:
+        numbers = np.array(frames.segments)
+        if frames.positions is None or len(set(frames.segments)) < 2:
+            raise
+        placed: dict[int, tuple[NDArray[np.intp], int, Reorientation | None]] = {}
+        for number in sorted(set(frames.segments)):
+            some = numbers == number
+            part = replace(frames, segments=(number,) * int(some.sum()), positions=frames.positions[some])
+            try:
+                placed[number] = _placed(part, like)
+            except GeometryError as error:
+                faults[number] = error
+        if not placed:
+            raise
+        slices = np.full(len(numbers), -1, np.intp)
+        for number, (where, _, _) in placed.items():
+            slices[numbers == number] = where
+        _, count, move = next(iter(placed.values()))
+        return slices, count, move
 
 
 def _placed(frames: Frames, like: Volume) -> tuple[NDArray[np.intp], int, Reorientation | None]:
@@ -186,7 +229,7 @@ def _paint(
     overlaps: dict[tuple[str, str], int] = {}
     label_of = {s.value: s for s in segments}
     # Frames may be stored in any order; overlaps are resolved in the order of the segments.
-    order = sorted(range(len(slices)), key=lambda f: (frames.segments[f], f))
+    order = sorted(np.flatnonzero(slices >= 0).tolist(), key=lambda f: (frames.segments[f], f))
     for f, pixels in zip(order, _pixels(dataset, frames, order), strict=True):
         segment, target = by_number[frames.segments[f]], stack[slices[f]]
         mask = pixels >= half
@@ -235,9 +278,13 @@ def _pixels(dataset: Any, frames: Frames, order: list[int]) -> Iterator[NDArray[
     from pydicom.uid import RLELossless
 
     size = frames.rows * frames.columns
-    if int(dataset.BitsAllocated) != 1 or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+    if _syntax(dataset) == DEFLATED_FRAMES:
+        yield from _inflated(dataset, frames, order)
+        return
+    if int(dataset.BitsAllocated) != 1 or _is_encapsulated(dataset):
+        _check_decoder(dataset, frames)
         # On damaged data the faster RLE plugin panics, which is not an Exception and prints to the terminal.
-        plugin = "pydicom" if dataset.file_meta.TransferSyntaxUID == RLELossless else ""
+        plugin = "pydicom" if _syntax(dataset) == RLELossless else ""
         for pixels in iter_pixels(dataset, indices=order, decoding_plugin=plugin):
             if pixels.shape != (frames.rows, frames.columns):
                 raise ReadError(f"{frames.path} has frames of {pixels.shape}, expected {(frames.rows, frames.columns)}")
@@ -245,7 +292,48 @@ def _pixels(dataset: Any, frames: Frames, order: list[int]) -> Iterator[NDArray[
         return
     # Bits are packed across frame boundaries, the lowest bit first (PS3.5 8.1.1 and annex D).
     packed = np.frombuffer(dataset.PixelData, np.uint8)
+    if dataset["PixelData"].VR == "OW" and not dataset.file_meta.TransferSyntaxUID.is_little_endian:
+        packed = packed[: len(packed) // 2 * 2].reshape(-1, 2)[:, ::-1].ravel()
     for f in order:
         start, offset = divmod(f * size, 8)
         bits = np.unpackbits(packed[start : start + -(-(offset + size) // 8)], bitorder="little")
         yield bits[offset : offset + size].reshape(frames.rows, frames.columns)
+
+
+def _syntax(dataset: Any) -> str:
+    return str(dataset.file_meta.TransferSyntaxUID)
+
+
+def _is_encapsulated(dataset: Any) -> bool:
+    return _syntax(dataset) == DEFLATED_FRAMES or bool(dataset.file_meta.TransferSyntaxUID.is_encapsulated)
+
+
+def _check_decoder(dataset: Any, frames: Frames) -> None:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        is_available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        is_available = False
+    if not is_available:
+        raise ReadError(
+            f"{frames.path} is stored in the transfer syntax {syntax.name} ({syntax}), which no installed decoder "
+            "reads; convert it to Explicit VR Little Endian where it comes from"
+        )
+
+
+def _inflated(dataset: Any, frames: Frames, order: list[int]) -> Iterator[NDArray[Any]]:
+    """Frames that are deflated one by one (PS3.5 A.4.13), so that bits are not packed across them."""
+    from pydicom.encaps import generate_frames
+
+    bits, size = int(dataset.BitsAllocated), frames.rows * frames.columns
+    promised = -(-size * bits // 8)
+    stored = list(generate_frames(dataset.PixelData, number_of_frames=len(frames.segments)))
+    for f in order:
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored[f], promised)
+        if len(data) < promised:
+            raise ReadError(f"{frames.path} has {len(data)} bytes of pixels in frame {f + 1}, expected {promised}")
+        pixels = np.frombuffer(data, {1: "u1", 8: "u1", 16: "<u2"}[bits])
+        pixels = np.unpackbits(pixels, count=size, bitorder="little") if bits == 1 else pixels
+        yield pixels.reshape(frames.rows, frames.columns)

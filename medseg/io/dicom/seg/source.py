@@ -7,9 +7,11 @@ a malformed date or code is omitted. Attribute types are those of DICOM PS3.3 A.
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,14 @@ from medseg.io.dicom.grid import SeriesGrid
 from medseg.io.dicom.headers import SliceHeader
 from medseg.io.library_errors import refuse_own_fault
 
-__all__ = ["copy_patient_and_study", "planes_of", "read_source_header", "refer_to", "with_references"]
+__all__ = [
+    "copy_patient_and_study",
+    "planes_of",
+    "read_source_header",
+    "refer_to",
+    "series_number",
+    "with_references",
+]
 
 # Type 2: must be present, but may be empty.
 _REQUIRED = (
@@ -61,6 +70,8 @@ _FORMS = {
 }
 # A segmentation requires a date; this sentinel means 'unknown'.
 _NO_DATE, _NO_TIME = "19000101", "000000"
+# Objects on one series that get different numbers, as far as six digits go.
+_SERIES = 900
 # A slice counts as the image of a plane if it is this close, in units of the slice spacing.
 _SAME_PLACE = 1e-3
 
@@ -86,10 +97,22 @@ def read_source_header(grid: SeriesGrid) -> Any:
         raise ReadError(f"{path} has a damaged DICOM header ({reason}); export it again") from None
 
 
-def copy_patient_and_study(source: Any, target: Any) -> None:
+def series_number(source: Any, series_uid: str) -> int:
+    """A SeriesNumber for an object on a source series, given as a pydicom Dataset.
+
+    It is the source's number plus thousands that depend on the object's own SeriesInstanceUID: listed after the source
+    where lists are ordered by number, the same on every run, and another one for another model.
+    """
+    number = str(source.get("SeriesNumber", ""))
+    thousands = 1 + int(hashlib.sha256(series_uid.encode()).hexdigest(), 16) % _SERIES
+    return 1000 * thousands + (int(number) if number.isdigit() and len(number) < 7 else 0)
+
+
+def copy_patient_and_study(source: Any, target: Any, made: datetime | None = None) -> None:
     """Set the patient, study and content date of `target` from `source`, both pydicom Datasets.
 
-    Date and time of the content are the study's, so that writing an object twice gives the same bytes.
+    Date and time of the content are the study's, so that writing an object twice gives the same bytes, unless
+    `made` gives another one.
     """
     target.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _REQUIRED:
@@ -121,6 +144,8 @@ def copy_patient_and_study(source: Any, target: Any) -> None:
     date, time = next(((d, t) for d, t in pairs if _clean(source, d)), ("", ""))
     target.ContentDate = (_clean(source, date) if date else None) or _NO_DATE
     target.ContentTime = (_clean(source, time) if time else None) or _NO_TIME
+    if made is not None:
+        target.ContentDate, target.ContentTime = made.strftime("%Y%m%d"), made.strftime("%H%M%S")
 
 
 def _clean(source: Any, keyword: str) -> Any:

@@ -25,6 +25,7 @@ from medseg.io.dicom.seg.source import (
     planes_of,
     read_source_header,
     refer_to,
+    series_number,
     with_references,
 )
 from medseg.io.dicom.writing.saving import save_object
@@ -98,7 +99,7 @@ def write_dicom_seg(
     with pydicom.config.disable_value_validation():
         header = read_source_header(source)
         target, found = _segmentation(frames, scheme, source, algorithm, encoding, seeds)
-        copy_patient_and_study(header, target)
+        copy_patient_and_study(header, target, algorithm.made)
         refer_to(source, target)
         _complete(target, header, source)
         target.SeriesDescription = plain_text(algorithm.description)
@@ -207,9 +208,9 @@ def _complete(target: Any, header: Any, source: SeriesGrid) -> None:
 
     first = source.slices[0]
     target.StudyInstanceUID = first.study_instance_uid
-    number = str(header.get("SeriesNumber", ""))
-    # Listed after the source series where lists are ordered by number.
-    target.SeriesNumber = 1000 + (int(number) if number.isdigit() and len(number) < 7 else 0)
+    target.SeriesNumber = series_number(header, str(target.SeriesInstanceUID))
+    # A program, not a person: with a caret it is a valid name of only a family name.
+    target.ContentCreatorName = f"{MANUFACTURER}^"
     for keyword in ("InstanceCreationDate", "InstanceCreationTime", "ContributingEquipmentSequence"):
         if keyword in target:
             delattr(target, keyword)

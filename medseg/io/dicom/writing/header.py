@@ -46,7 +46,7 @@ _MORE = {
 }
 # Attributes of type 2, and placeholders for an unknown patient.
 _UNKNOWN = {
-    "PatientName": "ANONYMOUS",
+    "PatientName": "ANONYMOUS^",
     "PatientBirthDate": "",
     "PatientSex": "",
     "StudyDate": "",

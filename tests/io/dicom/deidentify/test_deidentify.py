@@ -96,7 +96,7 @@ def test_choices_keep_the_object_valid_for_attributes_that_must_have_a_value():
     data = image(ContentDate="20010203", SeriesDate="20010203", AcquisitionDate="20010203", StudyDate="20010203")
     data.OperatorsName, data.PatientAge, data.AccessionNumber = "Zqx", "077Y", "A1"
     deidentify(data, KEY)
-    assert (data.ContentDate, data.SeriesDate, data.OperatorsName) == ("19000101", "19000101", "ANONYMIZED")
+    assert (data.ContentDate, data.SeriesDate, data.OperatorsName) == ("19000101", "19000101", "ANONYMIZED^")
     assert data.AcquisitionDate == data.StudyDate == data.AccessionNumber == ""
     assert "PatientAge" not in data
 
@@ -204,7 +204,8 @@ def test_one_patient_keeps_one_neutral_name():
     first, second, other = image(), image(StudyInstanceUID="1.2.3.99"), image(PatientID="MRN-4711")
     for data in (first, second, other):
         deidentify(data, KEY)
-    assert first.PatientID == second.PatientID == first.PatientName != other.PatientID
+    assert first.PatientID == second.PatientID != other.PatientID
+    assert first.PatientName == second.PatientName == f"{first.PatientID}^"
     assert first.PatientID.startswith("ANON-")
     empty = image(PatientID="", PatientName="")
     deidentify(empty, KEY)

@@ -1,4 +1,7 @@
-"""Written RT Structure Sets are valid for dciodvfy, and plastimatch and rt-utils fill them to the same voxels."""
+"""Written RT Structure Sets are valid for dciodvfy; plastimatch, rt-utils and dcmrtstruct2nii fill them, holes kept.
+
+What is not installed is skipped: `apt-get install plastimatch`, `pip install rt-utils dcmrtstruct2nii`.
+"""
 
 from __future__ import annotations
 
@@ -55,9 +58,10 @@ def a_body_with_a_hole(shape=(96, 96, 6)):
     return ((distance < 1) * 1 + (distance < 0.8) * 6 - (distance < 0.4) * 7).astype(np.uint8)
 
 
+@pytest.mark.parametrize("order", [[], ["--xor-contours"]], ids=["by default", "by exclusive or"])
 @pytest.mark.parametrize("turn", ["rotation 0", "oblique"])
-def test_plastimatch_finds_the_same_voxels(written, tmp_path, turn):
-    """A C++ program from radiotherapy; it fills holes unless it is told to combine contours by XOR."""
+def test_plastimatch_finds_the_same_voxels(written, tmp_path, turn, order):
+    """A C++ program from radiotherapy; by default it fills holes that are contours of their own."""
     program = shutil.which("plastimatch")
     if program is None:
         pytest.skip("plastimatch is not installed (Debian: apt-get install plastimatch)")
@@ -65,7 +69,7 @@ def test_plastimatch_finds_the_same_voxels(written, tmp_path, turn):
 
     array = a_body_with_a_hole((96, 80, 6))
     path, grid = written(array, turn=TURNS[turn])
-    order = ["--input", path, "--output-prefix", tmp_path / "out", "--prefix-format", "nrrd", "--xor-contours"]
+    order = ["--input", path, "--output-prefix", tmp_path / "out", "--prefix-format", "nrrd", *order]
     subprocess.run([program, "convert", *order, "--referenced-ct", tmp_path / "study"], check=True, capture_output=True)
     for name, value in (("left_lung", 1), ("lung nodule", 7)):
         image = SimpleITK.ReadImage(str(tmp_path / "out" / f"{name}.nrrd"))
@@ -87,3 +91,21 @@ def test_rt_utils_finds_the_same_voxels_and_the_outline_that_it_draws_itself(wri
         ours = (array == value).transpose(1, 0, 2)
         assert not (ours & ~mask).any()
         assert not (mask & ~ndimage.binary_dilation(ours, np.ones((3, 3, 1)))).any()
+
+
+def test_dcmrtstruct2nii_keeps_the_hole(written, tmp_path, monkeypatch):
+    """A converter to NIfTI that fills by scikit-image, and keeps inner contours only by exclusive or."""
+    program = pytest.importorskip("dcmrtstruct2nii", reason="dcmrtstruct2nii is not installed")
+    # The name that it uses went with pydicom 3.
+    monkeypatch.setattr(pydicom, "read_file", pydicom.dcmread, raising=False)
+    array = a_body_with_a_hole()
+    path, _ = written(array, spacing=(0.9, 0.9, 2.5))
+    program.dcmrtstruct2nii(
+        str(path), str(tmp_path / "study"), str(tmp_path / "out"), gzip=False, convert_original_dicom=False
+    )
+    import SimpleITK
+
+    for name, value in (("left_lung", 1), ("lung-nodule", 7)):
+        (file,) = (tmp_path / "out").glob(f"mask_{name}*.nii*")
+        mask = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file))).T > 0
+        np.testing.assert_array_equal(mask, array == value)

@@ -5,55 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
-from seg_cases import BRATS, MODEL, SCHEME, SHAPE, a_label_map, grid_in, volume_on
+from seg_cases import BRATS, FRAME, MODEL, SCHEME, SHAPE, a_label_map, grid_in, volume_on
 
 from medseg.errors import GeometryError, MedsegError, ReadError
 from medseg.io import read
 from medseg.io.dicom.rtstruct.read import read_rtstruct, referenced_series
 from medseg.io.dicom.rtstruct.write import write_rtstruct
-from medseg.volume import Volume
+from medseg.volume import Metadata, Volume
 
-FRAME = "1.2.826.0.1.3680043.8.498.2.1"
 # 20 x 16 x 6 voxels of 1 x 1 x 2 mm, the centre of the first at the origin: i = x, j = y, k = z / 2.
 LIKE = Volume(np.zeros((20, 16, 6), np.int16), np.diag([-1.0, -1.0, 2.0, 1.0]))
 
 
 def square(low, high, z):
     return [(low, low, z), (high, low, z), (high, high, z), (low, high, z)]
-
-
-@pytest.fixture
-def drawn(tmp_path):
-    """drawn({name: [points or (type, points)]}, **elements) -> file, as another program writes it."""
-
-    def write(rois, frame=FRAME, **elements):
-        data = Dataset()
-        data.file_meta = FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data.SOPClassUID, data.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.3.4"
-        data.Modality, data.Manufacturer, data.StructureSetLabel = "RTSTRUCT", "Somebody Else", "plan"
-        data.StructureSetROISequence, data.ROIContourSequence = [], []
-        for number, (name, contours) in enumerate(rois.items(), start=11):
-            roi, item = Dataset(), Dataset()
-            roi.ROINumber = item.ReferencedROINumber = number
-            roi.ROIName, roi.ReferencedFrameOfReferenceUID = name, frame
-            item.ContourSequence = []
-            for each in contours:
-                kind, points = each if isinstance(each[0], str) else ("CLOSED_PLANAR", each)
-                contour = Dataset()
-                contour.ContourGeometricType, contour.NumberOfContourPoints = kind, len(points)
-                contour.ContourData = [f"{v:.4f}" for point in points for v in point]
-                item.ContourSequence.append(contour)
-            data.StructureSetROISequence.append(roi)
-            data.ROIContourSequence.insert(0, item)
-        for keyword, value in elements.items():
-            setattr(data, keyword, value)
-        data.save_as(tmp_path / "rt.dcm", enforce_file_format=True)
-        return tmp_path / "rt.dcm"
-
-    return write
 
 
 def kinds(volume):
@@ -102,6 +67,140 @@ def test_a_keyhole_is_a_hole_too(drawn):
     expected[2:14, 2:14] = 1
     expected[4:12, 4:12] = 0
     np.testing.assert_array_equal(labels.array[:, :, 2], expected)
+
+
+def square_of(low_i, low_j, high_i, high_j, z=4):
+    return [(low_i, low_j, z), (high_i, low_j, z), (high_i, high_j, z), (low_i, high_j, z)]
+
+
+WHOLE = square_of(1.5, 1.5, 11.5, 11.5)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [WHOLE, WHOLE[::-1], WHOLE[2:] + WHOLE[:2], [*WHOLE, WHOLE[0]], [(1.5, 6, 4), *WHOLE[::-1]]],
+    ids=["the same", "reversed", "another start", "closed", "one more point on an edge"],
+)
+def test_identical_contours_count_once_with_a_finding(drawn, again):
+    labels, _ = read_rtstruct(drawn({"organ": [WHOLE, again, WHOLE]}), LIKE)
+    assert labels.array.sum() == 100
+    assert kinds(labels) == ["contours_repeated"]
+    assert "'organ': 2 contour(s)" in labels.findings[0].message
+
+
+def test_a_contour_that_lists_its_points_twice_is_filled(drawn):
+    labels, _ = read_rtstruct(drawn({"organ": [WHOLE + WHOLE], "other": [[*WHOLE, WHOLE[0]] * 2]}), LIKE)
+    assert (labels.array == 2).sum() == 100
+    assert kinds(labels) == ["overlap"]
+
+
+def test_crossing_contours_of_one_roi_are_united_with_a_finding(drawn):
+    plus = [square_of(1.5, 6.5, 11.5, 8.5), square_of(6.5, 1.5, 8.5, 11.5)]
+    labels, _ = read_rtstruct(drawn({"organ": plus}), LIKE)
+    assert labels.array.sum() == 20 + 20 - 4
+    assert kinds(labels) == ["contours_cross"]
+
+
+def test_a_contour_that_leaves_another_beside_every_voxel_centre_crosses_it(drawn):
+    labels, _ = read_rtstruct(drawn({"organ": [WHOLE, square_of(1.3, 5.5, 4.5, 8.5)]}), LIKE)
+    assert labels.array.sum() == 100
+    assert kinds(labels) == ["contours_cross"]
+
+
+def test_a_hole_may_touch_its_outer_contour_as_far_as_decimals_tell(drawn):
+    for low in (1.5, 1.505, 1.495):
+        labels, _ = read_rtstruct(drawn({"organ": [WHOLE, square_of(low, 5.5, 4.5, 8.5)]}), LIKE)
+        assert labels.array.sum() == 100 - 9
+        assert labels.findings == ()
+
+
+def test_contours_that_touch_have_each_their_voxels_and_no_finding(drawn):
+    for low in (11.5, 11.505, 11.495):
+        labels, _ = read_rtstruct(drawn({"organ": [WHOLE, square_of(low, 1.5, 14.5, 11.5)]}), LIKE)
+        assert labels.array.sum() == 100 + 30
+        assert labels.findings == ()
+
+
+def test_a_hole_in_two_united_contours_stays_open(drawn):
+    contours = [square_of(1.5, 1.5, 9.5, 11.5), square_of(4.5, 1.5, 14.5, 11.5), square_of(5.5, 5.5, 7.5, 7.5)]
+    labels, _ = read_rtstruct(drawn({"organ": contours}), LIKE)
+    assert labels.array.sum() == 130 - 4
+
+
+def test_an_island_drawn_as_a_contour_in_the_hole_of_a_keyhole_is_kept(drawn):
+    keyhole = [(1.5, 6.2, 4), *WHOLE, (1.5, 6.2, 4), (3.5, 6.2, 4), *square_of(3.5, 3.5, 9.5, 9.5)[::-1], (3.5, 6.2, 4)]
+    labels, _ = read_rtstruct(drawn({"organ": [keyhole, square_of(5.5, 5.5, 7.5, 7.5)]}), LIKE)
+    assert labels.array.sum() == 100 - 36 + 4
+    assert labels.findings == ()
+
+
+def test_contours_to_be_combined_by_exclusive_or_cancel_where_they_coincide(drawn):
+    twice = [("CLOSEDPLANAR_XOR", WHOLE), ("CLOSEDPLANAR_XOR", WHOLE)]
+    crossing = [
+        ("CLOSEDPLANAR_XOR", square_of(1.5, 1.5, 5.5, 5.5)),
+        ("CLOSEDPLANAR_XOR", square_of(4.5, 1.5, 8.5, 5.5)),
+    ]
+    labels, _ = read_rtstruct(drawn({"twice": twice, "crossing": crossing}), LIKE)
+    assert [(labels.array == value).sum() for value in (1, 2)] == [0, 16 + 16 - 8]
+    assert kinds(labels) == ["roi_empty"]
+    mixed = [WHOLE, ("CLOSEDPLANAR_XOR", square_of(4.5, 4.5, 8.5, 8.5))]
+    assert read_rtstruct(drawn({"mixed": mixed}), LIKE)[0].array.sum() == 100 - 16
+
+
+def test_contours_between_the_voxel_centres_leave_an_roi_empty_with_a_finding(drawn):
+    labels, values = read_rtstruct(drawn({"tiny": [square_of(1.6, 1.6, 1.9, 1.9)]}), LIKE)
+    assert not labels.array.any()
+    assert values == {"tiny": 1}
+    assert kinds(labels) == ["roi_empty"]
+
+
+BAD = {
+    "outside the image": ([square_of(50, 50, 60, 60)], {}),
+    "beyond the slices": ([square(1.5, 4.5, 40)], {}),
+    "sagittal": ([[(2, 1, 0), (2, 5, 0), (2, 5, 8), (2, 1, 8)]], {}),
+    "another frame of reference": ([square(1.5, 4.5, 4)], {"frames": {"bad": "1.2.3"}}),
+    "wrong number of points": ([square(1.5, 4.5, 4)], {"counts": {"bad": 7}}),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_an_roi_that_cannot_be_read_is_left_out_by_name_and_the_others_are_read(drawn, fault):
+    contours, fields = BAD[fault]
+    like = Volume(LIKE.array, LIKE.affine, metadata=Metadata(frame_of_reference_uid=FRAME))
+    path = drawn({"organ": [WHOLE], "bad": contours, "last": [square(12.5, 14.5, 4)]}, **fields)
+    labels, values = read_rtstruct(path, like)
+    assert values == {"organ": 1, "last": 3}
+    assert [(labels.array == value).sum() for value in (1, 2, 3)] == [100, 0, 4]
+    (finding,) = labels.findings
+    assert finding.kind == "roi_left_out"
+    assert finding.message.startswith("'bad' was left out: ")
+    assert str(path) not in finding.message
+    with pytest.raises(MedsegError, match="'bad'"):
+        read_rtstruct(path, like, strict=True)
+    with pytest.raises(MedsegError, match="'bad'"):
+        read_rtstruct(drawn({"bad": contours, "nothing": []}, **fields), like)
+
+
+@pytest.mark.parametrize("off", [square(1.5, 4.5, 40), square(50, 60, 4)])
+def test_contours_off_the_grid_are_skipped_where_others_of_the_roi_lie_on_it(drawn, off):
+    path = drawn({"organ": [WHOLE, off]})
+    labels, _ = read_rtstruct(path, LIKE)
+    assert labels.array.sum() == 100
+    assert kinds(labels) == ["contours_outside"]
+    with pytest.raises(GeometryError, match="'organ'"):
+        read_rtstruct(path, LIKE, strict=True)
+
+
+def test_contours_of_an_roi_that_is_stored_in_two_items_or_not_described_are_read(drawn):
+    path = drawn({"organ": [WHOLE], "b": [square(12.5, 14.5, 4)], "c": [square(12.5, 14.5, 6)]})
+    data = pydicom.dcmread(path)
+    del data.StructureSetROISequence[2]
+    items = {int(item.ReferencedROINumber): item for item in data.ROIContourSequence}
+    items[12].ReferencedROINumber = 11
+    data.save_as(path)
+    labels, values = read_rtstruct(path, LIKE)
+    assert values == {"organ": 1, "b": 2, "ROI 13": 3}
+    assert [(labels.array == value).sum() for value in (1, 2, 3)] == [104, 0, 4]
 
 
 def test_points_and_open_contours_are_skipped_with_a_finding(drawn):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pydicom
@@ -15,6 +17,7 @@ from seg_cases import BRATS, MODEL, SCHEME, SHAPE, TURNS, a_label_map, grid_in, 
 
 from medseg.io import read
 from medseg.io.dicom.grid import grid_of
+from medseg.io.dicom.rtstruct.write import write_rtstruct
 from medseg.io.dicom.seg.read import read_dicom_seg
 from medseg.io.dicom.seg.write import write_dicom_seg
 from medseg.io.dicom.series import find_series
@@ -34,13 +37,43 @@ def test_the_object_belongs_to_its_patient_study_and_series(study, tmp_path):
     data, source = pydicom.dcmread(tmp_path / "seg.dcm"), pydicom.dcmread(grid.slices[0].path)
     for keyword in ("PatientName", "PatientID", "PatientSex", "StudyInstanceUID", "StudyDate", "AccessionNumber"):
         assert data[keyword].value == source[keyword].value, keyword
-    assert (data.ContentDate, data.ContentTime, data.SeriesNumber) == ("20240229", "101112.5", 1004)
+    assert (data.ContentDate, data.ContentTime) == ("20240229", "101112.5")
+    # Thousands above the source's number.
+    assert data.SeriesNumber > 1000
+    assert data.SeriesNumber % 1000 == 4
+    assert data.ContentCreatorName == "medseg^"
     assert "InstanceCreationDate" not in data
     assert data.SeriesInstanceUID != source.SeriesInstanceUID
     item = data.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
     assert (item.AlgorithmName, item.AlgorithmVersion) == ("lung net", "1.2")
     assert item.AlgorithmParameters == f"model_hash={MODEL.model_hash},options=tta=yes"
     assert data.SegmentSequence[0].SegmentAlgorithmType == "AUTOMATIC"
+
+
+def test_objects_of_two_models_on_one_series_have_different_series_numbers(study, tmp_path):
+    grid = study(tags={"SeriesNumber": 4})
+    numbers = []
+    for algorithm in (MODEL, replace(MODEL, model_hash="77"), MODEL):
+        for write in (write_dicom_seg, write_rtstruct):
+            write(volume_on(grid, a_label_map()), tmp_path / "made.dcm", SCHEME, grid, algorithm)
+            numbers.append(int(pydicom.dcmread(tmp_path / "made.dcm").SeriesNumber))
+    assert len(set(numbers)) == 4
+    assert numbers[:2] == numbers[4:]
+
+
+def test_an_object_is_dated_as_its_study_or_when_it_was_made_if_that_is_asked_for(study, tmp_path):
+    grid = study(tags={"StudyDate": "20240229", "StudyTime": "101112"})
+    made = datetime(2026, 11, 30, 16, 5, 9)
+    identities = set()
+    for algorithm, date, time in ((MODEL, "20240229", "101112"), (replace(MODEL, made=made), "20261130", "160509")):
+        write_dicom_seg(volume_on(grid, a_label_map()), tmp_path / "seg.dcm", SCHEME, grid, algorithm)
+        write_rtstruct(volume_on(grid, a_label_map()), tmp_path / "rt.dcm", SCHEME, grid, algorithm)
+        seg, rt = pydicom.dcmread(tmp_path / "seg.dcm"), pydicom.dcmread(tmp_path / "rt.dcm")
+        assert (seg.ContentDate, seg.ContentTime, seg.StudyDate) == (date, time, "20240229")
+        assert (rt.StructureSetDate, rt.StructureSetTime, rt.StudyDate) == (date, time, "20240229")
+        # Other bytes are another object.
+        identities |= {seg.SOPInstanceUID, rt.SOPInstanceUID}
+    assert len(identities) == 4
 
 
 def test_it_keeps_the_conventions_that_viewers_need(study, tmp_path):

@@ -318,3 +318,22 @@ def test_studies_are_segmented_and_read_back(data_folder, tmp_path):
         grid = grid_of(find_series(data_folder / name)[0])
         write_dicom_seg(source.with_array(array), tmp_path / "seg.dcm", SCHEME, grid, MODEL)
         np.testing.assert_array_equal(read_dicom_seg(tmp_path / "seg.dcm", like=source).volume.array, array)
+
+
+def test_a_segment_off_the_slices_is_left_out_by_number_and_the_others_are_read(written):
+    def move(data):
+        for item in data.PerFrameFunctionalGroupsSequence:
+            if item.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 2:
+                position = item.PlanePositionSequence[0].ImagePositionPatient
+                item.PlanePositionSequence[0].ImagePositionPatient = [position[0] + 100, *position[1:]]
+
+    path, source = written(change=move)
+    found = read_dicom_seg(path, like=source)
+    array = a_label_map()
+    np.testing.assert_array_equal(found.volume.array, np.where(array == 7, 0, array))
+    assert found.labels == {"left_lung": 1, "Ödem": 300}
+    (finding,) = found.volume.findings
+    assert finding.kind == "segment_left_out"
+    assert "segment 2 was left out" in finding.message
+    with pytest.raises(GeometryError, match="away from its slices"):
+        read_dicom_seg(path, like=source, strict=True)

@@ -236,7 +236,7 @@ def test_nobody_is_invented(tmp_path):
     secret = Metadata(modality="CT", patient_id="P-1", study_instance_uid="1.2.3", series_description="Jane Doe")
     write_dicom_series(Volume(counted(), np.eye(4), metadata=secret), tmp_path / "out")
     header = pydicom.dcmread(tmp_path / "out" / "00001.dcm")
-    assert header.PatientName == "ANONYMOUS"
+    assert header.PatientName == "ANONYMOUS^"
     assert header.PatientID.startswith("ANON-")
     assert header.PatientBirthDate == header.PatientSex == header.StudyDate == ""
     content = (tmp_path / "out" / "00001.dcm").read_bytes()
