@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from medseg.errors import CheckpointError, ConfigError, GeometryError, ReadError
 from medseg.inference.bundle import read_bundle
@@ -29,6 +28,7 @@ from medseg.inference.probabilities import NativeProbabilities
 from medseg.inference.restore import Restorer, to_label_map
 from medseg.inference.rolling import open_rows
 from medseg.inference.sliding_window import Body, Passes, logit_slabs, whole_logits
+from medseg.inference.trial_windows import trial_batches, trial_shape
 from medseg.inference.tta import allowed_mirror_axes, mean_of
 from medseg.inference.window_batch import SMALLEST_BATCH, windows_at_a_time
 from medseg.inference.window_grid import Windows, stream_axis
@@ -42,8 +42,6 @@ from medseg.volume import Volume
 
 __all__ = ["Model", "load_model", "load_permitted"]
 
-# Voxels of a window that a network need not be measured on as a whole.
-LARGE_WINDOW = 2**18
 # Logit of every label outside of the body: e^-20 beside the background's 0.
 ABSENT = -20.0
 
@@ -257,29 +255,19 @@ class Model:
     def _networks(
         self, image: Tensor, windows: Windows, batch_size: int, mirrored: int
     ) -> tuple[Callable[[Tensor], Tensor], ...]:
-        """The networks by the model's engine, which is measured on a window in the middle of the image."""
+        """The networks by the model's engine, which is chosen by a few windows of the image."""
         patch = self.info.plan.patch_size
         spatial = image.shape[1:]
         count = math.prod(len(windows.along(axis, n)) for axis, n in enumerate(spatial))
 
-        # Of a large window half of each axis: the ratios are near enough, for an eighth of the cost (2D: a quarter).
-        trial = tuple(n // 2 for n in patch) if math.prod(patch) > LARGE_WINDOW else tuple(patch)
-
-        def trial_windows() -> Tensor:
-            sizes = (*trial, *[1] * (len(spatial) - len(trial)))
-            middle = tuple(
-                slice(max(0, n - p) // 2, max(0, n - p) // 2 + p) for n, p in zip(spatial, sizes, strict=True)
-            )
-            window = image[(slice(None), *middle)].reshape(len(image), *map(min, spatial[: len(trial)], trial))
-            missing = [p - n for n, p in zip(window.shape[1:], trial, strict=True)]
-            padded = pad(window, [m for n in reversed(missing) for m in (0, n)], value=float(window.min()))
-            return padded.expand(measured, *padded.shape).contiguous()
-
         # Two windows measure as well as a full batch, sooner.
         measured = min(SMALLEST_BATCH, batch_size, count)
+        trial = trial_shape(patch)
         # In passes of the size that is measured.
         passes = math.ceil(count / measured) * mirrored * len(self.nets) * (math.prod(patch) // math.prod(trial))
-        return self.engine.networks(self.nets, trial_windows, passes, regions=self.scheme.is_regions)
+        return self.engine.networks(
+            self.nets, lambda: trial_batches(image, trial, measured), passes, regions=self.scheme.is_regions
+        )
 
     def _place_for(self, image: Tensor) -> torch.device:
         """The network's device where image and open logits take less than half of its free memory, else the CPU."""
