@@ -139,6 +139,17 @@ AllowCode = Annotated[
 ]
 
 
+Folds = Annotated[
+    str | None,
+    typer.Option(
+        "--folds",
+        metavar="N,N",
+        help="The folds of the model to average, such as 0,2; all by default.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+
+
 def predict(
     model: Model,
     sources: Sources,
@@ -158,6 +169,7 @@ def predict(
     engine: Engine = "local",
     ray_address: RayAddress = None,
     allow_code: AllowCode = None,
+    folds: Folds = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -188,8 +200,20 @@ def predict(
         engine=engine,
         ray_address=ray_address,
         allow_code=tuple(allow_code or ()),
+        folds=_fold_numbers(folds),
     )
     with console_progress("predict", enabled=not as_json) as progress:
         result = predict_studies(model, sources, out, options, progress=progress)
     typer.echo(result.to_json() if as_json else result.text())
     result.raise_for_failures()
+
+
+def _fold_numbers(text: str | None) -> tuple[int, ...] | None:
+    from medseg.errors import ConfigError
+
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ConfigError(f"--folds is {text!r}; give the numbers of folds, separated by commas, such as 0,2")
+    return tuple(int(part) for part in parts)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medseg.errors import CheckpointError, ConfigError, GeometryError, ReadError
-from medseg.inference.bundle import read_bundle
+from medseg.inference.bundle import Bundle, read_bundle
 from medseg.inference.bundle_files import BundleFiles
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.bundle_nets import unfilled_net, with_weights
@@ -56,6 +56,7 @@ class Model:
         device: where the networks are.
         model_hash: identifies `model.json` and all weights.
         engine: how the networks are run.
+        folds: those chosen among the bundle's; None: all.
 
     Example:
         >>> labels = load_model("runs/lung/model").predict(medseg.read("study/"))
@@ -68,6 +69,7 @@ class Model:
     device: torch.device
     model_hash: str
     engine: NetworkEngine
+    folds: tuple[int, ...] | None = None
 
     @property
     def engine_name(self) -> str:
@@ -287,6 +289,7 @@ def load_model(
     engine: str | None = None,
     fast: bool = False,
     allow_code: Sequence[str] = (),
+    folds: Sequence[int] | None = None,
 ) -> Model:
     """A model from a bundle (folder, zip, or a run folder that holds one); no code of a bundle is run.
 
@@ -301,21 +304,29 @@ def load_model(
         allow_code: modules, by their exact names, from which the bundle may take a network that is no part of medseg,
             e.g. `("my_package.nets",)`; the environment variable `MEDSEG_ALLOW_CODE` permits further ones. Permit what
             you wrote or trust: the bundle chooses what is called in it, and with which options.
+        folds: the folds of the bundle to average, e.g. `(0, 2)`; None: all.
 
     Raises:
         CheckpointError: missing, damaged or hostile bundle, unknown format, weights that do not fit the net, a net that
             is neither medseg's nor permitted.
-        ConfigError: unknown device, or an engine that it does not have.
+        ConfigError: unknown device, an engine that it does not have, or a fold that the bundle does not hold.
         MissingPartError: if the net was permitted but is not installed here.
 
     Example:
         >>> load_model("runs/lung/model", device="cpu").scheme.names
         ('lung', 'tumour')
     """
-    return load_permitted(path, device, engine, fast, permitted_modules(allow_code))
+    return load_permitted(path, device, engine, fast, permitted_modules(allow_code), folds)
 
 
-def load_permitted(path: str | Path, device: str, engine: str | None, fast: bool, permitted: Sequence[str]) -> Model:
+def load_permitted(
+    path: str | Path,
+    device: str,
+    engine: str | None,
+    fast: bool,
+    permitted: Sequence[str],
+    folds: Sequence[int] | None = None,
+) -> Model:
     """`load_model` with the permitted modules and no others, whatever the environment says."""
     place = resolve_device(device)
     chosen = NetworkEngine(place, engine, fast=fast)
@@ -332,11 +343,28 @@ def load_permitted(path: str | Path, device: str, engine: str | None, fast: bool
         return first[0].state_dict()
 
     bundle = read_bundle(Path(path), expected)
+    chosen_folds = _chosen_folds(bundle, folds)
     nets = []
-    for weights in bundle.weights.values():
+    for fold, weights in bundle.weights.items():
+        if chosen_folds is not None and fold not in chosen_folds:
+            continue
         net = first.pop() if first else unfilled_net(bundle.path, folders, bundle.info, permitted)
         nets.append(with_weights(net, weights).to(place).eval().requires_grad_(False))
-    return Model(bundle.info, tuple(nets), place, bundle.model_hash, chosen)
+    return Model(bundle.info, tuple(nets), place, bundle.model_hash, chosen, chosen_folds)
+
+
+def _chosen_folds(bundle: Bundle, folds: Sequence[int] | None) -> tuple[int, ...] | None:
+    """The folds to load, rising; None for all of them."""
+    if folds is None:
+        return None
+    if bundle.info.folds == "all":
+        raise ConfigError(f"{bundle.path} is one network trained on all cases, so there are no folds to choose from")
+    missing = sorted(set(folds) - bundle.weights.keys())
+    if missing or not folds:
+        held = ", ".join(map(str, sorted(bundle.weights)))
+        asked = ", ".join(map(str, missing)) or "none"
+        raise ConfigError(f"{bundle.path} holds the folds {held}, asked for {asked}; choose among those")
+    return None if bundle.weights.keys() <= set(folds) else tuple(sorted(set(folds)))
 
 
 def _as_volume(image: Volume | NDArray[Any], affine: NDArray[np.float64] | None, channels: int) -> Volume:

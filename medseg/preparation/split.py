@@ -29,7 +29,7 @@ def split_cases(dataset: Dataset, config: RunConfig, fold: int) -> Split:
 
     First that applies: `data.split`; the split column of a CSV; the folds that come with the data set
     (`splits_final.json`); else `training.folds` folds over groups, drawn with `seed`. The first two know one split
-    only, whatever the fold. Cases marked 'test' take part in none.
+    only, which is fold 0. Cases marked 'test' take part in none. With `training.fold: full` all others train.
 
     Args:
         dataset: the cases, sorted by name.
@@ -52,6 +52,8 @@ def split_cases(dataset: Dataset, config: RunConfig, fold: int) -> Split:
     """
     cases = [c for c in dataset.cases if c.split != "test"]
     names = [c.name for c in cases]
+    if config.training.fold == "full":
+        return Split(tuple(names), ())
     rule = config.data.split
     if rule is not None and rule.validation is not None:
         chosen = _known(rule.validation, names, "data.split.validation")
@@ -72,6 +74,8 @@ def split_cases(dataset: Dataset, config: RunConfig, fold: int) -> Split:
     else:
         chosen = _fold_by_group(cases, config.training.folds, config.seed, fold)
         origin = f"fold {fold}"
+    if fold and not origin.startswith("fold"):
+        raise ConfigError(f"training.fold is {fold}, but {origin} gives one split only; leave out training.fold")
     _refuse_straddling(cases, chosen, origin)
     train = tuple(n for n in names if n not in chosen)
     if not train:
@@ -82,7 +86,12 @@ def split_cases(dataset: Dataset, config: RunConfig, fold: int) -> Split:
 
 
 def fold_numbers(dataset: Dataset, config: RunConfig) -> tuple[int, ...]:
-    """The folds that `training.fold` asks for: one, or with 'all' every fold there is (a fixed split counts as one)."""
+    """The folds that `training.fold` asks for: one, or with 'all' every fold there is (a fixed split counts as one).
+
+    'full' trains on all cases what is stored as fold 0.
+    """
+    if config.training.fold == "full":
+        return (0,)
     if config.training.fold != "all":
         return (config.training.fold,)
     cases = [c for c in dataset.cases if c.split != "test"]
@@ -105,7 +114,7 @@ def _known(wanted: Iterable[str], names: Sequence[str], origin: str) -> set[str]
 
 def _fold_by_group(cases: Sequence[Case], folds: int, seed: int, fold: int) -> set[str]:
     groups = sorted({_group(c) for c in cases})
-    if len(groups) < 2:
+    if len(groups) < 2 and fold == 0:
         # One patient cannot be on both sides: train on all of it, validate on nothing.
         return set()
     folds = min(folds, len(groups))

@@ -112,6 +112,8 @@ class CaseChain:
             "register": self.options.register,
             "fast": model.engine.fast,
         }
+        if model.folds is not None:
+            self.settings["folds"] = list(model.folds)
         if options.estimate_quality:
             check_calibrated(model.info)
             self.settings["estimate_quality"] = True

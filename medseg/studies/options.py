@@ -42,6 +42,7 @@ class PredictOptions:
         engine: 'local' (this process) or 'ray' (workers on the machines of a Ray cluster, see `RayEngine`).
         allow_code: modules from which the model may take a network that is not part of medseg, see `load_model`; those
             of `MEDSEG_ALLOW_CODE` are added when the options are created, so that workers on other machines agree.
+        folds: the folds of the model to average; None: all.
         ray_address: HOST:PORT of the cluster's head; None: this machine's cores and GPUs, for this run alone.
 
     Raises:
@@ -68,6 +69,7 @@ class PredictOptions:
     engine: str = "local"
     ray_address: str | None = None
     allow_code: tuple[str, ...] = ()
+    folds: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         check_format(self.format, MASK_FORMATS)

@@ -64,7 +64,8 @@ def predict_studies(
     large case. A case that another run works on is left to it.
 
     Args:
-        model: path of a bundle, or a loaded model (`options.device`, `fast` and `allow_code` are then ignored).
+        model: path of a bundle, or a loaded model (`options.device`, `fast`, `allow_code` and `folds` are then
+            ignored).
         sources: files, DICOM folders, folders of studies, zips.
         out: folder for `<case>.nii.gz` (or .png), `ledger.jsonl`, `measurements.csv` and `labels.json`.
         options: see `PredictOptions`.
@@ -104,7 +105,7 @@ def _predict(
     loaded = (
         model
         if isinstance(model, Model)
-        else load_model(model, options.device, fast=options.fast, allow_code=options.allow_code)
+        else load_model(model, options.device, fast=options.fast, allow_code=options.allow_code, folds=options.folds)
     )
     snapshot = take_snapshot(places, folder, SETTLE_SECONDS if options.settle is None else options.settle)
     found = find_sources(places, options.series, folder, channel_names(loaded.info.plan))

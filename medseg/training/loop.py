@@ -127,8 +127,8 @@ class _Trainer:
         state = load_checkpoint(self.last)
         if state.identity != self.identity:
             raise CheckpointError(
-                f"{self.last} belongs to a training with another plan, data set, labels, loss, augmentation or seed; "
-                "give the same configuration, or choose another output folder"
+                f"{self.last} belongs to a training with another plan, data set, split, labels, loss, augmentation or "
+                "seed; give the same configuration, or choose another output folder"
             )
 
         def take() -> None:
@@ -253,7 +253,8 @@ class _Trainer:
             best = load_torch_file(self.best, "delete it, or train from the start")
             _restored(self.best, lambda: self.average.net.load_state_dict(best))
         scores = validate(self.average.net, self.cases, self.plan, self.scheme, self.device, choice.add)
-        self._note(validation_dice=scores.mean_dice, dice=scores.dice, final=True)
+        found = {"validation_dice": scores.mean_dice, "dice": scores.dice} if self.cases else {}
+        self._note(**found, final=True)
         write_text_atomic(self.log, "".join(json.dumps(entry) + "\n" for entry in self.entries))
         write_curve(self.entries, self.folder / "progress.png")
         return {name: value.cpu() for name, value in self.average.net.state_dict().items()}, scores
