@@ -118,7 +118,8 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     numbers = fold_numbers(preparation.dataset, config)
     for number in numbers:
         _refuse_overwriting(_fold_folder(output, number), resume)
-    if not full and (output / "model").exists():
+    mine = {_fold_folder(output, number) for number in numbers}
+    if {path.parent for path in (output / "last.pt", *output.glob("fold*/last.pt")) if is_there(path)} - mine:
         refuse_other_split(output, config)
     record_config(output, config)
     splits = {number: split_cases(preparation.dataset, config, number) for number in numbers}
