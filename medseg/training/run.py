@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from medseg.augmentation import SampleAugment
 from medseg.config import PostprocessConfig, RunConfig
-from medseg.errors import ConfigError
+from medseg.disk.atomic import write_text_atomic
+from medseg.errors import CheckpointError, ConfigError
 from medseg.inference.bundle import save_bundle
 from medseg.inference.bundle_files import INFO, open_regular
 from medseg.inference.bundle_info import BundleInfo, NetInfo
@@ -121,6 +123,7 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     mine = {_fold_folder(output, number) for number in numbers}
     if {path.parent for path in (output / "last.pt", *output.glob("fold*/last.pt")) if is_there(path)} - mine:
         refuse_other_split(output, config)
+    before = recorded_values(output)
     record_config(output, config)
     splits = {number: split_cases(preparation.dataset, config, number) for number in numbers}
     net_info = net_info_for(config, preparation.plan, scheme, device.type == "cuda")
@@ -134,7 +137,12 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
             training=[open_case(preparation.cases[name]) for name in split.train],
             validation=[open_case(preparation.cases[name]) for name in split.validation],
         )
-        info, trained = _train_one(fold, setup, preparation, net_info, resume)
+        try:
+            info, trained = _train_one(fold, setup, preparation, net_info, resume)
+        except CheckpointError:
+            # The folder still belongs to the training that was not resumed.
+            write_text_atomic(output / "config.yaml", yaml.safe_dump(before, sort_keys=False))
+            raise
         save_bundle(output / "model", info, {number: trained.weights})
         if not full:
             scores[number] = trained.scores
