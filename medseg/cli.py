@@ -221,6 +221,7 @@ def _log_to_console(debug: bool) -> None:
         os.environ.setdefault("PYTHONWARNINGS", "ignore")
         for handler in logging.getLogger().handlers:
             handler.addFilter(logging.Filter("medseg"))
+        logging.getLogger("nibabel.global").disabled = True  # it writes to the console by a handler of its own
 
 
 def main() -> None:

@@ -20,7 +20,9 @@ import medseg
 
 FIELD = Path(medseg.__file__).parents[2] / "shared" / "field"
 BAD = Path(medseg.__file__).parents[2] / "shared" / "data" / "dicom_bad"
-RAW = re.compile(r"Warning:|^\s*warnings\.warn|^WARNING\b|Traceback|site-packages", re.MULTILINE)
+RAW = re.compile(
+    r"Warning:|^\s*warnings\.warn|^WARNING\b|Traceback|site-packages|^pixdim\[|_code \d+ not valid", re.MULTILINE
+)
 
 
 def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -44,7 +46,7 @@ def _odd_dicom(folder: Path) -> None:
         dataset.PixelSpacing, dataset.SliceThickness = [1, 1], 1
         dataset.PixelData = np.zeros((8, 8), np.int16).tobytes()
         dataset.save_as(folder / f"{n}.dcm", enforce_file_format=True)
-        # A date and a number that their VR does not allow, and an odd length: pydicom warns of each.
+        # A UID with a leading zero, which pydicom warns of.
         content = (folder / f"{n}.dcm").read_bytes()
         (folder / f"{n}.dcm").write_bytes(content.replace(b"1.2.3\x00", b"1.02.3"))
 
