@@ -27,17 +27,14 @@ def write_label_table(folder: Path, scheme: LabelScheme) -> None:
     write_text_atomic(folder / TABLE, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
-def refuse_other_labels(
-    folder: Path, scheme: LabelScheme, ledger: Ledger, cases: Collection[str], overwrite: bool
-) -> None:
-    """Refuse a folder that holds masks of a model with other labels, which `labels.json` would then name wrongly.
+def refuse_other_labels(folder: Path, scheme: LabelScheme, ledger: Ledger, cases: Collection[str]) -> None:
+    """Refuse a folder where masks of a model with other labels would stay, which `labels.json` would name wrongly.
 
     Args:
         folder: the output folder.
         scheme: labels of the model.
         ledger: of the folder.
-        cases: what this run predicts.
-        overwrite: their masks may be replaced; masks of further cases are in the way all the same.
+        cases: what this run predicts; their masks are replaced, as another model made them.
 
     Raises:
         ConfigError: naming what the masks hold and what the model makes.
@@ -45,15 +42,12 @@ def refuse_other_labels(
     before, now = _recorded(folder / TABLE), _labels_of(scheme)
     if before is None or before == now:
         return
-    held = {row.case for row in ledger.rows if row.state in FINISHED}
-    if not held or (overwrite and held <= set(cases)):
-        return
-    what = "give another output folder"
-    if held <= set(cases):
-        what += ", or --overwrite to replace all of them"
-    raise ConfigError(
-        f"{folder} holds {len(held)} mask(s) with the labels {_shown(before)}, but this model has {_shown(now)}; {what}"
-    )
+    staying = sorted({row.case for row in ledger.rows if row.state in FINISHED} - set(cases))
+    if staying:
+        raise ConfigError(
+            f"{folder} holds masks with the labels {_shown(before)} that would stay, such as {staying[0]}, but this "
+            f"model has {_shown(now)}; give another output folder"
+        )
 
 
 def _labels_of(scheme: LabelScheme) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def predict_studies(
         CheckpointError: if the model cannot be used.
         ReadError: if the sources contain no case.
         WriteError: if the disk is full or permission is missing; finished cases stay.
-        ConfigError: if options are impossible, or the folder holds masks of a model with other labels.
+        ConfigError: if options are impossible, or masks of a model with other labels would stay.
 
     Example:
         >>> result = predict_studies("runs/lung/model", ["study/"], "predicted/")
@@ -114,7 +114,7 @@ def _predict(
     ledger = Ledger(folder / "ledger.jsonl")
     chain.keep_engine(ledger)
     works = _named_works([chain.choose(source) for source in found], chain, ledger, snapshot)
-    refuse_other_labels(folder, loaded.scheme, ledger, [work.source.case for work in works], options.overwrite)
+    refuse_other_labels(folder, loaded.scheme, ledger, [work.source.case for work in works])
     if options.dry_run:
         return _planned(works, chain, ledger)
     with Locks(folder) as locks:

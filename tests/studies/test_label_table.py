@@ -36,25 +36,21 @@ def _names(out):
     return list(json.loads((out / "labels.json").read_text())["labels"])
 
 
-def test_masks_of_a_model_with_other_labels_are_refused_and_the_table_stays(models, tmp_path):
-    studies, out = _cases(tmp_path / "in", ["ann"]), tmp_path / "out"
-    predict_studies(models[0], [studies], out)
-    before = _names(out)
-    for dry_run in (True, False):
-        with pytest.raises(ConfigError, match="another output folder, or --overwrite"):
-            predict_studies(models[1], [studies], out, PredictOptions(dry_run=dry_run))
-    assert _names(out) == before
-    # Its own masks go on, and a folder without masks takes any model.
-    assert predict_studies(models[0], [studies], out).skipped == ("ann",)
-    (out / "ledger.jsonl").unlink()
-    assert len(predict_studies(models[1], [studies], out).rows) == 1 and _names(out)[0].startswith("other_")
-
-
-def test_overwrite_replaces_the_masks_only_where_it_replaces_all_of_them(models, tmp_path):
+def test_a_folder_where_masks_with_other_labels_would_stay_is_refused_and_the_table_stays(models, tmp_path):
     studies, out = _cases(tmp_path / "in", ["ann", "ben"]), tmp_path / "out"
     predict_studies(models[0], [studies], out)
-    overwrite = PredictOptions(overwrite=True)
-    with pytest.raises(ConfigError, match=r"give another output folder$"):
-        predict_studies(models[1], [studies / "ann.nii.gz"], out, overwrite)
-    assert len(predict_studies(models[1], [studies], out, overwrite).rows) == 2
+    before = _names(out)
+    for options in (PredictOptions(dry_run=True), PredictOptions(), PredictOptions(overwrite=True)):
+        with pytest.raises(ConfigError, match="that would stay, such as ben"):
+            predict_studies(models[1], [studies / "ann.nii.gz"], out, options)
+    assert _names(out) == before
+    # Its own masks go on.
+    assert predict_studies(models[0], [studies], out).skipped == ("ann", "ben")
+
+
+def test_a_model_with_other_labels_may_replace_every_mask_that_is_there(models, tmp_path):
+    studies, out = _cases(tmp_path / "in", ["ann"]), tmp_path / "out"
+    predict_studies(models[0], [studies], out)
+    _cases(studies, ["ben"])
+    assert len(predict_studies(models[1], [studies], out).rows) == 2
     assert all(name.startswith("other_") for name in _names(out))
