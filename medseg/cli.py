@@ -249,6 +249,18 @@ _add(evaluate, "Masks and scores", EVALUATE_EXAMPLES)
 _add(compare, "Masks and scores", COMPARE_EXAMPLES)
 
 
+def _log_to_console(debug: bool) -> None:
+    """Our own log on standard error; what libraries warn of only with --debug, as it names neither file nor remedy."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.captureWarnings(True)
+    if not debug:
+        # Worker processes start anew and know only the environment.
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(logging.Filter("medseg"))
+        logging.getLogger("nibabel.global").disabled = True  # it writes to the console by a handler of its own
+
+
 def main() -> None:
     """Entry point of the console script."""
     # Waiting threads spin for a moment, then sleep: endless spinning slows down other programs on the machine.
@@ -257,8 +269,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # File names need not be valid text; JSON reads these escapes back.
             stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     debug = "--debug" in sys.argv
+    _log_to_console(debug)
     logging.getLogger("medseg").setLevel(logging.DEBUG if debug else logging.INFO)
     # Under its name also as python -m medseg, for usage lines and shell completion.
     ended_by_errors(partial(app, prog_name="medseg"), debug)

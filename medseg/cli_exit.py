@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -13,7 +14,7 @@ from medseg.faults import internal_error, is_fault_of_a_file
 __all__ = ["ended_by_errors"]
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-_INTERRUPTED = 130
+_SIGNALLED = 128  # plus the signal: 130 for Ctrl-C, 143 for SIGTERM
 
 
 def ended_by_errors(command: Callable[[], object], debug: bool) -> None:
@@ -25,12 +26,24 @@ def ended_by_errors(command: Callable[[], object], debug: bool) -> None:
     """
     try:
         command()
-    except KeyboardInterrupt:
-        _end("stopped", _INTERRUPTED)
+    except (KeyboardInterrupt, SystemExit) as ended:
+        number = _signal_behind(ended)
+        if number is None:
+            raise
+        _end("stopped", _SIGNALLED + number)
     except Exception as error:  # nothing may reach the user as a traceback, unless asked for
         if debug:
             raise
         _end(*_line_and_code(error))
+
+
+def _signal_behind(ended: BaseException | None) -> signal.Signals | None:
+    """The signal that ended a command; typer turns each into an exit as after Ctrl-C."""
+    while ended is not None and not isinstance(ended, KeyboardInterrupt):
+        ended = ended.__context__
+    if ended is None:
+        return None
+    return next((each for each in ended.args if isinstance(each, signal.Signals)), signal.SIGINT)
 
 
 def _line_and_code(error: Exception) -> tuple[str, int]:

@@ -143,6 +143,17 @@ AllowCode = Annotated[
 ]
 
 
+Folds = Annotated[
+    str | None,
+    typer.Option(
+        "--folds",
+        metavar="N,N",
+        help="The folds of the model to average, such as 0,2; all by default.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+
+
 def predict(
     model: Model,
     sources: Sources,
@@ -164,6 +175,7 @@ def predict(
     ray_address: RayAddress = None,
     allow_code: AllowCode = None,
     irregular: Irregular = "error",
+    folds: Folds = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -196,8 +208,20 @@ def predict(
         ray_address=ray_address,
         allow_code=tuple(allow_code or ()),
         irregular=irregular,
+        folds=_fold_numbers(folds),
     )
     with console_progress("predict", enabled=not as_json) as progress:
         result = predict_studies(model, sources, out, options, progress=progress)
     typer.echo(result.to_json() if as_json else result.text())
     result.raise_for_failures()
+
+
+def _fold_numbers(text: str | None) -> tuple[int, ...] | None:
+    from medseg.errors import ConfigError
+
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ConfigError(f"--folds is {text!r}; give the numbers of folds, separated by commas, such as 0,2")
+    return tuple(int(part) for part in parts)

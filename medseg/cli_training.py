@@ -75,8 +75,8 @@ def train(
         str | None,
         typer.Option(
             "--fold",
-            metavar="NUMBER|all",
-            help="The fold of the cross-validation to train, or all of them; 0 by default.",
+            metavar="NUMBER|all|full",
+            help="The fold of the cross-validation to train; all: one after the other; full: on all cases. Default: 0.",
             rich_help_panel=ADVANCED,
         ),
     ] = None,
@@ -89,6 +89,8 @@ def train(
     for number, scores in sorted(run.scores.items()):
         labels = ", ".join(f"{name} {value:.3f}" for name, value in scores.dice.items() if value is not None)
         typer.echo(f"fold {number}: validation Dice {scores.mean_dice:.3f} on {scores.cases} cases ({labels})")
+    if not run.scores:
+        typer.echo("trained on all cases: none is left to validate, so there are no scores")
     typer.echo(f"model: {run.bundle}")
 
 
@@ -161,9 +163,9 @@ def _load(
         )
     values = parse_overrides(overrides or [])
     if fold is not None:
-        if fold != "all" and not fold.isdigit():
-            raise ConfigError(f"--fold {fold!r}: give a number from 0, or all")
-        values["training.fold"] = fold if fold == "all" else int(fold)
+        if fold not in ("all", "full") and not (fold.isascii() and fold.isdigit()):
+            raise ConfigError(f"--fold {fold!r}: give a number from 0, all, or full")
+        values["training.fold"] = int(fold) if fold.isdigit() else fold
     times = {"--minutes": minutes, "--hours": hours, "training.max_minutes": values.get("training.max_minutes")}
     given = [name for name, value in times.items() if value is not None]
     if len(given) > 1:

@@ -18,7 +18,7 @@ PACKAGE = Path(medseg.__file__).parent
 
 FLOORS = [
     {
-        *("config", "disk", "errors", "faults", "geometry", "labels", "lookup", "machine", "net_catalogue"),
+        *("config", "disk", "errors", "faults", "geometry", "labels", "legend", "lookup", "machine", "net_catalogue"),
         *("output_formats", "plugins", "progress", "resampling", "side_names", "version", "volume", "windowing"),
     },
     {"datasets", "io", "metrics", "phantoms", "preparation", "tasks"},

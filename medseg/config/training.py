@@ -33,7 +33,7 @@ class TrainingConfig(Part):
     `validation_cases`: number of cases that a validation during training uses, else all.
     `save_every`: iterations between two checkpoints.
     `folds`: number of parts that the cases are split into.
-    `fold`: the part that validates, from 0, or all in turn.
+    `fold`: the part that validates, from 0, or all in turn; full: none, all cases train.
     """
 
     init: Path | None = None
@@ -56,4 +56,4 @@ class TrainingConfig(Part):
     validation_cases: Count | None = None
     save_every: Count = 100
     folds: Annotated[int, Field(ge=2)] = 5
-    fold: Annotated[int, Field(ge=0)] | Literal["all"] = 0
+    fold: Annotated[int, Field(ge=0)] | Literal["all", "full"] = 0

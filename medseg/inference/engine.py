@@ -11,12 +11,15 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
+from medseg.inference.same_labels import CHANGED, LabelEvidence, holds_labels, same_labels
 from medseg.lookup import nearest_hint
 from medseg.nets.winograd import with_winograd
 
@@ -36,8 +39,10 @@ VOXELS_WORTH_MEASURING = 2**23
 WORTH_CHANGING = 0.95
 # Below this share of the network's own time one pass of each is enough to know.
 CLEARLY_FASTER = 0.7
-# Voxels that may get another label: of all; and with bfloat16 of the labelled ones, if these are more.
-CHANGED, CHANGED_BF16 = 1e-4, 0.02
+# Share of the labelled voxels that may get another label by bfloat16.
+CHANGED_BF16 = 0.02
+# After so many images without enough labels to judge by, the network stays as it is.
+MOST_UNDECIDED = 3
 # What torch raises on networks that cannot be traced, besides running out of memory.
 _REFUSALS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, MemoryError)
 
@@ -66,6 +71,7 @@ class NetworkEngine:
         self.images = images
         self.name = "eager" if name is None and device.type != "cpu" else name
         self._networks: tuple[Network, ...] | None = None
+        self._undecided = 0
         problem = "" if self.name is None else self._problem(self.name)
         if problem:
             raise ConfigError(f"network engine {name!r}: {problem}")
@@ -80,81 +86,84 @@ class NetworkEngine:
             self.name = recorded
 
     def networks(
-        self, nets: Sequence[nn.Module], windows: Callable[[], Tensor], passes: int, *, regions: bool = False
+        self, nets: Sequence[nn.Module], trials: Callable[[], Iterator[Tensor]], passes: int, *, regions: bool = False
     ) -> tuple[Network, ...]:
-        """The networks as they are to be called.
+        """The networks as they are to be called; as they are while no image has shown enough labels to choose by.
 
         Args:
             nets: the same at each call, in eval mode.
-            windows: makes a batch (B, C, *patch) of the image, for the measurement.
-            passes: forward passes that this image takes, in passes of the size of `windows`.
+            trials: makes batches (B, C, *patch) at different places of the image, for the choice.
+            passes: forward passes that this image takes, in passes of the size of those batches.
             regions: whether the channels are overlapping regions; else the largest logit is the label.
         """
         if self.name is None:
-            candidates = self._candidates(passes, windows)
+            candidates = self._candidates(passes, trials)
             if not candidates and not self.images:
                 return tuple(nets)
-            if candidates:
-                self.name = self._choose(nets[0], windows(), candidates, regions)
-                log.info("network engine: %s", self.name)
-            else:
+            self.name = self._choose(nets[0], trials(), candidates, regions) if candidates else "eager"
+            if self.name is None:
+                self._undecided += 1
+                log.debug("network engine: too few windows of this image hold labels; left to the next image")
+                if self._undecided < MOST_UNDECIDED:
+                    return tuple(nets)
                 self.name = "eager"
+            if candidates:
+                log.info("network engine: %s", self.name)
         if self._networks is None:
             self._networks = tuple(_run_by(self.name, net, regions) for net in nets)
         return self._networks
 
-    def _candidates(self, passes: int, windows: Callable[[], Tensor]) -> tuple[str, ...]:
+    def _candidates(self, passes: int, trials: Callable[[], Iterator[Tensor]]) -> tuple[str, ...]:
         """The engines that are worth trying beside the network as it is."""
         if self.fast and has_bf16():
             return ("bf16",)
         expected = passes * self.images
         wanted = {"winograd": PASSES_WORTH_WINOGRAD, "frozen": PASSES_WORTH_A_GRAPH}
         names = tuple(name for name, fewest in wanted.items() if expected >= fewest)
-        return names if names and expected * windows()[:, 0].numel() >= VOXELS_WORTH_MEASURING else ()
+        return names if names and expected * next(trials())[:, 0].numel() >= VOXELS_WORTH_MEASURING else ()
 
     @torch.inference_mode()
-    def _choose(self, net: nn.Module, windows: Tensor, names: Sequence[str], regions: bool) -> str:
-        """The engine that takes the least time on these windows, among those that give the same labels."""
-        candidates: dict[str, Network] = {"eager": net}
+    def _choose(self, net: nn.Module, trials: Iterator[Tensor], names: Sequence[str], regions: bool) -> str | None:
+        """The engine that takes the least time among those that find the same; None: too few labels to tell."""
+        own = _Timed(net, regions)
         try:
-            logits, taken = _timed(net, windows)
+            evidence = LabelEvidence.gather(trials, own, regions)
+            if not evidence.is_enough:
+                return None
+            windows = evidence.batches[0][0]
+            if "frozen" in names and own.passes == 1:
+                own(windows)  # the first pass of all has kernels to choose; what follows must not look faster for that
         except _REFUSALS as error:
             # A plug-in that takes no other size than its patch.
             log.info("network engine not measured: %s", str(error).split("\n")[0][:100])
             return "eager"
-        if "frozen" in names:
-            # The first pass of all has kernels to choose; what follows must not look faster for that.
-            taken = min(taken, _timed(net, windows)[1])
-        seconds = {"eager": taken}
-        # Labels, not logits: of many classes these are the largest arrays of a prediction.
-        reference = _decided(logits, regions)
-        del logits
+        candidates = {"eager": own}
         for name in names:
             try:
                 network = _run_by(name, net, regions)
                 if network is net:
                     continue
                 network(windows)  # a graph is optimised at its second call, others lay out their kernels at the first
-                logits, taken = _timed(network, windows)
-                same = _same_labels(_decided(logits, regions), reference, regions, bf16=name == "bf16")
-                del logits
+                timed = _Timed(network, regions)
+                same = evidence.holds_for(timed, CHANGED_BF16 if name == "bf16" else CHANGED)
             except _REFUSALS as error:
                 log.info("network engine %s refused: %s", name, str(error).split("\n")[0][:100])
                 continue
             if same:
-                candidates[name], seconds[name] = network, taken
+                candidates[name] = timed
             else:
                 log.info("network engine %s refused: its labels differ", name)
-            if min(seconds.values()) < WORTH_CHANGING * seconds["eager"]:
+            if min(each.seconds for each in candidates.values()) < WORTH_CHANGING * own.seconds:
                 break  # A graph costs more passes to try than it would save beside Winograd's convolutions.
-        if len(candidates) > 1 and min(seconds.values()) > CLEARLY_FASTER * seconds["eager"]:
+        if len(candidates) > 1 and min(each.seconds for each in candidates.values()) > CLEARLY_FASTER * own.seconds:
             # The first pass of all had kernels to choose, so a small lead says nothing yet.
-            seconds = dict.fromkeys(candidates, float("inf"))
+            for each in candidates.values():
+                each.seconds = float("inf")
             for _ in range(2):
-                for name, network in candidates.items():
-                    seconds[name] = min(seconds[name], _timed(network, windows)[1])
-        fastest = min(seconds, key=lambda name: seconds[name])
-        return fastest if seconds[fastest] < WORTH_CHANGING * seconds["eager"] else "eager"
+                for each in candidates.values():
+                    each(windows)
+        fastest = min(candidates, key=lambda name: candidates[name].seconds)
+        return fastest if candidates[fastest].seconds < WORTH_CHANGING * own.seconds else "eager"
 
     def _problem(self, name: str) -> str:
         """Why this engine cannot be used; '' if it can."""
@@ -181,11 +190,21 @@ def _run_by(name: str, net: nn.Module, regions: bool) -> Network:
     return _Frozen(net, regions) if name == "frozen" else _in_bf16(net) if name == "bf16" else net
 
 
-def _timed(network: Network, windows: Tensor) -> tuple[Tensor, float]:
-    """Logits, and the seconds they took."""
-    start = time.perf_counter()
-    logits = network(windows)
-    return logits, time.perf_counter() - start
+class _Timed:
+    """Decides batches by a network and notes the shortest time; labels, not logits: of many classes these are large."""
+
+    def __init__(self, network: Network, regions: bool) -> None:
+        self.network = network
+        self.regions = regions
+        self.seconds = float("inf")
+        self.passes = 0
+
+    def __call__(self, windows: Tensor) -> NDArray[Any]:
+        start = time.perf_counter()
+        logits = self.network(windows)
+        self.seconds = min(self.seconds, time.perf_counter() - start)
+        self.passes += 1
+        return _decided(logits, self.regions)
 
 
 def _in_bf16(net: nn.Module) -> Network:
@@ -198,22 +217,34 @@ def _in_bf16(net: nn.Module) -> Network:
 
 
 class _Frozen:
-    """A graph for each shape of batch: tracing turns what Python computes from a shape into constants."""
+    """A graph for each shape of batch: tracing turns what Python computes from a shape into constants.
+
+    The last batch is often smaller; a graph that went wrong there would give a wrong mask. So each is judged on the
+    first batch of its shape that holds labels, and until then the network itself answers.
+    """
 
     def __init__(self, net: nn.Module, regions: bool) -> None:
         self.net = net
         self.regions = regions
         self._graphs: dict[tuple[int, ...], Network] = {}
+        self._judged: dict[tuple[int, ...], Network] = {}
 
     def __call__(self, batch: Tensor) -> Tensor:
         shape = tuple(batch.shape)
+        if shape in self._judged:
+            return self._judged[shape](batch)
         if shape not in self._graphs:
-            graph = self._trace(batch)
-            # The last batch is often smaller; a graph that went wrong there would give a wrong mask.
-            expected = _decided(self.net(batch), self.regions)
-            same = _same_labels(_decided(graph(batch), self.regions), expected, self.regions)
-            self._graphs[shape] = graph if same else self.net
-        return self._graphs[shape](batch)
+            self._graphs[shape] = self._trace(batch)
+        graph = self._graphs[shape]
+        logits: Tensor = self.net(batch)
+        other = graph(batch)
+        expected = _decided(logits, self.regions)
+        if not same_labels(expected, _decided(other, self.regions), regions=self.regions):
+            self._judged[shape] = self.net
+        elif holds_labels(expected, self.regions).any():
+            self._judged[shape] = graph
+            return other
+        return logits
 
     def _trace(self, batch: Tensor) -> Network:
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
@@ -223,19 +254,6 @@ class _Frozen:
         return graph
 
 
-def _decided(logits: Tensor, regions: bool) -> Tensor:
+def _decided(logits: Tensor, regions: bool) -> NDArray[Any]:
     """Labels (B, *patch), or for regions what they hold (B, regions, *patch)."""
-    return logits > 0 if regions else logits.argmax(1)
-
-
-def _same_labels(one: Tensor, other: Tensor, regions: bool, *, bf16: bool = False) -> bool:
-    """Whether few enough voxels are decided otherwise; arguments as from `_decided`."""
-    if one.shape != other.shape:
-        return False
-    changed, labelled = one != other, (one > 0) | (other > 0)
-    if regions:
-        changed, labelled = changed.any(1), labelled.any(1)
-    allowed = CHANGED * changed.numel()
-    if bf16:
-        allowed = max(allowed, CHANGED_BF16 * int(labelled.sum()))
-    return int(changed.sum()) <= allowed
+    return (logits > 0 if regions else logits.argmax(1).to(torch.int16)).numpy()

@@ -24,9 +24,8 @@ def model_card(info: BundleInfo, weight_files: Sequence[str]) -> str:
         f"| {name} | {value if isinstance(value, int) else list(value)} |" for name, value in info.labels.items()
     )
     backbone = f", backbone {net.backbone}" if net.backbone else ""
-    scores = (
-        "\n".join(f"- {name}: `{json.dumps(value)}`" for name, value in sorted(info.scores.items()))
-        or "- none recorded"
+    scores = "\n".join(f"- {name}: `{json.dumps(value)}`" for name, value in sorted(info.scores.items())) or (
+        "- none: all cases trained" if info.folds == "all" else "- none recorded"
     )
     folds = "one network, trained on all cases" if info.folds == "all" else "one network per fold"
     stored = f", {info.network.precision}" if info.network.precision else ""

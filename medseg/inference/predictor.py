@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from medseg.errors import CheckpointError, ConfigError, GeometryError, ReadError
-from medseg.inference.bundle import read_bundle
+from medseg.inference.bundle import Bundle, read_bundle
 from medseg.inference.bundle_files import BundleFiles
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.bundle_nets import unfilled_net, with_weights
@@ -29,6 +28,7 @@ from medseg.inference.probabilities import NativeProbabilities
 from medseg.inference.restore import Restorer, to_label_map
 from medseg.inference.rolling import open_rows
 from medseg.inference.sliding_window import Body, Passes, logit_slabs, whole_logits
+from medseg.inference.trial_windows import trial_batches, trial_shape
 from medseg.inference.tta import allowed_mirror_axes, mean_of
 from medseg.inference.window_batch import SMALLEST_BATCH, windows_at_a_time
 from medseg.inference.window_grid import Windows, stream_axis
@@ -44,8 +44,6 @@ from medseg.volume import Volume
 
 __all__ = ["Model", "load_model", "load_permitted"]
 
-# Voxels of a window that a network need not be measured on as a whole.
-LARGE_WINDOW = 2**18
 # Logit of every label outside of the body: e^-20 beside the background's 0.
 ABSENT = -20.0
 
@@ -60,6 +58,7 @@ class Model:
         device: where the networks are.
         model_hash: identifies `model.json` and all weights.
         engine: how the networks are run.
+        folds: those chosen among the bundle's; None: all.
 
     Example:
         >>> labels = load_model("runs/lung/model").predict(medseg.read("study/"))
@@ -72,6 +71,7 @@ class Model:
     device: torch.device
     model_hash: str
     engine: NetworkEngine
+    folds: tuple[int, ...] | None = None
 
     @property
     def engine_name(self) -> str:
@@ -264,29 +264,19 @@ class Model:
     def _networks(
         self, image: Tensor, windows: Windows, batch_size: int, mirrored: int
     ) -> tuple[Callable[[Tensor], Tensor], ...]:
-        """The networks by the model's engine, which is measured on a window in the middle of the image."""
+        """The networks by the model's engine, which is chosen by a few windows of the image."""
         patch = self.info.plan.patch_size
         spatial = image.shape[1:]
         count = math.prod(len(windows.along(axis, n)) for axis, n in enumerate(spatial))
 
-        # Of a large window half of each axis: the ratios are near enough, for an eighth of the cost (2D: a quarter).
-        trial = tuple(n // 2 for n in patch) if math.prod(patch) > LARGE_WINDOW else tuple(patch)
-
-        def trial_windows() -> Tensor:
-            sizes = (*trial, *[1] * (len(spatial) - len(trial)))
-            middle = tuple(
-                slice(max(0, n - p) // 2, max(0, n - p) // 2 + p) for n, p in zip(spatial, sizes, strict=True)
-            )
-            window = image[(slice(None), *middle)].reshape(len(image), *map(min, spatial[: len(trial)], trial))
-            missing = [p - n for n, p in zip(window.shape[1:], trial, strict=True)]
-            padded = pad(window, [m for n in reversed(missing) for m in (0, n)], value=float(window.min()))
-            return padded.expand(measured, *padded.shape).contiguous()
-
         # Two windows measure as well as a full batch, sooner.
         measured = min(SMALLEST_BATCH, batch_size, count)
+        trial = trial_shape(patch)
         # In passes of the size that is measured.
         passes = math.ceil(count / measured) * mirrored * len(self.nets) * (math.prod(patch) // math.prod(trial))
-        return self.engine.networks(self.nets, trial_windows, passes, regions=self.scheme.is_regions)
+        return self.engine.networks(
+            self.nets, lambda: trial_batches(image, trial, measured), passes, regions=self.scheme.is_regions
+        )
 
     def _place_for(self, image: Tensor) -> torch.device:
         """The network's device where image and open logits take less than half of its free memory, else the CPU."""
@@ -306,6 +296,7 @@ def load_model(
     engine: str | None = None,
     fast: bool = False,
     allow_code: Sequence[str] = (),
+    folds: Sequence[int] | None = None,
 ) -> Model:
     """A model from a bundle (folder, zip, or a run folder that holds one); no code of a bundle is run.
 
@@ -320,21 +311,29 @@ def load_model(
         allow_code: modules, by their exact names, from which the bundle may take a network that is not part of medseg,
             e.g. `("my_package.nets",)`; the environment variable `MEDSEG_ALLOW_CODE` permits further ones. Permit what
             you wrote or trust: the bundle chooses what is called in it, and with which options.
+        folds: the folds of the bundle to average, e.g. `(0, 2)`; None: all.
 
     Raises:
         CheckpointError: missing, damaged or hostile bundle, unknown format, weights that do not fit the net, a net that
             is neither medseg's nor permitted.
-        ConfigError: unknown device, or an engine that it does not have.
+        ConfigError: unknown device, an engine that it does not have, or a fold that the bundle does not hold.
         MissingPartError: if the net was permitted but is not installed here.
 
     Example:
         >>> load_model("runs/lung/model", device="cpu").scheme.names
         ('lung', 'tumour')
     """
-    return load_permitted(path, device, engine, fast, permitted_modules(allow_code))
+    return load_permitted(path, device, engine, fast, permitted_modules(allow_code), folds)
 
 
-def load_permitted(path: str | Path, device: str, engine: str | None, fast: bool, permitted: Sequence[str]) -> Model:
+def load_permitted(
+    path: str | Path,
+    device: str,
+    engine: str | None,
+    fast: bool,
+    permitted: Sequence[str],
+    folds: Sequence[int] | None = None,
+) -> Model:
     """`load_model` with the permitted modules and no others, whatever the environment says."""
     place = resolve_device(device)
     chosen = NetworkEngine(place, engine, fast=fast)
@@ -351,11 +350,28 @@ def load_permitted(path: str | Path, device: str, engine: str | None, fast: bool
         return first[0].state_dict()
 
     bundle = read_bundle(Path(path), expected)
+    chosen_folds = _chosen_folds(bundle, folds)
     nets = []
-    for weights in bundle.weights.values():
+    for fold, weights in bundle.weights.items():
+        if chosen_folds is not None and fold not in chosen_folds:
+            continue
         net = first.pop() if first else unfilled_net(bundle.path, folders, bundle.info, permitted)
         nets.append(with_weights(net, weights).to(place).eval().requires_grad_(False))
-    return Model(bundle.info, tuple(nets), place, bundle.model_hash, chosen)
+    return Model(bundle.info, tuple(nets), place, bundle.model_hash, chosen, chosen_folds)
+
+
+def _chosen_folds(bundle: Bundle, folds: Sequence[int] | None) -> tuple[int, ...] | None:
+    """The folds to load, rising; None for all of them."""
+    if folds is None:
+        return None
+    if bundle.info.folds == "all":
+        raise ConfigError(f"{bundle.path} is one network trained on all cases, so there are no folds to choose from")
+    missing = sorted(set(folds) - bundle.weights.keys())
+    if missing or not folds:
+        held = ", ".join(map(str, sorted(bundle.weights)))
+        asked = ", ".join(map(str, missing)) or "none"
+        raise ConfigError(f"{bundle.path} holds the folds {held}, asked for {asked}; choose among those")
+    return None if bundle.weights.keys() <= set(folds) else tuple(sorted(set(folds)))
 
 
 def _as_volume(image: Volume | NDArray[Any], affine: NDArray[np.float64] | None, channels: int) -> Volume:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medseg.metrics.empty import empty_score
+from medseg.metrics.rounding import ROUNDING
 
 __all__ = ["boundary_iou"]
 
@@ -42,6 +43,6 @@ def boundary_iou(pred: Mask, ref: Mask, spacing: Sequence[float], width: float) 
 
 def _band(mask: Mask, spacing: Sequence[float], width: float) -> Mask:
     padded = np.pad(mask, 1)
-    near = ndimage.distance_transform_edt(padded, sampling=spacing) <= width * (1.0 + 1e-6)
+    near = ndimage.distance_transform_edt(padded, sampling=spacing) <= width * (1.0 + ROUNDING)
     inside = near | ~ndimage.binary_erosion(padded)
     return np.asarray((padded & inside)[(slice(1, -1),) * mask.ndim])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medseg.metrics.empty import empty_score
+from medseg.metrics.rounding import is_below
 
 __all__ = ["LesionMatch", "LesionRow", "match_lesions", "sensitivity_by_size"]
 
@@ -148,7 +149,7 @@ def match_lesions(pred: Mask, ref: Mask, spacing: Sequence[float], min_iou: floa
     pairs = _assign(i, j, iou, min_iou)
     partner_of_ref = {int(i[p]): p for p in pairs}
     partner_of_pred = {int(j[p]): p for p in pairs}
-    voxel_ml = math.prod(spacing) / 1000.0
+    voxel_ml = math.prod(float(s) for s in spacing) / 1000.0
     rows = []
     for side, sizes, partners, other in (
         ("reference", ref_sizes, partner_of_ref, j),
@@ -202,7 +203,11 @@ def sensitivity_by_size(rows: Sequence[LesionRow], edges_ml: Sequence[float]) ->
     borders = [0.0, *edges_ml, math.inf]
     found = []
     for low, high in pairwise(borders):
-        held = [row for row in rows if row.side == "reference" and low <= row.volume_ml < high]
+        held = [
+            row
+            for row in rows
+            if row.side == "reference" and is_below(row.volume_ml, high) and not is_below(row.volume_ml, low)
+        ]
         hits = sum(row.matched is not None for row in held)
         found.append((low, high, len(held), hits / len(held) if held else math.nan))
     return found

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medseg.metrics.label_maps import LabelMaps
+from medseg.metrics.rounding import ROUNDING
 from medseg.metrics.surface import surface_distances
 
 __all__ = ["PENALTY_MM", "BratsLesions", "brats_lesions"]
@@ -80,7 +81,7 @@ def brats_lesions(
         mine = groups[wide] == number
         met = sorted(set(np.unique(pred_parts[wide][_grown(mine, dilation)]).tolist()) - {0})
         serving.update(met)
-        if np.count_nonzero(mine) * math.prod(spacing) <= min_mm3:
+        if np.count_nonzero(mine) * math.prod(float(s) for s in spacing) <= min_mm3 * (1.0 + ROUNDING):
             continue
         scores = _scores(np.isin(pred_parts, met), groups == number, spacing)
         dice.append(scores[0])

@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 from medseg.metrics.empty import EmptyPolicy, empty_score
 from medseg.metrics.label_maps import LabelMaps
 from medseg.metrics.nearest import nearest_distances
+from medseg.metrics.rounding import ROUNDING
 from medseg.metrics.surface_elements import surface_elements
 
 __all__ = ["Directed", "SurfaceDistances", "surface_distances"]
-
-# A distance that equals the tolerance counts as within it, also when a spacing such as 0.7 mm is not exact in binary.
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ class Directed:
         order = np.argsort(self.distances)
         shared = self.total - float(self.weights.sum())
         reached = np.concatenate([[shared], shared + np.cumsum(self.weights[order])])
-        wanted = percent / 100.0 * self.total * (1.0 - _ROUNDING**2)
+        wanted = percent / 100.0 * self.total * (1.0 - ROUNDING**2)
         where = min(int(np.searchsorted(reached, wanted)), len(order))
         return 0.0 if where == 0 else float(self.distances[order[where - 1]])
 
@@ -162,7 +160,7 @@ class SurfaceDistances:
         empty = self._empty("share")
         if empty is not None:
             return empty
-        limit = tolerance * (1.0 + _ROUNDING)
+        limit = tolerance * (1.0 + ROUNDING)
         there, back = self.pred_to_ref, self.ref_to_pred
         return 1.0 - (there.beyond(limit) + back.beyond(limit)) / (there.total + back.total)
 

@@ -30,7 +30,8 @@ def split_cases(dataset: Dataset, config: RunConfig, fold: int) -> Split:
 
     First that applies: `data.split`; the split column of a CSV; the folds that come with the data set
     (`splits_final.json`), where a case in neither list takes no part; else `training.folds` folds over groups, drawn
-    with `seed`. The first two know one split only, whatever the fold. Cases marked 'test' take part in none.
+    with `seed`. The first two know one split only, which is fold 0. Cases marked 'test' take part in none. With
+    `training.fold: full` all others train.
 
     `every` counts the sorted cases; where patients were found in names or headers, it counts patients in the order of
     their first cases, so that all cases of one are on one side.
@@ -56,6 +57,8 @@ def split_cases(dataset: Dataset, config: RunConfig, fold: int) -> Split:
     """
     cases = [c for c in dataset.cases if c.split != "test"]
     names = [c.name for c in cases]
+    if config.training.fold == "full":
+        return Split(tuple(names), ())
     rule = config.data.split
     if rule is not None and rule.validation is not None:
         chosen = _known(rule.validation, names, "data.split.validation")
@@ -90,9 +93,13 @@ def split_cases(dataset: Dataset, config: RunConfig, fold: int) -> Split:
 def fold_numbers(dataset: Dataset, config: RunConfig) -> tuple[int, ...]:
     """The folds that `training.fold` asks for: one, or with 'all' every fold there is (a fixed split counts as one).
 
+    'full' trains on all cases what is stored as fold 0.
+
     Raises:
         ConfigError: for a fold other than 0 of a split that has one only.
     """
+    if config.training.fold == "full":
+        return (0,)
     cases = [c for c in dataset.cases if c.split != "test"]
     fixed = "data.split" if config.data.split is not None else "the split column" if any(c.split for c in cases) else ""
     fold = config.training.fold
@@ -131,7 +138,7 @@ def _every(cases: Sequence[Case], every: int, start: int, by_patient: bool) -> s
 
 def _fold_by_group(cases: Sequence[Case], folds: int, seed: int, fold: int) -> set[str]:
     groups = sorted({_group(c) for c in cases})
-    if len(groups) < 2:
+    if len(groups) < 2 and fold == 0:
         # One patient cannot be on both sides: train on all of it, validate on nothing.
         return set()
     folds = min(folds, len(groups))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from medseg.legend import OTHERS, as_text, named_labels
 from medseg.reports.figures import figure_png, label_colours
 
 __all__ = ["Agreement", "agreement_of", "agreement_png", "size_png"]
@@ -65,7 +66,9 @@ def agreement_png(sizes: Mapping[str, Sequence[tuple[float, float]]], unit: str)
         axes.scatter(
             (prediction + reference) / 2, prediction - reference, s=18, color="#12344d", alpha=0.7, linewidths=0
         )
-        axes.set_title(f"{label}: bias {found.bias:.3g}, limits {found.low:.3g} to {found.high:.3g} {unit}", fontsize=9)
+        axes.set_title(
+            f"{as_text(label)}: bias {found.bias:.3g}, limits {found.low:.3g} to {found.high:.3g} {unit}", fontsize=9
+        )
         axes.set_xlabel(f"mean of prediction and reference ({unit})")
         axes.set_ylabel(f"prediction - reference ({unit})")
     figure.tight_layout()
@@ -75,14 +78,21 @@ def agreement_png(sizes: Mapping[str, Sequence[tuple[float, float]]], unit: str)
 def size_png(points: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> bytes:
     """Dice of each case against the size in the reference, on a logarithmic axis where sizes differ tenfold.
 
+    Of many labels those with the lowest mean Dice are coloured and named, see `named_labels`.
+
     Args:
         points: label -> (size, Dice) of each case, sizes above 0.
         unit: of the sizes.
     """
     figure, (axes,) = _panels(1)
-    for label, (_, colour) in zip(points, label_colours(list(points)).values(), strict=True):
+    named = named_labels({label: float(np.mean([dice for _, dice in pairs])) for label, pairs in points.items()})
+    others = [label for label in points if label not in named]
+    if others:
+        size, dice = np.array([pair for label in others for pair in points[label]], dtype=float).T
+        axes.scatter(size, dice, s=9, label=f"{len(others)} others", color=OTHERS, linewidths=0)
+    for label, (_, colour) in label_colours(list(named)).items():
         size, dice = np.array(points[label], dtype=float).T
-        axes.scatter(size, dice, s=20, label=label, color=colour, edgecolor="#12344d", linewidths=0.6)
+        axes.scatter(size, dice, s=20, label=as_text(label), color=colour, edgecolor="#12344d", linewidths=0.6)
     sizes = [size for pairs in points.values() for size, _ in pairs]
     if max(sizes) > 10 * min(sizes):
         axes.set_xscale("log")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from medseg.legend import OTHERS, as_text, named_labels
 from medseg.reports.figures import figure_png, label_colours
 
 __all__ = ["froc_png"]
 
 
 def froc_png(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], rates: Sequence[float]) -> bytes:
-    """Sensitivity for lesions against false positives per case, on a logarithmic axis.
+    """Sensitivity for lesions against false positives per case, on a logarithmic axis; see `named_labels`.
 
     Args:
         curves: label -> false positives per case, ascending, and sensitivity.
@@ -23,11 +24,15 @@ def froc_png(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], rate
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     low, high = rates[0] / 2, rates[-1] * 2
-    for label, (hue, _) in label_colours(list(curves)).items():
+    named = named_labels({label: max(y) for label, (_, y) in curves.items()})
+    others = [label for label in curves if label not in named]
+    hues = {label: hue for label, (hue, _) in label_colours(list(named)).items()}
+    for label in (*others, *named):
         x, y = curves[label]
         inside = [(max(a, low), b) for a, b in zip(x, y, strict=True) if a <= high]
-        axes.step([a for a, _ in inside] + [high], [b for _, b in inside] + [inside[-1][1]], where="post", color=hue,
-                  label=label, linewidth=2)  # fmt: skip
+        text = as_text(label) if label in hues else f"{len(others)} others" if label == others[0] else None
+        axes.step([a for a, _ in inside] + [high], [b for _, b in inside] + [inside[-1][1]], where="post",
+                  color=hues.get(label, OTHERS), label=text, linewidth=2 if label in hues else 1)  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axes.set_xlim(low, high)

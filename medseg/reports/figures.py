@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.legend import as_text
 from medseg.reports.slices import SlicePicture
 
 __all__ = ["distribution_png", "figure_png", "label_colours", "overlay_png"]
@@ -122,11 +123,11 @@ def distribution_png(values: Mapping[str, Sequence[float]], title: str, limits: 
         axes.scatter(
             found, row + rng.uniform(-0.16, 0.16, len(found)), s=16, color="#12344d", alpha=0.65, linewidths=0, zorder=3
         )
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), [as_text(label) for label in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)
     span = limits[1] - limits[0]
     axes.set_xlim(limits[0] - 0.02 * span, limits[1] + 0.02 * span)
-    axes.set_xlabel(title)
+    axes.set_xlabel(as_text(title))
     axes.grid(axis="x", color="#e2e8f0")
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):

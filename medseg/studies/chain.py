@@ -63,6 +63,7 @@ class CaseWork:
         source: the case.
         snapshot: its files before anything was read.
         most_images: the largest number of images of its series that any run on this folder has seen.
+        network_engine: what ran the network; '' before, and while none is chosen.
         traceback: of an internal error.
     """
 
@@ -78,6 +79,7 @@ class CaseWork:
     measurements: tuple[Measurement, ...] = ()
     row: LedgerRow | None = None
     error: MedsegError | None = None
+    network_engine: str = ""
     traceback: str = ""
     skipped: bool = False
     locked: bool = False
@@ -116,6 +118,8 @@ class CaseChain:
         }
         if options.irregular != "error":
             self.settings["irregular"] = options.irregular
+        if model.folds is not None:
+            self.settings["folds"] = list(model.folds)
         if options.estimate_quality:
             check_calibrated(model.info)
             self.settings["estimate_quality"] = True
@@ -158,8 +162,9 @@ class CaseChain:
         """Whether the case's last row in the ledger was made with the same settings, and its files exist."""
         if self.options.overwrite or latest is None or work.error is not None or work.source.error:
             return False
-        # If no engine is chosen yet, the row's engine will be: see `keep_engine`.
-        if self.model.engine_name not in ("", latest.network_engine):
+        # If no engine is chosen yet, the row's engine will be: see `keep_engine`. A row without one was made by the
+        # network as it is, while no image had shown labels to choose by.
+        if latest.network_engine and self.model.engine_name not in ("", latest.network_engine):
             return False
         if self.options.save_probabilities and not self.probabilities_of(work.source).is_file():
             return False
@@ -211,6 +216,8 @@ class CaseChain:
                 progress=lambda done, total: between_windows(done, total * (1 + more)),
                 probabilities=on_disk if self.options.save_probabilities else None,
             )
+            # The next case may choose one before this case is finished.
+            work.network_engine = self.model.engine_name
             if more:
                 work.quality = estimate_quality(
                     self.model,
@@ -238,7 +245,7 @@ class CaseChain:
             series_reason=work.source.reason,
             model_hash=self.model.model_hash,
             options=self.settings,
-            network_engine=self.model.engine_name,
+            network_engine=work.network_engine,
             versions=self.versions,
         )
 

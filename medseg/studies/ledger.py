@@ -43,7 +43,8 @@ class LedgerRow:
         error: one line, '' if there was no error.
         findings: a sentence each; some require review.
         measurements: a record per label, the rows of `measurements.csv`.
-        network_engine: the engine that ran the network, chosen once for an output folder; '' if it did not run.
+        network_engine: the engine that ran the network, chosen once for an output folder; '' if it did not run, or ran
+            as it is before any image had shown enough labels to choose by.
         versions: of medseg and torch, and the device.
     """
 

@@ -46,6 +46,7 @@ class PredictOptions:
             of `MEDSEG_ALLOW_CODE` are added when the options are created, so that workers on other machines agree.
         irregular: what to do with missing or unevenly spaced DICOM slices: 'error' (the case fails), 'resample' (the
             mask lies on the interpolated grid) or 'allow' (treated as evenly spaced); the last two need review.
+        folds: the folds of the model to average; None: all.
         ray_address: HOST:PORT of the cluster's head; None: this machine's cores and GPUs, for this run alone.
 
     Raises:
@@ -74,6 +75,7 @@ class PredictOptions:
     ray_address: str | None = None
     allow_code: tuple[str, ...] = ()
     irregular: Irregular = "error"
+    folds: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         check_format(self.format, MASK_FORMATS)

@@ -177,7 +177,8 @@ class RayWorker:
         with contextlib.suppress(OSError):
             os.chdir(here)
         # The caller's permissions, whatever this machine's environment says.
-        loaded = load_permitted(model, options.device.partition(":")[0], None, options.fast, options.allow_code)
+        device = options.device.partition(":")[0]
+        loaded = load_permitted(model, device, None, options.fast, options.allow_code, options.folds)
         loaded = replace(loaded, engine=loaded.engine.for_images(images))
         self.chain = CaseChain(loaded, folder, options, deidentifier)
         self.network = threading.Lock()

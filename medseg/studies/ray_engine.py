@@ -69,6 +69,7 @@ class RayEngine:
             Each work that came back or did not have to be sent.
 
         Raises:
+            MissingPartError: if Ray does not start on this machine, or does not join the cluster.
             ConfigError: if no cluster answers, or machines have another model or version of medseg.
             MedsegError: for errors that affect every case: a full disk, workers that die while they load the model.
         """
@@ -88,7 +89,13 @@ class RayEngine:
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         address = self._chain.options.ray_address
         if address is None:
-            self._ray.init("local", include_dashboard=False, object_store_memory=_SHARED_BYTES, **quiet)
+            try:
+                self._ray.init("local", include_dashboard=False, object_store_memory=_SHARED_BYTES, **quiet)
+            except Exception as error:  # Ray raises Exception itself where its processes do not start
+                raise MissingPartError(
+                    f"Ray does not start on this machine ({_first_line(error)}); see the logs of its session, or "
+                    "predict without --engine ray"
+                ) from None
             return True
         host, _, port = address.rpartition(":")
         try:
@@ -96,9 +103,17 @@ class RayEngine:
             socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
             self._ray.init(address, **quiet)
         except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().split("\n")[0][:100]
             raise ConfigError(
-                f"no Ray cluster answers at {address!r} ({reason}); give the HOST:PORT that `ray start --head` shows, "
-                "or leave --ray-address out to use the cores of this machine"
+                f"no Ray cluster answers at {address!r} ({_first_line(error)}); give the HOST:PORT that "
+                "`ray start --head` shows, or leave --ray-address out to use the cores of this machine"
+            ) from None
+        except Exception as error:  # as above; the cluster answers
+            raise MissingPartError(
+                f"Ray does not join the cluster at {address!r} ({_first_line(error)}); install the same Ray and Python "
+                "on all machines, and see the logs of its session"
             ) from None
         return True
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0][:100]

@@ -6,7 +6,6 @@ continued, and several runs can work on one folder.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -26,6 +25,7 @@ from medseg.labels import LabelScheme
 from medseg.studies.chain import CaseChain, CaseWork
 from medseg.studies.failures import LOGS
 from medseg.studies.find import find_sources, with_own_names
+from medseg.studies.label_table import refuse_other_labels, write_label_table
 from medseg.studies.ledger import Ledger
 from medseg.studies.leftovers import clear_leftovers
 from medseg.studies.measurements import write_measurements
@@ -64,7 +64,8 @@ def predict_studies(
     large case. A case that another run works on is left to it.
 
     Args:
-        model: path of a bundle, or a loaded model (`options.device`, `fast` and `allow_code` are then ignored).
+        model: path of a bundle, or a loaded model (`options.device`, `fast`, `allow_code` and `folds` are then
+            ignored).
         sources: files, DICOM folders, folders of studies, zips.
         out: folder for `<case>.nii.gz` (or .png), `ledger.jsonl`, `measurements.csv` and `labels.json`.
         options: see `PredictOptions`.
@@ -77,7 +78,7 @@ def predict_studies(
         CheckpointError: if the model cannot be used.
         ReadError: if the sources contain no case.
         WriteError: if the disk is full or permission is missing; finished cases stay.
-        ConfigError: if options are impossible.
+        ConfigError: if options are impossible, or masks of a model with other labels would stay.
 
     Example:
         >>> result = predict_studies("runs/lung/model", ["study/"], "predicted/")
@@ -104,7 +105,7 @@ def _predict(
     loaded = (
         model
         if isinstance(model, Model)
-        else load_model(model, options.device, fast=options.fast, allow_code=options.allow_code)
+        else load_model(model, options.device, fast=options.fast, allow_code=options.allow_code, folds=options.folds)
     )
     snapshot = take_snapshot(places, folder, SETTLE_SECONDS if options.settle is None else options.settle)
     found = find_sources(places, options.series, folder, channel_names(loaded.info.plan))
@@ -113,11 +114,12 @@ def _predict(
     ledger = Ledger(folder / "ledger.jsonl")
     chain.keep_engine(ledger)
     works = _named_works([chain.choose(source) for source in found], chain, ledger, snapshot)
+    refuse_other_labels(folder, loaded.scheme, ledger, [work.source.case for work in works])
     if options.dry_run:
         return _planned(works, chain, ledger)
     with Locks(folder) as locks:
         clear_leftovers(folder, locks)
-        write_text_atomic(folder / "labels.json", _labels_json(loaded.scheme))
+        write_label_table(folder, loaded.scheme)
         run = _Run(chain, ledger, locks, [work.source for work in works], progress)
         if options.engine == "ray":
             run.ray = _ray_engine(model, chain, len(found))
@@ -316,12 +318,3 @@ def _deidentifier(scheme: LabelScheme | None = None) -> Deidentifier:
     from medseg.io.dicom.labels import harmless_texts
 
     return Deidentifier.with_key(site_key(), harmless_texts(scheme) if scheme else ())
-
-
-def _labels_json(scheme: LabelScheme) -> str:
-    """The meaning of the values in the masks, for `medseg evaluate`."""
-    labels = {n: list(v) if scheme.is_regions else v[0] for n, v in zip(scheme.names, scheme.values, strict=True)}
-    return (
-        json.dumps({"format_version": 1, "labels": labels, "ignore": scheme.ignore}, indent=2, ensure_ascii=False)
-        + "\n"
-    )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medseg.metrics.rounding import is_below
 from medseg.metrics.topology import skeleton_of
 
 __all__ = ["CalibreRecall", "recall_by_calibre"]
@@ -60,7 +61,7 @@ def recall_by_calibre(
     found = pred[skeleton]
     ranges = []
     for low, high in zip((0.0, *edges), (*edges, np.inf), strict=True):
-        here = (diameter >= low) & ((diameter < high) | np.isinf(high))
+        here = ~is_below(diameter, low) & (is_below(diameter, high) | np.isinf(high))
         recall = float(found[here].mean()) if here.any() else np.nan
         ranges.append(CalibreRecall(low, high, int(here.sum()), recall))
     return tuple(ranges)

@@ -69,6 +69,8 @@ def measure_centreline(mask: NDArray[np.bool_], spacing: tuple[float, ...]) -> C
     """
     if not mask.any():
         return None
+    # Places times whole numbers would be whole numbers, and smoothing would cut them to such.
+    spacing = tuple(float(s) for s in spacing)
     # EDT and sections look one voxel beyond the mask; outside the image nothing is known, and nothing is background.
     box = tuple(
         slice(max(0, s.start - 2), s.stop + 2)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medseg.metrics.metric import Column
+from medseg.metrics.rounding import is_below
 from medseg.tasks.froc import CANDIDATES_TABLE, find_candidates
 from medseg.tasks.lesions import Lesion, find_lesions, label_lesions
 from medseg.tasks.task import Row, Task, TaskCase, TaskScores
@@ -150,7 +151,11 @@ def _sum(lesions: tuple[Lesion, ...]) -> float:
 def _by_size(label: str, lesions: tuple[Lesion, ...], hit: set[int], unit: str) -> list[Row]:
     rows: list[Row] = []
     for low, high in zip((0.0, *_SIZES_MM), (*_SIZES_MM, math.inf), strict=True):
-        here = [each.number for each in lesions if low <= each.diameters.long_mm < high]
+        here = [
+            each.number
+            for each in lesions
+            if is_below(each.diameters.long_mm, high) and not is_below(each.diameters.long_mm, low)
+        ]
         found = sum(n in hit for n in here)
         rows.append((label, low, high if math.isfinite(high) else "", unit, len(here), found))
     return rows

@@ -32,6 +32,7 @@ def bundle_info(
     ranges = _training_range(config, preparation, number)
     split = split_of_run(preparation.dataset, config, number)
     content = config.model_dump_json(exclude={"output": True, "data": {"root": True, "csv": True}})
+    full = config.training.fold == "full"
     scores = {
         "dice": trained.scores.dice,
         "mean_dice": trained.scores.mean_dice,
@@ -65,7 +66,8 @@ def bundle_info(
             iterations=trained.iterations,
             seconds=round(trained.seconds, 1),
         ),
-        scores={f"fold{number}": scores},
+        scores={} if full else {f"fold{number}": scores},
+        folds="all" if full else None,
         reference_ranges=ranges,
     )
 

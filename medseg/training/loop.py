@@ -30,6 +30,7 @@ from medseg.training.identity import identity_of_settings
 from medseg.training.postprocess_choice import PostprocessChoice, score_of_task
 from medseg.training.precision import precision_for
 from medseg.training.schedule import default_learning_rate, is_over, learning_rate, progress_of
+from medseg.training.stop_signals import StopSignals
 from medseg.training.validation import Scores, validate
 
 __all__ = ["Trained", "train_fold"]
@@ -83,7 +84,8 @@ def train_fold(
         trainer.restore()
         _log.info("resuming at iteration %d", trainer.iteration)
     source = BatchSource(fold.training, setup.plan, setup.scheme, setup.config, fold.number)
-    trainer.run(source, progress)
+    with trainer.signals.listening():
+        trainer.run(source, progress)
     choice = PostprocessChoice(setup.scheme, score_of_task(setup.config.task))
     weights, scores = trainer.shipped(choice)
     return Trained(weights, trainer.iteration, trainer.elapsed, scores, *choice.chosen())
@@ -118,14 +120,15 @@ class _Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.iteration, self.elapsed, self.best_score = 0, 0.0, -1.0
         self.entries: list[dict[str, Any]] = []
+        self.signals = StopSignals()
 
     def restore(self) -> None:
         """Continue where the last checkpoint stopped."""
         state = load_checkpoint(self.last)
         if state.identity != self.identity:
             raise CheckpointError(
-                f"{self.last} belongs to a training with another plan, data set, labels, loss, augmentation or seed; "
-                "give the same configuration, or choose another output folder"
+                f"{self.last} belongs to a training with another plan, data set, split, labels, loss, augmentation or "
+                "seed; give the same configuration, or choose another output folder"
             )
 
         def take() -> None:
@@ -163,20 +166,22 @@ class _Trainer:
         write_text_atomic(self.log, "".join(json.dumps(entry) + "\n" for entry in self.entries))
 
     def run(self, source: BatchSource, progress: ProgressCallback) -> None:
-        """Steps until the limit, saving and validating on the way; an interruption saves first."""
+        """Steps until the limit, saving and validating on the way; Ctrl-C or SIGTERM ends the step, then saves."""
         batches = prefetched(source, self.iteration, self.device.type == "cuda")
         started = time.monotonic() - self.elapsed
         waited, losses, since = 0.0, [], time.monotonic()
         try:
+            self._validate_again()
             while not is_over(self.iteration, self.elapsed, self.training):
                 asked = time.monotonic()
                 batch = next(batches)
                 waited += time.monotonic() - asked
                 done_before = progress_of(self.iteration, self.elapsed, self.training)
                 rate = learning_rate(self.iteration, done_before, self.training)
-                losses.append(self._step(batch.images, batch.labels, rate))
-                self.iteration += 1
-                self.elapsed = time.monotonic() - started
+                with self.signals.uninterrupted():
+                    losses.append(self._step(batch.images, batch.labels, rate))
+                    self.iteration += 1
+                    self.elapsed = time.monotonic() - started
                 done = progress_of(self.iteration, self.elapsed, self.training)
                 if self.iteration % _LOG_EVERY == 0:
                     mean = torch.stack(losses).mean().item()
@@ -217,6 +222,13 @@ class _Trainer:
         self.average.update(self.net, self.iteration)
         return value.detach()
 
+    def _validate_again(self) -> None:
+        """Validate where the training was stopped within a validation, as its score may choose the weights."""
+        before, now = (progress_of(n, self.elapsed, self.training) for n in (self.iteration - 1, self.iteration))
+        done = any("validation_dice" in entry and entry["iteration"] == self.iteration for entry in self.entries)
+        if self.iteration and not done and now < 1 and self._validation_due(before, now):
+            self._validate()
+
     def _validation_due(self, before: float, now: float) -> bool:
         if self.training.validate_every is not None:
             return self.iteration % self.training.validate_every == 0
@@ -228,11 +240,11 @@ class _Trainer:
         limit = self.training.validation_cases or len(self.cases)
         picked = self.cases[:: math.ceil(len(self.cases) / limit)]
         scores = validate(self.average.net, picked, self.plan, self.scheme, self.device)
-        self._note(validation_dice=scores.mean_dice, dice=scores.dice)
         if scores.mean_dice > self.best_score:
-            self.best_score = scores.mean_dice
             with atomic_path(self.best) as temporary:
                 torch.save(self.average.net.state_dict(), temporary)
+            self.best_score = scores.mean_dice
+        self._note(validation_dice=scores.mean_dice, dice=scores.dice)
         write_curve(self.entries, self.folder / "progress.png")
 
     def shipped(self, choice: PostprocessChoice) -> tuple[dict[str, torch.Tensor], Scores]:
@@ -241,7 +253,8 @@ class _Trainer:
             best = load_torch_file(self.best, "delete it, or train from the start")
             _restored(self.best, lambda: self.average.net.load_state_dict(best))
         scores = validate(self.average.net, self.cases, self.plan, self.scheme, self.device, choice.add)
-        self._note(validation_dice=scores.mean_dice, dice=scores.dice, final=True)
+        found = {"validation_dice": scores.mean_dice, "dice": scores.dice} if self.cases else {}
+        self._note(**found, final=True)
         write_text_atomic(self.log, "".join(json.dumps(entry) + "\n" for entry in self.entries))
         write_curve(self.entries, self.folder / "progress.png")
         return {name: value.cpu() for name, value in self.average.net.state_dict().items()}, scores

@@ -14,9 +14,11 @@ import yaml
 from medseg.augmentation import SampleAugment
 from medseg.config import PostprocessConfig, RunConfig
 from medseg.disk.atomic import write_text_atomic
-from medseg.errors import ConfigError
+from medseg.errors import CheckpointError, ConfigError
 from medseg.inference.bundle import save_bundle
+from medseg.inference.bundle_files import INFO, open_regular
 from medseg.inference.bundle_info import BundleInfo, NetInfo
+from medseg.inference.bundle_json import read_info
 from medseg.inference.device import device_memory, resolve_device
 from medseg.inference.postprocess import check_postprocess
 from medseg.io.formats import is_there
@@ -24,6 +26,7 @@ from medseg.labels import check_label_bounds
 from medseg.preparation.folder import config_of
 from medseg.preparation.kept_split import check_other_folds, fold_folder, keep_split, split_of_run
 from medseg.preparation.prepare import Preparation, prepare
+from medseg.preparation.run_folder import record_config, recorded_values, refuse_other_data, refuse_other_split
 from medseg.preparation.split import fold_numbers
 from medseg.preparation.store import open_case
 from medseg.progress import console_progress
@@ -50,7 +53,7 @@ class Run:
     Args:
         folder: the run folder.
         bundle: the model, for `medseg.load_model` and `medseg predict`.
-        scores: fold -> validation scores (Dice on the network's grid).
+        scores: fold -> validation scores (Dice on the network's grid); {} where `training.fold` is full.
     """
 
     folder: Path
@@ -70,7 +73,7 @@ def train(
     Args:
         config: a YAML file, a folder of data, the name of a preset, or a `RunConfig`.
         overrides: dotted key -> value, on top of the file or folder.
-        fold: which fold, or "all"; default `training.fold`.
+        fold: which fold, "all" of them in turn, or "full": one training on all cases; default `training.fold`.
         resume: continue from the last checkpoint of `output`, or start where there is none.
 
     Returns:
@@ -103,8 +106,10 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     device = resolve_device(config.device)
     _check_names(config)
     output = _output(config)
+    full = config.training.fold == "full"
     if config.training.fold != "all":
-        _refuse_overwriting(fold_folder(output, config.training.fold), resume)
+        _refuse_overwriting(fold_folder(output, 0 if config.training.fold == "full" else config.training.fold), resume)
+    _refuse_other_kind(output / "model", full)
     preparation = prepare_run(config)
     for finding in preparation.findings:
         _log.info("%s: %s", finding.kind, finding.message)
@@ -118,8 +123,11 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     numbers = fold_numbers(preparation.dataset, config)
     for number in numbers:
         _refuse_overwriting(fold_folder(output, number), resume)
+    if any(is_there(path) for path in (output / "last.pt", *output.glob("fold*/last.pt"))):
+        refuse_other_split(output, config)
     check_other_folds(preparation.dataset, config, numbers)
-    write_text_atomic(output / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    before = recorded_values(output)
+    record_config(output, config)
     splits = {number: split_of_run(preparation.dataset, config, number) for number in numbers}
     net_info = net_info_for(config, preparation.plan, scheme, device.type == "cuda")
     _log.info("%s", describe_net(net_info))
@@ -133,9 +141,15 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
             training=[open_case(preparation.cases[name]) for name in split.train],
             validation=[open_case(preparation.cases[name]) for name in split.validation],
         )
-        info, trained = _train_one(fold, setup, preparation, net_info, resume)
+        try:
+            info, trained = _train_one(fold, setup, preparation, net_info, resume)
+        except CheckpointError:
+            # The folder still belongs to the training that was not resumed.
+            write_text_atomic(output / "config.yaml", yaml.safe_dump(before, sort_keys=False))
+            raise
         save_bundle(output / "model", info, {number: trained.weights})
-        scores[number] = trained.scores
+        if not full:
+            scores[number] = trained.scores
     return Run(output, output / "model", scores)
 
 
@@ -149,7 +163,7 @@ def _train_one(
     if config.training.init is not None:
         initialise(net, config.training.init)
     loss = loss_for(config.loss, preparation, net)
-    with console_progress(f"train fold {fold.number}") as progress:
+    with console_progress("train" if config.training.fold == "full" else f"train fold {fold.number}") as progress:
         trained = train_fold(net, loss, fold, setup, resume=resume, progress=progress)
     crf = None
     if config.prediction.crf == "fit":
@@ -168,17 +182,23 @@ def prepare_run(config: RunConfig) -> Preparation:
     """Check the data set, plan and store the prepared cases under `config.output`.
 
     Raises:
+        ConfigError: an output folder of another data set.
         DatasetError, GeometryError, ReadError: naming the files and what to do.
     """
     config = with_task_defaults(config)
     device = resolve_device(config.device)
+    output = _output(config)
+    refuse_other_data(output, config)
     with console_progress("prepare") as progress:
-        return prepare(
+        preparation = prepare(
             config,
             progress=progress,
             memory_gb=config.plan.memory_gb or device_memory(device) / 1e9,
             on_gpu=device.type == "cuda",
         )
+    if not recorded_values(output):
+        record_config(output, config)
+    return preparation
 
 
 def _output(config: RunConfig) -> Path:
@@ -188,6 +208,19 @@ def _output(config: RunConfig) -> Path:
 def _refuse_overwriting(folder: Path, resume: bool) -> None:
     if not resume and is_there(folder / "last.pt"):
         raise ConfigError(f"{folder} already holds a training; add --resume to continue, or give another output=FOLDER")
+
+
+def _refuse_other_kind(bundle: Path, full: bool) -> None:
+    """A network trained on all cases and the folds of a cross-validation cannot be one model."""
+    if not is_there(bundle / INFO):
+        return
+    with open_regular(bundle / INFO) as file:
+        present, _ = read_info(file, bundle)
+    if (present.folds == "all") != full:
+        what = "folds" if full else "a network trained on all cases"
+        raise ConfigError(
+            f"{bundle} already holds {what}, which this training would replace; give another output=FOLDER"
+        )
 
 
 def _check_names(config: RunConfig) -> None:

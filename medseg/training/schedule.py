@@ -13,19 +13,19 @@ _LEARNING_RATES = {"adamw": 2e-3, "sgd": 1e-2}
 
 
 def progress_of(iteration: int, elapsed_seconds: float, config: TrainingConfig) -> float:
-    """Fraction of the schedule done, 0 to 1: iter / max_iterations, or elapsed / max_minutes when only that is set."""
-    if config.max_iterations is not None:
-        return min(1.0, iteration / config.max_iterations)
-    return min(1.0, elapsed_seconds / 60 / (config.max_minutes or DEFAULT_MINUTES))
+    """Fraction of the schedule done, 0 to 1: the larger share of `max_iterations` and `max_minutes`, where given.
+
+    Only iterations alone are independent of the machine, so only they resume bit for bit.
+    """
+    shares = [] if config.max_iterations is None else [iteration / config.max_iterations]
+    if config.max_minutes is not None or not shares:
+        shares.append(elapsed_seconds / (60 * (config.max_minutes or DEFAULT_MINUTES)))
+    return min(1.0, max(shares))
 
 
 def is_over(iteration: int, elapsed_seconds: float, config: TrainingConfig) -> bool:
     """Whether either limit is reached."""
-    if config.max_iterations is not None and iteration >= config.max_iterations:
-        return True
-    if config.max_minutes is None and config.max_iterations is not None:
-        return False
-    return elapsed_seconds >= 60 * (config.max_minutes or DEFAULT_MINUTES)
+    return progress_of(iteration, elapsed_seconds, config) >= 1.0
 
 
 def default_learning_rate(config: TrainingConfig) -> float:

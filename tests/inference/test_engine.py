@@ -15,8 +15,7 @@ from torch import nn
 import medseg
 from medseg.errors import ConfigError
 from medseg.inference import engine as engine_module
-from medseg.inference import load_model, save_bundle
-from medseg.inference import predictor as predictor_module
+from medseg.inference import load_model, save_bundle, trial_windows
 from medseg.inference.engine import NetworkEngine
 from medseg.nets import build_net
 from medseg.studies import PredictOptions, predict_studies
@@ -39,7 +38,7 @@ def _net(norm="batch", seed=0, width=1):
 
 def _networks(engine, net, windows, passes=1, regions=False):
     with torch.inference_mode():
-        return engine.networks([net], lambda: windows, passes, regions=regions)[0]
+        return engine.networks([net], lambda: iter([windows, windows]), passes, regions=regions)[0]
 
 
 class Slow(nn.Module):
@@ -163,30 +162,6 @@ def test_bf16_is_close_and_only_used_where_fast_is_asked_for():
         NetworkEngine(CPU, "bf16")
 
 
-def test_how_many_labels_may_change():
-    reference = torch.zeros(1, 2, 100, 100)
-    reference[:, 0] = 1
-    reference[:, 1, :10, :50] = 2  # 500 of 10,000 voxels are labelled
-    one, two, ten, eleven = (reference.clone() for _ in range(4))
-    for logits, count in ((one, 1), (two, 2), (ten, 10), (eleven, 11)):
-        logits[:, 1, 0, :count] = 0
-
-    def same(logits, reference, regions, bf16=False):
-        one, other = (engine_module._decided(each, regions) for each in (logits, reference))
-        return engine_module._same_labels(one, other, regions, bf16=bf16)
-
-    assert same(one, reference, False) and not same(two, reference, False)
-    assert same(ten, reference, False, bf16=True) and not same(eleven, reference, False, bf16=True)
-    assert not same(torch.full_like(reference, float("nan")), reference, False)
-    # Regions: a voxel counts once, however many channels change their side of 0.
-    regions = torch.ones(1, 2, 100, 100)
-    changed = regions.clone()
-    changed[:, :, 0, 0] = -1
-    assert same(changed, regions, True)
-    changed[:, 1, 0, 1] = -1
-    assert not same(changed, regions, True)
-
-
 def test_engines_that_a_device_does_not_have_are_refused(unet_bundle, monkeypatch):
     with pytest.raises(ConfigError, match="eager, winograd, frozen, bf16"):
         load_model(unet_bundle, "cpu", "warp")
@@ -217,29 +192,31 @@ def test_the_measurement_sees_a_window_in_the_middle_padded_where_the_image_is_s
     seen = []
 
     class Recorder(NetworkEngine):
-        def networks(self, nets, windows, passes, *, regions=False):
-            seen.append((windows(), passes))
+        def networks(self, nets, trials, passes, *, regions=False):
+            seen.append((list(trials()), passes))
             return tuple(nets)
 
     model = load_model(unet_bundle, "cpu")
     array = np.zeros((24, 6, 8), dtype=np.float32)
     array[11, 2, 3] = 5.0
     replace(model, engine=Recorder(CPU)).predict_logits(array, np.eye(4), mirror=False, batch_size=2)
-    windows, passes = seen[0]
+    (windows, *others), passes = seen[0]
     # 24 voxels by windows of 8 that overlap by half: 5 windows, 3 batches.
     assert windows.shape == (2, 1, 8, 8, 8) and passes == 3
-    assert (windows == windows.max()).nonzero().tolist() == [[0, 0, 3, 2, 3], [1, 0, 3, 2, 3]]
+    assert (windows[:1] == windows.max()).nonzero().tolist() == [[0, 0, 3, 2, 3]]
+    # Eight places, padded at the same side.
+    assert [tuple(each.shape) for each in others] == [(2, 1, 8, 8, 8)] * 3
 
 
 def test_of_a_large_window_half_of_each_axis_is_measured(unet_bundle, monkeypatch):
     seen = []
 
     class Recorder(NetworkEngine):
-        def networks(self, nets, windows, passes, *, regions=False):
-            seen.append((windows().shape, passes))
+        def networks(self, nets, trials, passes, *, regions=False):
+            seen.append((next(trials()).shape, passes))
             return tuple(nets)
 
-    monkeypatch.setattr(predictor_module, "LARGE_WINDOW", 8**3 - 1)
+    monkeypatch.setattr(trial_windows, "LARGE_WINDOW", 8**3 - 1)
     model = replace(load_model(unet_bundle, "cpu"), engine=Recorder(CPU))
     model.predict_logits(np.zeros((12, 12, 12), np.float32), np.eye(4), mirror=False, batch_size=2)
     # 8 windows of 8^3 by two, each as much as 8 of 4^3.
@@ -296,3 +273,13 @@ def test_a_run_of_small_studies_is_eager_and_leaves_the_given_model_alone(unet_b
     model = load_model(unet_bundle, "cpu")
     predict_studies(model, [_studies(tmp_path / "in")], tmp_path / "out")
     assert _engines(tmp_path / "out") == ["eager", "eager"] and model.engine_name == ""
+
+
+def test_a_mask_made_before_an_engine_was_chosen_is_not_made_again(unet_bundle, tmp_path, monkeypatch):
+    studies, out = _studies(tmp_path / "in"), tmp_path / "out"
+    monkeypatch.setattr(NetworkEngine, "_candidates", lambda *_: ("frozen",))
+    answers = iter([None, "frozen"])
+    monkeypatch.setattr(NetworkEngine, "_choose", lambda *_: next(answers))
+    predict_studies(unet_bundle, [studies], out, PredictOptions(device="cpu"))
+    assert _engines(out) == ["", "frozen"]
+    assert predict_studies(unet_bundle, [studies], out, PredictOptions(device="cpu")).skipped == ("ann", "ben")

@@ -138,3 +138,25 @@ def test_an_address_where_nothing_answers_is_named(unet_bundle, tmp_path):
         options = PredictOptions(engine="ray", ray_address=address)
         with pytest.raises(ConfigError, match=f"no Ray cluster answers at '{address}' .*ray start --head"):
             predict_studies(unet_bundle, [_studies(tmp_path / "in", 1)], tmp_path / "out", options)
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1:0"])
+def test_where_ray_does_not_start_it_is_one_line_of_the_environment(unet_bundle, tmp_path, monkeypatch, address):
+    class Broken:
+        """Ray raises Exception itself where one of its processes ends at once."""
+
+        @staticmethod
+        def is_initialized():
+            return False
+
+        @staticmethod
+        def init(*args, **kwargs):
+            raise Exception("The current node timed out during startup.\nThis could happen because ...")
+
+    monkeypatch.setitem(sys.modules, "ray", Broken)
+    monkeypatch.setattr(socket, "create_connection", lambda *_: socket.socket())
+    medseg.write(Volume(np.zeros((12, 11, 10), np.float32), np.eye(4)), tmp_path / "in" / "case.nii.gz")
+    options = PredictOptions(engine="ray", ray_address=address, device="cpu")
+    with pytest.raises(MissingPartError, match="timed out during startup") as refused:
+        predict_studies(unet_bundle, [tmp_path / "in"], tmp_path / "out", options)
+    assert refused.value.exit_code == 6 and "\n" not in str(refused.value)

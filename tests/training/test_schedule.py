@@ -20,11 +20,20 @@ def test_warm_up_rises_linearly_to_the_peak() -> None:
     assert [learning_rate(n, 0.0, config) for n in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
 
 
-def test_progress_counts_iterations_where_they_are_limited_and_minutes_otherwise() -> None:
+def test_progress_is_the_larger_share_of_iterations_and_minutes() -> None:
     assert progress_of(25, 1e9, TrainingConfig(max_iterations=100)) == 0.25
     assert progress_of(25, 30.0, TrainingConfig(max_minutes=1)) == 0.5
-    assert progress_of(25, 30.0, TrainingConfig(max_iterations=100, max_minutes=1)) == 0.25
+    both = TrainingConfig(max_iterations=100, max_minutes=1)
+    assert progress_of(25, 30.0, both) == 0.5
+    assert progress_of(75, 30.0, both) == 0.75
     assert progress_of(25, 1800.0, TrainingConfig()) == 0.5
+
+
+@pytest.mark.parametrize("minutes", [1.0, 0.1, 1e-3])
+def test_the_rate_has_decayed_when_the_minutes_end_before_the_iterations(minutes: float) -> None:
+    both = TrainingConfig(max_iterations=10**6, max_minutes=minutes, learning_rate=1.0, warmup_iterations=0)
+    rates = [learning_rate(0, progress_of(10, share * 60 * minutes, both), both) for share in (0.0, 0.5, 0.99, 1.0)]
+    assert rates == sorted(rates, reverse=True) and rates[2] < 0.02 and rates[3] == 0.0
 
 
 def test_training_ends_at_whichever_limit_comes_first() -> None:

@@ -154,6 +154,7 @@ def _header_of(raw: bytes, path: Path) -> tuple[Any, NDArray[np.float64]]:
 
 def _quiet_logger() -> logging.Logger:
     logger = logging.getLogger(__name__)
+    logger.propagate = False  # else its lines reach the console as our own
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
     return logger

@@ -1,0 +1,90 @@
+"""Pictures of 104 labels: legible, of a bounded size, and whatever the labels are called."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from medseg.legend import named_labels
+from medseg.reports.agreement import agreement_png, size_png
+from medseg.reports.curves import froc_png
+from medseg.reports.figures import distribution_png
+from medseg.training.curve import write_curve
+
+RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+MANY = [f"vertebra_{n}_with_a_rather_long_name" if n % 5 == 0 else f"organ_{n}" for n in range(104)]
+ODD = ["_hidden", "a$b$c", "$\\frac$", "x_1^2", "lung & <b>", "50 %"]
+
+
+@pytest.fixture
+def legends(monkeypatch):
+    """What the legends say, and whether each lies inside of its picture; noted when a figure is saved."""
+    found = []
+    save = Figure.savefig
+
+    def noted(self, *args, **kwargs):
+        save(self, *args, **kwargs)
+        for legend in (*self.legends, *(axes.get_legend() for axes in self.axes)):
+            if legend is not None:
+                box, whole = legend.get_window_extent(), self.bbox
+                inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= whole.x1 + 1 and box.y1 <= whole.y1 + 1
+                found.append(([text.get_text() for text in legend.get_texts()], inside))
+
+    monkeypatch.setattr(Figure, "savefig", noted)
+    return found
+
+
+def _draw(labels, path: Path):
+    """The pictures of a training and of a report."""
+    rng = np.random.default_rng(0)
+    entries = [{"iteration": 20 * i, "seconds": 60.0 * i, "loss": 1 / (i + 1)} for i in range(9)]
+    for i in (3, 6, 9):
+        dice = {label: None if n == 1 else min(1.0, n / 104) for n, label in enumerate(labels)}
+        entries.append({"iteration": 20 * i, "seconds": 60.0 * i, "validation_dice": 0.5, "dice": dice})
+    write_curve(entries, path)
+    pairs = {label: [(size, (n + 1) / 105) for size in rng.random(4) * 50 + 1] for n, label in enumerate(labels)}
+    curves = {label: ([0.1, 1.0, 5.0], [0.1, 0.4, (n + 1) / 105]) for n, label in enumerate(labels)}
+    return {
+        "progress": path.read_bytes(),
+        "size": size_png(pairs, "ml"),
+        "froc": froc_png(curves, RATES),
+        "distribution": distribution_png({label: [0.1, 0.2, 0.3] for label in labels}, "Dice", (0, 1)),
+        "agreement": agreement_png({label: pairs[label] for label in labels[:12]}, "ml"),
+    }
+
+
+@pytest.mark.parametrize("labels", [MANY, ODD, ["one"], MANY[:8]], ids=["104", "odd names", "one", "eight"])
+def test_every_legend_lies_inside_its_picture_and_no_picture_warns(labels, legends, tmp_path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pictures = _draw(labels, tmp_path / "progress.png")
+    assert legends and all(inside for _, inside in legends)
+    for name, content in pictures.items():
+        with Image.open(io.BytesIO(content)) as picture:
+            assert max(picture.size) < 8000 and picture.width <= 1200, name
+
+
+def test_of_many_labels_the_lowest_are_named_and_the_others_counted(legends, tmp_path) -> None:
+    _draw(MANY, tmp_path / "progress.png")
+    assert len(legends) == 3
+    for texts, _ in legends:
+        assert len(texts) <= 11 and any(text.startswith(("96 others", "Dice of 96")) for text in texts)
+        assert any(MANY[2] in text for text in texts) and not any(MANY[90] in text for text in texts)
+
+
+def test_every_one_of_a_few_labels_is_named_whatever_it_is_called(legends, tmp_path) -> None:
+    _draw(ODD, tmp_path / "progress.png")
+    for texts, _ in legends:
+        for label in ODD:
+            assert any(label.replace("$", r"\$") in text for text in texts), (label, texts)
+
+
+def test_labels_without_a_score_are_not_called_the_worst() -> None:
+    scores = {label: float("nan") if n < 20 else n / 104 for n, label in enumerate(MANY)}
+    assert named_labels(scores) == tuple(MANY[20:28])
