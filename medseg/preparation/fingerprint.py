@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from medseg.disk.atomic import write_text_atomic
 from medseg.labels import LabelScheme
-from medseg.preparation.body import labels_inside
 from medseg.preparation.case_features import CaseFeatures, Feature, GreyLevels, measure_case
 from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
 from medseg.preparation.grid import holds_whole_numbers
@@ -69,7 +68,6 @@ class CaseFingerprint:
         label_voxels: label value -> voxels, background (0) included.
         centroids_mm: label value -> centre of mass in RAS+ mm, 3D only.
         features: for the reference ranges that new cases are compared with.
-        inside_body: whether all labels lie in the body's box, see `body_box`.
         findings: irregularities met while reading.
     """
 
@@ -84,7 +82,6 @@ class CaseFingerprint:
     label_voxels: Mapping[int, int]
     centroids_mm: Mapping[int, tuple[float, float, float]]
     features: CaseFeatures
-    inside_body: bool
     findings: tuple[Finding, ...] = ()
 
     def along(self, orientation: str | None) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -204,7 +201,6 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, schem
         label_voxels=voxels,
         centroids_mm=centroids,
         features=measure_case(image, labels, scheme),
-        inside_body=labels_inside(image.array, labels.array),
         findings=(*image.findings, *labels.findings),
     )
 
@@ -261,6 +257,5 @@ def _case_from_json(case: dict[str, Any]) -> CaseFingerprint:
         label_voxels={int(k): v for k, v in case["label_voxels"].items()},
         centroids_mm={int(k): (v[0], v[1], v[2]) for k, v in case["centroids_mm"].items()},
         features=_features_from_json(case["features"] if "features" in case else case["figures"]),
-        inside_body=case["inside_body"],
         findings=tuple(Finding(f["kind"], f["message"], tuple(f["files"])) for f in case["findings"]),
     )

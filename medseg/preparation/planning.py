@@ -71,6 +71,8 @@ def make_plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, 
         "channels": channels,
         "strides": strides,
         "select": [rule.model_dump(exclude_defaults=True) for rule in _select(fingerprint, config)],
+        "image": {"prefilter": "area"},
+        "labels": {"method": "area", "ties": "unbiased"},
     }
     return validate_model(Plan, values, "planning")
 

@@ -47,7 +47,7 @@ class Trained:
         weights: averaged weights to ship (the last, or the best where `training.checkpoint: best`).
         iterations: steps done.
         seconds: time spent.
-        scores: validation scores of the shipped weights, without post-processing.
+        scores: validation scores of the shipped weights on the images' own grids, without post-processing.
         postprocess: the rules that help on the validation cases.
         postprocess_gains: 'label: rule' -> gain in the mean score.
     """

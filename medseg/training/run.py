@@ -49,7 +49,7 @@ class Run:
     Args:
         folder: the run folder.
         bundle: the model, for `medseg.load_model` and `medseg predict`.
-        scores: fold -> validation scores (Dice on the network's grid).
+        scores: fold -> validation scores (Dice on the images' own grids).
     """
 
     folder: Path
