@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medseg.preparation.label_ranks import ROUNDING, Ranks
 from medseg.resampling import voxel_shares
 
 __all__ = ["by_turns", "labels_by_share"]
 
 # Voxels of the old grid that are worked on at a time.
 SLAB_VOXELS = 2**22
-# Shares that are equal differ by rounding only; no share of a voxel that matters is smaller.
-ROUNDING = 1e-5
+# Larger values are numbered first: they would need too long a list of boxes.
+LARGEST = 65535
 
 
 def labels_by_share(
@@ -30,8 +31,8 @@ def labels_by_share(
     Args:
         array: `(I, J, K)` or `(I, J)`, non-negative integers.
         shape: the new shape.
-        ties: of labels with equal shares, the one of lower or of upper value, or by turns, so that on the whole no
-            boundary moves.
+        ties: of labels with equal shares, the one of lower or of upper value; or 'unbiased': what is undecided is
+            settled so that boundaries stay in place and components keep their volume, see `Ranks.balance`.
 
     Returns:
         `shape`, same dtype.
@@ -42,17 +43,26 @@ def labels_by_share(
         >>> labels_by_share(np.ones((4, 4), int).cumsum(1) // 2, (2, 2), "unbiased").tolist()
         [[0, 2], [1, 1]]
     """
+    if array.max() > LARGEST:
+        values, numbers = np.unique(array, return_inverse=True)
+        return np.asarray(values[labels_by_share(numbers.reshape(array.shape), shape, ties)])
     # The axis that is slowest in memory comes first.
     layout = sorted(range(array.ndim), key=lambda a: -abs(array.strides[a]))
     turned, size = array.transpose(layout), [shape[a] for a in layout]
-    out = np.empty(size, dtype=array.dtype)
+    rest = int(array.min())
+    ranks = Ranks.of(size, array.dtype, rest)
     n_in, n_out = turned.shape[0], size[0]
     step = max(1, SLAB_VOXELS * n_out // max(1, turned.size))
     for begin in range(0, n_out, step):
         end = min(begin + step, n_out)
         rows = slice(begin * n_in // n_out, -(-end * n_in // n_out))
-        out[begin:end] = _slab(turned, rows, begin, (end - begin, *size[1:]), size, ties)
-    return out.transpose(np.argsort(layout))
+        _rank(turned, rows, ranks.rows(begin, end), begin, rest)
+    ranks = ranks.transpose([layout.index(axis) for axis in range(array.ndim)])
+    if ties == "unbiased":
+        ranks.balance(rest)
+    elif ties == "upper":
+        ranks.take_second(ranks.most - ranks.next <= ROUNDING)
+    return ranks.first
 
 
 def by_turns(shape: Sequence[int], first: int = 0) -> NDArray[np.bool_]:
@@ -64,43 +74,22 @@ def by_turns(shape: Sequence[int], first: int = 0) -> NDArray[np.bool_]:
     return turn
 
 
-def _slab(
-    array: NDArray[Any], rows: slice, begin: int, shape: Sequence[int], size: Sequence[int], ties: str
-) -> NDArray[Any]:
-    """Rows `begin` and following of the result, which lie within `rows` of the array."""
+def _rank(array: NDArray[Any], rows: slice, ranks: Ranks, begin: int, rest: int) -> None:
+    """Rank the labels of the new voxels of a slab, which begins at row `begin` and lies within `rows` of the array."""
     part = array[rows]
-    values = _values(part)
-    if len(values) == 1:
-        return np.full(shape, values[0], dtype=array.dtype)
-    # The lowest label, nearly always the background, gets what the others leave.
-    numbers = part if values[0] == 0 and values[-1] < 65536 else np.searchsorted(values, part).astype(np.int32)
-    boxes = ndimage.find_objects(numbers)
-    best, total = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-    low, high = np.zeros(shape, dtype=numbers.dtype), np.zeros(shape, dtype=numbers.dtype)
-    for number, box in enumerate(boxes, start=1):
-        if box is None:
+    size = [*ranks.whole]
+    shape = ranks.first.shape
+    total = np.zeros(shape, dtype=np.float32)
+    for number, box in enumerate(ndimage.find_objects(part), start=1):
+        if box is None or number == rest:
             continue
         start = [rows.start + box[0].start, *(b.start for b in box[1:])]
-        share, corner = _share(numbers[box] == number, start, array.shape, size)
+        share, corner = _share(part[box] == number, start, array.shape, size)
         where, share = _inside(share, [corner[0] - begin, *corner[1:]], shape)
         total[where] += share
-        wins, level = share > best[where] + ROUNDING, np.abs(share - best[where]) <= ROUNDING
-        level &= share > ROUNDING
-        best[where][wins] = share[wins]
-        low[where][wins] = number
-        high[where][wins | level] = number
-    rest = 1 - total
-    wins = rest > best + ROUNDING
-    low[wins | (rest >= best - ROUNDING)] = 0
-    high[wins] = 0
-    chosen = low if ties == "lower" else high if ties == "upper" else np.where(by_turns(shape, begin), high, low)
-    return chosen if numbers is part else values[chosen].astype(array.dtype)
-
-
-def _values(part: NDArray[Any]) -> NDArray[Any]:
-    if part.max() < 65536:
-        return np.flatnonzero(np.bincount(part.reshape(-1)))
-    return np.unique(part)
+        ranks.add(where, number, share)
+    # The lowest label, nearly always the background, gets what the others leave.
+    ranks.add((...,), rest, 1 - total)
 
 
 def _share(

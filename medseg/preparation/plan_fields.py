@@ -115,7 +115,8 @@ class LabelPlan(PlanPart):
     Args:
         method: 'nearest' neighbour, or the label that fills the largest 'area' of the new voxel.
         ties: which of two labels that fit equally well is taken: of neighbours half-way the one of 'lower' or of
-            'upper' index, of equal areas the one of 'lower' or of 'upper' value; or, 'unbiased', both by turns.
+            'upper' index, of equal areas the one of 'lower' or of 'upper' value. 'unbiased': of neighbours both by
+            turns; areas that differ by up to a third so that each component keeps its volume and place.
     """
 
     method: Literal["nearest", "area"] = "nearest"
