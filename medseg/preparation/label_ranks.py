@@ -106,8 +106,10 @@ class Ranks:
         touching = ndimage.generate_binary_structure(core.ndim, core.ndim)
         near = ndimage.binary_dilation(core, touching) & held
         # What has no voxel of its own yet, such as a small lesion between four voxels, is a component too.
-        apart, _ = ndimage.label(held, touching)
-        without = held & ~np.isin(apart, np.unique(apart[core]))
+        apart, count = ndimage.label(held, touching)
+        with_core = np.zeros(count + 1, dtype=bool)
+        with_core[apart[core]] = True
+        without = held & ~with_core[apart]
         numbers, count = ndimage.label(near | without, touching)
         share = np.where(core, most, next_)
         inside = numbers > 0

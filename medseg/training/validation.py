@@ -21,7 +21,7 @@ from medseg.preparation.normalize import normalize
 from medseg.preparation.plan import Plan
 from medseg.preparation.store import PreparedCase
 
-__all__ = ["Scores", "on_native_grid", "validate"]
+__all__ = ["Scores", "dice_of_held", "on_native_grid", "validate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +59,17 @@ def validate(
         predicted, reference, spacing = on_native_grid(logits, case, plan, scheme)
         if seen is not None:
             seen(predicted, reference, None if plan.spacing_mm is None else spacing)
-        scores = score_case(predicted, reference, spacing_mm=spacing, labels=scheme, metrics=("dice",))
-        for name in scheme.names:
-            if scheme.mask(reference, name).any():
-                per_label[name].append(scores[name]["dice"])
+        for name, dice in dice_of_held(predicted, reference, scheme).items():
+            per_label[name].append(dice)
     means = {name: float(np.mean(values)) if values else None for name, values in per_label.items()}
     known = [value for value in means.values() if value is not None]
     return Scores(float(np.mean(known)) if known else 0.0, means, len(cases))
+
+
+def dice_of_held(predicted: NDArray[Any], reference: NDArray[Any], scheme: LabelScheme) -> dict[str, float]:
+    """Dice of each label that the reference holds; both are label maps on one grid."""
+    scores = score_case(predicted, reference, (1.0,) * reference.ndim, labels=scheme, metrics=("dice",))
+    return {name: scores[name]["dice"] for name in scheme.names if scheme.mask(reference, name).any()}
 
 
 def on_native_grid(
