@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from medseg.volume import Volume
 
 __all__ = [
     "average_array",
+    "nearest_by_turns",
     "resample",
     "resample_affine",
     "resample_array",
@@ -30,6 +32,8 @@ __all__ = [
 Array = NDArray[Any]
 # Number of voxels interpolated at a time, small compared with the image.
 SLAB_VOXELS = 2**20
+# Part of a voxel, far above rounding, that decides between two voxels that are equally near.
+_NUDGE = 1e-6
 
 
 def resampled_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> tuple[int, ...]:
@@ -73,6 +77,29 @@ def average_array(array: Array, new_shape: Sequence[int]) -> NDArray[np.float32]
         [[1.0, 5.0]]
     """
     return _axis_by_axis(array, new_shape, _averaged).astype(np.float32, copy=False)
+
+
+def nearest_by_turns(array: Array, new_shape: Sequence[int]) -> Array:
+    """`resample_array` of order 0 without a shift: half-way between two voxels the lower or the upper one, by turns.
+
+    Args:
+        array: `(I, J, K)` or `(I, J)`.
+        new_shape: the target shape.
+
+    Returns:
+        `new_shape`, same dtype.
+
+    Example:
+        >>> nearest_by_turns(np.array([[1, 2, 3, 4], [1, 2, 3, 4]]), (2, 2)).tolist()
+        [[1, 4], [2, 3]]
+    """
+    if tuple(new_shape) == array.shape:
+        return array
+    lower = resample_array(array, new_shape, order=0)
+    # Seen from the other end, the upper of two neighbours is the lower one.
+    ends = (slice(None, None, -1),) * array.ndim
+    upper = resample_array(array[ends], new_shape, order=0)[ends]
+    return np.where(sum(np.indices(tuple(new_shape), sparse=True)) % 2 == 1, upper, lower)
 
 
 def voxel_shares(n_in: int, n_out: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
@@ -169,7 +196,7 @@ def resample(volume: Volume, spacing_mm: Sequence[float], order: int = 1) -> Vol
     Args:
         volume: any volume with a known spacing.
         spacing_mm: target spacing per spatial axis.
-        order: 1 for images (linear, float32), 0 for labels (nearest).
+        order: 1 for images (linear, float32), 0 for labels (nearest, see `nearest_by_turns`).
 
     Raises:
         GeometryError: if the spacing is unknown, not positive, or of another rank.
@@ -179,7 +206,12 @@ def resample(volume: Volume, spacing_mm: Sequence[float], order: int = 1) -> Vol
     if len(spacing_mm) != volume.dims or min(spacing_mm) <= 0:
         raise GeometryError(f"spacing {tuple(spacing_mm)} mm does not fit {volume!r}: one positive value per axis")
     shape = resampled_shape(volume.shape, volume.spacing_mm, spacing_mm)
-    array = resample_array(volume.array, shape, order)
+    if order:
+        array = resample_array(volume.array, shape, order)
+    elif volume.channels:
+        array = np.stack([nearest_by_turns(each, shape) for each in volume.array])
+    else:
+        array = nearest_by_turns(volume.array, shape)
     return replace(volume, array=array, affine=resample_affine(volume.affine, volume.shape, shape))
 
 
@@ -189,7 +221,7 @@ def resample_like(volume: Volume, reference: Volume, order: int = 1, outside: fl
     Args:
         volume: 3D volume, with or without channels.
         reference: 3D volume that defines the grid.
-        order: 1 linear, 0 nearest.
+        order: 1 linear, 0 nearest (half-way between two voxels the lower or the upper one, by turns).
         outside: value where the reference extends beyond the volume.
 
     Raises:
@@ -205,16 +237,30 @@ def resample_like(volume: Volume, reference: Volume, order: int = 1, outside: fl
     inside = _inside(matrix, volume.shape, reference.shape)
 
     def one(array: Array) -> Array:
-        source = array if order == 0 else array.astype(np.float32)
         # scipy's own `constant` mode would also cut off the outer half of every border voxel.
-        sampled = ndimage.affine_transform(
-            source, matrix[:3, :3], matrix[:3, 3], reference.shape, order=order, mode="nearest"
-        )
+        if order == 0:
+            sampled = _nearest_like(array, matrix, reference.shape)
+        else:
+            sampled = ndimage.affine_transform(
+                array.astype(np.float32), matrix[:3, :3], matrix[:3, 3], reference.shape, order=order, mode="nearest"
+            )
         sampled[~inside] = outside
         return np.asarray(sampled)
 
     array = np.stack([one(c) for c in volume.array]) if volume.channels else one(volume.array)
     return replace(volume, array=array, affine=reference.affine)
+
+
+def _nearest_like(array: Array, matrix: NDArray[np.float64], shape: Sequence[int]) -> Array:
+    """The nearest voxels; of every second one, as on a chessboard, those half-way come from the other side."""
+    out = np.empty(tuple(shape), dtype=array.dtype)
+    for first in product((0, 1), repeat=3):
+        part = out[tuple(slice(n, None, 2) for n in first)]
+        if part.size:
+            nudge = _NUDGE if sum(first) % 2 else -_NUDGE
+            offset = matrix[:3, :3] @ first + matrix[:3, 3] + nudge
+            part[:] = ndimage.affine_transform(array, 2 * matrix[:3, :3], offset, part.shape, order=0, mode="nearest")
+    return out
 
 
 def _inside(matrix: NDArray[np.float64], source: Sequence[int], shape: Sequence[int]) -> NDArray[np.bool_]:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medseg.preparation.deskew import sample
-from medseg.preparation.label_shares import by_turns, labels_by_share
+from medseg.preparation.label_shares import labels_by_share
 from medseg.preparation.plan_fields import ImagePlan, LabelPlan
-from medseg.resampling import average_array, resample_array
+from medseg.resampling import average_array, nearest_by_turns, resample_array
 from medseg.volume import Volume
 
 __all__ = ["coarser_axes", "resample_image", "resample_labels", "sample_image"]
@@ -91,13 +91,11 @@ def resample_labels(array: NDArray[Any], shape: Sequence[int], plan: LabelPlan) 
         return array
     if plan.method == "area":
         return labels_by_share(array, shape, plan.ties)
-    lower = resample_array(array, shape, order=0) if plan.ties != "upper" else array
-    if plan.ties == "lower":
-        return lower
+    if plan.ties == "unbiased":
+        return nearest_by_turns(array, shape)
     # Seen from the other end, the upper of two neighbours is the lower one.
-    ends = (slice(None, None, -1),) * len(shape)
-    upper = np.asarray(resample_array(array[ends], shape, order=0)[ends])
-    return upper if plan.ties == "upper" else np.where(by_turns(shape), upper, lower)
+    ends = (slice(None, None, -1 if plan.ties == "upper" else 1),) * len(shape)
+    return np.asarray(resample_array(array[ends], shape, order=0)[ends])
 
 
 def _clipped(out: NDArray[Any], array: NDArray[Any], plan: ImagePlan) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from scipy import ndimage
 from medseg.preparation.label_ranks import ROUNDING, Ranks
 from medseg.resampling import voxel_shares
 
-__all__ = ["by_turns", "labels_by_share"]
+__all__ = ["labels_by_share"]
 
 # Voxels of the old grid that are worked on at a time.
 SLAB_VOXELS = 2**22
@@ -63,15 +63,6 @@ def labels_by_share(
     elif ties == "upper":
         ranks.take_second(ranks.most - ranks.next <= ROUNDING)
     return ranks.first
-
-
-def by_turns(shape: Sequence[int], first: int = 0) -> NDArray[np.bool_]:
-    """Every second voxel along each axis, as on a chessboard; `first` is the index of the first one along axis 0."""
-    turn = np.zeros((1,) * len(shape), dtype=bool)
-    for axis, n in enumerate(shape):
-        odd = (np.arange(n) + (first if axis == 0 else 0)) % 2 == 1
-        turn = turn ^ odd.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    return turn
 
 
 def _rank(array: NDArray[Any], rows: slice, ranks: Ranks, begin: int, rest: int) -> None:
