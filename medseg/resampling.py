@@ -21,6 +21,7 @@ from medseg.volume import Volume
 __all__ = [
     "average_array",
     "nearest_by_turns",
+    "nearest_indices",
     "resample",
     "resample_affine",
     "resample_array",
@@ -95,10 +96,10 @@ def nearest_by_turns(array: Array, new_shape: Sequence[int]) -> Array:
     """
     if tuple(new_shape) == array.shape:
         return array
-    lower = resample_array(array, new_shape, order=0)
-    # Seen from the other end, the upper of two neighbours is the lower one.
-    ends = (slice(None, None, -1),) * array.ndim
-    upper = resample_array(array[ends], new_shape, order=0)[ends]
+    lower, upper = (
+        array[np.ix_(*(nearest_indices(n, m)[side] for n, m in zip(array.shape, new_shape, strict=True)))]
+        for side in (0, 1)
+    )
     return np.where(sum(np.indices(tuple(new_shape), sparse=True)) % 2 == 1, upper, lower)
 
 
@@ -145,8 +146,20 @@ def _positions(n_in: int, n_out: int) -> NDArray[np.float64]:
     return np.clip((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, 0, n_in - 1)
 
 
+def nearest_indices(n_in: int, n_out: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Along an axis, the old voxel nearest to each new one; half-way between two of them the lower and the upper one.
+
+    Example:
+        >>> [each.tolist() for each in nearest_indices(6, 3)]
+        [[0, 2, 4], [1, 3, 5]]
+    """
+    lower = np.ceil(_positions(n_in, n_out) - 0.5).astype(np.intp)
+    # Seen from the other end, the upper of two neighbours is the lower one.
+    return lower, n_in - 1 - lower[::-1]
+
+
 def _nearest(array: Array, axis: int, n_out: int) -> Array:
-    return array.take(np.ceil(_positions(array.shape[axis], n_out) - 0.5).astype(np.intp), axis=axis)
+    return array.take(nearest_indices(array.shape[axis], n_out)[0], axis=axis)
 
 
 def _linear(array: Array, axis: int, n_out: int) -> Array:

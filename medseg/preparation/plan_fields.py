@@ -127,7 +127,7 @@ class LogitPlan(PlanPart):
     """How logits come back to the image's grid.
 
     Args:
-        order: 0 nearest neighbour (half-way to the lower index), 1 linear.
+        order: 0 nearest neighbour (half-way to the lower or the upper index, by turns), 1 linear.
         thick_axis: as for images.
     """
 
