@@ -37,6 +37,8 @@ __all__ = ["Trained", "train_fold"]
 _log = logging.getLogger("medseg")
 _LOG_EVERY = 20
 _VALIDATIONS = 10
+# Where the scores in the log are measured: on the images' own grids.
+_GRID = "image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,10 @@ class _Trainer:
         _restored(self.last, take)
         if self.log.is_file():
             _restored(self.log, self._restore_log)
+        validated = [entry for entry in self.entries if "validation_dice" in entry]
+        if any(case.native for case in self.cases) and any(entry.get("grid") != _GRID for entry in validated):
+            # Measured on the network's grid by an older medseg: the scores to come cannot be compared with it.
+            self.best_score = -1.0
 
     def _restore_log(self) -> None:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}")]
@@ -228,7 +234,7 @@ class _Trainer:
         limit = self.training.validation_cases or len(self.cases)
         picked = self.cases[:: math.ceil(len(self.cases) / limit)]
         scores = validate(self.average.net, picked, self.plan, self.scheme, self.device)
-        self._note(validation_dice=scores.mean_dice, dice=scores.dice)
+        self._note(validation_dice=scores.mean_dice, dice=scores.dice, grid=_GRID)
         if scores.mean_dice > self.best_score:
             self.best_score = scores.mean_dice
             with atomic_path(self.best) as temporary:
@@ -241,7 +247,7 @@ class _Trainer:
             best = load_torch_file(self.best, "delete it, or train from the start")
             _restored(self.best, lambda: self.average.net.load_state_dict(best))
         scores = validate(self.average.net, self.cases, self.plan, self.scheme, self.device, choice.add)
-        self._note(validation_dice=scores.mean_dice, dice=scores.dice, final=True)
+        self._note(validation_dice=scores.mean_dice, dice=scores.dice, grid=_GRID, final=True)
         write_text_atomic(self.log, "".join(json.dumps(entry) + "\n" for entry in self.entries))
         write_curve(self.entries, self.folder / "progress.png")
         return {name: value.cpu() for name, value in self.average.net.state_dict().items()}, scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,7 @@ from medseg.config import load_config
 from medseg.labels import LabelScheme
 from medseg.metrics import score_case
 from medseg.preparation import open_case, prepare
+from medseg.training.checkpoint import load_checkpoint, save_checkpoint
 from medseg.training.postprocess_choice import PostprocessChoice
 from medseg.training.validation import validate
 
@@ -72,6 +74,28 @@ def test_a_bundle_states_the_dice_that_predict_reaches(tiny_dataset: Path) -> No
     log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     best = max(entry["validation_dice"] for entry in log if "validation_dice" in entry)
     assert best == pytest.approx(stated, abs=2e-3)
+
+
+def test_a_best_score_of_the_networks_grid_is_no_measure_for_a_resumed_training(tiny_dataset: Path) -> None:
+    changes = {
+        "plan.spacing_mm": [2.0, 2.0, 2.0],
+        "plan.patch_size": [8, 8, 8],
+        "training.checkpoint": "best",
+        "training.validate_every": 2,
+        "training.max_iterations": 3,
+    }
+    config = tiny_dataset / "config.yaml"
+    folder = medseg.train(config, overrides=changes).folder
+    save_checkpoint(replace(load_checkpoint(folder / "last.pt"), best_score=2.0), folder / "last.pt")
+    (folder / "best.pt").unlink()
+    medseg.train(config, overrides={**changes, "training.max_iterations": 5}, resume=True)
+    assert not (folder / "best.pt").exists()
+    save_checkpoint(replace(load_checkpoint(folder / "last.pt"), best_score=2.0), folder / "last.pt")
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    old = [{key: value for key, value in line.items() if key != "grid"} for line in lines]
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old))
+    medseg.train(config, overrides={**changes, "training.max_iterations": 7}, resume=True)
+    assert (folder / "best.pt").exists()
 
 
 @pytest.mark.slow
