@@ -115,8 +115,8 @@ def voxel_shares(n_in: int, n_out: int) -> tuple[NDArray[np.intp], NDArray[np.fl
 
     Example:
         >>> first, shares = voxel_shares(3, 2)
-        >>> first.tolist(), shares.round(2).tolist()
-        ([0, 1], [[0.67, 0.33, 0.0], [0.33, 0.67, 0.0]])
+        >>> first.tolist(), (3 * shares).round().tolist()
+        ([0, 1], [[2.0, 1.0, 0.0], [1.0, 2.0, 0.0]])
     """
     # In units of 1 / n_out of an old voxel, edges are whole numbers.
     begin = np.arange(n_out) * n_in

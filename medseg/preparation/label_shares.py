@@ -38,10 +38,11 @@ def labels_by_share(
         `shape`, same dtype.
 
     Example:
-        >>> labels_by_share(np.array([[0, 0, 0, 3, 3, 3, 3, 5, 0]]), (1, 3), "lower").tolist()
-        [[0, 3, 3]]
-        >>> labels_by_share(np.ones((4, 4), int).cumsum(1) // 2, (2, 2), "unbiased").tolist()
-        [[0, 2], [1, 1]]
+        >>> labels_by_share(np.array([[0, 0, 0, 3, 3, 3, 3, 5, 5]]), (1, 3), "lower").tolist()
+        [[0, 3, 5]]
+        >>> half = np.array([[0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1]])
+        >>> labels_by_share(half, (2, 2), "lower").tolist(), labels_by_share(half, (2, 2), "unbiased").tolist()
+        ([[0, 1], [0, 1]], [[0, 1], [1, 1]])
     """
     if array.max() > LARGEST:
         values, numbers = np.unique(array, return_inverse=True)
