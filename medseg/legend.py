@@ -8,7 +8,7 @@ from collections.abc import Mapping
 __all__ = ["MOST_NAMED", "OTHERS", "as_text", "named_labels"]
 
 MOST_NAMED = 8
-"""As many colours as can be told apart."""
+"""As many colours as can be distinguished."""
 OTHERS = "#b8c2cc"
 """Colour of labels that a picture does not name."""
 

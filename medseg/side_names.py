@@ -223,7 +223,7 @@ def _readings(words: Sequence[_Word], letters: Mapping[tuple[str, ...], set[str]
 
 
 def _in_phrase(words: Sequence[_Word], n: int) -> bool:
-    """Whether the word belongs to a phrase that is no side: "left over"."""
+    """Whether the word belongs to a phrase that does not mean a side: "left over"."""
     near = [word.plain for word in words[max(0, n - 1) : n + 2]]
     return any(pair in _PHRASES for pair in pairwise(near))
 

@@ -200,3 +200,25 @@ def test_a_tilted_volume_is_resampled_onto_a_straight_grid_and_back() -> None:
     inside[[0, -1]] = inside[:, [0, -1]] = inside[:, :, [0, -1]] = False
     assert inside.sum() > 500
     assert np.median(np.abs(back.array[inside] - volume.array[inside])) < 1e-4
+
+
+@pytest.mark.parametrize("axis_order", [(0, 1, 2), (2, 0, 1)])
+def test_a_label_map_on_a_grid_that_is_twice_as_coarse_does_not_move(axis_order) -> None:
+    fine = np.zeros((60, 60, 60), np.uint8)
+    fine[13:37, 15:39, 17:41] = 1
+    affine = np.eye(4)
+    affine[:3, :3] = np.eye(3)[:, axis_order] * 0.5
+    coarse = Volume(np.zeros((30, 30, 30), np.uint8), resample_affine(affine, fine.shape, (30, 30, 30)))
+    found = resample_like(Volume(fine, affine), coarse, order=0)
+    centre, expected = (v.affine @ [*np.argwhere(v.array).mean(axis=0), 1.0] for v in (found, Volume(fine, affine)))
+    np.testing.assert_allclose(centre, expected, atol=0.02)
+
+
+def test_labels_stay_where_they_are_when_a_volume_becomes_twice_as_coarse() -> None:
+    labels = np.zeros((80, 80, 80), np.uint8)
+    labels[21:59, 21:59, 21:59] = 1
+    volume = Volume(labels, np.eye(4))
+    for each in (volume, volume.with_array(labels[None], channels=1)):
+        coarse = resample(each, (2.0, 2.0, 2.0), order=0)
+        found = coarse.affine @ [*np.argwhere(coarse.array.reshape(coarse.shape)).mean(axis=0), 1.0]
+        np.testing.assert_allclose(found[:3], np.argwhere(labels).mean(axis=0), atol=0.02)

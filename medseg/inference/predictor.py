@@ -35,7 +35,7 @@ from medseg.inference.window_grid import Windows, stream_axis
 from medseg.labels import LabelScheme
 from medseg.nets.crf import CrfOptions, dense_crf
 from medseg.plugins import permitted_modules
-from medseg.preparation.body import body_box
+from medseg.preparation.body import body_box, hounsfield_channels
 from medseg.preparation.grid import GridMap, to_network_grid
 from medseg.preparation.mirroring import plan_axes
 from medseg.preparation.normalize import normalize, scales_for
@@ -256,7 +256,9 @@ class Model:
         array, grid = to_network_grid(volume, self.info.plan)
         known = self.info.reference_ranges
         box = (
-            body_box(array) if known is not None and known.inside_body else tuple(slice(0, n) for n in array.shape[1:])
+            body_box(array, hounsfield_channels(self.info.plan))
+            if known is not None and known.inside_body
+            else tuple(slice(0, n) for n in array.shape[1:])
         )
         scales = scales_for(array, self.info.plan, stated_padding(volume.metadata, volume.channels))
         return torch.from_numpy(normalize(array, scales)), grid, box

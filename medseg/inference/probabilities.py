@@ -20,7 +20,7 @@ from medseg.errors import GeometryError
 from medseg.inference.restore_axes import AxisMap
 from medseg.labels import LabelScheme
 from medseg.preparation.grid import GridMap
-from medseg.resampling import resample_array
+from medseg.resampling import nearest_indices
 
 __all__ = ["NativeProbabilities", "ProbabilitySlabs", "disk_array", "to_probabilities"]
 
@@ -36,7 +36,7 @@ class ProbabilitySlabs:
         labels: says what the channels are.
         axis: spatial axis along which the slabs come.
         out: float16 (len(labels.names), I, J[, K]), is written; background is what is missing from 1.
-        order: of the interpolation of logits, 0 (nearest, half-way the lower one) or 1 (linear).
+        order: of the interpolation of logits, 0 (nearest, half-way either by turns) or 1 (linear).
 
     Raises:
         GeometryError: if the shapes or the number of channels do not fit together.
@@ -50,9 +50,11 @@ class ProbabilitySlabs:
             raise GeometryError(f"logits of shape {tuple(size)} cannot be brought to the grid {tuple(shape)}")
         self._labels = labels
         self._rows = np.moveaxis(out, 1 + axis, 1)
-        self._along = AxisMap.between(size[axis], shape[axis], order)
+        self._along = AxisMap.between(size[axis], shape[axis])
         self._axis = axis
         self._mode = ("bilinear" if len(shape) == 3 else "linear") if order else ""
+        places = (axis, *(a for a in range(len(shape)) if a != axis))
+        self._nearest = tuple(nearest_indices(size[a], shape[a]) for a in places)
 
     @torch.inference_mode()
     def add(self, slab: Tensor, first: int, last: int) -> None:
@@ -76,9 +78,11 @@ class ProbabilitySlabs:
             rows = slice(row, min(row + step, int(end)))
             low, high = int(below[rows][0]), int(above[rows][-1])
             part = source[:, low - first : high + 1 - first].float().cpu()
-            if tuple(part.shape[2:]) != tuple(across):
-                part = self._across(part, tuple(across))
-            if along.size != along.new_size:
+            if not self._mode:
+                part = self._sampled(part, low, rows)
+            elif tuple(part.shape[2:]) != tuple(across):
+                part = functional.interpolate(part.transpose(0, 1), tuple(across), mode=self._mode).transpose(0, 1)
+            if self._mode and along.size != along.new_size:
                 weight = along.fraction[rows].reshape(-1, *[1] * len(across))
                 part = part[:, below[rows] - low] * (1 - weight) + part[:, above[rows] - low] * weight
             else:
@@ -86,11 +90,19 @@ class ProbabilitySlabs:
             chances = torch.sigmoid(part) if labels.is_regions else torch.softmax(part, dim=0)[1:]
             self._rows[:, rows] = chances.half().numpy()
 
-    def _across(self, part: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """(C, rows, ...) with the axes behind the rows brought to `shape`."""
-        if not self._mode:
-            return torch.from_numpy(resample_array(part.numpy(), shape, order=0))
-        return functional.interpolate(part.transpose(0, 1), shape, mode=self._mode).transpose(0, 1)
+    def _sampled(self, part: Tensor, low: int, rows: slice) -> Tensor:
+        """The nearest samples of some rows; half-way, those of the label map."""
+        sides = []
+        for side in (0, 1):
+            along, *others = (torch.from_numpy(each[side]) for each in self._nearest)
+            picked = part.index_select(1, along[rows] - low)
+            for axis, index in enumerate(others, start=2):
+                picked = picked.index_select(axis, index)
+            sides.append(picked)
+        places = [torch.arange(n) for n in self._rows.shape[1:]]
+        places[0] = places[0][rows]
+        odd = sum(p.view(_along(axis, len(places))) for axis, p in enumerate(places)) % 2 == 1
+        return torch.where(torch.as_tensor(odd), sides[1], sides[0])
 
 
 class NativeProbabilities:
@@ -118,6 +130,10 @@ class NativeProbabilities:
         if self._grid.straightening is not None:
             for target, oriented in zip(self._out, self._oriented, strict=True):
                 target[:] = self._grid.to_native(oriented)
+
+
+def _along(axis: int, dims: int) -> list[int]:
+    return [-1 if a == axis else 1 for a in range(dims)]
 
 
 def disk_array(folder: Path, shape: Sequence[int]) -> NDArray[np.float16]:
@@ -149,7 +165,7 @@ def to_probabilities(
         logits: (C, i, j, k) or (C, i, j).
         shape: (I, J, K) or (I, J).
         labels: says what the channels are.
-        order: of the interpolation of logits, 0 (nearest, half-way the lower one) or 1 (linear).
+        order: of the interpolation of logits, 0 (nearest, half-way either by turns) or 1 (linear).
 
     Returns:
         float16 (len(labels.names), *shape) in [0, 1]; background is what is missing from 1.

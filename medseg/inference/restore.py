@@ -22,7 +22,7 @@ from medseg.inference.restore_axes import AxisMap, Blocks
 from medseg.inference.restore_blocks import Painter, contest
 from medseg.inference.restore_same import paint
 from medseg.labels import LabelScheme
-from medseg.resampling import resample_array
+from medseg.resampling import nearest_by_turns
 
 __all__ = ["Restorer", "to_label_map"]
 
@@ -41,8 +41,8 @@ class Restorer:
         channels: of the logits.
         labels: as for `to_label_map`.
         axis: spatial axis along which the slabs come.
-        order: 1: logits are interpolated linearly; 0: each voxel takes the label of the nearest sample, half-way of the
-            lower one.
+        order: 1: logits are interpolated linearly; 0: each voxel takes the label of the nearest sample, half-way of
+            either by turns.
 
     Raises:
         GeometryError: if the shapes or the number of channels do not fit together.
@@ -98,7 +98,7 @@ class Restorer:
         """(I, J, K) or (I, J), the labels of the slabs that came so far."""
         if self._painted.shape == self._native_shape:
             return self._painted
-        return resample_array(self._painted, self._native_shape, order=0)
+        return nearest_by_turns(self._painted, self._native_shape)
 
     @torch.inference_mode()
     def add(self, slab: Tensor, first: int, last: int) -> None:
@@ -140,7 +140,7 @@ def to_label_map(
         shape: (I, J, K) or (I, J) of the result; equal to the logits' shape means no interpolation.
         labels: plain labels: the winning channel's label value, 0 for channel 0, ties to the lower channel; regions:
             every channel whose logit is above 0 is painted in order, with `labels.painted`. None: the channel's index.
-        order: 1: logits are interpolated linearly; 0: the label of the nearest sample, half-way of the lower one.
+        order: 1: logits are interpolated linearly; 0: the label of the nearest sample, half-way of either by turns.
 
     Returns:
         uint8 or uint16 (I, J, K) or (I, J), the smallest that holds every label.

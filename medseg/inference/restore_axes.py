@@ -63,18 +63,15 @@ class AxisMap:
     fraction: Tensor
 
     @classmethod
-    def between(cls, size: int, new_size: int, order: int = 1) -> AxisMap:
-        """The map from `size` samples to `new_size` voxels of the same extent; of order 0 the nearer neighbour counts.
-
-        Of two equally near ones that is the lower one.
-        """
+    def between(cls, size: int, new_size: int) -> AxisMap:
+        """The map from `size` samples to `new_size` voxels of the same extent."""
         if size == new_size:
             return cls(size, new_size, np.arange(size), torch.zeros(size))
         scale = torch.tensor(size / new_size, dtype=torch.float32).double()
         position = ((torch.arange(new_size, dtype=torch.float64) + 0.5) * scale - 0.5).float().clamp(min=0)
         below = position.long().clamp(max=size - 1)
         fraction = position - below
-        return cls(size, new_size, below.numpy(), fraction if order else (fraction > 0.5).float())
+        return cls(size, new_size, below.numpy(), fraction)
 
     def blocks(self, length: int, first: int = 0, last: int | None = None) -> Blocks:
         """Cells `first` to `last` (excluded; None: all) in blocks of `length`."""

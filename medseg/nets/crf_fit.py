@@ -8,7 +8,7 @@ C channels (classes or regions), I J K voxel axes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -29,12 +29,14 @@ class CrfCase:
         labels: (I, J[, K]) channel indices, 0 the background; regions: (C, I, J[, K]), positive or true inside.
             Negative where ignored.
         spacing_mm: per voxel axis.
+        score: mean Dice of logits, where that is measured on another grid; None: `labels` are the reference.
     """
 
     logits: Tensor
     image: Tensor
     labels: Tensor
     spacing_mm: tuple[float, ...]
+    score: Callable[[Tensor], float] | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.logits.shape)
@@ -51,6 +53,8 @@ class CrfCase:
 
     def dice(self, logits: Tensor) -> float:
         """Mean Dice of `logits` over the labels that this case's reference holds; NaN if it holds none."""
+        if self.score is not None:
+            return self.score(logits)
         if self.is_regions:
             both = zip(logits, self.labels, strict=True)
             pairs = [((found > 0) & (right >= 0), right > 0) for found, right in both]

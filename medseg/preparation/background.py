@@ -47,7 +47,7 @@ class FrameLevel:
 def frame_level(channel: NDArray[Any]) -> FrameLevel:
     """The grey level that surrounds what an image shows: that of its corners, else its minimum.
 
-    It does not depend on how much of the image it fills, and it is never the maximum: saturation is no background.
+    It does not depend on how much of the image it fills, and it is never the maximum: saturation is not background.
 
     Args:
         channel: `(I, J[, K])`, finite.

@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["body_box", "labels_inside"]
+if TYPE_CHECKING:
+    from medseg.preparation.plan import Plan
+
+__all__ = ["body_box", "hounsfield_channels", "labels_inside"]
 
 # Voxels along each axis that are averaged: the noise of air goes, and what is thin stays.
 BLOCK = 4
 # Blocks that are kept on every side of what was found; training labels have to do with half of them.
 MARGIN = 2
-# Hounsfield units between air (-1000) and the darkest lungs that come in blocks; nothing but a CT goes that low.
+# Hounsfield units between air (-1000) and the darkest lungs that come in blocks.
 AIR = -900.0
 
 
-def body_box(array: NDArray[Any], margin: int = MARGIN) -> tuple[slice, ...]:
+def body_box(array: NDArray[Any], hounsfield: Sequence[bool], margin: int = MARGIN) -> tuple[slice, ...]:
     """The box of all that is not empty, with a margin of 8 voxels; the whole image where nothing is found.
 
     A voxel is empty in a channel if it holds exactly the value that all corners share (a stripped skull, a frame), or
-    if the 4 x 4 x 4 voxels around it are darker than -900 on average (air in Hounsfield units). Only planes that are
-    empty in all channels from one side to the other are left out, so a hole in the patient is kept, and so is whatever
-    is not known for sure to be empty, the noise around a head in MR for instance.
+    in a channel in Hounsfield units if the 4 x 4 x 4 voxels around it are darker than -900 on average (air). In other
+    units -900 may be tissue. Only planes that are empty in all channels from one side to the other are left out, so a
+    hole in the patient is kept, and so is whatever is not known for sure to be empty, the noise around a head in MR for
+    instance.
 
     Args:
-        array: `(C, I, J[, K])`, grey levels as stored, finite.
+        array: `(C, I, J[, K])`, grey levels on the network's grid, finite.
+        hounsfield: per channel, whether its grey levels are Hounsfield units, see `hounsfield_channels`.
         margin: blocks of 4 voxels that are kept on every side.
 
     Example:
         >>> array = np.full((1, 64, 64), -1000.0)
         >>> array[0, 30:40, 20:60] = 40.0
-        >>> body_box(array)
+        >>> body_box(array, (True,))
         (slice(20, 48, None), slice(12, 64, None))
     """
     spatial = array.shape[1:]
     first, last = np.array(spatial), np.zeros(len(spatial), dtype=int)
-    for channel in array:
-        for axis, planes in enumerate(_filled(channel)):
+    for channel, in_hounsfield in zip(array, hounsfield, strict=True):
+        for axis, planes in enumerate(_filled(channel, in_hounsfield)):
             where = np.flatnonzero(planes)
             if where.size:
                 first[axis] = min(first[axis], where[0])
@@ -51,22 +57,38 @@ def body_box(array: NDArray[Any], margin: int = MARGIN) -> tuple[slice, ...]:
     )
 
 
-def labels_inside(array: NDArray[Any], labels: NDArray[Any]) -> bool:
+def hounsfield_channels(plan: Plan) -> tuple[bool, ...]:
+    """Per channel, whether grey levels come to the network's grid in Hounsfield units.
+
+    They are those of CT. A plan that does not name the modality tells them by normalisation with the same numbers for
+    all cases ('clip' and 'window').
+    """
+    if plan.normalize_on == "native":
+        return (False,) * plan.in_channels
+    modalities = [rule.modality for rule in plan.select] or [None] * plan.in_channels
+    return tuple(
+        modality.upper() == "CT" if modality else channel.kind in ("clip", "window")
+        for modality, channel in zip(modalities, plan.normalization, strict=True)
+    )
+
+
+def labels_inside(array: NDArray[Any], labels: NDArray[Any], hounsfield: Sequence[bool]) -> bool:
     """Whether all labelled voxels lie in the body's box, with half its margin.
 
     Args:
-        array: `(C, I, J[, K])`, grey levels as stored.
-        labels: `(I, J[, K])`, 0 is unlabelled.
+        array: `(C, I, J[, K])`, grey levels on the network's grid, where prediction looks for the box.
+        labels: `(I, J[, K])` there, 0 is unlabelled.
+        hounsfield: as for `body_box`.
     """
-    held = labels[body_box(array, MARGIN // 2)]
+    held = labels[body_box(array, hounsfield, MARGIN // 2)]
     return int(np.count_nonzero(held)) == int(np.count_nonzero(labels))
 
 
-def _filled(channel: NDArray[Any]) -> list[NDArray[np.bool_]]:
+def _filled(channel: NDArray[Any], hounsfield: bool) -> list[NDArray[np.bool_]]:
     """Per axis, which planes are not empty."""
     corners = channel[np.ix_(*[(0, -1)] * channel.ndim)]
     filled = channel != corners.flat[0] if (corners == corners.flat[0]).all() else np.ones(channel.shape, dtype=bool)
-    if channel.min() >= AIR:
+    if not hounsfield or channel.min() >= AIR:
         return [np.asarray(filled.any(axis=_others(axis, channel.ndim))) for axis in range(channel.ndim)]
     blocks: NDArray[Any] = channel
     any_filled: NDArray[np.bool_] = filled

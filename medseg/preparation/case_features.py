@@ -97,7 +97,7 @@ class CaseFeatures:
         pictures: per channel 8^n block means along the patient's axes, with mean 0 and standard deviation 1.
         present: which labels the label map holds.
         levels: per channel, for `normalized`.
-        background: how background was told from the rest, see `measure_case`.
+        background: how background was separated from the rest, see `measure_case`.
     """
 
     features: tuple[Feature, ...]

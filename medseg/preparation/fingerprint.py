@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from medseg.disk.atomic import write_text_atomic
 from medseg.labels import LabelScheme
 from medseg.preparation.background import FrameLevel, frame_level
-from medseg.preparation.body import labels_inside
 from medseg.preparation.case_features import CaseFeatures, Feature, GreyLevels, measure_case
 from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
 from medseg.preparation.grid import holds_whole_numbers
@@ -46,7 +45,7 @@ class ChannelFingerprint:
     Args:
         minimum, maximum: over the whole image.
         whole_numbers: whether every grey level is an integer.
-        mean, std: over labelled voxels that are no padding; None where nothing is labelled.
+        mean, std: over labelled voxels that are not padding; None where nothing is labelled.
         quantiles: 200 grey levels of these voxels at the cumulative shares (n + 0.5) / 200; empty where none.
         frame: the grey level around what the image shows, see `medseg.preparation.background.frame_level`.
         frame_share: of the image that has this level.
@@ -76,7 +75,6 @@ class CaseFingerprint:
         label_voxels: label value -> voxels, background (0) included.
         centroids_mm: label value -> centre of mass in RAS+ mm, 3D only.
         features: for the reference ranges that new cases are compared with.
-        inside_body: whether all labels lie in the body's box, see `body_box`.
         findings: irregularities met while reading.
         places: label value -> where it lies, to find twins.
         middle_mm: where the middle between the body's sides lies, along the first axis of `places`.
@@ -93,7 +91,6 @@ class CaseFingerprint:
     label_voxels: Mapping[int, int]
     centroids_mm: Mapping[int, tuple[float, float, float]]
     features: CaseFeatures
-    inside_body: bool
     findings: tuple[Finding, ...] = ()
     places: Mapping[int, LabelPlace] = field(default_factory=dict)
     middle_mm: float = 0.0
@@ -223,7 +220,6 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, schem
         label_voxels=voxels,
         centroids_mm=centroids,
         features=measure_case(image, labels, scheme),
-        inside_body=labels_inside(image.array, labels.array),
         findings=(*image.findings, *labels.findings),
         places=measure_places(image, where, {v: n for v, n in voxels.items() if v not in (0, scheme.ignore)}),
         middle_mm=middle_of_body(image),
@@ -298,7 +294,6 @@ def _case_from_json(case: dict[str, Any]) -> CaseFingerprint:
         label_voxels={int(k): v for k, v in case["label_voxels"].items()},
         centroids_mm={int(k): (v[0], v[1], v[2]) for k, v in case["centroids_mm"].items()},
         features=_features_from_json(case["features"] if "features" in case else case["figures"]),
-        inside_body=case["inside_body"],
         findings=tuple(Finding(f["kind"], f["message"], tuple(f["files"])) for f in case["findings"]),
         places={int(value): _place_from_json(place) for value, place in case["places"].items()},
         middle_mm=case["middle_mm"],

@@ -18,7 +18,7 @@ from medseg.geometry import Reorientation, describe
 from medseg.io.plausible import likely_unit
 from medseg.machine import free_memory
 from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
-from medseg.preparation.interpolate import resample_image, resample_labels, sample_image
+from medseg.preparation.interpolate import coarser_axes, resample_image, resample_labels, sample_image
 from medseg.preparation.normalize import measured_scales, normalize
 from medseg.preparation.padding import stated_padding
 from medseg.resampling import resample_affine, resample_like, resampled_shape
@@ -27,7 +27,14 @@ from medseg.volume import Volume
 if TYPE_CHECKING:
     from medseg.preparation.plan import Plan
 
-__all__ = ["GridMap", "holds_whole_numbers", "labels_to_network_grid", "map_to_network_grid", "to_network_grid"]
+__all__ = [
+    "GridMap",
+    "holds_whole_numbers",
+    "labels_to_network_grid",
+    "map_to_network_grid",
+    "oriented_labels",
+    "to_network_grid",
+]
 
 INT16 = np.iinfo(np.int16)
 # More than any case takes: the limit where the free memory cannot be measured.
@@ -218,17 +225,26 @@ def to_network_grid(volume: Volume, plan: Plan) -> tuple[NDArray[Any], GridMap]:
         volume = volume.with_array(
             normalize(volume.array, measured_scales(volume.array, plan, padding)), volume.channels
         )
-    array = volume.array if grid.reorientation is None else grid.reorientation.apply(volume.array, volume.channels)
-    whole = plan.normalize_on == "network" and _is_int16(array)
+    whole = plan.normalize_on == "network" and _is_int16(volume.array)
+    averaged = plan.image.prefilter != "none" and any(coarser_axes(grid.oriented_shape, grid.network_shape))
+    array = _image_on_grid(volume, grid, plan, averaged)
     if grid.straightening is not None or grid.network_shape != grid.oriented_shape:
-        if grid.straightening is not None:
-            array = sample_image(volume, grid.straightening.network, plan.image)
-        else:
-            array = resample_image(array, grid.network_shape, plan.image)
         clipped = all(each.kind in ("clip", "window") for each in plan.normalization)
-        whole = whole and (plan.image.order == 0 or clipped)
+        whole = whole and (clipped or (plan.image.order == 0 and not averaged))
         array = np.rint(array) if whole else array
     return np.ascontiguousarray(array, dtype=np.int16 if whole else np.float32), grid
+
+
+def _image_on_grid(volume: Volume, grid: GridMap, plan: Plan, averaged: bool) -> NDArray[Any]:
+    array = volume.array
+    if grid.straightening is not None:
+        if not averaged:
+            return sample_image(volume, grid.straightening.network, plan.image)
+        # Voxels are averaged along the axes of the straight grid, which is as fine as the native one.
+        array = sample_image(volume, grid.straightening.straight, plan.image)
+    if grid.reorientation is not None:
+        array = grid.reorientation.apply(array, volume.channels)
+    return array if grid.network_shape == grid.oriented_shape else resample_image(array, grid.network_shape, plan.image)
 
 
 def labels_to_network_grid(volume: Volume, plan: Plan) -> NDArray[Any]:
@@ -246,9 +262,17 @@ def labels_to_network_grid(volume: Volume, plan: Plan) -> NDArray[Any]:
     """
     grid = map_to_network_grid(volume, plan)
     if grid.straightening is not None:
-        return np.ascontiguousarray(resample_like(volume, grid.straightening.network, order=0).array)
-    array = volume.array if grid.reorientation is None else grid.reorientation.apply(volume.array)
-    return np.ascontiguousarray(resample_labels(array, grid.network_shape, plan.labels))
+        finer = all(n >= m for n, m in zip(grid.network_shape, grid.oriented_shape, strict=True))
+        if plan.labels.method == "nearest" or finer:
+            return np.ascontiguousarray(resample_like(volume, grid.straightening.network, order=0).array)
+    return np.ascontiguousarray(resample_labels(oriented_labels(volume, grid), grid.network_shape, plan.labels))
+
+
+def oriented_labels(volume: Volume, grid: GridMap) -> NDArray[Any]:
+    """A label map with its axes moved but not resampled, `grid.oriented_shape`; a sheared one is made straight."""
+    if grid.straightening is not None:
+        volume = resample_like(volume, grid.straightening.straight, order=0)
+    return volume.array if grid.reorientation is None else grid.reorientation.apply(volume.array)
 
 
 def _is_int16(array: NDArray[Any]) -> bool:

@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medseg.preparation.deskew import sample
+from medseg.preparation.label_shares import labels_by_share
 from medseg.preparation.plan_fields import ImagePlan, LabelPlan
-from medseg.resampling import resample_array
+from medseg.resampling import average_array, nearest_by_turns, resample_array
 from medseg.volume import Volume
 
-__all__ = ["resample_image", "resample_labels", "sample_image"]
+__all__ = ["coarser_axes", "resample_image", "resample_labels", "sample_image"]
+
+# Along an axis that gets coarser than this, interpolation between neighbours would skip voxels.
+COARSER = 1.5
 
 
 def resample_image(array: NDArray[Any], shape: Sequence[int], plan: ImagePlan) -> NDArray[Any]:
@@ -23,24 +27,50 @@ def resample_image(array: NDArray[Any], shape: Sequence[int], plan: ImagePlan) -
     Args:
         array: `(C, I, J, K)` or `(C, I, J)`.
         shape: the new `(I, J, K)` or `(I, J)`.
-        plan: order and clipping.
+        plan: order, clipping and what averages the image along axes that get coarser than 1.5 times.
 
     Returns:
-        float32; of order 0 the dtype of `array`.
+        float32; of order 0 the dtype of `array` where nothing is averaged.
 
     Source:
         Cubic splines equal `skimage.transform.resize(order=3, mode="edge", anti_aliasing=False)`, as in nnU-Net 2.8.1,
-        default_resampling.py; `clip` is that function's.
+        default_resampling.py; `clip` is that function's, and 'gaussian' has the width of its `anti_aliasing`.
     """
+    smooth = _prefiltered(array, shape, plan)
     if plan.order < 3:
-        return resample_array(array, shape, plan.order)
-    factors = [new / old for new, old in zip(shape, array.shape[1:], strict=True)]
+        return resample_array(smooth, shape, plan.order)
+    factors = [new / old for new, old in zip(shape, smooth.shape[1:], strict=True)]
     out = np.empty((len(array), *shape), dtype=np.float32)
-    for target, channel in zip(out, array, strict=True):
+    for target, channel in zip(out, smooth, strict=True):
         ndimage.zoom(
             channel.astype(np.float64), factors, output=target, order=plan.order, mode="nearest", grid_mode=True
         )
     return _clipped(out, array, plan)
+
+
+def coarser_axes(old: Sequence[int], new: Sequence[int]) -> tuple[bool, ...]:
+    """Which axes lose so many samples that details between them would be lost, or would show as what they are not.
+
+    Example:
+        >>> coarser_axes((30, 30, 30), (30, 20, 19))
+        (False, False, True)
+    """
+    return tuple(n > COARSER * m for n, m in zip(old, new, strict=True))
+
+
+def _prefiltered(array: NDArray[Any], shape: Sequence[int], plan: ImagePlan) -> NDArray[Any]:
+    coarser = coarser_axes(array.shape[1:], shape)
+    if plan.prefilter == "none" or not any(coarser):
+        return array
+    if plan.prefilter == "area":
+        return average_array(
+            array, [m if each else n for n, m, each in zip(array.shape[1:], shape, coarser, strict=True)]
+        )
+    smooth: NDArray[Any] = array.astype(np.float32)
+    for axis, (n, m, each) in enumerate(zip(array.shape[1:], shape, coarser, strict=True), start=1):
+        if each:
+            smooth = ndimage.gaussian_filter1d(smooth, (n / m - 1) / 2, axis=axis, mode="nearest")
+    return smooth
 
 
 def sample_image(volume: Volume, grid: Volume, plan: ImagePlan) -> NDArray[Any]:
@@ -49,16 +79,22 @@ def sample_image(volume: Volume, grid: Volume, plan: ImagePlan) -> NDArray[Any]:
 
 
 def resample_labels(array: NDArray[Any], shape: Sequence[int], plan: LabelPlan) -> NDArray[Any]:
-    """A label map, resampled as `resample_image` does, by nearest neighbour; same dtype.
+    """A label map, resampled with the outer edges kept, as `plan` says; same dtype.
 
     Example:
         >>> [resample_labels(np.array([[1, 2]]), (1, 1), LabelPlan(ties=ties)).item() for ties in ("lower", "upper")]
         [1, 2]
+        >>> resample_labels(np.array([[1, 1, 2, 2, 2, 2]]), (1, 2), LabelPlan(method="area")).tolist()
+        [[1, 2]]
     """
-    if plan.ties == "lower":
-        return resample_array(array, shape, order=0)
+    if tuple(shape) == array.shape:
+        return array
+    if plan.method == "area":
+        return labels_by_share(array, shape, plan.ties)
+    if plan.ties == "unbiased":
+        return nearest_by_turns(array, shape)
     # Seen from the other end, the upper of two neighbours is the lower one.
-    ends = (slice(None, None, -1),) * len(shape)
+    ends = (slice(None, None, -1 if plan.ties == "upper" else 1),) * len(shape)
     return np.asarray(resample_array(array[ends], shape, order=0)[ends])
 
 

@@ -94,7 +94,8 @@ def middle_of_body(image: Volume) -> float:
     """Where the middle between the body's left and right side lies, in mm along the axis of `LabelPlace.centre`."""
     steps = [-(-n // COARSE) for n in image.shape]
     few = image.array[(slice(None), *(slice(None, None, step) for step in steps))]
-    box = body_box(few, margin=0)
+    # Only the middle is wanted, so where no modality is known dark voxels count as air.
+    box = body_box(few, (image.metadata.modality in ("CT", ""),) * len(few), margin=0)
     centre = [step * (part.start + part.stop - 1) / 2 for step, part in zip(steps, box, strict=True)]
     to_mm, origin = _to_mm(image)
     return float((to_mm @ centre + origin)[0])

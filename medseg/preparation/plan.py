@@ -43,15 +43,17 @@ HEADER = """\
 #   channels       features per stage of the net; strides: how much each stage shrinks each axis
 #   axes           RAS: turned to orientation; file: as stored (2D images); transpose: the order of the file's axes
 #   normalize_on   native: grey levels are normalised before resampling; network: after it
-#   image          order of interpolation (0 nearest, 1 linear, 3 cubic), clip: cubic stays within minimum and maximum
-#   labels         how label maps are resampled: nearest; ties: lower or upper of two equally near voxels
+#   image          order of interpolation (0 nearest, 1 linear, 3 cubic), clip: cubic stays within minimum and maximum;
+#                  prefilter: what averages an image where it gets coarser than 1.5 times (none, area, gaussian)
+#   labels         how label maps are resampled: nearest, or the label that fills most of the new voxel (area); ties:
+#                  lower, upper, or so that nothing moves, shrinks or grows (unbiased)
 #   logits         order of interpolation on the way back to the image (0 or 1)
 #   shape_rounding extent: voxels = round(n * spacing / target); ratio: round(n * (spacing / target))
 #   padding        what surrounds an image smaller than the patch: its minimum, or zero after normalisation
 #   windows        overlap (0 to 0.95), starts (whole_step, real_step), weights (gaussian, impulse, uniform)
 #   unmirrored     axes of the net that are never mirrored, with the reason: mirroring would exchange left and right.
 #                  Take an entry out to mirror all the same; null: decided by names, as far as version 1 knew them
-#   crop, prefilter, thick_axis   none, none, same: nothing else is built yet
+#   crop, thick_axis   none, same: nothing else is built yet
 """
 Channels = Annotated[int, Field(ge=1, le=1024)]
 MOST_STAGES = 16

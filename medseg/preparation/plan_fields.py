@@ -112,17 +112,15 @@ class ImagePlan(PlanPart):
     Args:
         order: of the splines: 0 nearest neighbour (half-way to the lower index), 1 linear, 3 cubic.
         clip: cubic splines overshoot; True keeps each channel within its own minimum and maximum.
-        prefilter: what averages an image before it gets coarser: 'none', the 'area' of the new voxels or a 'gaussian'.
+        prefilter: what averages an image along axes that get coarser than 1.5 times: 'none'; 'area': the mean over
+            each new voxel, without interpolation; 'gaussian': of standard deviation (factor - 1) / 2 old voxels.
         thick_axis: 'same': all axes alike; 'nearest': slices one by one, and nearest neighbour (half-way to the upper
             index) along an axis that is more than 3 times as coarse as the others.
     """
 
     order: Literal[0, 1, 3] = 1
     clip: bool = True
-    prefilter: Annotated[
-        Literal["none", "area", "gaussian"],
-        not_yet(area="average images before it resamples them", gaussian="average images before it resamples them"),
-    ] = "none"
+    prefilter: Literal["none", "area", "gaussian"] = "none"
     thick_axis: Annotated[Literal["same", "nearest"], not_yet(nearest="resample thick slices one by one")] = "same"
 
 
@@ -130,20 +128,21 @@ class LabelPlan(PlanPart):
     """How label maps are brought to the network's grid.
 
     Args:
-        method: 'nearest' neighbour, or the label with the largest share of the new voxel's 'area'.
-        ties: which one a voxel half-way between two takes: the one of 'lower' or of 'upper' index, or by turns
-            ('unbiased').
+        method: 'nearest' neighbour, or the label that fills the largest 'area' of the new voxel.
+        ties: which of two labels that fit equally well is taken: of neighbours half-way the one of 'lower' or of
+            'upper' index, of equal areas the one of 'lower' or of 'upper' value. 'unbiased': of neighbours both by
+            turns; areas that differ by up to a third so that each component keeps its volume and place.
     """
 
-    method: Annotated[Literal["nearest", "area"], not_yet(area="resample labels by area")] = "nearest"
-    ties: Annotated[Literal["lower", "upper", "unbiased"], not_yet(unbiased="resample labels without bias")] = "lower"
+    method: Literal["nearest", "area"] = "nearest"
+    ties: Literal["lower", "upper", "unbiased"] = "lower"
 
 
 class LogitPlan(PlanPart):
     """How logits come back to the image's grid.
 
     Args:
-        order: 0 nearest neighbour (half-way to the lower index), 1 linear.
+        order: 0 nearest neighbour (half-way to the lower or the upper index, by turns), 1 linear.
         thick_axis: as for images.
     """
 

@@ -75,6 +75,8 @@ def make_plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, 
         "strides": strides,
         "select": [rule.model_dump(exclude_defaults=True) for rule in _select(fingerprint, config)],
         "unmirrored": unmirrored_axes(dims, orientation, scheme, find_twins(fingerprint.cases, scheme)),
+        "image": {"prefilter": "area"},
+        "labels": {"method": "area", "ties": "unbiased"},
     }
     return validate_model(Plan, values, "planning")
 

@@ -16,10 +16,12 @@ from medseg.errors import ConfigError, DatasetError, MedsegError
 from medseg.labels import LabelScheme
 from medseg.machine import available_cpus, free_memory
 from medseg.preparation import checks
+from medseg.preparation.body import hounsfield_channels, labels_inside
 from medseg.preparation.channel_plans import kind_in_words
 from medseg.preparation.fingerprint import CaseFingerprint, Fingerprint, fingerprint_case, load_fingerprint
-from medseg.preparation.grid import labels_to_network_grid, to_network_grid
+from medseg.preparation.grid import labels_to_network_grid, oriented_labels, to_network_grid
 from medseg.preparation.kept_split import split_of_run
+from medseg.preparation.label_losses import label_losses, loss_findings
 from medseg.preparation.mirroring import findings_on_sides
 from medseg.preparation.net_needs import catalogue_entry
 from medseg.preparation.normalize import scales_for
@@ -30,7 +32,16 @@ from medseg.preparation.plan_upgrade import hashed_content
 from medseg.preparation.planning import check_plan_fits, make_plan
 from medseg.preparation.sources import Reading, label_name, read_case, reading_of, size_of, stamp_of, state_of
 from medseg.preparation.split import fold_numbers
-from medseg.preparation.store import CaseOrigin, case_folder, is_current, remove_leftovers, write_case
+from medseg.preparation.store import (
+    CaseNotes,
+    CaseOrigin,
+    PreparedArrays,
+    case_folder,
+    case_notes,
+    is_current,
+    remove_leftovers,
+    write_case,
+)
 from medseg.preparation.twins import find_twins
 from medseg.volume import Finding, Volume
 
@@ -156,6 +167,7 @@ def prepare(
     folders = work.write(plan)
     findings = [*dataset.findings, *checks.findings_of(fingerprint.cases, dataset.labels)]
     findings += findings_on_sides(plan, dataset.labels, find_twins(fingerprint.cases, dataset.labels))
+    findings += loss_findings({name: case_notes(folder).losses for name, folder in folders.items()}, dataset.labels)
     if any(not split.validation for split in splits):
         findings.append(Finding("no_validation", "no case is left for validation: training runs without scores"))
     return Preparation(dataset, fingerprint, plan, folders, tuple(findings), config.output)
@@ -319,16 +331,21 @@ def _write_case(job: _WriteJob) -> None:
     image, labels = job.volumes or read_case(job.case, job.reading)
     array, grid = to_network_grid(image, job.plan)
     # On the image's affine: theirs agree to 0.01 mm, but the two grids must not differ by a row through rounding.
-    label_map = labels_to_network_grid(image.with_array(labels.array), job.plan).astype(job.label_dtype, copy=False)
+    native = image.with_array(labels.array.astype(job.label_dtype, copy=False))
+    label_map = labels_to_network_grid(native, job.plan)
     scales = scales_for(array, job.plan, stated_padding(image.metadata, image.channels))
+    resampled = grid.straightening is not None or grid.network_shape != grid.oriented_shape
+    notes = CaseNotes(
+        labels_inside(array, label_map, hounsfield_channels(job.plan)),
+        label_losses(oriented_labels(native, grid), label_map, job.ignore) if resampled else {},
+    )
     write_case(
         job.folder,
         CaseOrigin(job.case.name, job.case.group, job.stamp),
-        array,
-        label_map,
-        grid.network_spacing_mm,
-        scales,
+        PreparedArrays(array, label_map, grid.network_spacing_mm, scales),
         job.ignore,
+        notes,
+        native if resampled else None,
     )
 
 

@@ -39,7 +39,7 @@ def recorded_values(folder: Path) -> dict[str, Any]:
 def refuse_other_data(folder: Path, config: RunConfig) -> None:
     """Refuse a run folder that was made from another data set, which two folders of one name share by default.
 
-    A data set that is no longer where it was has been moved, and goes on.
+    A data set that has been moved is accepted.
 
     Raises:
         ConfigError: naming both data sets.

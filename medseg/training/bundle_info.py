@@ -10,6 +10,7 @@ from medseg.config import PostprocessConfig, RunConfig
 from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
 from medseg.preparation.kept_split import split_of_run
 from medseg.preparation.prepare import Preparation
+from medseg.preparation.store import case_notes
 from medseg.preparation.training_range import TrainingRange, learn_range
 from medseg.training.crf_choice import CrfChoice
 from medseg.training.data import mirror_axes
@@ -81,7 +82,7 @@ def _training_range(config: RunConfig, preparation: Preparation, number: int) ->
         [case.features.normalized(preparation.plan.zscored) for case in cases],
         [case.modality for case in cases],
         all(case.spacing_known for case in cases),
-        all(case.inside_body for case in cases),
+        all(case_notes(preparation.cases[case.name]).inside_body for case in cases),
     )
 
 

@@ -20,6 +20,7 @@ from medseg.nets.crf_fit import CrfCase, fit_crf
 from medseg.preparation.normalize import normalize
 from medseg.preparation.plan import Plan
 from medseg.preparation.store import PreparedCase
+from medseg.training.validation import dice_of_held, on_native_grid
 
 __all__ = ["CrfChoice", "choose_crf", "crf_candidates"]
 
@@ -40,8 +41,8 @@ class CrfChoice:
 
     Args:
         options: for the bundle; None where no candidate gains enough.
-        gain: of the mean Dice over `cases` validation cases, 0 where nothing is kept. The same cases chose the
-            options, so the gain on new cases is likely smaller.
+        gain: of the mean Dice over `cases` validation cases, on the images' own grids; 0 where nothing is kept. The
+            same cases chose the options, so the gain on new cases is likely smaller.
         cases: those whose reference holds a label, at most `MOST_CASES`.
     """
 
@@ -104,7 +105,20 @@ def _holds_label(case: PreparedCase, scheme: LabelScheme) -> bool:
 def _predicted(net: nn.Module, case: PreparedCase, plan: Plan, scheme: LabelScheme, device: torch.device) -> CrfCase:
     image = torch.from_numpy(normalize(case.image, case.scales)).to(device)
     logits = image_logits(net, image, Windows.of(plan), scheme.out_channels, Passes(batch_size=max(2, plan.batch_size)))
-    return CrfCase(logits, image.to(logits.device), _targets(case, scheme).to(logits.device), case.spacing_mm)
+
+    def native_dice(refined: Tensor) -> float:
+        predicted, reference, _ = on_native_grid(refined, case, plan, scheme)
+        dice = dice_of_held(predicted, reference, scheme).values()
+        return sum(dice) / len(dice) if dice else math.nan
+
+    return CrfCase(
+        logits,
+        image.to(logits.device),
+        _targets(case, scheme).to(logits.device),
+        case.spacing_mm,
+        # Where the image was only turned, the labels of the network's grid are its own.
+        None if case.native is None else native_dice,
+    )
 
 
 def _targets(case: PreparedCase, scheme: LabelScheme) -> Tensor:

@@ -38,6 +38,8 @@ __all__ = ["Trained", "train_fold"]
 _log = logging.getLogger("medseg")
 _LOG_EVERY = 20
 _VALIDATIONS = 10
+# Where the scores in the log are measured: on the images' own grids.
+_GRID = "image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Trained:
         weights: averaged weights to ship (the last, or the best where `training.checkpoint: best`).
         iterations: steps done.
         seconds: time spent.
-        scores: validation scores of the shipped weights, without post-processing.
+        scores: validation scores of the shipped weights on the images' own grids, without post-processing.
         postprocess: the rules that help on the validation cases.
         postprocess_gains: 'label: rule' -> gain in the mean score.
     """
@@ -143,6 +145,10 @@ class _Trainer:
         _restored(self.last, take)
         if self.log.is_file():
             _restored(self.log, self._restore_log)
+        validated = [entry for entry in self.entries if "validation_dice" in entry]
+        if any(case.native for case in self.cases) and any(entry.get("grid") != _GRID for entry in validated):
+            # Measured on the network's grid by an older medseg: the scores to come cannot be compared with it.
+            self.best_score = -1.0
 
     def _restore_log(self) -> None:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}")]
@@ -244,7 +250,7 @@ class _Trainer:
             with atomic_path(self.best) as temporary:
                 torch.save(self.average.net.state_dict(), temporary)
             self.best_score = scores.mean_dice
-        self._note(validation_dice=scores.mean_dice, dice=scores.dice)
+        self._note(validation_dice=scores.mean_dice, dice=scores.dice, grid=_GRID)
         write_curve(self.entries, self.folder / "progress.png")
 
     def shipped(self, choice: PostprocessChoice) -> tuple[dict[str, torch.Tensor], Scores]:
@@ -253,7 +259,7 @@ class _Trainer:
             best = load_torch_file(self.best, "delete it, or train from the start")
             _restored(self.best, lambda: self.average.net.load_state_dict(best))
         scores = validate(self.average.net, self.cases, self.plan, self.scheme, self.device, choice.add)
-        found = {"validation_dice": scores.mean_dice, "dice": scores.dice} if self.cases else {}
+        found = {"validation_dice": scores.mean_dice, "dice": scores.dice, "grid": _GRID} if self.cases else {}
         self._note(**found, final=True)
         write_text_atomic(self.log, "".join(json.dumps(entry) + "\n" for entry in self.entries))
         write_curve(self.entries, self.folder / "progress.png")

@@ -53,7 +53,7 @@ class Run:
     Args:
         folder: the run folder.
         bundle: the model, for `medseg.load_model` and `medseg predict`.
-        scores: fold -> validation scores (Dice on the network's grid); {} where `training.fold` is full.
+        scores: fold -> validation scores (Dice on the images' own grids); {} where `training.fold` is full.
     """
 
     folder: Path

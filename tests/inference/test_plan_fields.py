@@ -8,10 +8,11 @@ import torch
 from inference_bundles import make_info, make_plan, threshold_weights, unet_weights
 
 from medseg.inference import PredictionInfo, load_model, save_bundle, to_label_map, to_probabilities
+from medseg.inference.probabilities import ProbabilitySlabs
 from medseg.inference.sliding_window import image_logits
 from medseg.inference.window_grid import Windows, blend_weights, window_starts
 from medseg.labels import LabelScheme
-from medseg.resampling import resample_array
+from medseg.resampling import nearest_by_turns
 from medseg.volume import Volume
 
 SCHEME = LabelScheme.from_mapping({"a": 1, "b": 5})
@@ -70,12 +71,32 @@ def test_what_surrounds_a_small_image_is_its_minimum_or_zero() -> None:
 def test_logits_of_order_0_give_each_voxel_its_nearest_sample(size) -> None:
     logits = np.random.default_rng(0).normal(size=(3, *size)).astype(np.float32)
     shape = tuple(2 * n + 1 for n in size)
-    nearest = resample_array(logits, shape, order=0)
+    nearest = np.stack([nearest_by_turns(channel, shape) for channel in logits])
     expected = np.array([0, 1, 5])[nearest.argmax(axis=0)]
     assert np.array_equal(to_label_map(logits, shape, SCHEME, order=0), expected)
     assert not np.array_equal(to_label_map(logits, shape, SCHEME), expected)
     chances = to_probabilities(logits, shape, SCHEME, order=0)
     np.testing.assert_allclose(chances, torch.softmax(torch.from_numpy(nearest), 0)[1:].half().numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(24, 12, 8), (24, 20)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_half_way_between_two_samples_labels_and_probabilities_do_not_move(size, axis) -> None:
+    logits = np.stack([np.ones(size), np.zeros(size), np.zeros(size)]).astype(np.float32)
+    inside = (slice(5, 17), slice(3, 9))
+    logits[(1, *inside)] = 9
+    shape = tuple(n // 2 for n in size)
+    found = to_label_map(logits, shape, SCHEME, order=0)
+    assert np.array_equal(to_probabilities(logits, shape, SCHEME, order=0)[0] > 0.5, found == 1)
+    native = np.empty((2, *shape), np.float16)
+    slabs = ProbabilitySlabs(size, SCHEME, axis, native, order=0)
+    for first in range(0, size[axis], 4):
+        rows = [slice(None)] * (1 + len(size))
+        rows[1 + axis] = slice(first, first + 5)
+        slabs.add(torch.from_numpy(logits[tuple(rows)]), first, min(first + 4, size[axis]))
+    assert np.array_equal(native[0] > 0.5, found == 1)
+    centre = (np.argwhere(found == 1).mean(axis=0) + 0.5)[:2] * 2 - 0.5
+    assert np.abs(centre - (10.5, 5.5)).max() < 0.1
 
 
 def test_a_model_restores_by_the_order_of_its_plan(tmp_path) -> None:

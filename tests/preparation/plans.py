@@ -30,7 +30,6 @@ def case(shape, spacing=None, orientation="RAS", channels=1, name="a", labelled=
         voxels,
         {},
         NO_FEATURES,
-        True,
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from medseg.errors import ConfigError, DatasetError, GeometryError, PartialFailu
 from medseg.geometry import reorient
 from medseg.preparation import load_plan, normalize, open_case, prepare, save_plan
 from medseg.preparation.parallel import run_over_cases
-from medseg.preparation.store import case_folder, sample_foreground
+from medseg.preparation.store import case_folder, case_notes, sample_foreground
 from medseg.volume import Volume
 
 
@@ -438,3 +440,57 @@ def test_voxels_without_a_number_get_the_one_asked_for_and_that_is_told(data) ->
     data.write("case_0", image, labels, np.eye(4))
     with pytest.raises(ReadError, match="infinite"):
         data.prepare(data={"nan": -5})
+
+
+def test_native_labels_lie_beside_a_resampled_case_and_nowhere_else(data) -> None:
+    native = np.asarray(nib.load(data.label("case_0")).dataobj)
+    made = data.prepare()
+    assert open_case(made.cases["case_0"]).native is None
+    save_plan(made.plan.model_copy(update={"spacing_mm": (2.0, 2.0, 2.0)}), data.output / "plan.yaml")
+    case = open_case(data.prepare().cases["case_0"])
+    assert case.labels.shape == (10, 9, 8) and case.native is not None
+    np.testing.assert_array_equal(case.native.read(), native)
+    np.testing.assert_array_equal(case.native.grid.affine, nib.load(data.label("case_0")).affine)
+    case.native.path.write_bytes(b"half")
+    with pytest.raises(DatasetError, match=r"case_0: not a prepared case.*delete the folder"):
+        case.native.read()
+    assert open_case(data.prepare().cases["case_0"]).native.read().shape == native.shape
+
+
+def test_a_case_that_was_stored_without_its_own_grid_is_prepared_again(data) -> None:
+    folder = data.prepare().cases["case_0"]
+    stored = json.loads((folder / "case.json").read_text())
+    del stored["sizes"]["native.json"]
+    (folder / "case.json").write_text(json.dumps(stored))
+    (folder / "native.json").unlink()
+    assert open_case(data.prepare().cases["case_0"]).native is None
+
+
+def test_labels_that_a_coarse_grid_loses_are_told_with_their_cases(data) -> None:
+    labels = np.zeros((20, 18, 16), np.uint8)
+    labels[2:8, 2:8, 2:8] = 1
+    labels[15, 5, 5] = 1  # a component of one voxel
+    labels[12:14, 2:12, 11] = 2  # a sheet, a third of a new voxel thick
+    data.write("thin", np.zeros(labels.shape, np.float32) + labels, labels, np.eye(4))
+    made = data.prepare()
+    assert not [f for f in made.findings if f.kind == "label_loss"]
+    save_plan(made.plan.model_copy(update={"spacing_mm": (1.0, 1.0, 3.0)}), data.output / "plan.yaml")
+    for _ in range(2):  # prepared, and found prepared
+        first, second = (f.message for f in data.prepare().findings if f.kind == "label_loss")
+        assert "1 (left_box)" in first and "thin 1 of 2" in first and "third" not in first
+        assert "2 (right_box)" in second and "thin keeps 0%" in second and "thin 1 of 1" in second
+        assert "case_0" not in first + second
+
+
+def test_the_box_of_the_body_is_checked_on_the_grid_where_it_is_applied(data) -> None:
+    """Three voxels off the body: within the margin on the image's grid, not on a finer one."""
+    image, labels = np.zeros((40, 40, 16), np.float32), np.zeros((40, 40, 16), np.uint8)
+    image[4:18, 10:30, 4:12] = 100
+    labels[6:12, 12:20, 6:10] = 1
+    labels[20, 12:20, 6:10] = 2
+    for n in range(5):
+        data.write(f"case_{n}", image, labels, np.eye(4))
+    made = data.prepare()
+    assert case_notes(made.cases["case_0"]).inside_body
+    save_plan(made.plan.model_copy(update={"spacing_mm": (0.5, 1.0, 1.0)}), data.output / "plan.yaml")
+    assert not case_notes(data.prepare().cases["case_0"]).inside_body

@@ -15,12 +15,14 @@ from typer.testing import CliRunner
 
 import medseg
 from medseg.cli import app
+from medseg.inference import to_label_map
 from medseg.labels import LabelScheme
 from medseg.nets.crf import dense_crf
 from medseg.nets.crf_fit import CrfCase
+from medseg.preparation.deskew import empty_volume
 from medseg.preparation.normalize import Scale
 from medseg.preparation.plan import ChannelPlan, Plan
-from medseg.preparation.store import PreparedCase
+from medseg.preparation.store import NativeLabels, PreparedCase
 from medseg.training.crf_choice import MOST_CASES, CrfChoice, choose_crf, crf_candidates
 
 SCHEME = LabelScheme.from_mapping({"disc": 1})
@@ -83,6 +85,30 @@ def test_a_staircase_is_sharpened_and_the_gain_is_that_of_new_masks() -> None:
         gains.append(float(second - first))
     assert choice.gain == pytest.approx(np.mean(gains), abs=1e-6)
     assert choice.gain > 0.03
+
+
+def test_the_gain_is_measured_on_the_images_own_grid(tmp_path: Path) -> None:
+    plan = PLAN.model_copy(update={"spacing_mm": (2.0, 2.0)})
+    cases, native = [], []
+    for n in range(2):
+        case = disc(n)
+        rows, columns = np.mgrid[:96, :96]
+        truth = ((rows - 40.5 - 2 * (n % 7)) ** 2 + (columns - 50.5) ** 2 < 24**2).astype(np.uint8)
+        np.savez_compressed(tmp_path / f"{n}.npz", labels=truth)
+        own = NativeLabels(empty_volume((96, 96), np.eye(4)), tmp_path / f"{n}.npz")
+        cases.append(replace(case, native=own, spacing_mm=(2.0, 2.0)))
+        native.append(truth == 1)
+    choice = choose_crf(Coarse(6), cases, plan, SCHEME, CPU)
+    assert choice.options is not None
+    gains = []
+    for case, truth in zip(cases, native, strict=True):
+        image = torch.from_numpy(case.image)
+        before = Coarse(6)(image[None])[0]
+        after = dense_crf(before, image, (2.0, 2.0), choice.options)
+        masks = [to_label_map(each, (96, 96), SCHEME) == 1 for each in (before, after)]
+        first, second = (2 * (found & truth).sum() / (found.sum() + truth.sum()) for found in masks)
+        gains.append(float(second - first))
+    assert choice.gain == pytest.approx(np.mean(gains), abs=1e-9)
 
 
 def test_perfect_masks_get_no_crf() -> None:
