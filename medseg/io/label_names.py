@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from medseg.config import parse_yaml, read_text
 from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
 
-__all__ = ["read_label_names"]
+__all__ = ["read_label_names", "scheme_of_names"]
 
 _MOST_YAML, _MOST_JSON = 1 << 20, 1 << 24
 # A region cannot have more values than 16 bits can represent.
@@ -24,7 +26,8 @@ def read_label_names(path: Path) -> LabelScheme:
     """The labels that a file defines.
 
     Args:
-        path: YAML or JSON with `name: value` pairs, a key `labels` (and `ignore`), or `data.labels`.
+        path: YAML or JSON with `name: value` pairs, a key `labels` (and `ignore`), or `data.labels`; also the
+            dataset.json of nnU-Net, whose label `ignore` is none, and of the Medical Segmentation Decathlon.
 
     Raises:
         ConfigError: if the file cannot be read or defines no labels.
@@ -38,13 +41,48 @@ def read_label_names(path: Path) -> LabelScheme:
     part: Any = values
     if isinstance(part, dict) and isinstance(part.get("data"), dict):
         part = part["data"]
-    ignore = None
+    ignore, spare = None, []
     if isinstance(part, dict) and isinstance(part.get("labels"), dict):
-        part, ignore = part["labels"], part.get("ignore")
-    fits = isinstance(part, dict) and part and all(_is_value(v) for v in part.values())
+        part, ignore, spare = part["labels"], part.get("ignore"), part.get("spare", [])
+    part = _by_name(part)
+    fits = isinstance(part, dict) and part and all(_is_value(v) for v in (*part.values(), *([spare] if spare else [])))
     if not fits or not (ignore is None or isinstance(ignore, int)):
         raise ConfigError(f"{path}: expected labels as name: value, e.g. {{lung: 1, tumour: 2}}, or a key 'labels' so")
-    return LabelScheme.from_mapping({str(k): v for k, v in part.items()}, ignore)
+    try:
+        return replace(scheme_of_names(part, ignore), spare=tuple(spare))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def scheme_of_names(labels: Mapping[Any, int | Sequence[int]], ignore: int | None = None) -> LabelScheme:
+    """The scheme of a table that a person wrote, in which the name `ignore` is no label.
+
+    nnU-Net writes the value of voxels that nobody annotated so, among the labels of its dataset.json.
+
+    Raises:
+        ConfigError: as `LabelScheme.from_mapping`, or for two different values to ignore.
+    """
+    named = {str(name): value for name, value in labels.items() if str(name).casefold() != "ignore"}
+    for value in (value for name, value in labels.items() if str(name) not in named):
+        found = value if isinstance(value, int) else value[0]
+        if ignore not in (None, found) or (not isinstance(value, int) and len(value) > 1):
+            raise ConfigError(
+                f"the labels name {value} as the value to ignore; expected one value, the same everywhere"
+            )
+        ignore = found
+    return LabelScheme.from_mapping(named, ignore)
+
+
+def _by_name(table: Any) -> Any:
+    """A table of the Medical Segmentation Decathlon, `{"1": "liver"}`, by name."""
+    if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
+        return table
+    values = [str(value) for value in table]
+    if not all(value.isdecimal() and value.isascii() and len(value) < 9 for value in values) or len(
+        set(table.values())
+    ) < len(table):
+        return table
+    return {name: int(value) for name, value in zip(table.values(), values, strict=True)}
 
 
 def _parsed(text: str) -> Any:

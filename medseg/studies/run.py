@@ -321,7 +321,7 @@ def _deidentifier(scheme: LabelScheme | None = None) -> Deidentifier:
 def _labels_json(scheme: LabelScheme) -> str:
     """The meaning of the values in the masks, for `medseg evaluate`."""
     labels = {n: list(v) if scheme.is_regions else v[0] for n, v in zip(scheme.names, scheme.values, strict=True)}
-    return (
-        json.dumps({"format_version": 1, "labels": labels, "ignore": scheme.ignore}, indent=2, ensure_ascii=False)
-        + "\n"
-    )
+    table = {"format_version": 1, "labels": labels, "ignore": scheme.ignore}
+    # Values that no reference has: they stand for regions without a value of their own.
+    table |= {"spare": list(scheme.spare)} if scheme.spare else {}
+    return json.dumps(table, indent=2, ensure_ascii=False) + "\n"

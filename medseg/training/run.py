@@ -108,7 +108,7 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     for finding in preparation.findings:
         _log.info("%s: %s", finding.kind, finding.message)
     scheme = preparation.dataset.labels
-    check_label_bounds(scheme.mapping)
+    check_label_bounds(scheme.written.mapping)
     rules = config.prediction.postprocess
     if isinstance(rules, PostprocessConfig):
         check_postprocess(rules, scheme)
@@ -119,7 +119,7 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     splits = {number: split_cases(preparation.dataset, config, number) for number in numbers}
     net_info = net_info_for(config, preparation.plan, scheme, device.type == "cuda")
     _log.info("%s", describe_net(net_info))
-    setup = Setup(config, preparation.plan, scheme, device)
+    setup = Setup(config, preparation.plan, scheme.written, device)
     scores = {}
     for number, split in splits.items():
         fold = Fold(

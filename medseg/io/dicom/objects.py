@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -52,8 +52,8 @@ def find_reference(study: Path, series_uids: Sequence[str] = ()) -> Series:
     return fitting[0]
 
 
-def read_object(path: Path, reference: Path | None = None) -> tuple[Volume, dict[str, int]]:
-    """The label map of a DICOM Segmentation or RT Structure Set, and name -> value.
+def read_object(path: Path, reference: Path | None = None) -> tuple[Volume, Mapping[str, int | tuple[int, ...]]]:
+    """The label map of a DICOM Segmentation or RT Structure Set, and name -> value, or values of a region.
 
     Args:
         path: the object.
@@ -75,10 +75,11 @@ def read_object(path: Path, reference: Path | None = None) -> tuple[Volume, dict
     from medseg.io.dicom.seg.read import read_dicom_seg
 
     found = read_dicom_seg(path)
+    names = found.scheme.mapping if all(s.region for s in found.segments) else found.labels
     if reference is None:
-        return found.volume, found.labels
+        return found.volume, names
     grid = grid_of(find_reference(reference, (found.source_series_uid,)))
-    return read_dicom_seg(path, _empty(grid)).volume, found.labels
+    return read_dicom_seg(path, _empty(grid)).volume, names
 
 
 def _empty(grid: SeriesGrid) -> Volume:

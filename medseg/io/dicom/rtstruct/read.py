@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medseg.errors import GeometryError, ReadError
 from medseg.io.dicom.elements import to_numbers
 from medseg.io.dicom.grid import SeriesGrid
-from medseg.io.dicom.labels import MANUFACTURER
+from medseg.io.dicom.labels import MANUFACTURER, described_values, painted_regions
 from medseg.io.dicom.loading import load_object, metadata_of, refusing_damage
 from medseg.io.dicom.rtstruct.contours import fill
 from medseg.io.dicom.rtstruct.slice_planes import SlicePlanes, planes_of_grid, planes_of_volume
@@ -41,12 +41,14 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Roi:
-    """One region: `contours` are (n, 3) LPS mm, `skipped` counts those without an inside, by kind."""
+    """One ROI: `region` has the values of a region that medseg wrote; `contours` are (n, 3) LPS mm; `skipped` counts
+    those without an inside, by kind.
+    """
 
     number: int
     name: str
     value: int
-    is_region: bool
+    region: tuple[int, ...]
     frame_of_reference: str
     contours: tuple[Points, ...]
     skipped: tuple[tuple[str, int], ...]
@@ -56,10 +58,10 @@ def read_rtstruct(path: str | Path, like: Volume | SeriesGrid) -> tuple[Volume, 
     """Read an RT Structure Set onto a grid.
 
     ROIs are painted in the order of the file, so the later of two overlapping ROIs is kept, with a finding 'overlap'
-    (not for regions written by medseg, which are painted in that order anyway). Other findings: 'contours_skipped'
-    (points, open contours, fewer than 3 points), 'contours_between_slices' (moved by up to half a slice spacing onto
-    the nearest slice), 'contours_thinned' (several planes of contours for one slice: the nearest is used),
-    'contours_sparse' (only on every second slice or fewer: gaps are not filled), 'contours_clipped' (outside the
+    (not for regions written by medseg, whose label map has a value for each combination). Other findings:
+    'contours_skipped' (points, open contours, fewer than 3 points), 'contours_between_slices' (moved by up to half a
+    slice spacing onto the nearest slice), 'contours_thinned' (several planes of contours for one slice: the nearest is
+    used), 'contours_sparse' (only on every second slice or fewer: gaps are not filled), 'contours_clipped' (outside the
     image).
 
     Args:
@@ -111,7 +113,7 @@ def _rois(dataset: Any, path: Path) -> tuple[_Roi, ...]:
     rois = []
     for n, (item, name) in enumerate(zip(described, names, strict=True), start=1):
         number = int(to_numbers("ROINumber", [item.ROINumber])[0])
-        is_region = ", region of the values" in str(item.get("ROIDescription") or "")
+        region = described_values(str(item.get("ROIDescription") or ""))[1] if ours else ()
         contours: list[Points] = []
         skipped: dict[str, int] = {}
         for contour in (drawn[number].get("ContourSequence") or ()) if number in drawn else ():
@@ -127,7 +129,7 @@ def _rois(dataset: Any, path: Path) -> tuple[_Roi, ...]:
                 number,
                 f"{name} ({number})" if names.count(name) > 1 else name,
                 number if ours else n,
-                ours and is_region,
+                region,
                 str(item.get("ReferencedFrameOfReferenceUID") or ""),
                 tuple(contours),
                 tuple(skipped.items()),
@@ -137,7 +139,7 @@ def _rois(dataset: Any, path: Path) -> tuple[_Roi, ...]:
     if not rois or len(set(numbers)) < len(numbers):
         raise ReadError(f"{path} describes the ROIs {numbers or 'none'}; expected at least one, each number once")
     if len({r.value for r in rois}) < len(rois) or any(not 0 < r.value <= _LARGEST for r in rois):
-        rois = [replace(r, value=n, is_region=False) for n, r in enumerate(rois, start=1)]
+        rois = [replace(r, value=n, region=()) for n, r in enumerate(rois, start=1)]
     return tuple(rois)
 
 
@@ -189,21 +191,22 @@ def _painted(rois: tuple[_Roi, ...], like: Volume | SeriesGrid, path: Path, meta
                 "series that it refers to",
                 kind="several_frames_of_reference",
             )
-    largest = max(r.value for r in rois)
+    tables = painted_regions([(r.name, r.region) for r in rois])
+    largest = max(*(r.value for r in rois), *(int(table.max()) for table in tables), 0)
     # Slices are contiguous, like those of a series.
     stack = np.zeros(shape[::-1], np.min_scalar_type(largest))
     findings: list[Finding] = []
     overlaps: dict[str, int] = {}
-    for roi in rois:
+    for n, roi in enumerate(rois):
         slices, noticed = _by_slice(roi, planes, shape[:2], path)
         findings += noticed
         for k, contours in slices.items():
             rows = stack[k]
             mask = fill(contours, shape[:2]).T
-            covered = 0 if roi.is_region else int(np.count_nonzero(rows[mask]))
+            covered = 0 if tables else int(np.count_nonzero(rows[mask]))
             if covered:
                 overlaps[roi.name] = overlaps.get(roi.name, 0) + covered
-            rows[mask] = roi.value
+            rows[mask] = tables[n][rows[mask]] if tables else roi.value
     if overlaps:
         shown = ", ".join(f"{name!r} over {n} voxels of others" for name, n in list(overlaps.items())[:6])
         text = f"ROIs overlap: {shown}; painted in the order of the file, so the last one is kept"
