@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,8 +48,9 @@ class LabelScheme:
     values: tuple[tuple[int, ...], ...]
     is_regions: bool = False
     ignore: int | None = None
-    spare: tuple[int, ...] = ()
-    later_wins: bool = False
+    # Not shown, because checkpoints are identified by what older releases showed.
+    spare: tuple[int, ...] = field(default=(), repr=False)
+    later_wins: bool = field(default=False, repr=False)
 
     @classmethod
     def from_mapping(cls, labels: Mapping[str, int | Sequence[int]], ignore: int | None = None) -> LabelScheme:
@@ -116,6 +117,13 @@ class LabelScheme:
             return self
         values, spare = self.regions.with_spare(() if self.ignore is None else (self.ignore,))
         return replace(self, values=values, spare=self.spare + spare) if spare else self
+
+    @property
+    def trained(self) -> LabelScheme:
+        """The scheme of the training cases, which no spare value belongs to: `written` undone."""
+        return replace(
+            self, values=tuple(tuple(v for v in each if v not in self.spare) for each in self.values), spare=()
+        )
 
     @property
     def painted(self) -> tuple[int, ...]:

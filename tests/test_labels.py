@@ -95,6 +95,7 @@ def test_a_combination_of_regions_without_a_value_of_its_own_gets_a_spare_one(
     scheme = LabelScheme.from_mapping(labels).written
     assert (scheme.values, scheme.spare) == (values, spare)
     assert scheme.written == scheme
+    assert scheme.trained == LabelScheme.from_mapping(labels)
 
 
 def test_a_spare_value_is_not_the_one_to_ignore() -> None:

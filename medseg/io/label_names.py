@@ -15,7 +15,7 @@ from medseg.config import parse_yaml, read_text
 from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
 
-__all__ = ["read_label_names", "scheme_of_names"]
+__all__ = ["label_table", "read_label_names", "scheme_of_names"]
 
 _MOST_YAML, _MOST_JSON = 1 << 20, 1 << 24
 # A region cannot have more values than 16 bits can represent.
@@ -52,6 +52,15 @@ def read_label_names(path: Path) -> LabelScheme:
         return replace(scheme_of_names(part, ignore), spare=tuple(spare))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def label_table(scheme: LabelScheme) -> str:
+    """`labels.json`: the meaning of the values in the masks beside it, for `read_label_names`."""
+    labels = {n: list(v) if scheme.is_regions else v[0] for n, v in zip(scheme.names, scheme.values, strict=True)}
+    table = {"format_version": 1, "labels": labels, "ignore": scheme.ignore}
+    # Values that no reference has: they stand for regions without a value of their own.
+    table |= {"spare": list(scheme.spare)} if scheme.spare else {}
+    return json.dumps(table, indent=2, ensure_ascii=False) + "\n"
 
 
 def scheme_of_names(labels: Mapping[Any, int | Sequence[int]], ignore: int | None = None) -> LabelScheme:

@@ -6,7 +6,6 @@ continued, and several runs can work on one folder.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -21,6 +20,7 @@ from medseg.disk.snapshot import CaseSnapshot, Snapshot, take_snapshot
 from medseg.errors import ConfigError
 from medseg.inference.predictor import Model, load_model
 from medseg.io.dicom.deidentify.texts import CleanText, PrivateTexts
+from medseg.io.label_names import label_table
 from medseg.io.output_names import folded
 from medseg.labels import LabelScheme
 from medseg.studies.chain import CaseChain, CaseWork
@@ -117,7 +117,7 @@ def _predict(
         return _planned(works, chain, ledger)
     with Locks(folder) as locks:
         clear_leftovers(folder, locks)
-        write_text_atomic(folder / "labels.json", _labels_json(loaded.scheme))
+        write_text_atomic(folder / "labels.json", label_table(loaded.scheme))
         run = _Run(chain, ledger, locks, [work.source for work in works], progress)
         if options.engine == "ray":
             run.ray = _ray_engine(model, chain, len(found))
@@ -316,12 +316,3 @@ def _deidentifier(scheme: LabelScheme | None = None) -> Deidentifier:
     from medseg.io.dicom.labels import harmless_texts
 
     return Deidentifier.with_key(site_key(), harmless_texts(scheme) if scheme else ())
-
-
-def _labels_json(scheme: LabelScheme) -> str:
-    """The meaning of the values in the masks, for `medseg evaluate`."""
-    labels = {n: list(v) if scheme.is_regions else v[0] for n, v in zip(scheme.names, scheme.values, strict=True)}
-    table = {"format_version": 1, "labels": labels, "ignore": scheme.ignore}
-    # Values that no reference has: they stand for regions without a value of their own.
-    table |= {"spare": list(scheme.spare)} if scheme.spare else {}
-    return json.dumps(table, indent=2, ensure_ascii=False) + "\n"

@@ -35,6 +35,7 @@ from medseg.training.init_weights import initialise
 from medseg.training.loop import Trained, train_fold
 from medseg.training.loss import check_loss, loss_for
 from medseg.training.net import describe_net, meta_net, net_info_for
+from medseg.training.rehearsal import check_regions, rehearse
 from medseg.training.validation import Scores
 
 __all__ = ["Run", "prepare_run", "train", "train_run"]
@@ -108,6 +109,7 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     for finding in preparation.findings:
         _log.info("%s: %s", finding.kind, finding.message)
     scheme = preparation.dataset.labels
+    check_regions(scheme)
     check_label_bounds(scheme.written.mapping)
     rules = config.prediction.postprocess
     if isinstance(rules, PostprocessConfig):
@@ -120,7 +122,7 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     net_info = net_info_for(config, preparation.plan, scheme, device.type == "cuda")
     _log.info("%s", describe_net(net_info))
     setup = Setup(config, preparation.plan, scheme.written, device)
-    scores = {}
+    scores: dict[int, Scores] = {}
     for number, split in splits.items():
         fold = Fold(
             number,
@@ -128,6 +130,8 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
             training=[open_case(preparation.cases[name]) for name in split.train],
             validation=[open_case(preparation.cases[name]) for name in split.validation],
         )
+        if not scores:
+            rehearse(net_info.build(), net_info, fold, setup, preparation)
         info, trained = _train_one(fold, setup, preparation, net_info, resume)
         save_bundle(output / "model", info, {number: trained.weights})
         scores[number] = trained.scores
