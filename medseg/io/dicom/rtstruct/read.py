@@ -29,7 +29,8 @@ __all__ = ["read_rtstruct", "referenced_series"]
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
 _WHAT = "an RT Structure Set"
-_CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
+# OsiriX names contours that it interpolated between drawn ones so.
+_CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR"})
 # How far a contour may be off its slice without a finding: fraction of the slice spacing, and rounding.
 _ALONG, _FLOOR_MM = 0.05, 0.01
 # Coordinates are rounded to this fraction of a voxel, so that digits lost in decimal strings change nothing.
