@@ -27,7 +27,7 @@ def read_label_names(path: Path) -> LabelScheme:
 
     Args:
         path: YAML or JSON with `name: value` pairs, a key `labels` (and `ignore`), or `data.labels`; also the
-            dataset.json of nnU-Net, whose label `ignore` is none, and of the Medical Segmentation Decathlon.
+            dataset.json of nnU-Net, whose `ignore` means unlabelled voxels, and of the Medical Segmentation Decathlon.
 
     Raises:
         ConfigError: if the file cannot be read or defines no labels.
@@ -64,7 +64,7 @@ def label_table(scheme: LabelScheme) -> str:
 
 
 def scheme_of_names(labels: Mapping[Any, int | Sequence[int]], ignore: int | None = None) -> LabelScheme:
-    """The scheme of a table that a person wrote, in which the name `ignore` is no label.
+    """The scheme of a table that a person wrote, in which `ignore` names the value of unlabelled voxels.
 
     nnU-Net writes the value of voxels that nobody annotated so, among the labels of its dataset.json.
 
