@@ -81,7 +81,9 @@ def rehearse(net: nn.Module, net_info: NetInfo, fold: Fold, setup: Setup, prepar
 
 def _part(case: PreparedCase, setup: Setup) -> Volume:
     """At most one patch from the middle of a case, on the network's grid."""
-    shape, patch = case.image.shape[1:], setup.plan.patch_size
+    shape = case.image.shape[1:]
+    # A network of slices takes one of a volume.
+    patch = (*setup.plan.patch_size, *[1] * (len(shape) - len(setup.plan.patch_size)))
     start = [max(0, (n - p) // 2) for n, p in zip(shape, patch, strict=True)]
     inside = tuple(slice(s, s + p) for s, p in zip(start, patch, strict=True))
     array = np.array(case.image[(slice(None), *inside)])
