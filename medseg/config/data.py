@@ -82,5 +82,5 @@ class DataConfig(Part):
             hint = nearest_hint(self.window, PRESETS)
             raise ValueError(f"window {self.window!r} is not a preset; there are: {', '.join(PRESETS)}{hint}")
         if self.labels is not None:
-            LabelScheme.from_mapping(self.labels, self.ignore)
+            _ = LabelScheme.from_mapping(self.labels, self.ignore).written
         return self

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import medseg
+from medseg.config import load_config
 from medseg.errors import ConfigError, WriteError
 from medseg.evaluation import evaluate
 from medseg.io.label_names import read_label_names
@@ -127,3 +128,9 @@ def test_the_rehearsal_takes_less_than_two_seconds_and_leaves_the_training_as_it
 def test_two_regions_with_the_same_values_are_refused_before_anything_is_trained(tiny_dataset: Path) -> None:
     with pytest.raises(ConfigError, match="have the same values"):
         medseg.train(tiny_dataset / "config.yaml", overrides={"data.labels": {"a": [1], "b": [1]}})
+
+
+def test_regions_that_cross_in_too_many_ways_are_refused_with_the_configuration(tiny_dataset: Path) -> None:
+    crossing = {f"r{n}": [n + 1, (n + 1) % 13 + 1] for n in range(13)}
+    with pytest.raises(ConfigError, match="too many ways"):
+        load_config(tiny_dataset / "config.yaml", {"data.labels": crossing})
