@@ -8,7 +8,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from medseg.cli import app
 from medseg.errors import ConfigError
 from medseg.evaluation import evaluate
 from medseg.io.label_names import label_table, read_label_names
@@ -93,3 +95,14 @@ def test_references_that_hold_a_spare_value_are_told(tmp_path: Path) -> None:
     save(tmp_path / "pred" / "c.nii.gz", ARRAY)
     result = evaluate(tmp_path / "pred", tmp_path / "ref", labels=scheme)
     assert "spare_values" in {f.kind for f in result.findings}
+
+
+def test_the_conventions_of_boundary_and_lesions_are_flags_of_the_command(tmp_path: Path) -> None:
+    save(tmp_path / "ref" / "c.nii.gz", ARRAY)
+    save(tmp_path / "pred" / "c.nii.gz", ARRAY)
+    flags = ["--boundary", "1.5", "--lesion-iou", "0.3", "--brats-dilation", "1", "--brats-min-mm3", "2"]
+    places = [str(tmp_path / name) for name in ("pred", "ref")]
+    done = CliRunner().invoke(app, ["evaluate", *places, "-o", str(tmp_path / "out"), *flags])
+    assert done.exit_code == 0, done.output
+    conventions = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert all(text in json.dumps(conventions) for text in ('"boundary": 1.5', '"lesion_iou": 0.3'))
