@@ -129,6 +129,43 @@ Assd = Annotated[
         rich_help_panel=ADVANCED,
     ),
 ]
+Boundary = Annotated[
+    float | None,
+    typer.Option(
+        "--boundary",
+        metavar="WIDTH",
+        help="Width of the band of boundary IoU, in mm (pixels where no spacing is known); by default 2% of the "
+        "image's diagonal.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+LesionIou = Annotated[
+    float,
+    typer.Option(
+        "--lesion-iou",
+        metavar="IOU",
+        help="IoU from which two lesions match, for the lesion metrics.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+BratsDilation = Annotated[
+    int,
+    typer.Option(
+        "--brats-dilation",
+        metavar="VOXELS",
+        help="Voxels that reference lesions are dilated by before they are separated, for the BraTS metrics.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+BratsMinMm3 = Annotated[
+    float,
+    typer.Option(
+        "--brats-min-mm3",
+        metavar="MM3",
+        help="Reference lesions of this volume or less do not count, for the BraTS metrics.",
+        rich_help_panel=ADVANCED,
+    ),
+]
 LabelThreshold = Annotated[
     float | None,
     typer.Option(
@@ -191,6 +228,10 @@ def evaluate(
     surface: Surface = "voxel",
     hd95: Hd95 = "max_directed",
     assd: Assd = "pooled",
+    boundary: Boundary = None,
+    lesion_iou: LesionIou = 0.1,
+    brats_dilation: BratsDilation = 3,
+    brats_min_mm3: BratsMinMm3 = 50.0,
     label_threshold: LabelThreshold = None,
     resample_prediction: ResamplePrediction = False,
     missing: Missing = "refuse",
@@ -220,6 +261,10 @@ def evaluate(
         surface=surface,
         hd95=hd95,
         assd=assd,
+        boundary=boundary,
+        lesion_iou=lesion_iou,
+        brats_dilation=brats_dilation,
+        brats_min_mm3=brats_min_mm3,
         memory_gb=memory_gb,
         view3d=view3d,
     )

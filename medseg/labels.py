@@ -1,22 +1,24 @@
 """`LabelScheme`: the meaning of the integers in a label map.
 
 Plain labels (`{liver: 1, tumour: 2}`): channel n is the n-th label, channel 0 is background, softmax.
-Regions (`{WT: [1, 2, 3, 4], TC: [1, 3, 4], ET: [4]}`): one sigmoid channel each, painted in the order given.
+Regions (`{WT: [1, 2, 3, 4], TC: [1, 3, 4], ET: [4]}`): one sigmoid channel each. A written mask can hold
+combinations of regions that no training case holds: `LabelScheme.written` has a value for each of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ConfigError, DatasetError
+from medseg.region_values import Regions, regions_of
 from medseg.side_names import pairs_of, sides_of
 
-__all__ = ["LabelScheme", "check_label_bounds", "label_table"]
+__all__ = ["LARGEST_VALUE", "LabelScheme", "check_label_bounds", "label_table"]
 
 MOST_LABELS = 1024
 LARGEST_VALUE = 65535
@@ -32,6 +34,9 @@ class LabelScheme:
         values: the integers that belong to each; plain labels have exactly one.
         is_regions: True if any label is given as a list.
         ignore: value of voxels that are excluded from loss and scores.
+        spare: of `values`, those that only written masks have: of combinations of regions without a value of their own.
+        later_wins: of overlapping regions a written mask keeps the later one, as masks of models did that were trained
+            before spare values existed.
 
     Example:
         >>> scheme = LabelScheme.from_mapping({"liver": 1, "tumour": 2})
@@ -43,6 +48,9 @@ class LabelScheme:
     values: tuple[tuple[int, ...], ...]
     is_regions: bool = False
     ignore: int | None = None
+    # Not shown, because checkpoints are identified by what older releases showed.
+    spare: tuple[int, ...] = field(default=(), repr=False)
+    later_wins: bool = field(default=False, repr=False)
 
     @classmethod
     def from_mapping(cls, labels: Mapping[str, int | Sequence[int]], ignore: int | None = None) -> LabelScheme:
@@ -90,24 +98,90 @@ class LabelScheme:
         return frozenset([0, *extra, *(v for each in self.values for v in each)])
 
     @property
-    def painted(self) -> tuple[int, ...]:
-        """The value that each label is written with, so that reading the result gives the same labels back.
+    def regions(self) -> Regions:
+        """How the regions lie in each other."""
+        return regions_of(self.values)
 
-        For a region it is the first of its values that no later region contains: BraTS WT, TC, ET become 2, 1, 4.
+    @property
+    def written(self) -> LabelScheme:
+        """The scheme of the masks that are written: each combination of regions that can be predicted has a value.
 
         Raises:
-            ConfigError: if a region has no value of its own, so that the painted map could not be read back.
+            ConfigError: for more combinations of regions than a label map can represent.
+
+        Example:
+            >>> LabelScheme.from_mapping({"whole": [1, 2], "pen": [1], "core": [2]}).written.values
+            ((1, 2, 3), (1,), (2,))
         """
-        result = []
-        for n, each in enumerate(self.values):
-            later = {v for other in self.values[n + 1 :] for v in other}
-            own = [v for v in each if v not in later]
-            if not own:
-                raise ConfigError(f"region {self.names[n]!r} has no value of its own: list the larger regions first")
-            # A value shared with an earlier region that does not contain all of this one would paint that one as well.
-            crossing = [other for other in self.values[:n] if not set(each) <= set(other)]
-            result.append(min(own, key=lambda v: sum(v in other for other in crossing)))
-        return tuple(result)
+        if not self.is_regions or self.later_wins:
+            return self
+        values, spare = self.regions.with_spare(() if self.ignore is None else (self.ignore,))
+        return replace(self, values=values, spare=self.spare + spare) if spare else self
+
+    @property
+    def trained(self) -> LabelScheme:
+        """The scheme of the training cases, which no spare value belongs to: `written` undone."""
+        return replace(
+            self, values=tuple(tuple(v for v in each if v not in self.spare) for each in self.values), spare=()
+        )
+
+    @property
+    def painted(self) -> tuple[int, ...]:
+        """The value of a voxel of each label; of a region, that of a voxel in it and in the regions around it alone.
+
+        BraTS WT, TC, ET become 2, 1, 4.
+
+        Raises:
+            ConfigError: for more combinations of regions than a label map can represent; with `later_wins`, if a region
+                has no value of its own.
+        """
+        if self.later_wins:
+            return _painted_in_order(self.names, self.values)
+        regions = self.written.regions
+        return tuple(regions.representing[held] for held in regions.around)
+
+    @property
+    def codes(self) -> tuple[tuple[int, ...], NDArray[np.int64], bool]:
+        """How predicted regions become values: a code of each region, code -> value, and whether codes are united.
+
+        Codes that are united are bits: the value is that of all regions of the voxel. Otherwise it is that of the
+        region with the largest code, since regions that do not cross follow from the innermost one.
+        """
+        scheme = self.written
+        count, regions = len(scheme.names), scheme.regions
+        if scheme.later_wins or not regions.cross:
+            order = tuple(range(count)) if scheme.later_wins else regions.order
+            painted = scheme.painted
+            ranks = sorted(range(count), key=lambda n: order[n])
+            return tuple(rank + 1 for rank in ranks), np.array([0, *(painted[n] for n in order)]), False
+        sets = regions.resolved(np.arange(1 << count, dtype=np.int64))
+        values = np.array([regions.representing.get(int(held), 0) for held in sets])
+        return tuple(1 << n for n in range(count)), values, True
+
+    def value_of(self, regions: Sequence[int]) -> int:
+        """The value of a voxel of these labels, given by their indices in ascending order; 0 for none."""
+        if not regions:
+            return 0
+        exact = None if self.later_wins else self.written.regions.representing.get(sum(1 << n for n in regions))
+        return self.painted[regions[-1]] if exact is None else exact
+
+    def painting(self, index: int) -> NDArray[np.int64]:
+        """Value -> value after a label was painted over the voxel, in whatever order the labels are painted.
+
+        Args:
+            index: of the label that is painted.
+
+        Returns:
+            Shape `(largest value + 1,)`. Regions that share a value with the painted one stay.
+        """
+        scheme = self.written
+        table = np.full(max(scheme.known_values) + 1, scheme.painted[index], dtype=np.int64)
+        if self.is_regions and not self.later_wins:
+            regions = scheme.regions
+            for value, held in regions.holders.items():
+                joined = regions.with_region(held, index)
+                table[value] = value if joined == held else regions.representing.get(joined, table[value])
+        return table
 
     @property
     def left_right_pairs(self) -> tuple[tuple[int, int], ...]:
@@ -209,6 +283,20 @@ def label_table(entries: Mapping[Any, Any], ignore: Any = None) -> tuple[dict[st
             )
         ignore = value
     return table, ignore
+
+
+def _painted_in_order(names: Sequence[str], values: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Of each region the first of its values that no later region contains."""
+    result = []
+    for n, each in enumerate(values):
+        later = {v for other in values[n + 1 :] for v in other}
+        own = [v for v in each if v not in later]
+        if not own:
+            raise ConfigError(f"region {names[n]!r} has no value of its own: list the larger regions first")
+        # A value shared with an earlier region that does not contain all of this one would paint that one as well.
+        crossing = [other for other in values[:n] if not set(each) <= set(other)]
+        result.append(min(own, key=lambda v: sum(v in other for other in crossing)))
+    return tuple(result)
 
 
 def check_label_bounds(labels: Mapping[str, int | Sequence[int]]) -> None:

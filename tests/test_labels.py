@@ -78,10 +78,88 @@ def test_two_regions_side_by_side_inside_a_third_read_back() -> None:
     assert painted.tolist() == [1, 2, 3, 0]
 
 
-def test_a_region_without_a_value_of_its_own_is_refused() -> None:
-    scheme = LabelScheme.from_mapping({"ET": [4], "TC": [1, 4], "WT": [1, 4]})
-    with pytest.raises(ConfigError, match="larger regions first"):
-        _ = scheme.painted
+@pytest.mark.parametrize(
+    ("labels", "values", "spare"),
+    [
+        ({"whole": [1, 2], "pen": [1], "core": [2]}, ((1, 2, 3), (1,), (2,)), (3,)),
+        ({"pen": [1], "core": [2], "whole": [1, 2]}, ((1,), (2,), (1, 2, 3)), (3,)),
+        ({"core": [2], "whole": [1, 2]}, ((2,), (1, 2)), ()),
+        ({"a": [1, 2], "b": [2, 3], "c": [3]}, ((1, 2), (2, 3, 4), (3,)), (4,)),
+        ({"a": [1, 2], "b": [2, 3], "c": [3, 1]}, ((1, 2, 4, 7), (2, 3, 5, 7), (3, 1, 6, 7)), (4, 5, 6, 7)),
+        (BRATS_2013, ((1, 2, 3, 4), (1, 3, 4), (4,)), ()),
+    ],
+)
+def test_a_combination_of_regions_without_a_value_of_its_own_gets_a_spare_one(
+    labels: dict[str, list[int]], values: tuple[tuple[int, ...], ...], spare: tuple[int, ...]
+) -> None:
+    scheme = LabelScheme.from_mapping(labels).written
+    assert (scheme.values, scheme.spare) == (values, spare)
+    assert scheme.written == scheme
+    assert scheme.trained == LabelScheme.from_mapping(labels)
+
+
+def test_a_spare_value_is_not_the_one_to_ignore() -> None:
+    assert LabelScheme.from_mapping({"whole": [1, 2], "pen": [1], "core": [2]}, ignore=3).written.spare == (4,)
+
+
+def test_regions_that_combine_in_more_ways_than_a_map_can_represent_are_refused() -> None:
+    crossing = {f"r{n}": [n + 1, (n + 1) % 13 + 1] for n in range(13)}
+    with pytest.raises(ConfigError, match="cross each other in too many ways"):
+        assert LabelScheme.from_mapping(crossing).written
+    nested = {"all": list(range(1, 101)), **{f"organ {n}": [n] for n in range(1, 101)}}
+    assert LabelScheme.from_mapping(nested).written.spare == (101,)
+
+
+@st.composite
+def any_regions(draw: st.DrawFn) -> LabelScheme:
+    count = draw(st.integers(1, 5))
+    sets = draw(st.lists(st.sets(st.integers(1, 6), min_size=1, max_size=6), min_size=count, max_size=count))
+    return LabelScheme.from_mapping({f"r{n}": sorted(each) for n, each in enumerate(sets)})
+
+
+def kept(scheme: LabelScheme, active: list[bool]) -> set[int]:
+    """By definition: a later region excludes what never occurs with it, and a region brings all that contain it."""
+    values = [set(v) for v in scheme.values]
+    result: set[int] = set()
+    for n in reversed(scheme.regions.order):
+        if active[n] and all(values[n] & values[m] for m in result):
+            result |= {m for m in range(len(values)) if values[n] <= values[m]}
+    return result
+
+
+@given(any_regions(), st.data())
+def test_every_combination_of_regions_that_is_painted_reads_back(scheme: LabelScheme, data: st.DataObject) -> None:
+    active = data.draw(st.lists(st.booleans(), min_size=len(scheme.names), max_size=len(scheme.names)))
+    codes, values, union = scheme.codes
+    painting = [code for code, is_active in zip(codes, active, strict=True) if is_active]
+    value = values[sum(painting) if union else max(painting, default=0)]
+    written = scheme.written
+    assert {n for n, each in enumerate(written.values) if value in each} == kept(scheme, active)
+
+
+@given(any_regions(), st.data())
+def test_masks_of_regions_become_the_same_map_in_whatever_order_they_are_painted(
+    scheme: LabelScheme, data: st.DataObject
+) -> None:
+    written = scheme.written
+    truth = np.array(sorted(written.known_values), dtype=np.int64)
+    order = data.draw(st.permutations(range(len(scheme.names))))
+    result = np.zeros_like(truth)
+    for n in order:
+        mask = written.mask(truth, scheme.names[n])
+        result[mask] = written.painting(n)[result[mask]]
+    for name in scheme.names:
+        assert (written.mask(result, name) == written.mask(truth, name)).all()
+
+
+@given(st.permutations(["WT", "TC", "ET"]), st.data())
+def test_the_order_of_nested_regions_does_not_change_what_they_mean(order: list[str], data: st.DataObject) -> None:
+    scheme = LabelScheme.from_mapping({name: BRATS_2013[name] for name in order})
+    active = data.draw(st.lists(st.booleans(), min_size=3, max_size=3))
+    codes, values, union = scheme.codes
+    value = values[max((c for c, a in zip(codes, active, strict=True) if a), default=0)]
+    named = dict(zip(order, active, strict=True))
+    assert not union and value == (4 if named["ET"] else 1 if named["TC"] else 2 if named["WT"] else 0)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from medseg.commands.convert_options import ConvertOptions
-from medseg.commands.convert_source import Pending, pending_volumes, values_of
+from medseg.commands.convert_source import Names, Pending, pending_volumes, values_of
 from medseg.commands.convert_target import Target, format_of_target
 from medseg.errors import GeometryError, MedsegError, PartialFailure, ReadError
 from medseg.geometry import copy_grid
@@ -20,6 +21,7 @@ from medseg.io import read, unpacked
 from medseg.io.annotations import Annotated
 from medseg.io.formats import READABLE, check_source
 from medseg.io.label_names import read_label_names
+from medseg.labels import LabelScheme
 from medseg.volume import Finding, Volume
 
 __all__ = ["Conversion", "ConvertOptions", "convert"]
@@ -128,14 +130,14 @@ class _Run:
         if self.target.format.holds_labels_only and known is None:
             known = self._names_of(volume)
         if self.target.format.content == "annotations":
-            self.annotated.append(Annotated(volume, known or {}, each.name))
+            self.annotated.append(Annotated(volume, _flat(known), each.name))
         else:
             # Not before the first volume is read: a conversion that fails leaves no folder behind.
             self.paths = self.paths or self.target.paths(self.pending)
             self.findings += self.target.write(volume, self.paths[number], known)
             self.written.append(self.paths[number])
         self.findings += volume.findings
-        self.classes |= known or {}
+        self.classes |= _flat(known)
 
     def result(self) -> Conversion:
         """What was written; raises the first failure if nothing was."""
@@ -146,9 +148,9 @@ class _Run:
             self.written.append(self.target.out)
         return Conversion(tuple(self.written), self.classes, tuple(self.findings), tuple(self.failures))
 
-    def _names_of(self, volume: Volume) -> Mapping[str, int]:
+    def _names_of(self, volume: Volume) -> Names:
         if self.target.options.labels is not None:
-            return values_of(read_label_names(self.target.options.labels))
+            return read_label_names(self.target.options.labels).mapping
         return {f"label_{value}": int(value) for value in np.unique(volume.array) if value}
 
 
@@ -158,6 +160,13 @@ def _on_grid_of(volume: Volume, image: Path, name: str) -> Volume:
         return copy_grid(volume, read(image))
     except GeometryError as error:
         raise GeometryError(f"{name} cannot get the grid of {image}: {error}") from None
+
+
+def _flat(names: Names | None) -> dict[str, int]:
+    """One value for each name: of a region, that of its voxels in no smaller region."""
+    if all(isinstance(value, int) for value in (names or {}).values()):
+        return cast(dict[str, int], dict(names or {}))
+    return values_of(LabelScheme.from_mapping(names or {}))
 
 
 def _anonymized(place: Path, out: Path, options: ConvertOptions) -> Conversion:

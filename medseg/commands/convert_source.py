@@ -25,7 +25,11 @@ from medseg.volume import Volume
 if TYPE_CHECKING:
     from medseg.io.dicom.series import Series
 
-__all__ = ["Pending", "is_annotation", "pending_volumes", "values_of"]
+__all__ = ["Names", "Pending", "is_annotation", "pending_volumes", "values_of"]
+
+
+Names = Mapping[str, int | tuple[int, ...]]
+"""What a label map says of itself: name -> value, or values of a region."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +39,12 @@ class Pending:
     Args:
         name: for its file.
         owner: the study or file it comes from.
-        load: reads it; gives the volume, and the name of each value if it is a label map that says so.
+        load: reads it; gives the volume, and the name of each value or region if it is a label map that says so.
     """
 
     name: str
     owner: Owner
-    load: Callable[[], tuple[Volume, Mapping[str, int] | None]]
+    load: Callable[[], tuple[Volume, Names | None]]
 
 
 def pending_volumes(

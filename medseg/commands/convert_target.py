@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import cast
 
 from medseg.commands.convert_options import ConvertOptions
-from medseg.commands.convert_source import Pending, is_annotation
+from medseg.commands.convert_source import Names, Pending, is_annotation
 from medseg.disk.atomic import write_error
 from medseg.errors import ConfigError, WriteError
 from medseg.geometry import reorient
@@ -72,13 +72,13 @@ class Target:
         names = claim_names(self.out, [(each.name, each.owner) for each in pending], lambda index, name: None)
         return [self.out / f"{name}{self.format.suffix}" for name in names]
 
-    def write(self, volume: Volume, path: Path, classes: Mapping[str, int] | None) -> Sequence[Finding]:
+    def write(self, volume: Volume, path: Path, classes: Names | None) -> Sequence[Finding]:
         """Write one volume.
 
         Args:
             volume: an image or a label map.
             path: one of `paths`.
-            classes: name -> value of a label map.
+            classes: name -> value, or values of a region, of a label map.
 
         Returns:
             What was noticed.

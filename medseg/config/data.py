@@ -173,7 +173,7 @@ class DataConfig(Part):
             raise ValueError(f"window is given, but normalization is {', '.join(asked)}; leave one of them out")
         for ignore in self.ignored or (None,):
             if self.labels is not None:
-                LabelScheme.from_mapping(self.labels, ignore)
+                _ = LabelScheme.from_mapping(self.labels, ignore).written
         return self
 
     @property

@@ -41,15 +41,16 @@ def resolve_labels(labels: Labels, pred: Path, task: Task | None = None) -> Labe
     Raises:
         ConfigError: for a file that cannot be read or names no labels; for a task without labels where none are named.
     """
-    if isinstance(labels, LabelScheme):
-        return labels
-    if isinstance(labels, Mapping):
-        return LabelScheme.from_mapping(*label_table(labels))
-    if labels is not None:
-        return read_label_names(Path(labels))
     # A path that cannot exist is refused later, with the masks that it should hold.
     beside = (pred if is_there(pred) and pred.is_dir() else pred.parent) / LABELS_FILE
-    if is_there(beside) and beside.is_file():
+    written = is_there(beside) and beside.is_file()
+    if labels is not None:
+        given = labels if isinstance(labels, LabelScheme) else _given(labels)
+        if given.is_regions and written and given.written.values == (known := read_label_names(beside)).values:
+            # The masks hold regions without a value of their own under spare ones, which only their table names.
+            return replace(known, ignore=given.ignore)
+        return given
+    if written:
         return read_label_names(beside)
     if task is not None and task.labels is None:
         raise ConfigError(
@@ -57,6 +58,12 @@ def resolve_labels(labels: Labels, pred: Path, task: Task | None = None) -> Labe
             "--labels, e.g. a YAML file with tumor: 1"
         )
     return task.labels if task is not None else None
+
+
+def _given(labels: Mapping[str, int | Sequence[int]] | str | Path) -> LabelScheme:
+    if isinstance(labels, Mapping):
+        return LabelScheme.from_mapping(*label_table(labels))
+    return read_label_names(Path(labels))
 
 
 def check_values(cases: Sequence[CaseScores], scheme: LabelScheme | None) -> tuple[Finding, ...]:
@@ -83,6 +90,16 @@ def check_values(cases: Sequence[CaseScores], scheme: LabelScheme | None) -> tup
             f"{_shown(known)}; {_remedy(in_ref | in_pred)}"
         )
     findings = []
+    if scheme is not None and in_ref & set(scheme.spare):
+        held = [n for n, each in zip(scheme.names, scheme.values, strict=True) if not in_ref.isdisjoint(each)]
+        findings.append(
+            Finding(
+                "spare_values",
+                f"the references hold {_shown(in_ref & set(scheme.spare))}, which only predicted masks should have, "
+                f"for regions without a value of their own; it counts as {', '.join(held)}: give --labels if it means "
+                "something else",
+            )
+        )
     for side, found in (("references", in_ref), ("predictions", in_pred)):
         if found - known:
             message = f"the {side} hold {_shown(found - known)}, not among {named}; it counts as background"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import GeometryError, MedsegError, ReadError
 from medseg.evaluation.pairs import Pair
-from medseg.geometry import describe
+from medseg.geometry import Reorientation, describe
 from medseg.io import read
 from medseg.io.formats import is_probability_file
 from medseg.io.images import read_image
@@ -58,7 +58,7 @@ def read_pair(pair: Pair, threshold: float | None = None, resample_prediction: b
     Raises:
         ReadError: for a file that cannot be read.
         DatasetError: for a file that is not a label map.
-        GeometryError: for grids that differ, with both printed.
+        GeometryError: for grids that differ in more than the order and direction of their axes, with both printed.
     """
     ref = read_label_map([LabelSource(pair.ref)], threshold)
     if pair.pred is None:
@@ -101,7 +101,7 @@ def read_case(
 def _label_map_on(
     ref: Volume, pair: Pair, path: Path, what: str, threshold: float | None, resample_prediction: bool
 ) -> Volume:
-    found = read_label_map([LabelSource(path)], threshold)
+    found = _turned_like(read_label_map([LabelSource(path)], threshold), ref)
     if found.same_geometry(ref, tolerance_mm=_SAME_PLACE_MM):
         return found
     if resample_prediction:
@@ -118,6 +118,26 @@ def _label_map_on(
     )
 
 
+def _turned_like(volume: Volume, ref: Volume) -> Volume:
+    """The volume with its axes in the order and direction of the reference's, if its voxels then lie on that grid.
+
+    Programs store one mask as RAS, LPS or with other axes first. Moving the axes is exact, so that it needs no consent.
+    """
+    if volume.dims != 3 or ref.dims != 3 or volume.same_geometry(ref, tolerance_mm=_SAME_PLACE_MM):
+        return volume
+    if volume.spacing_known != ref.spacing_known or not abs(np.linalg.det(volume.affine)) > 0:
+        return volume
+    # Voxels of the reference, in voxels of the volume: one axis each, where the grids are the same.
+    steps = np.linalg.solve(volume.affine[:3, :3], ref.affine[:3, :3])
+    axes = tuple(int(a) for a in np.abs(steps).argmax(axis=0))
+    if sorted(axes) != [0, 1, 2]:
+        return volume
+    move = Reorientation(axes, tuple(bool(steps[axis, n] < 0) for n, axis in enumerate(axes)))
+    array = np.ascontiguousarray(move.apply(volume.array, volume.channels))
+    turned = replace(volume, array=array, affine=move.move_affine(volume.affine, volume.shape))
+    return turned if turned.same_geometry(ref, tolerance_mm=_SAME_PLACE_MM) else volume
+
+
 def _probabilities(pair: Pair, path: Path, ref: Volume, scheme: LabelScheme | None) -> Volume:
     """Probabilities per label; a background channel is added in front where labels exclude each other."""
     if is_probability_file(path):
@@ -129,7 +149,7 @@ def _probabilities(pair: Pair, path: Path, ref: Volume, scheme: LabelScheme | No
                 f"{path}: expected an array 'probabilities' as medseg predict writes it ({error})"
             ) from None
     else:
-        volume = read(path)
+        volume = _turned_like(read(path), ref)
         array = (volume.array if volume.channels else volume.array[None]).astype(np.float32)
         if volume.array.dtype.kind in "ui":
             if array.max(initial=0.0) == 1.0:
@@ -156,7 +176,7 @@ def _image(pair: Pair, ref: Volume) -> tuple[Volume | None, tuple[Finding, ...]]
     if not pair.images:
         return None, ()
     try:
-        image = read_image(pair.images)
+        image = _turned_like(read_image(pair.images), ref)
     except MedsegError as error:
         return None, (Finding("image_unusable", f"{error}"),)
     if not image.same_geometry(ref, tolerance_mm=_SAME_PLACE_MM):

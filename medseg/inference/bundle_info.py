@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 from warnings import warn
 
@@ -10,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 from medseg.config import Labels, NetOptions, Overlap, PostprocessConfig
+from medseg.errors import ConfigError
 from medseg.inference.bundle_parts import InfoPart, Line, NetworkInfo, SourceInfo
 from medseg.inference.calibration import Calibration
 from medseg.labels import LabelScheme
@@ -149,6 +152,9 @@ class BundleInfo(InfoPart):
     Args:
         labels: name -> value, or list of values (regions), in the order of the channels.
         ignore: value that took part in no loss.
+        spare: of the values of regions, those that no training case has: masks need them for combinations of regions
+            without a value of their own. None: a bundle from before they existed, whose later regions win if each has
+            a value of its own.
         plan: how an image becomes the network's input.
         net: how to build the network.
         prediction: defaults of prediction.
@@ -176,6 +182,7 @@ class BundleInfo(InfoPart):
     kind: Literal["single"] = "single"
     labels: Labels
     ignore: Annotated[int, Field(ge=0, le=65535)] | None = None
+    spare: Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], Field(max_length=1024)] | None = None
     plan: Plan
     net: NetInfo
     prediction: PredictionInfo = PredictionInfo()
@@ -212,8 +219,16 @@ class BundleInfo(InfoPart):
 
     @property
     def scheme(self) -> LabelScheme:
-        """The labels as a scheme."""
-        return LabelScheme.from_mapping(self.labels, self.ignore)
+        """The labels as a scheme, as the masks of this model are written."""
+        scheme = LabelScheme.from_mapping(self.labels, self.ignore)
+        if not scheme.is_regions:
+            return scheme
+        if self.spare is None:
+            former = replace(scheme, later_wins=True)
+            # Without a value for each region the former way cannot write a mask.
+            with suppress(ConfigError):
+                return former if former.painted else scheme
+        return replace(scheme, spare=self.spare or ()).written
 
     @property
     def overlap(self) -> float:
@@ -225,7 +240,7 @@ class BundleInfo(InfoPart):
         if "all" in (self.folds, other.folds):
             return False
         mine, theirs = (
-            (list(i.labels.items()), i.ignore, i.plan, i.net, i.overlap, i.prediction.mirror_axes)
+            (list(i.labels.items()), i.ignore, i.spare, i.plan, i.net, i.overlap, i.prediction.mirror_axes)
             for i in (self, other)
         )
         return mine == theirs

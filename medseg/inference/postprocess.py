@@ -159,22 +159,17 @@ def _holders(scheme: LabelScheme, value: int) -> list[int]:
     return [n for n, values in enumerate(scheme.values) if value in values]
 
 
-def _painted(scheme: LabelScheme) -> tuple[int, ...]:
-    return scheme.painted if scheme.is_regions else tuple(v for (v,) in scheme.values)
-
-
 def _without(scheme: LabelScheme, index: int) -> NDArray[np.int64]:
     """Value -> what it becomes where label `index`, and with it all that lies in it, is taken away."""
-    table, painted, own = np.arange(max(scheme.known_values) + 1), _painted(scheme), set(scheme.values[index])
+    table, own = np.arange(max(scheme.known_values) + 1), set(scheme.values[index])
     for value in own:
-        rest = [n for n in _holders(scheme, value) if not set(scheme.values[n]) <= own]
-        table[value] = painted[rest[-1]] if rest else 0
+        table[value] = scheme.value_of([n for n in _holders(scheme, value) if not set(scheme.values[n]) <= own])
     return table
 
 
 def _within(scheme: LabelScheme, index: int) -> NDArray[np.int64]:
     """Value -> what it becomes where label `index` is added: itself where that would take another label away."""
-    table, value = np.arange(max(scheme.known_values) + 1), _painted(scheme)[index]
+    table, value = np.arange(max(scheme.known_values) + 1), scheme.painted[index]
     gained = set(_holders(scheme, value))
     for each in range(len(table)):
         if set(_holders(scheme, each)) <= gained:

@@ -139,7 +139,7 @@ def to_label_map(
         logits: (C, i, j, k) or (C, i, j), any float type.
         shape: (I, J, K) or (I, J) of the result; equal to the logits' shape means no interpolation.
         labels: plain labels: the winning channel's label value, 0 for channel 0, ties to the lower channel; regions:
-            every channel whose logit is above 0 is painted in order, with `labels.painted`. None: the channel's index.
+            the value of all channels whose logit is above 0, see `LabelScheme.codes`. None: the channel's index.
         order: 1: logits are interpolated linearly; 0: the label of the nearest sample, half-way of either by turns.
 
     Returns:

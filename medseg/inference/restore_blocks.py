@@ -27,22 +27,39 @@ class Painter:
     """How channels become labels.
 
     Args:
-        values: running index of a winner -> label; for regions 0 is background and index n + 1 is channel n.
-        regions: every channel above 0 paints, later ones over earlier ones; else the highest channel wins.
+        values: running index of a winner -> label. Of plain labels it is a channel; of regions the largest code of the
+            channels above 0, or the union of their codes, and 0 is background.
+        codes: (channels,) of regions; () for plain labels, of which the highest channel wins.
+        union: codes are bits that are united.
     """
 
     values: NDArray[np.unsignedinteger]
-    regions: bool
+    codes: tuple[int, ...] = ()
+    union: bool = False
 
     @classmethod
     def of(cls, channels: int, labels: LabelScheme | None) -> Painter:
         """The painter of a scheme, None: labels are the channels' indices."""
+        codes: tuple[int, ...] = ()
+        union = False
         if labels is None:
             values = np.arange(channels)
+        elif not labels.is_regions:
+            values = np.array([0, *(v for (v,) in labels.values)])
         else:
-            values = np.array([0, *(labels.painted if labels.is_regions else (v for (v,) in labels.values))])
+            codes, values, union = labels.codes
         dtype = np.uint16 if values.max() > 255 else np.uint8
-        return cls(values.astype(dtype), labels is not None and labels.is_regions)
+        return cls(values.astype(dtype), codes, union)
+
+    @property
+    def regions(self) -> bool:
+        """Whether every channel above 0 paints; else the highest channel wins."""
+        return bool(self.codes)
+
+    def joined(self, channels: Tensor) -> Tensor:
+        """(C, n) bool, the channels that paint, as running indices (n,)."""
+        codes = torch.where(channels, torch.tensor(self.codes)[:, None], 0)
+        return codes.sum(0) if self.union else codes.amax(0)
 
     def candidates(self, lowest: Tensor, highest: Tensor, slack: float) -> tuple[Tensor, Tensor]:
         """Who can win in a block.
@@ -58,9 +75,10 @@ class Painter:
         if not self.regions:
             possible = highest >= lowest.amax(0) - slack
             return possible.to(torch.uint8).argmax(0), possible
-        order = torch.arange(1, len(lowest) + 1)[:, None]
-        base = torch.where(lowest > slack, order, 0).amax(0)
-        return base, (order > base) & (highest > -slack)
+        sure = lowest > slack
+        base = self.joined(sure)
+        matters = ~sure if self.union else torch.tensor(self.codes)[:, None] > base
+        return base, matters & (highest > -slack)
 
 
 def contest(
@@ -140,6 +158,8 @@ def _run(
     across = len(blocks[2].starts)
     places = (torch.zeros_like(chosen), chosen // across, chosen % across)
     winner = best = second = torch.empty(0)
+    codes = torch.tensor(painter.codes, dtype=torch.int16)
+    join = torch.bitwise_or if painter.union else torch.maximum
     for rank in range(int(counts[0])):
         # Blocks are sorted by their number of candidates, so those that still have one come first.
         n = int((counts > rank).sum())
@@ -152,14 +172,11 @@ def _run(
             winner = base[chosen].to(torch.int16)[:, None, None, None].expand(values.shape).clone()
             best = values if not painter.regions else values.abs()
             second = torch.full_like(values, -torch.inf)
-            if painter.regions:
-                winner = torch.where(values > 0, (channels + 1).to(torch.int16)[:, None, None, None], winner)
-            continue
-        index = channels.to(torch.int16)[:, None, None, None]
         if painter.regions:
-            winner[:n] = torch.where(values > 0, index + 1, winner[:n])
+            winner[:n] = join(winner[:n], torch.where(values > 0, codes[channels][:, None, None, None], 0))
             torch.minimum(best[:n], values.abs(), out=best[:n])
-        else:
+        elif rank > 0:
+            index = channels.to(torch.int16)[:, None, None, None]
             winner[:n] = torch.where(values > best[:n], index, winner[:n])
             torch.maximum(second[:n], torch.minimum(best[:n], values), out=second[:n])
             torch.maximum(best[:n], values, out=best[:n])
@@ -212,8 +229,7 @@ def _settle(
         voxel = [v[begin : begin + CHUNK_VOXELS // 8] for v in (i, j, k)]
         values = _interpolate_like_torch(samples, voxel, blocks, maps, stages)
         if painter.regions:
-            order = torch.arange(1, len(values) + 1)[:, None]
-            winner = torch.where(values > 0, order, 0).amax(0)
+            winner = painter.joined(values > 0)
         else:
             winner = (values >= values.amax(0)).to(torch.uint8).argmax(0)
         out[voxel[0] - int(blocks[0].first[0]), voxel[1], voxel[2]] = painter.values[winner.numpy()]

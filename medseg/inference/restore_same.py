@@ -25,7 +25,8 @@ def paint(logits: Tensor, painter: Painter, out: NDArray[np.unsignedinteger]) ->
         CheckpointError: for NaN or infinite logits.
     """
     rows = max(1, CHUNK_VOXELS // max(1, out[0].size))
-    numbers = np.uint8 if len(logits) < 256 else np.uint16
+    numbers = np.uint8 if len(painter.values) <= 256 else np.uint16
+    join = np.bitwise_or if painter.union else np.maximum
     for begin in range(0, len(out), rows):
         part = out[begin : begin + rows]
         winner = np.zeros(part.shape, dtype=numbers)
@@ -42,9 +43,9 @@ def paint(logits: Tensor, painter: Painter, out: NDArray[np.unsignedinteger]) ->
                 best[:] = values
                 continue
             np.greater(values, best, out=wins)
-            # Later winners have a higher number, and a maximum is four times as fast as filling by a mask.
-            np.multiply(wins, numbers(index + painter.regions), out=number)
-            np.maximum(winner, number, out=winner)
+            # Later winners of plain labels have a higher number, and a maximum is four times as fast as a mask.
+            np.multiply(wins, numbers(painter.codes[index] if painter.regions else index), out=number)
+            join(winner, number, out=winner)
             if not painter.regions:
                 np.maximum(best, values, out=best)
         # Of plain labels the highest logit is finite only if all channels are.

@@ -178,9 +178,11 @@ def _beside(path: Path, suffixes: tuple[str, ...]) -> Path | None:
 
 
 def stem_of(path: Path) -> str:
-    """The file name without its image suffix: 'ct.nii.gz' and 'ct.png' give 'ct', 'IM0001' is unchanged."""
+    """The file name without its image suffix: 'ct.nii.gz', 'ct.seg.nrrd' and 'ct.png' give 'ct'; 'IM0001' stays."""
     suffix = _suffix_of(path)
-    return path.name[: -len(suffix)] if suffix else path.name
+    stem = path.name[: -len(suffix)] if suffix else path.name
+    # 3D Slicer marks its segmentations so.
+    return stem[:-4] if suffix == ".nrrd" and stem.lower().endswith(".seg") and len(stem) > 4 else stem
 
 
 def has_dicom_magic(path: Path, strictly: bool = False) -> bool:

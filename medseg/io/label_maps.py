@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from medseg.errors import DatasetError
 from medseg.geometry import check_same_geometry
 from medseg.io import read_as
+from medseg.io.voxel_files.nrrd_segments import join_layers
 from medseg.volume import Volume
 
 __all__ = ["LabelSource", "read_label_map"]
@@ -61,6 +62,9 @@ def read_label_map(sources: Sequence[LabelSource], threshold: float | None = Non
 def _one_channel(volume: Volume, path: Path) -> Volume:
     if not volume.channels:
         return volume
+    joined = join_layers(volume, path) if path.suffix.lower() in (".nrrd", ".nhdr") else None
+    if joined is not None:
+        return joined
     first = volume.array[0]
     if volume.channels in (1, 3) and all(np.array_equal(first, other) for other in volume.array[1:]):
         return volume.with_array(first)

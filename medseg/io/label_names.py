@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from medseg.config import parse_yaml, read_text
 from medseg.errors import ConfigError
 from medseg.labels import LabelScheme, label_table
 
-__all__ = ["read_label_names"]
+__all__ = ["labels_json", "read_label_names"]
 
 _MOST_YAML, _MOST_JSON = 1 << 20, 1 << 24
 # A region cannot have more values than 16 bits can represent.
@@ -39,19 +40,36 @@ def read_label_names(path: Path) -> LabelScheme:
     part: Any = values
     if isinstance(part, dict) and isinstance(part.get("data"), dict):
         part = part["data"]
-    ignore = None
+    ignore: Any = None
+    spare: Any = []
     if isinstance(part, dict) and isinstance(part.get("labels"), dict):
-        part, ignore = part["labels"], part.get("ignore")
-    if isinstance(part, dict):
-        part, ignore = label_table(part, ignore)
-    fits = isinstance(part, dict) and part and all(_is_value(v) for v in part.values())
+        part, ignore, spare = part["labels"], part.get("ignore"), part.get("spare", [])
+    try:
+        part, ignore = label_table(part, ignore) if isinstance(part, dict) else (part, ignore)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    fits = isinstance(part, dict) and part and all(_is_value(v) for v in (*part.values(), *([spare] if spare else [])))
+    if isinstance(ignore, list) and len(ignore) == 1:
+        ignore = ignore[0]
     if isinstance(ignore, list):
         raise ConfigError(
             f"{path}: ignore is {ignore}; expected one value here, as label maps are not changed on reading"
         )
     if not fits or not (ignore is None or isinstance(ignore, int)):
         raise ConfigError(f"{path}: expected labels as name: value, e.g. {{lung: 1, tumour: 2}}, or a key 'labels' so")
-    return LabelScheme.from_mapping({str(k): v for k, v in part.items()}, ignore)
+    try:
+        return replace(LabelScheme.from_mapping({str(k): v for k, v in part.items()}, ignore), spare=tuple(spare))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def labels_json(scheme: LabelScheme) -> str:
+    """`labels.json`: the meaning of the values in the masks beside it, for `read_label_names`."""
+    labels = {n: list(v) if scheme.is_regions else v[0] for n, v in zip(scheme.names, scheme.values, strict=True)}
+    table = {"format_version": 1, "labels": labels, "ignore": scheme.ignore}
+    # Values that no reference has: they stand for regions without a value of their own.
+    table |= {"spare": list(scheme.spare)} if scheme.spare else {}
+    return json.dumps(table, indent=2, ensure_ascii=False) + "\n"
 
 
 def _parsed(text: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -237,10 +237,13 @@ class _Work:
         found: dict[str, CaseFingerprint] = {}
         errors: dict[str, MedsegError] = {}
         jobs = []
+        scheme = self.dataset.labels
+        # What only written masks have is no part of it: a case that was checked by an older release stays checked.
+        labels = {key: getattr(scheme, key) for key in ("names", "values", "is_regions", "ignore")}
         for case in self.cases:
             stamp = stamp_of(
                 *("check", CHECK_VERSION, self.states[case.name], case.name),
-                *(self.reading.threshold, asdict(self.dataset.labels), *self.reading.stamped),
+                *(self.reading.threshold, labels, *self.reading.stamped),
             )
             if stamp in before:
                 found[case.name] = before[stamp]

@@ -146,8 +146,8 @@ class TrainingRange(_Part):
         swap_gain: by how much a case may fit better with its channels in another order (mean distance).
         inside_body: whether all labels of all cases lie in the body's box (`medseg.preparation.body`), so that nothing
             need be looked for outside; False where it was not measured.
-        background: how the background of the training cases was separated from the rest, see `measure_case`; new cases are
-            measured in the same way.
+        background: how the background of the training cases was separated from the rest, see `measure_case`; new
+            cases are measured in the same way.
     """
 
     cases: Annotated[int, Field(ge=0)]

@@ -1,7 +1,8 @@
 """Twins among labels, measured: two that lie on the left and on the right and look alike, whatever they are called.
 
 A network can tell twins by their place alone, so an image that is mirrored across the patient's middle teaches it the
-wrong one. What differs in size, height, shape or grey level, such as liver and spleen, is distinguished without the place.
+wrong one. What differs in size, height, shape or grey level, such as liver and spleen, is distinguished without its
+place.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 
 from medseg.disk.atomic import write_text_atomic
 from medseg.errors import ConfigError
+from medseg.io.label_names import labels_json
 from medseg.labels import LabelScheme
 from medseg.studies.ledger import FINISHED, Ledger
 
@@ -23,8 +24,7 @@ def write_label_table(folder: Path, scheme: LabelScheme) -> None:
     Raises:
         WriteError: disk full or no permission.
     """
-    values = {"format_version": 1, "labels": _labels_of(scheme), "ignore": scheme.ignore}
-    write_text_atomic(folder / TABLE, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_text_atomic(folder / TABLE, labels_json(scheme))
 
 
 def refuse_other_labels(folder: Path, scheme: LabelScheme, ledger: Ledger, cases: Collection[str]) -> None:

@@ -43,8 +43,9 @@ def bundle_info(
     if crf is not None:
         scores |= {"crf_gain": round(crf.gain, 4), "crf_cases": crf.cases}
     return BundleInfo(
-        labels=scheme.mapping,
+        labels=scheme.written.mapping,
         ignore=scheme.ignore,
+        spare=scheme.written.spare if scheme.is_regions else None,
         plan=plan,
         net=net_info,
         prediction=PredictionInfo(

@@ -97,7 +97,7 @@ def _identity(net: nn.Module, fold: Fold, setup: Setup) -> str:
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     content = [
         hashed_content(setup.plan),
-        repr(setup.scheme),
+        repr(setup.scheme.trained),
         repr(shapes),
         setup.config.seed,
         fold.number,

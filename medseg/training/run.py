@@ -39,6 +39,7 @@ from medseg.training.init_weights import initialise
 from medseg.training.loop import Trained, train_fold
 from medseg.training.loss import check_loss, loss_for
 from medseg.training.net import describe_net, meta_net, net_info_for
+from medseg.training.rehearsal import check_regions, rehearse
 from medseg.training.validation import Scores
 
 __all__ = ["Run", "prepare_run", "train", "train_run"]
@@ -116,7 +117,8 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     for each in preparation.plan.unmirrored or ():
         _log.info("axis %d is not mirrored: %s", each.axis, each.reason)
     scheme = preparation.dataset.labels
-    check_label_bounds(scheme.mapping)
+    check_regions(scheme)
+    check_label_bounds(scheme.written.mapping)
     rules = config.prediction.postprocess
     if isinstance(rules, PostprocessConfig):
         check_postprocess(rules, scheme)
@@ -131,8 +133,8 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     splits = {number: split_of_run(preparation.dataset, config, number) for number in numbers}
     net_info = net_info_for(config, preparation.plan, scheme, device.type == "cuda")
     _log.info("%s", describe_net(net_info))
-    setup = Setup(config, preparation.plan, scheme, device)
-    scores = {}
+    setup = Setup(config, preparation.plan, scheme.written, device)
+    scores: dict[int, Scores] = {}
     for number, split in splits.items():
         keep_split(split, output, number)
         fold = Fold(
@@ -141,6 +143,8 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
             training=[open_case(preparation.cases[name]) for name in split.train],
             validation=[open_case(preparation.cases[name]) for name in split.validation],
         )
+        if not scores:
+            rehearse(net_info.build(), net_info, fold, setup, preparation)
         try:
             info, trained = _train_one(fold, setup, preparation, net_info, resume)
         except CheckpointError:

@@ -156,8 +156,9 @@ def test_cases_of_one_patient_are_grouped_by_a_csv(folders: tuple[Path, Path], t
 def test_other_grids_are_refused_with_both_geometries_or_resampled_on_request(folders: tuple[Path, Path]) -> None:
     pred, ref = folders
     array = label_map((BOX, 1), (np.s_[10:12, 10:12, 2:4], 2))
-    flipped = AFFINE @ np.array([[-1, 0, 0, 13], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    save(pred / "a.nii.gz", np.ascontiguousarray(array[::-1]), flipped)
+    # Mirrored axes alone make no other grid; one slice less does.
+    flipped = AFFINE @ np.array([[-1, 0, 0, 12], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    save(pred / "a.nii.gz", np.ascontiguousarray(array[::-1][1:]), flipped)
     with pytest.raises(GeometryError, match=r"orientation RAS.*against.*orientation LAS.*--resample-prediction"):
         evaluate(pred, ref)
     result = evaluate(pred, ref, resample_prediction=True)

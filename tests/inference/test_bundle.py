@@ -207,3 +207,22 @@ def test_of_what_folds_fitted_on_their_validation_cases_an_ensemble_keeps_what_t
     save_bundle(tmp_path / "again", first, {0: unet_weights(first)})
     save_bundle(tmp_path / "again", second, {0: unet_weights(second)})
     assert load_bundle(tmp_path / "again").info.prediction == second.prediction
+
+
+@pytest.mark.parametrize(
+    ("labels", "spare", "later_wins", "painted"),
+    [
+        ({"a": [1, 2], "b": [2, 3]}, None, True, (1, 3)),
+        ({"a": [1, 2], "b": [2, 3]}, (), False, (1, 3)),
+        # Without values of their own the former way wrote no mask, so that there is nothing to keep.
+        ({"whole": [1, 2], "pen": [1], "core": [2]}, None, False, (3, 1, 2)),
+        ({"whole": [1, 2, 3], "pen": [1], "core": [2]}, (3,), False, (3, 1, 2)),
+        ({"WT": [1, 2, 3, 4], "TC": [1, 3, 4], "ET": [4]}, None, True, (2, 1, 4)),
+        ({"WT": [1, 2, 3, 4], "TC": [1, 3, 4], "ET": [4]}, (), False, (2, 1, 4)),
+    ],
+)
+def test_bundles_from_before_spare_values_paint_as_they_did(
+    labels: dict[str, list[int]], spare: tuple[int, ...] | None, later_wins: bool, painted: tuple[int, ...]
+) -> None:
+    scheme = make_info(make_plan(), labels=labels, spare=spare).scheme
+    assert scheme.later_wins is later_wins and scheme.painted == painted

@@ -109,3 +109,18 @@ def test_components_can_be_limited_by_size_and_number_at_once() -> None:
     mask = np.array([1, 0, 1, 1, 0, 1, 1, 1], dtype=bool)
     assert keep_components(mask, 2, 1).tolist() == [False] * 5 + [True] * 3
     assert not keep_components(mask, 9).any()
+
+
+def test_a_voxel_that_a_region_loses_keeps_the_regions_around_it_under_a_spare_value() -> None:
+    scheme = LabelScheme.from_mapping({"pen": [1], "core": [2], "whole": [1, 2]}).written
+    array = np.array([[3, 1, 3, 2, 2, 0, 1, 0]], dtype=np.uint8)
+    mask = Volume(array, np.eye(4), spacing_known=False)
+    rules = PostprocessConfig(keep_components={"pen": 1})
+    assert postprocess(mask, scheme, rules).array.tolist() == [[3, 1, 3, 2, 2, 0, 3, 0]]
+
+
+def test_a_voxel_that_one_of_two_crossing_regions_loses_stays_in_the_other() -> None:
+    scheme = LabelScheme.from_mapping({"a": [1, 2], "b": [2, 3]}).written
+    mask = Volume(np.array([[1, 1, 0, 2, 3]], dtype=np.uint8), np.eye(4), spacing_known=False)
+    rules = PostprocessConfig(keep_components={"a": 1})
+    assert postprocess(mask, scheme, rules).array.tolist() == [[1, 1, 0, 3, 3]]

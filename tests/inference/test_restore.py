@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,37 @@ def test_any_size_and_ratio_is_exact_for_labels_and_regions_in_2d_and_3d(seed):
     for value, channel in zip(REGIONS.painted, full, strict=True):
         expected[channel.numpy() > 0] = value
     assert np.array_equal(to_label_map(logits, shape, REGIONS), expected)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"core": [2], "whole": [1, 2]},
+        {"pen": [1], "core": [2], "whole": [1, 2]},
+        {"a": [1, 2], "b": [2, 3]},
+        {"a": [1, 2], "b": [2, 3], "c": [3, 1]},
+        {"a": [1, 2, 5], "b": [2, 3], "c": [5], "d": [7]},
+    ],
+    ids=lambda labels: "-".join(labels),
+)
+@pytest.mark.parametrize(("shape", "chunk"), [((25, 17, 30), 2**17), ((9, 10, 11), 50), ((4, 20, 6), 200)])
+def test_regions_of_any_order_and_overlap_are_those_of_a_full_interpolation(monkeypatch, labels, shape, chunk):
+    monkeypatch.setattr(restore_blocks, "CHUNK_VOXELS", chunk)
+    monkeypatch.setattr(restore_same, "CHUNK_VOXELS", chunk)
+    scheme = LabelScheme.from_mapping(labels)
+    logits = (_smooth(len(labels), (9, 10, 11)) * 4).round() / 4  # full of ties and zeros
+    inside = _full(logits, shape).numpy() > 0
+    found = to_label_map(logits, shape, scheme)
+    kept = scheme.regions.resolved((inside * (1 << np.arange(len(labels)))[:, None, None, None]).sum(0))
+    for n, name in enumerate(labels):
+        assert np.array_equal(scheme.written.mask(found, name), kept >> n & 1 == 1)
+
+
+def test_models_of_older_bundles_paint_the_later_region():
+    crossing = LabelScheme(("a", "b"), ((1, 2), (2, 3)), is_regions=True, later_wins=True)
+    logits = torch.tensor([[[1.0, 1.0]], [[1.0, -1.0]]])
+    assert to_label_map(logits, (1, 2), crossing).tolist() == [[3, 1]]
+    assert to_label_map(logits, (1, 2), replace(crossing, later_wins=False)).tolist() == [[2, 1]]
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])

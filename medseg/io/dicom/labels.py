@@ -7,13 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from medseg.errors import GeometryError, WriteError
+from medseg.errors import ConfigError, GeometryError, WriteError
 from medseg.io.dicom.grid import SeriesGrid
-from medseg.labels import LabelScheme
+from medseg.labels import LARGEST_VALUE, LabelScheme
 from medseg.volume import Volume
 
-__all__ = ["COLOURS", "MANUFACTURER", "check_grid", "check_labels", "harmless_texts", "plain_text", "value_text"]
+__all__ = [
+    "COLOURS",
+    "MANUFACTURER",
+    "check_grid",
+    "check_labels",
+    "described_values",
+    "harmless_texts",
+    "painted_regions",
+    "plain_text",
+    "value_text",
+]
 
 MANUFACTURER = "medseg"
 _TOLERANCE_MM = 1e-2
@@ -42,6 +53,34 @@ def value_text(scheme: LabelScheme, n: int, is_present: bool) -> str:
     values = ", ".join(map(str, scheme.values[n]))
     region = f", region of the values {values}" if scheme.is_regions else ""
     return f"label value {scheme.painted[n]}{region}{'' if is_present else '; segmented, none found'}"
+
+
+def described_values(text: str) -> tuple[int | None, tuple[int, ...]]:
+    """The label value, and the values of a region, that `value_text` wrote; None and () where a text names none."""
+    match = re.match(r"label value (\d{1,5})(?:, region of the values ([\d, ]{1,1024}))?(?:;|$)", text)
+    if match is None:
+        return None, ()
+    region = tuple(int(v) for v in (match[2] or "").split(",") if v.strip().isdigit())
+    return int(match[1]), region if all(0 < v <= LARGEST_VALUE for v in region) else ()
+
+
+def painted_regions(regions: Sequence[tuple[str, tuple[int, ...]]]) -> list[NDArray[np.int64]]:
+    """How overlapping regions of one of our objects become a label map again.
+
+    Args:
+        regions: name and values of each.
+
+    Returns:
+        Of each region, value -> value after it was painted; [] if not all are regions of a scheme of ours.
+    """
+    if not all(values for _, values in regions):
+        return []
+    try:
+        scheme = LabelScheme.from_mapping(dict(regions))
+        return [scheme.painting(n) for n in range(len(scheme.names))]
+    except ConfigError:
+        # The description was edited by another program.
+        return []
 
 
 def harmless_texts(scheme: LabelScheme) -> frozenset[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from medseg.io.dicom.grid import SeriesGrid, grid_of
 from medseg.io.dicom.series import Series, scan
 from medseg.io.formats import check_source
 from medseg.volume import Metadata, Volume
+
+if TYPE_CHECKING:
+    from medseg.io.dicom.seg.read import SegmentationObject
 
 __all__ = ["ObjectKind", "find_reference", "object_kind", "read_object"]
 
@@ -70,8 +73,10 @@ def find_reference(study: Path, series_uids: Sequence[str] = ()) -> Series:
     return fitting[0]
 
 
-def read_object(path: Path, reference: Path | None = None, *, strict: bool = False) -> tuple[Volume, dict[str, int]]:
-    """The label map of a DICOM Segmentation or RT Structure Set, and name -> value.
+def read_object(
+    path: Path, reference: Path | None = None, *, strict: bool = False
+) -> tuple[Volume, Mapping[str, int | tuple[int, ...]]]:
+    """The label map of a DICOM Segmentation or RT Structure Set, and name -> value, or values of a region.
 
     Args:
         path: the object.
@@ -95,10 +100,14 @@ def read_object(path: Path, reference: Path | None = None, *, strict: bool = Fal
 
     found = read_dicom_seg(path, strict=strict)
     if reference is None:
-        return found.volume, found.labels
+        return found.volume, _names(found)
     grid = grid_of(find_reference(reference, (found.source_series_uid,)))
     found = read_dicom_seg(path, _empty(grid), strict=strict)
-    return found.volume, found.labels
+    return found.volume, _names(found)
+
+
+def _names(found: SegmentationObject) -> Mapping[str, int | tuple[int, ...]]:
+    return found.scheme.mapping if all(segment.region for segment in found.segments) else found.labels
 
 
 def _empty(grid: SeriesGrid) -> Volume:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import GeometryError, MedsegError
 from medseg.io.dicom.grid import SeriesGrid
+from medseg.io.dicom.labels import painted_regions
 from medseg.io.dicom.loading import load_object, metadata_of, refusing_damage
 from medseg.io.dicom.rtstruct.combine import Combination, combine
 from medseg.io.dicom.rtstruct.rois import Contour, Roi, rois_of
@@ -52,13 +53,13 @@ def read_rtstruct(
     """Read an RT Structure Set onto a grid.
 
     ROIs are painted in the order of the file, so the later of two overlapping ROIs is kept, with a finding 'overlap'
-    (not for regions written by medseg, which are painted in that order anyway). Other findings: 'roi_left_out' (in
-    another frame of reference, wholly off the grid, not parallel to its slices, or damaged), 'roi_empty' (its contours
-    contain no voxel centre), 'contours_repeated' (stored more than once), 'contours_cross' (united),
-    'contours_skipped' (points, open contours, fewer than 3 points), 'contours_outside' (off the grid, while others of
-    the ROI are on it), 'contours_between_slices' (moved by up to half a slice spacing onto the nearest slice),
-    'contours_thinned' (several planes of contours for one slice: the nearest is used), 'contours_sparse' (only on every
-    second slice or fewer: gaps are not filled), 'contours_clipped' (cut at the border of the image).
+    (not for regions written by medseg, whose label map has a value for each combination). Other findings:
+    'roi_left_out' (in another frame of reference, wholly off the grid, not parallel to its slices, or damaged),
+    'roi_empty' (its contours contain no voxel centre), 'contours_repeated' (stored more than once), 'contours_cross'
+    (united), 'contours_skipped' (points, open contours, fewer than 3 points), 'contours_outside' (off the grid, while
+    others of the ROI are on it), 'contours_between_slices' (moved by up to half a slice spacing onto the nearest
+    slice), 'contours_thinned' (several planes of contours for one slice: the nearest is used), 'contours_sparse' (only
+    on every second slice or fewer: gaps are not filled), 'contours_clipped' (cut at the border of the image).
 
     Args:
         path: the file.
@@ -138,21 +139,23 @@ def _painted(
     rois: Sequence[Roi], drawn: Sequence[_OnSlices], shape: tuple[int, int, int], path: Path
 ) -> tuple[NDArray[Any], list[Finding]]:
     """The label map (I, J, K) and the findings."""
+    tables = painted_regions([(roi.name, roi.region) for roi in rois])
+    largest = max(*(roi.value for roi in rois), *(int(table.max()) for table in tables), 0)
     # Slices are contiguous, like those of a series.
-    stack = np.zeros(shape[::-1], np.min_scalar_type(max(roi.value for roi in rois)))
+    stack = np.zeros(shape[::-1], np.min_scalar_type(largest))
     findings: list[Finding] = []
     overlaps: dict[str, int] = {}
-    for roi, slices in zip(rois, drawn, strict=True):
+    for n, (roi, slices) in enumerate(zip(rois, drawn, strict=True)):
         found: list[Combination] = []
         for k, contours in slices.items():
             planar = [each.points for each in contours if not each.is_exclusive]
             exclusive = [each.points for each in contours if each.is_exclusive]
             found.append(combine(planar, exclusive, shape[:2]))
             rows, mask = stack[k], found[-1].mask.T
-            covered = 0 if roi.is_region else int(np.count_nonzero(rows[mask]))
+            covered = 0 if tables else int(np.count_nonzero(rows[mask]))
             if covered:
                 overlaps[roi.name] = overlaps.get(roi.name, 0) + covered
-            rows[mask] = roi.value
+            rows[mask] = tables[n][rows[mask]] if tables else roi.value
         findings += [Finding(kind, f"{roi.name!r}: {text}", (path.name,)) for kind, text in _notes(found)]
     if overlaps:
         shown = ", ".join(f"{name!r} over {n} voxels of others" for name, n in list(overlaps.items())[:6])

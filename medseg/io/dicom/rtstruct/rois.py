@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from medseg.errors import ReadError
 from medseg.io.dicom.elements import to_numbers
-from medseg.io.dicom.labels import MANUFACTURER
+from medseg.io.dicom.labels import MANUFACTURER, described_values
 from medseg.io.dicom.tags import tagged
 from medseg.io.plausible import FARTHEST_MM
 
 __all__ = ["Contour", "Roi", "rois_of"]
 
 _EXCLUSIVE = "CLOSEDPLANAR_XOR"
-_CLOSED = frozenset({"CLOSED_PLANAR", _EXCLUSIVE})
+# OsiriX names contours that it interpolated between drawn ones INTERPOLATED_PLANAR.
+_CLOSED = frozenset({"CLOSED_PLANAR", _EXCLUSIVE, "INTERPOLATED_PLANAR"})
 _LARGEST = 10**9
 
 Points = NDArray[np.float64]
@@ -41,7 +42,7 @@ class Roi:
         number: ROINumber.
         name: ROIName, made unique within the file.
         value: the integer it has in the label map.
-        is_region: whether it is one of the overlapping regions that medseg wrote.
+        region: the values of a region that medseg wrote; () for everything else.
         frame_of_reference: UID, '' if unknown.
         contours: the closed ones.
         skipped: number of contours without an inside, by kind.
@@ -51,7 +52,7 @@ class Roi:
     number: int
     name: str
     value: int
-    is_region: bool
+    region: tuple[int, ...]
     frame_of_reference: str
     contours: tuple[Contour, ...]
     skipped: tuple[tuple[str, int], ...]
@@ -83,14 +84,14 @@ def rois_of(dataset: Any, path: Path) -> tuple[Roi, ...]:
     ours = str(dataset.get("Manufacturer", "")) == MANUFACTURER
     rois: list[Roi] = []
     for n, (number, item, name) in enumerate(zip(numbers, items, names, strict=True), start=1):
-        is_region = ", region of the values" in str(item.get("ROIDescription") or "")
+        region = described_values(str(item.get("ROIDescription") or ""))[1] if ours else ()
         contours, skipped, fault = _contours(drawn.get(number, ()), name, path)
         rois.append(
             Roi(
                 number,
                 f"{name} ({number})" if names.count(name) > 1 else name,
                 number if ours else n,
-                ours and is_region,
+                region,
                 str(item.get("ReferencedFrameOfReferenceUID") or ""),
                 contours,
                 tuple(skipped.items()),
@@ -98,7 +99,7 @@ def rois_of(dataset: Any, path: Path) -> tuple[Roi, ...]:
             )
         )
     if len({r.value for r in rois}) < len(rois) or any(not 0 < r.value <= _LARGEST for r in rois):
-        rois = [replace(r, value=n, is_region=False) for n, r in enumerate(rois, start=1)]
+        rois = [replace(r, value=n, region=()) for n, r in enumerate(rois, start=1)]
     return tuple(rois)
 
 

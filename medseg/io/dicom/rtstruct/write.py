@@ -97,6 +97,7 @@ def write_rtstruct(
         ()
     """
     path = Path(path)
+    scheme = scheme.written
     source = with_references(source, path)
     _check_placed(source, path)
     check_grid(label_map, source, path)

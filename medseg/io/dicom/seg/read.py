@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import GeometryError, ReadError
 from medseg.geometry import Reorientation, orientation_of
+from medseg.io.dicom.labels import painted_regions
 from medseg.io.dicom.loading import DEFLATED_FRAMES, load_object, metadata_of, refusing_damage
 from medseg.io.dicom.seg.frames import Frames, frames_of, own_axes, own_grid, slices_in
 from medseg.io.dicom.seg.segments import Segment, segments_of
@@ -65,8 +66,8 @@ def read_dicom_seg(path: str | Path, like: Volume | None = None, *, strict: bool
     """Read a DICOM Segmentation.
 
     Segments are painted in the order of their numbers, so the later of two overlapping segments is kept, with a finding
-    'overlap' (not for regions written by medseg, which are painted in that order anyway). FRACTIONAL segments are cut
-    at 0.5, with a finding 'fractional'. A segment whose frames are not on slices of `like` is left out with
+    'overlap' (not for regions written by medseg, whose label map has a value for each combination). FRACTIONAL segments
+    are cut at 0.5, with a finding 'fractional'. A segment whose frames are not on slices of `like` is left out with
     a finding 'segment_left_out', unless it is the only one.
 
     Args:
@@ -123,10 +124,13 @@ def _read(dataset: Any, path: Path, like: Volume | None, strict: bool) -> Segmen
         raise next(iter(faults.values()))
     slices = np.where(left_out, -1, slices)
     segments = tuple(s for s in segments if s.number not in faults)
-    largest = max(s.value for s in segments)
+    tables = dict(
+        zip((s.number for s in segments), painted_regions([(s.label, s.region) for s in segments]), strict=False)
+    )
+    largest = max(*(s.value for s in segments), *(int(table.max()) for table in tables.values()), 0)
     _check_size(dataset, frames, count * (1 if largest < 256 else 2))
     stack = np.zeros((count, frames.rows, frames.columns), np.uint8 if largest < 256 else np.uint16)
-    findings = _paint(dataset, frames, segments, slices, stack) + tuple(
+    findings = _paint(dataset, frames, segments, tables, slices, stack) + tuple(
         Finding("segment_left_out", f"segment {number} was left out: {error}".replace(f"{path} ", ""), (path.name,))
         for number, error in faults.items()
     )
@@ -217,9 +221,17 @@ def _placed(frames: Frames, like: Volume) -> tuple[NDArray[np.intp], int, Reorie
 
 
 def _paint(
-    dataset: Any, frames: Frames, segments: tuple[Segment, ...], slices: NDArray[np.intp], stack: NDArray[Any]
+    dataset: Any,
+    frames: Frames,
+    segments: tuple[Segment, ...],
+    tables: Mapping[int, NDArray[np.int64]],
+    slices: NDArray[np.intp],
+    stack: NDArray[Any],
 ) -> tuple[Finding, ...]:
-    """Fill the stack `[k, j, i]` with label values; returns the findings."""
+    """Fill the stack `[k, j, i]` with label values; returns the findings.
+
+    `tables`: segment number -> value -> value after a region of ours was painted; empty for other objects.
+    """
     if dataset.SegmentationType == "LABELMAP":
         _paint_label_map(dataset, frames, segments, slices, stack)
         return ()
@@ -234,13 +246,15 @@ def _paint(
         segment, target = by_number[frames.segments[f]], stack[slices[f]]
         mask = pixels >= half
         under = target[mask]
+        if tables:
+            target[mask] = tables[segment.number][under]
+            continue
         for value in np.unique(under) if under.any() else ():
             if value in (0, segment.value):
                 continue
             other = label_of[int(value)]
-            if not (segment.region and other.region):
-                pair = (other.label, segment.label)
-                overlaps[pair] = overlaps.get(pair, 0) + int(np.count_nonzero(under == value))
+            pair = (other.label, segment.label)
+            overlaps[pair] = overlaps.get(pair, 0) + int(np.count_nonzero(under == value))
         target[mask] = segment.value
     findings = []
     if overlaps:

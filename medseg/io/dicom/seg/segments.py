@@ -7,7 +7,6 @@ programs the segment number is the label value.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from medseg.errors import ReadError
 from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.coded_terms import Code, term_for
 from medseg.io.dicom.elements import to_numbers
-from medseg.io.dicom.labels import COLOURS, MANUFACTURER, plain_text, value_text
+from medseg.io.dicom.labels import COLOURS, MANUFACTURER, described_values, plain_text, value_text
 from medseg.labels import LabelScheme
 
 __all__ = ["Segment", "describe", "segments_of"]
@@ -109,7 +108,7 @@ def segments_of(dataset: Any, path: Any) -> tuple[Segment, ...]:
         types = item.get("SegmentedPropertyTypeCodeSequence")
         meaning = str(types[0].get("CodeMeaning", "")) if types else ""
         label = str(item.get("SegmentLabel") or meaning or f"segment {number}").strip()
-        value, region = _label_value(str(item.get("SegmentDescription") or "")) if ours else (None, ())
+        value, region = described_values(str(item.get("SegmentDescription") or "")) if ours else (None, ())
         found.append(Segment(number, label, value or number, meaning, region))
     numbers = [s.number for s in found]
     if not found or len(set(numbers)) < len(numbers) or min(numbers) < 0:
@@ -122,10 +121,3 @@ def segments_of(dataset: Any, path: Any) -> tuple[Segment, ...]:
     labels = [s.label for s in found]
     named = [replace(s, label=f"{s.label} ({s.number})") if labels.count(s.label) > 1 else s for s in found]
     return tuple(sorted(named, key=lambda s: s.number))
-
-
-def _label_value(description: str) -> tuple[int | None, tuple[int, ...]]:
-    match = re.match(r"label value (\d{1,5})(?:, region of the values ([\d, ]+))?(?:;|$)", description)
-    if match is None:
-        return None, ()
-    return int(match[1]), tuple(int(v) for v in (match[2] or "").split(",") if v.strip())

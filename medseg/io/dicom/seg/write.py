@@ -89,6 +89,7 @@ def write_dicom_seg(
         raise WriteError(f"cannot write {path}: encoding is {encoding!r}; expected 'binary' or 'labelmap'")
     if encoding == "labelmap" and scheme.is_regions:
         raise WriteError(f"cannot write {path}: regions overlap, which a label map cannot hold; use encoding='binary'")
+    scheme = scheme.written
     source = with_references(source, path)
     check_grid(label_map, source, path)
     frames = _frames(label_map, scheme, path)
