@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 
 from medseg.commands.reference import command_reference, config_reference
@@ -39,6 +40,7 @@ TYPES = (
     "medseg.inference.engine.NetworkEngine",
     "medseg.nets.crf.CrfOptions",
     "medseg.studies.ledger.LedgerRow",
+    "medseg.region_values.Regions",
     "medseg.evaluation.case_rows.CaseRow",
     "medseg.evaluation.pairs.Sources",
     "medseg.evaluation.statistics.Statistics",
@@ -102,8 +104,8 @@ def _module(name: str) -> str:
         elif callable(value):
             callables.append(f".. autofunction:: {name}.{public}\n")
         elif not public.startswith("__"):
-            names = ", ".join(f"``{each}``" for each in value)
-            data.append(f".. py:data:: {name}.{public}\n\n   {names}\n")
+            shown = ", ".join(f"``{each}``" for each in value) if isinstance(value, Iterable) else f"``{value}``"
+            data.append(f".. py:data:: {name}.{public}\n\n   {shown}\n")
     head = f".. automodule:: {name}\n   :no-members:\n"
     return "```{eval-rst}\n" + "\n".join([head, *callables, *data]) + "```\n"
 

@@ -121,7 +121,7 @@ class Regions:
         """The values of each region with one value more for every possible set that has none, and these values.
 
         Args:
-            taken: values that are no region's but mean something else.
+            taken: values that belong to no region and mean something else.
 
         Raises:
             ConfigError: see `possible`.

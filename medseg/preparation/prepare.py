@@ -238,7 +238,7 @@ class _Work:
         errors: dict[str, MedsegError] = {}
         jobs = []
         scheme = self.dataset.labels
-        # What only written masks have is no part of it: a case that was checked by an older release stays checked.
+        # What only written masks have is not part of it: a case that was checked by an older release stays checked.
         labels = {key: getattr(scheme, key) for key in ("names", "values", "is_regions", "ignore")}
         for case in self.cases:
             stamp = stamp_of(

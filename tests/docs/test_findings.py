@@ -22,7 +22,7 @@ def kinds_in(path: Path) -> Iterator[str]:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called == "Finding" or (called == "add" and len(node.args) == 2):
                 yield from texts(node.args[0])
-            elif called == "append" and getattr(getattr(node.func, "value", None), "id", "") == "noticed":
+            elif called == "append" and getattr(getattr(node.func, "value", None), "id", "") in ("noticed", "notes"):
                 yield from of_table(ast.List([node.args[0]]))
             elif called.endswith("Error"):
                 yield from (text for keyword in node.keywords if keyword.arg == "kind" for text in texts(keyword.value))
@@ -57,8 +57,10 @@ def texts(node: ast.expr) -> Iterator[str]:
         yield node.value
 
 
-def test_every_finding_of_the_readers_has_its_row_in_the_documentation() -> None:
-    found = {kind for path in sorted((Path(medseg.__file__).parent / "io").rglob("*.py")) for kind in kinds_in(path)}
+def test_every_finding_about_an_image_or_a_data_set_has_its_row_in_the_documentation() -> None:
+    package = Path(medseg.__file__).parent
+    files = [path for folder in ("io", "datasets", "preparation") for path in sorted((package / folder).rglob("*.py"))]
+    found = {kind for path in files for kind in kinds_in(path)}
     page = (PROJECT / "docs" / "reference" / "findings.md").read_text(encoding="utf-8")
     described = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
     assert "missing_slices" in found and len(found) > 40
