@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from medseg.errors import ConfigError
+from medseg.file_formats import FILE_FORMATS
 from medseg.lookup import nearest_hint
 
 __all__ = ["MASK_FORMATS", "OUTPUT_FORMATS", "OutputFormat", "check_format", "format_of_name"]
@@ -43,11 +44,11 @@ class OutputFormat:
 
 
 _ALL = (
-    OutputFormat("nifti", "voxels", ".nii.gz", (".nii.gz", ".nii"), for_masks=True),
-    OutputFormat("nrrd", "voxels", ".nrrd", (".nrrd",)),
-    OutputFormat("mha", "voxels", ".mha", (".mha",)),
-    OutputFormat("png", "voxels", ".png", (".png",), for_masks=True),
-    OutputFormat("tiff", "voxels", ".tif", (".tif", ".tiff")),
+    *(
+        OutputFormat(each.output, "voxels", each.suffixes[0], each.asked_by, each.for_masks)
+        for each in FILE_FORMATS
+        if each.output
+    ),
     OutputFormat("dicom", "slices", ""),
     OutputFormat("dicom-seg", "object", ".dcm", (".dcm",), for_masks=True),
     OutputFormat("rtstruct", "object", ".dcm", for_masks=True),

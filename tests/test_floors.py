@@ -18,7 +18,19 @@ PACKAGE = Path(medseg.__file__).parent
 
 FLOORS = [
     {
-        *("config", "disk", "errors", "faults", "geometry", "labels", "legend", "lookup", "machine", "net_catalogue"),
+        *(
+            "config",
+            "disk",
+            "errors",
+            "faults",
+            "file_formats",
+            "geometry",
+            "labels",
+            "legend",
+            "lookup",
+            "machine",
+            "net_catalogue",
+        ),
         *("output_formats", "plugins", "progress", "region_values", "resampling", "side_names", "version", "volume"),
         "windowing",
     },

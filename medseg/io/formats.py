@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from medseg.disk.directory_walk import files_below, is_hidden
 from medseg.errors import ReadError
+from medseg.file_formats import FILE_FORMATS, FileFormat, Kind
 from medseg.volume import Volume
 
 __all__ = [
     "READABLE",
-    "FileFormat",
-    "Kind",
     "archives_below",
     "check_source",
     "format_of",
@@ -38,50 +36,7 @@ __all__ = [
     "writer_of",
 ]
 
-Kind = Literal["nifti", "itk", "raster", "dicom", "zip", ""]
-
-
-@dataclass(frozen=True, slots=True)
-class FileFormat:
-    """A format of files and the code that reads and writes it.
-
-    Args:
-        name: a short name, unique among the formats.
-        kind: formats of one kind share their conventions.
-        suffixes: in lower case; the first one with which a whole volume can be written comes first.
-        title: how messages list it, with its suffixes.
-        reader: 'module:function', imported on first use, which takes a path; '' if another part of medseg reads it.
-        writer: 'module:function', imported on first use, which takes a `Volume` and a path; '' if `medseg.write` cannot
-            write it.
-    """
-
-    name: str
-    kind: Kind
-    suffixes: tuple[str, ...]
-    title: str
-    reader: str = ""
-    writer: str = ""
-
-
-_VOXEL_FILES = "medseg.io.voxel_files"
-_NIFTI = (f"{_VOXEL_FILES}.nifti:read_nifti", f"{_VOXEL_FILES}.nifti:write_nifti")
-_RASTER = (f"{_VOXEL_FILES}.raster:read_raster", f"{_VOXEL_FILES}.raster:write_raster")
-_ITK = (f"{_VOXEL_FILES}.itk:read_itk", f"{_VOXEL_FILES}.itk:write_itk")
-# A new file format is a row here and a module with its reader and writer.
-_FORMATS = (
-    FileFormat("nifti", "nifti", (".nii.gz", ".nii"), "NIfTI (.nii, .nii.gz)", *_NIFTI),
-    FileFormat("analyze", "nifti", (".hdr.gz", ".hdr", ".img.gz", ".img"), "Analyze (.hdr with .img)", *_NIFTI),
-    FileFormat("nrrd", "itk", (".nrrd", ".nhdr"), "NRRD (.nrrd, .nhdr)", *_ITK),
-    FileFormat("metaimage", "itk", (".mha", ".mhd"), "MetaImage (.mha, .mhd)", *_ITK),
-    FileFormat("png", "raster", (".png",), "PNG", *_RASTER),
-    FileFormat("jpeg", "raster", (".jpg", ".jpeg"), "JPEG", *_RASTER),
-    FileFormat("tiff", "raster", (".tif", ".tiff"), "TIFF", *_RASTER),
-    FileFormat("bmp", "raster", (".bmp",), "BMP", _RASTER[0]),
-    FileFormat("gif", "raster", (".gif",), "GIF", _RASTER[0]),
-    FileFormat("dicom", "dicom", (".dcm", ".dicom", ".ima"), "DICOM"),
-    FileFormat("zip", "zip", (".zip",), "a zip"),
-)
-_BY_SUFFIX = {suffix: each for each in _FORMATS for suffix in each.suffixes}
+_BY_SUFFIX = {suffix: each for each in FILE_FORMATS for suffix in each.suffixes}
 # Suffixes of voxel files with a separate header; DICOM files can end in .img as well.
 _VOXELS = {".img": (".hdr",), ".img.gz": (".hdr.gz", ".hdr")}
 # Headers that have, or may have, their voxels in a second file.
@@ -95,7 +50,7 @@ _NOT_DICOM = _ANNOTATIONS | {
 # CDs may append a version (';1'); Siemens calls the file DIRFILE.
 _DIRECTORY_NAME = re.compile(r"(?:dicomdir|dirfile)(?:[.;].*)?", re.IGNORECASE)
 _DIRECTORY_CLASS = re.compile(rb"1\.2\.840\.10008\.1\.3\.10(?![.\d])")
-READABLE = f"{', '.join(each.title for each in _FORMATS[:-1])} or {_FORMATS[-1].title}"
+READABLE = f"{', '.join(each.title for each in FILE_FORMATS[:-1])} or {FILE_FORMATS[-1].title}"
 
 
 def _suffix_of(path: Path) -> str:
