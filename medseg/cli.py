@@ -251,13 +251,14 @@ _add(compare, "Masks and scores", COMPARE_EXAMPLES)
 
 def _log_to_console(debug: bool) -> None:
     """Our own log on standard error; what libraries warn of only with --debug, as it names neither file nor remedy."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    console = logging.StreamHandler(sys.stderr)
+    # A program that calls us with handlers of its own keeps them as they are.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[console])
     logging.captureWarnings(True)
     if not debug:
         # Worker processes start anew and know only the environment.
         os.environ.setdefault("PYTHONWARNINGS", "ignore")
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(logging.Filter("medseg"))
+        console.addFilter(logging.Filter("medseg"))
         logging.getLogger("nibabel.global").disabled = True  # it writes to the console by a handler of its own
 
 

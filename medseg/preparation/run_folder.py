@@ -56,14 +56,19 @@ def refuse_other_data(folder: Path, config: RunConfig) -> None:
             )
 
 
-def refuse_other_split(folder: Path, config: RunConfig) -> None:
+def refuse_other_split(folder: Path, config: RunConfig, seed_matters: bool = True) -> None:
     """Refuse to add a fold to a run whose folds were drawn otherwise: the cases of one would train another.
+
+    Args:
+        folder: the run folder.
+        config: of the training that is to begin or to go on.
+        seed_matters: whether another seed is refused as well.
 
     Raises:
         ConfigError: naming the setting.
     """
     before, now = recorded_values(folder), config.model_dump(mode="json")
-    for path in _SPLIT:
+    for path in _SPLIT if seed_matters else [each for each in _SPLIT if each != ("seed",)]:
         old, new = _at(before, path), _at(now, path)
         if before and old != new:
             key = ".".join(path)

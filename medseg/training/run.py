@@ -125,8 +125,11 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     numbers = fold_numbers(preparation.dataset, config)
     for number in numbers:
         _refuse_overwriting(fold_folder(output, number), resume)
-    if any(is_there(path) for path in (output / "last.pt", *output.glob("fold*/last.pt"))):
-        refuse_other_split(output, config)
+    mine = {fold_folder(output, number) for number in numbers}
+    begun = {path.parent for path in (output / "last.pt", *output.glob("fold*/last.pt")) if is_there(path)}
+    if begun:
+        # A fold that goes on with another seed is refused by its checkpoint.
+        refuse_other_split(output, config, seed_matters=bool(begun - mine))
     check_other_folds(preparation.dataset, config, numbers)
     before = recorded_values(output)
     record_config(output, config)

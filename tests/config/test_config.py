@@ -131,7 +131,7 @@ def test_a_wrong_value_is_named_by_its_key(values: dict[str, object], message: s
 
 def test_every_branch_of_a_choice_is_told_once() -> None:
     told = complaint({"data": {"root": "x"}, "training": {"fold": "al"}})
-    assert told.endswith("or Input should be 'all', found 'al'")
+    assert told.endswith("or Input should be 'all' or 'full', found 'al'")
 
 
 def test_a_config_that_is_no_mapping_is_refused() -> None:

@@ -236,8 +236,8 @@ def test_memory_of_a_net_follows_its_backbone_and_width() -> None:
     ],
 )
 def test_the_name_of_a_channel_chooses_its_normalisation_as_in_nnunet(name: str, kind: str) -> None:
-    # Whole numbers below -500 would be taken for Hounsfield units where no name says otherwise.
-    channel = replace(CHANNEL, minimum=-1000.0, quantiles=tuple(float(n) for n in range(200)))
+    # Whole numbers below -500 would be taken for Hounsfield units where no name says otherwise; colours begin at 0.
+    channel = replace(CHANNEL, minimum=0.0 if kind == "rgb" else -1000.0, quantiles=tuple(float(n) for n in range(200)))
     cases = (replace(case((64, 64, 64), (1.0, 1.0, 1.0)), channels=(channel,)),)
     plan = make_plan(Fingerprint(cases, (name,)), RunConfig(data={"root": "x"}), SCHEME, 4.0, False)
     assert plan.normalization[0].kind == kind

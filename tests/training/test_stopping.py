@@ -23,6 +23,14 @@ from medseg.training.stop_signals import StopSignals
 SHORT = {"training.max_iterations": 6, "training.save_every": 1000, "prediction.postprocess": "off"}
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_terminal():
+    """Ctrl-C has its handler, also where the tests run in the background, whose programs start without one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def _weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "weights_fold0.safetensors")
 

@@ -311,7 +311,11 @@ def test_contours_are_held_to_the_same_bounds(tmp_path, keyword, value):
     put(contour, keyword, value)
     pydicom.dcmwrite(path, data)
     with pytest.raises(MedsegError) as caught:
-        read_object(path, tmp_path / "study")
+        read_object(path, tmp_path / "study", strict=True)
     assert tagged(keyword) in str(caught.value)
     assert "r.dcm" in str(caught.value)
     assert caught.value.exit_code == 3
+    # Without strict the other ROIs are read, and the damaged one is named.
+    volume, _ = read_object(path, tmp_path / "study")
+    (left_out,) = [finding for finding in volume.findings if finding.kind == "roi_left_out"]
+    assert tagged(keyword) in left_out.message
