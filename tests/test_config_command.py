@@ -44,7 +44,10 @@ def test_the_defaults_told_are_those_of_the_models() -> None:
             ["default: last", "takes:   last or best", "used by: train", "meaning: `checkpoint`: which weights"],
         ),
         ("training.fold", ["default: 0", "takes:   whole number >= 0 or all"]),
-        ("data.labels", ["takes:   {name: whole number or [whole number, ...]}", "meaning: `labels`: name to integer"]),
+        (
+            "data.labels",
+            ["takes:   {name: whole number or [whole number, ...]}", "meaning: `labels` gives each name its integer"],
+        ),
         ("data.root", ["default: none: it must be given", "takes:   file or folder"]),
         ("augmentation.gamma", ["takes:   [number > 0, number > 0]", "meaning: `gamma`: range of that exponent"]),
         ("prediction.crf", ["takes:   off or fit", "meaning: `crf` is 'off', or 'fit', which tries a dense CRF"]),

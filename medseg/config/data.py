@@ -37,28 +37,11 @@ Normalization = Annotated[
 
 # Modalities of DICOM (PS3.3 C.7.3.1.1.1) and kinds of images; other names of channels are accepted unless they resemble
 # one of these.
-_MODALITIES = (
-    *("CT", "MR", "MRI", "MRA", "PT", "PET", "NM", "SPECT", "US", "IVUS", "XA", "XR", "RF", "CR", "DX", "MG", "CBCT"),
-    *(
-        "OP",
-        "OPT",
-        "OCT",
-        "SM",
-        "ES",
-        "GM",
-        "RGB",
-        "T1",
-        "T1W",
-        "T1C",
-        "T1CE",
-        "T1GD",
-        "T1N",
-        "T2",
-        "T2W",
-        "T2F",
-        "T2S",
-    ),
-    *("FLAIR", "PD", "PDW", "DWI", "DTI", "ADC", "SWI", "PWI", "DCE", "DSC", "BOLD", "EM", "IR", "UV"),
+_MODALITIES = frozenset(
+    (
+        "CT MR MRI MRA PT PET NM SPECT US IVUS XA XR RF CR DX MG CBCT OP OPT OCT SM ES GM RGB T1 T1W T1C T1CE T1GD "
+        "T1N T2 T2W T2F T2S FLAIR PD PDW DWI DTI ADC SWI PWI DCE DSC BOLD EM IR UV"
+    ).split()
 )
 
 
@@ -102,21 +85,27 @@ class WindowConfig(Part):
 
 
 class DataConfig(Part):
-    """Where the cases are and what their labels mean. `root`: the folder of the data. `layout`: how it lies there.
+    """Where the cases are and what their labels mean.
 
-    `csv`: the list of the cases. `labels`: name to integer in the label maps, or to several (a region); else those of
-    dataset.json. `ignore`: the integer, or integers, of voxels that take no part. `others`: what becomes of values
-    that no label names. `nan`: the grey level of voxels without a number; else they are refused. `label_threshold`:
-    for 0/255 and soft-edged masks: what is above it is label 1. `modality`: of each channel; CT keeps Hounsfield
-    units comparable. `window`: its name, or centre and width; else grey levels are normalised as the data are.
-    `normalization`: of all channels, or a list with one for each: zscore (each image by mean and standard deviation of
-    what is not background), clip (to the range of the labelled voxels of all images), window (the one given as
-    data.window), unit (each image's minimum to maximum become 0 to 1), rgb (0 to 255 become 0 to 1), imagenet (as rgb,
-    then by mean and standard deviation of ImageNet), none, or auto: window where one is given, clip for CT, imagenet
-    for photographs where training starts from public weights, else zscore. `split`: which cases validate; else a fold
-    drawn with the seed, each patient on one side. `group`: a regular expression whose group, or whole match, in a
-    case's name is its patient; none: every case is a patient of its own; else they are found by PatientID and names.
-    `select`: a rule for each channel, for prediction on studies.
+    `root` is the folder of the data. `layout` is how it lies there: auto finds out. `csv` is a list of the cases,
+    used instead of folders. `labels` gives each name its integer in the label maps, or several integers (a region);
+    without it, those of dataset.json count. `ignore` is the integer, or the integers, of voxels that take no part.
+    `others` is what becomes of integers that no label names: they are refused, or become background. `nan` is the
+    grey level that voxels without a number get; without it, such images are refused. `label_threshold` is for masks
+    of 0 and 255 or with soft edges: what is above it is label 1. `modality` is that of each channel; CT keeps
+    Hounsfield units comparable. `window` is a window's name, or its centre and width, in place of a normalisation
+    from the data.
+
+    `normalization` is one choice for all channels, or a list with one for each: zscore (each image by mean and
+    standard deviation of what is not background), clip (to the range of the labelled voxels of all images), window
+    (the one given as data.window), unit (each image's minimum to maximum become 0 to 1), rgb (0 to 255 become 0 to
+    1), imagenet (as rgb, then by mean and standard deviation of ImageNet), none, or auto: window where one is
+    given, clip for CT, imagenet for photographs where training starts from public weights, else zscore.
+
+    `split` says which cases validate; without it, a fold is drawn with the seed, each patient on one side. `group`
+    is a regular expression whose group, or whole match, in a case's name is its patient; 'none' makes every case a
+    patient of its own; without it, patients are found by PatientID and by names. `select` has a rule for each
+    channel that finds its series in a DICOM study, for prediction.
     """
 
     root: Path

@@ -23,10 +23,10 @@ __all__ = ["RunConfig"]
 class RunConfig(Part):
     """One run: everything that decides its result.
 
-    `output` is the folder of the run; without it, runs/ and the name of the data or the configuration. `seed`
-    decides everything random: the same seed, machine and number of iterations give the same result. `device` is
-    auto (a GPU if there is one), cpu, cuda, or cuda:1 and so on. `task` is vessel, lung or tumor: it brings
-    defaults, and decides what is measured besides.
+    `format_version` is that of the file. `output` is the folder of the run; without it, runs/ and the name of the
+    data or the configuration. `seed` decides everything random: the same seed, machine and number of iterations
+    give the same result. `device` is auto (a GPU if there is one), cpu, cuda, or cuda:1 and so on. `task` is
+    vessel, lung or tumor: it brings defaults, and decides what is measured besides.
     """
 
     format_version: Literal[1] = 1
