@@ -37,11 +37,11 @@ Normalization = Annotated[
 
 # Modalities of DICOM (PS3.3 C.7.3.1.1.1) and kinds of images; other names of channels are accepted unless they resemble
 # one of these.
-_MODALITIES = frozenset(
-    (
-        "CT MR MRI MRA PT PET NM SPECT US IVUS XA XR RF CR DX MG CBCT OP OPT OCT SM ES GM RGB T1 T1W T1C T1CE T1GD "
-        "T1N T2 T2W T2F T2S FLAIR PD PDW DWI DTI ADC SWI PWI DCE DSC BOLD EM IR UV"
-    ).split()
+_MODALITIES = (
+    *("CT", "MR", "MRI", "MRA", "PT", "PET", "NM", "SPECT", "US", "IVUS", "XA", "XR"),
+    *("RF", "CR", "DX", "MG", "CBCT", "OP", "OPT", "OCT", "SM", "ES", "GM", "RGB"),
+    *("T1", "T1W", "T1C", "T1CE", "T1GD", "T1N", "T2", "T2W", "T2F", "T2S", "FLAIR", "PD"),
+    *("PDW", "DWI", "DTI", "ADC", "SWI", "PWI", "DCE", "DSC", "BOLD", "EM", "IR", "UV"),
 )
 
 
