@@ -39,6 +39,10 @@ class MedsegError(Exception):
         message: one readable line.
         kind: for a refused image, the kind of the finding behind it, such as 'missing_slices'.
         files: names of the files concerned.
+
+    Example:
+        >>> MedsegError("no such file").exit_code, ConfigError("unknown key").exit_code
+        (3, 2)
     """
 
     exit_code = 3

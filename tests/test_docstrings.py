@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import os
 import shutil
 from pathlib import Path
@@ -41,6 +42,10 @@ NAMES = {"Path": Path, "medseg": medseg, "np": np, "torch": torch}
 LABELS = {"lung": 1, "tumour": 2}
 # Examples that are only read: a training of minutes, and what needs its model or the reader's own package.
 MOST_SKIPPED = 3
+FACES = [
+    *("medseg", "medseg.nets", "medseg.losses", "medseg.metrics", "medseg.augmentation", "medseg.inference"),
+    *("medseg.evaluation", "medseg.io"),
+]
 
 
 @pytest.fixture(scope="session")
@@ -141,3 +146,12 @@ def test_few_examples_are_only_read() -> None:
         if any(doctest.SKIP in example.options for example in test.examples)
     ]
     assert len(skipped) <= MOST_SKIPPED, skipped
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_every_public_function_and_class_shows_how_it_is_used(face: str) -> None:
+    module = importlib.import_module(face)
+    members = {name: getattr(module, name) for name in module.__all__}
+    callables = {name: each for name, each in members.items() if inspect.isclass(each) or inspect.isfunction(each)}
+    assert callables
+    assert [name for name, each in callables.items() if ">>> " not in (each.__doc__ or "")] == []

@@ -30,6 +30,10 @@ class DrawnChange:
     Attributes:
         strengths: one per channel; what they mean and in which unit is said by the change.
         variant: a further random number for changes that need one, such as the seed of the noise; else 0.
+
+    Example:
+        >>> DrawnChange((0.1, -0.2)).variant
+        0
     """
 
     strengths: tuple[float, ...]
@@ -43,6 +47,13 @@ class IntensityChange(ABC, Generic[SettingsT]):
 
     Args:
         settings: from `medseg.config`; it states the defaults and their bounds.
+
+    Example:
+        >>> from medseg.augmentation import Noise
+        >>> from medseg.config import NoiseConfig
+        >>> drawn = Noise(NoiseConfig(probability=1.0)).draw(np.random.default_rng(0), channels=2)
+        >>> len(drawn.strengths)
+        2
     """
 
     def __init__(self, settings: SettingsT) -> None:

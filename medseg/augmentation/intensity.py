@@ -26,6 +26,10 @@ class IntensityParams:
 
     Attributes:
         changes: (name, drawn change) in the order in which they are applied; those left out are absent.
+
+    Example:
+        >>> IntensityParams().changes
+        ()
     """
 
     changes: tuple[tuple[str, DrawnChange], ...] = ()

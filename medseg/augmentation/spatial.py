@@ -48,6 +48,10 @@ class SpatialParams:
         flips: per axis, whether the result is mirrored.
         displacement: (D, m_0, ..., m_D-1) elastic displacement of the control points in mm (in voxels of the first axis
             where no spacing is known), or None.
+
+    Example:
+        >>> SpatialAugment(dims=2, patch=(4, 4)).draw(np.random.default_rng(0), (8, 8)).patch
+        (4, 4)
     """
 
     shape: tuple[int, ...]

@@ -87,6 +87,12 @@ class ComparisonResult:
         values: (label, metric) -> model -> scores, case by case.
         summary: the content of `summary.json`.
         out, report: what was written, or None.
+
+    Example:
+        >>> from medseg.evaluation import compare
+        >>> result = compare(["report_unet/", "report_deeplab/"])
+        >>> result.models
+        ('report_unet', 'report_deeplab')
     """
 
     models: tuple[str, ...]

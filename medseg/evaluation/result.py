@@ -31,6 +31,11 @@ class Evaluation:
         findings: what is worth knowing about the input.
         out: the folder that was written, or None.
         report: `report.html` in it, or None.
+
+    Example:
+        >>> from medseg.evaluation import evaluate
+        >>> evaluate("masks/", "references/").report is None
+        True
     """
 
     cases: tuple[CaseRow, ...]

@@ -169,6 +169,12 @@ class Summary(Mapping[str, Any]):
         method: a paragraph for the methods section.
         findings: what is worth knowing about the input.
         versions: of what computed the numbers.
+
+    Example:
+        >>> from medseg.evaluation import evaluate
+        >>> summary = evaluate("masks/", "references/").summary
+        >>> summary["n_cases"] == summary.n_cases
+        True
     """
 
     format_version: int

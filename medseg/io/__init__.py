@@ -79,6 +79,10 @@ def read_as(role: Role, path: str | Path, series: str | None = None, irregular: 
 
     Raises:
         ReadError, GeometryError, ConfigError: see `read`.
+
+    Example:
+        >>> read_as("labels", "masks/study.nii.gz").array.dtype
+        dtype('uint8')
     """
     from medseg.io.dicom.objects import object_kind, read_object
 

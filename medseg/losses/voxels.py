@@ -29,6 +29,11 @@ class Voxels:
         mask: `(B, N)` bool, False where ignored; None where the labels have no ignore value.
         regions: sigmoid channels instead of softmax.
         shape: voxels along each axis, for losses that look at neighbours.
+
+    Example:
+        >>> voxels = VoxelLoss().voxels(torch.zeros(1, 2, 2, 2), torch.ones(1, 1, 2, 2, dtype=torch.int64))
+        >>> voxels.target.tolist(), voxels.shape
+        ([[1, 1, 1, 1]], (2, 2))
     """
 
     log_p: Tensor
@@ -44,6 +49,13 @@ class VoxelLoss(nn.Module):
 
     Args:
         labels: what the values mean; None where values are channel indices (background included).
+
+    Example:
+        >>> class Surprise(VoxelLoss):
+        ...     def compute(self, voxels):
+        ...         return -voxels.log_true.mean()
+        >>> round(float(Surprise()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.int64))), 4)
+        0.6931
     """
 
     table: Tensor | None

@@ -72,6 +72,11 @@ class Metric(Column):
         needs: "masks", or "probabilities" as `evaluate --probabilities` takes them.
         needs_mm: it means nothing where the spacing is not known.
         needs_3d: it means nothing in 2D.
+
+    Example:
+        >>> from medseg.metrics import ALL_METRICS
+        >>> ALL_METRICS["nsd"].options, ALL_METRICS["hd95"].is_distance
+        (('tolerance_mm', 'surface'), True)
     """
 
     function: Callable[[Any], float]
