@@ -36,7 +36,9 @@ def make(folder: Path, person: dict[str, Any]) -> None:
     write_segmentation(images, [liver], ["Liver"], folder / "liver.dcm")
     _write_nrrd(liver, large, folder / "liver_seg.nrrd")
     several = [_ellipse(large.shape, (8 + 5 * n, 10 + 4 * n), 5) for n in range(5)]
-    write_segmentation(images, several, ["Liver", "Kidney", "Spleen", "Heart", "Pancreas"], folder / "partial_overlaps.dcm")
+    write_segmentation(
+        images, several, ["Liver", "Kidney", "Spleen", "Heart", "Pancreas"], folder / "partial_overlaps.dcm"
+    )
 
 
 def _ellipse(shape: tuple[int, int, int], centre: tuple[int, int], radius: float) -> np.ndarray:

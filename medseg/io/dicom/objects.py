@@ -149,7 +149,8 @@ def read_object(
 
 
 def _names(found: SegmentationObject) -> Mapping[str, int | tuple[int, ...]]:
-    return found.scheme.mapping if all(segment.region for segment in found.segments) else found.labels
+    regions = [bool(segment.region) for segment in found.segments]
+    return found.scheme.mapping if regions and all(regions) else found.labels
 
 
 def _empty(grid: SeriesGrid) -> Volume:
