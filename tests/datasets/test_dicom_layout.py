@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
-from drawn_studies import DRAW, draw_rtstruct, draw_seg, mask, write_drawn, write_images
+from dicom_phantom_multiframe import write_enhanced
+from drawn_studies import DRAW, draw_rtstruct, draw_seg, mask, phantom, write_drawn, write_images
 
 from medseg.config import DataConfig
 from medseg.datasets.cases import find_cases
@@ -46,6 +47,24 @@ def test_images_and_labels_pair_studies_and_objects_by_name(tmp_path, kind, suff
     dataset = found_in(tmp_path)
     assert [case.name for case in dataset.cases] == ["p1", "p2"]
     np.testing.assert_array_equal(label_map_of(dataset, 1, tmp_path) == 1, mask("Spleen"))
+
+
+def test_a_multi_frame_file_is_a_study(tmp_path):
+    for n in (1, 2):
+        write_enhanced(tmp_path / "data" / "images" / f"p{n}.dcm", phantom(n), in_order=True)
+        draw_rtstruct([tmp_path / "data" / "images" / f"p{n}.dcm"], tmp_path / "data" / "labels" / f"p{n}.dcm", "Heart")
+    dataset = found_in(tmp_path / "data")
+    assert [case.name for case in dataset.cases] == ["p1", "p2"]
+    np.testing.assert_array_equal(label_map_of(dataset, 1, tmp_path) == 1, mask("Heart"))
+
+
+def test_folders_called_train_and_val_are_the_split(tmp_path):
+    for n, part in enumerate(("train", "train", "val"), start=1):
+        draw_seg(
+            write_images(tmp_path / part / "images" / f"p{n}", n), tmp_path / part / "labels" / f"p{n}.dcm", "Liver"
+        )
+    dataset = found_in(tmp_path)
+    assert {case.name: case.split for case in dataset.cases} == {"p1": "train", "p2": "train", "p3": "validation"}
 
 
 def test_the_studies_of_a_patient_are_cases_of_one_group(tmp_path):

@@ -141,9 +141,7 @@ def read_object(
     if reference is None:
         found = read_dicom_seg(path, strict=strict, values=values)
         return found.volume, _names(found)
-    source = object_contents(path).series_uids
-    # An object of several series says nothing about which one its frames lie on.
-    grid = grid_of(find_reference(reference, source if len(source) == 1 else ()))
+    grid = grid_of(find_reference(reference, object_contents(path).series_uids))
     found = read_dicom_seg(path, _empty(grid), strict=strict, values=values)
     return found.volume, _names(found)
 
