@@ -217,7 +217,7 @@ def _only_object(study: _Study, contents: Mapping[Path, ObjectContents], wanted:
     listed = "; ".join(f"{path.name} ({_names(each.names)})" for path, each in contents.items())
     raise DatasetError(
         f"case {study.name!r} has {len(contents)} objects: {listed}; expected one, or data.labels with names that only "
-        f"one of them holds ({len(paths)} do): keep one of them in the folder, or give data.labels"
+        "one of them holds; keep one of them in the folder, or give such data.labels"
     )
 
 
