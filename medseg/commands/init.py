@@ -81,7 +81,11 @@ def _lines(path: Path, config: RunConfig, dataset: Dataset, values: Mapping[str,
 
 
 def _labels(dataset: Dataset, values: Mapping[str, Sequence[int]], ignored: Set[int]) -> Iterator[str]:
-    yield "  labels:    # name: value in the label maps; give them their real names"
+    by_name = any(source.names for case in dataset.cases for source in case.labels)
+    told = (
+        "name in the DICOM objects: value" if by_name else "name: value in the label maps; give them their real names"
+    )
+    yield f"  labels:    # {told}"
     for name, value in dataset.labels.mapping.items():
         wanted = {value} if isinstance(value, int) else set(value)
         holders = sum(not wanted.isdisjoint(each) for each in values.values())

@@ -109,7 +109,7 @@ class DataConfig(Part):
     """
 
     root: Path
-    layout: Literal["auto", "msd", "nnunet", "folders", "csv"] = "auto"
+    layout: Literal["auto", "msd", "nnunet", "folders", "csv", "dicom"] = "auto"
     csv: Path | None = None
     labels: Labels | None = None
     ignore: int | tuple[int, ...] | None = None

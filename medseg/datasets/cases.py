@@ -48,15 +48,15 @@ class Dataset:
 
 
 def find_cases(data: DataConfig) -> Dataset:
-    """The cases of the data set at `data.root`, with their patients. Of a DICOM study one header is read, no pixel.
+    """The cases of the data set at `data.root`, with their patients. Of DICOM studies headers are read, no pixel.
 
     Layouts: MSD and nnU-Net raw (`imagesTr`, `labelsTr`, `dataset.json`), `images/` with `labels/` or `masks/`, CSV,
-    masks beside their images.
+    masks beside their images, DICOM studies with a SEG or RTSTRUCT each (their headers are read).
 
     Raises:
         DatasetError: if there are no cases, a file or column is missing, two cases share a name, or numbers of channels
             differ.
-        ConfigError: if neither `data.labels` nor a `dataset.json` names the labels, or `data.group` matches no name.
+        ConfigError: if neither `data.labels` nor the data set names the labels, or `data.group` matches no name.
 
     Example:
         >>> dataset = find_cases(DataConfig(root="chest", labels={"lung": 1, "tumour": 2}))

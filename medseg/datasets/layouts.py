@@ -1,4 +1,4 @@
-"""Layouts of data sets on disk: MSD, nnU-Net raw, plain folders, CSV. Only names are read here, no image."""
+"""Layouts of data sets on disk: MSD, nnU-Net raw, plain folders, CSV, DICOM. No image is read here."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from medseg.config import MOST_LIST_BYTES, DataConfig, read_text
 from medseg.datasets.csv_layout import csv_layout
+from medseg.datasets.dicom_layout import dicom_layout, has_objects, object_pairs
 from medseg.datasets.pair_finding import cases_beside, folder_pairs, has_masks_beside
 from medseg.datasets.records import Case, Layout
 from medseg.disk.directory_walk import is_hidden
@@ -43,6 +44,8 @@ def find_layout(data: DataConfig) -> Layout:
         kind = _recognise(data)
     if kind == "csv":
         return csv_layout(data)
+    if kind == "dicom":
+        return dicom_layout(data)
     if kind == "folders":
         return _folders(root)
     return _decathlon(root, kind)
@@ -54,8 +57,9 @@ def _recognise(data: DataConfig) -> str:
         return kind
     raise DatasetError(
         f"no data set recognised in {data.root}; expected imagesTr/ with labelsTr/ and dataset.json (MSD, nnU-Net), "
-        f"images/ with labels/ or masks/, a CSV with the columns case, image, label (data.csv), or masks beside their "
-        f"images (a_seg beside a, or a folder with image and mask for each patient)"
+        f"images/ with labels/ or masks/, a CSV with the columns case, image, label (data.csv), masks beside their "
+        f"images (a_seg beside a, or a folder with image and mask for each patient), or DICOM studies with a SEG or "
+        f"RTSTRUCT each"
         f"{_suggestion(data.root)}"
     )
 
@@ -64,11 +68,13 @@ def _kind_of_folder(root: Path) -> str:
     if (root / "imagesTr").is_dir():
         return "msd"
     if folder_pairs(root):
-        return "folders"
+        return "dicom" if object_pairs(root) else "folders"
     if any(is_case_table(path) for path in root.glob("*.csv")):
         return "csv"
     if has_masks_beside(root):
         return "folders"
+    if has_objects(root):
+        return "dicom"
     return "csv" if any(root.glob("*.csv")) else ""
 
 

@@ -14,13 +14,17 @@ __all__ = ["Case", "Layout"]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case: a file per channel, its labels, the patient (`group`) and the split the dataset gives ('' for none)."""
+    """One case: a file per channel, its labels, the patient (`group`) and the split the dataset gives ('' for none).
+
+    `series`: SeriesInstanceUID of the image, where the path is a DICOM study that may hold several.
+    """
 
     name: str
     images: tuple[Path, ...]
     labels: tuple[LabelSource, ...]
     group: str = ""
     split: str = ""
+    series: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ def channels_first(volume: Volume) -> Volume:
     return volume if volume.channels else volume.with_array(volume.array[None], channels=1)
 
 
-def read_image(paths: Sequence[Path], nan: float | None = None) -> Volume:
+def read_image(paths: Sequence[Path], nan: float | None = None, series: str | None = None) -> Volume:
     """The image of a case, `(C, I, J, K)` or `(C, I, J)`, C >= 1, from one path per channel or one path with several.
 
     Colour images give three channels. Integers stay integers, doubles become float32.
@@ -29,6 +29,7 @@ def read_image(paths: Sequence[Path], nan: float | None = None) -> Volume:
     Args:
         paths: the files or studies.
         nan: the grey level that NaN voxels get, which becomes a finding; None refuses them. Infinite ones are refused.
+        series: SeriesInstanceUID of the series to take, where the paths are DICOM studies of several.
 
     Raises:
         ReadError: if a file is unreadable, or contains NaN or infinite voxels.
@@ -38,7 +39,7 @@ def read_image(paths: Sequence[Path], nan: float | None = None) -> Volume:
         raise ReadError("a case without image files cannot be read")
     parts: list[Volume] = []
     for path in paths:
-        part = channels_first(read_as("image", path))
+        part = channels_first(read_as("image", path, series))
         if part.array.dtype.kind == "f":
             part = part if nan is None else _without_nan(part, nan, path)
             bad = int(part.array.size - np.count_nonzero(np.isfinite(part.array)))

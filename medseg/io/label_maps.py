@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from medseg.errors import DatasetError
 from medseg.geometry import check_same_geometry
 from medseg.io import read_as
+from medseg.io.dicom.objects import read_object
 from medseg.io.voxel_files.nrrd_segments import join_layers
 from medseg.volume import Volume
 
@@ -21,10 +22,16 @@ __all__ = ["LabelSource", "read_label_map"]
 
 @dataclass(frozen=True, slots=True)
 class LabelSource:
-    """A label file; with a `value`, every nonzero voxel gets that value."""
+    """A label file; with a `value`, every nonzero voxel gets that value.
+
+    A DICOM Segmentation or RT Structure Set has a `study`, whose series it was drawn on, and `names`: the value of each
+    segment or ROI that is read. Of overlapping ones the largest value is kept.
+    """
 
     path: Path
     value: int | None = None
+    study: Path | None = None
+    names: tuple[tuple[str, int], ...] = ()
 
 
 def read_label_map(sources: Sequence[LabelSource], threshold: float | None = None) -> Volume:
@@ -46,10 +53,10 @@ def read_label_map(sources: Sequence[LabelSource], threshold: float | None = Non
     result: Volume | None = None
     painted: NDArray[Any] | None = None
     for source in sources:
-        volume = _one_channel(read_as("labels", source.path), source.path)
+        volume = _one_channel(_read(source), source.path)
         if result is not None:
             check_same_geometry(result, volume, str(sources[0].path), str(source.path))
-        values = _label_values(volume.array, source, threshold)
+        values = _label_values(volume.array, source, None if source.study is not None else threshold)
         if painted is None or result is None:
             result, painted = volume, values
             continue
@@ -57,6 +64,12 @@ def read_label_map(sources: Sequence[LabelSource], threshold: float | None = Non
         np.copyto(painted, values, where=values != 0)
     assert result is not None and painted is not None
     return result.with_array(painted)
+
+
+def _read(source: LabelSource) -> Volume:
+    if source.study is None:
+        return read_as("labels", source.path)
+    return read_object(source.path, source.study, values=dict(source.names))[0]
 
 
 def _one_channel(volume: Volume, path: Path) -> Volume:

@@ -62,7 +62,7 @@ def read_case(case: Case, reading: Reading) -> tuple[Volume, Volume]:
         DatasetError: label values that are not non-negative integers.
         GeometryError: image and label on different grids.
     """
-    image = read_image(case.images, reading.nan)
+    image = read_image(case.images, reading.nan, case.series or None)
     labels = _relabelled(read_label_map(case.labels, reading.threshold), reading)
     if image.dims == labels.dims == 3 and image.orientation != labels.orientation:
         turned = reorient(labels, image.orientation)
@@ -94,10 +94,10 @@ def size_of(case: Case) -> int:
     return sum(file.stat().st_size for path in paths for file in _files(path))
 
 
-def state_of(case: Case) -> list[tuple[str, int, int, int | None]]:
-    """(path, bytes, time of change, label value) of every file: equal lists mean unchanged files."""
-    sources: list[tuple[Path, int | None]] = [(path, None) for path in case.images]
-    sources += [(label.path, label.value) for label in case.labels]
+def state_of(case: Case) -> list[tuple[str, int, int, Any]]:
+    """(path, bytes, time of change, label value or values by name) of every file: equal lists mean unchanged files."""
+    sources: list[tuple[Path, Any]] = [(path, None) for path in case.images]
+    sources += [(label.path, label.names if label.study is not None else label.value) for label in case.labels]
     result = []
     for path, value in sources:
         for file in _files(path):

@@ -28,15 +28,17 @@ def make(folder: Path, person: dict[str, Any]) -> None:
     images = write_study(folder / "24x38x3" / "image", small)
     write_enhanced(folder / "24x38x3" / "multiframe" / "mf.dcm", small, in_order=True)
     one = _ellipse(small.shape, (12, 20), 7)
-    _write(images, [one], ["Liver"], folder / "24x38x3" / "seg" / "label.seg")
+    write_segmentation(images, [one], ["Liver"], folder / "24x38x3" / "seg" / "label.seg")
     _write_nrrd(one, small, folder / "24x38x3" / "nrrd" / "label.nrrd")
 
     images = write_study(folder / "ct-3slice", large)
     liver = _ellipse(large.shape, (18, 15), 9)
-    _write(images, [liver], ["Liver"], folder / "liver.dcm")
+    write_segmentation(images, [liver], ["Liver"], folder / "liver.dcm")
     _write_nrrd(liver, large, folder / "liver_seg.nrrd")
     several = [_ellipse(large.shape, (8 + 5 * n, 10 + 4 * n), 5) for n in range(5)]
-    _write(images, several, ["Liver", "Kidney", "Spleen", "Heart", "Pancreas"], folder / "partial_overlaps.dcm")
+    write_segmentation(
+        images, several, ["Liver", "Kidney", "Spleen", "Heart", "Pancreas"], folder / "partial_overlaps.dcm"
+    )
 
 
 def _ellipse(shape: tuple[int, int, int], centre: tuple[int, int], radius: float) -> np.ndarray:
@@ -44,7 +46,7 @@ def _ellipse(shape: tuple[int, int, int], centre: tuple[int, int], radius: float
     return np.hypot(i - centre[0], (j - centre[1]) / 1.3) < radius - k
 
 
-def _write(images: list[Path], masks: list[np.ndarray], names: list[str], path: Path) -> None:
+def write_segmentation(images: list[Path], masks: list[np.ndarray], names: list[str], path: Path) -> None:
     """Masks `[i, j, k]`, one per segment, k as in `images`."""
     sources = [pydicom.dcmread(file) for file in images]
     descriptions = [

@@ -69,8 +69,8 @@ def _breaks_the_dictionary(path: Path) -> bool:
     return False
 
 
-def load_object(path: Path, classes: Collection[str], what: str) -> Any:
-    """The pydicom data set of a file whose SOP class is one of `classes`.
+def load_object(path: Path, classes: Collection[str], what: str, *, pixels: bool = True) -> Any:
+    """The pydicom data set of a file whose SOP class is one of `classes`, with its pixels or without.
 
     Raises:
         ReadError: if it is not DICOM, in an unknown transfer syntax, or an object of another class.
@@ -81,7 +81,7 @@ def load_object(path: Path, classes: Collection[str], what: str) -> Any:
     try:
         _check_transfer_syntax(path)
         plain = inflated(path)
-        dataset = pydicom.dcmread(path if plain is None else io.BytesIO(plain))
+        dataset = pydicom.dcmread(path if plain is None else io.BytesIO(plain), stop_before_pixels=not pixels)
     except InvalidDicomError:
         raise ReadError(f"{path} is not a DICOM file; expected {what}") from None
     kind = dataset.get("SOPClassUID", "")

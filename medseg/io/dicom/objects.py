@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from medseg.errors import ReadError
 from medseg.io.dicom.decode_errors import damage
 from medseg.io.dicom.elements import walk
 from medseg.io.dicom.grid import SeriesGrid, grid_of
+from medseg.io.dicom.loading import load_object, refusing_damage
 from medseg.io.dicom.series import Series, scan
 from medseg.io.formats import check_source
 from medseg.volume import Metadata, Volume
@@ -20,7 +22,7 @@ from medseg.volume import Metadata, Volume
 if TYPE_CHECKING:
     from medseg.io.dicom.seg.read import SegmentationObject
 
-__all__ = ["ObjectKind", "find_reference", "object_kind", "read_object"]
+__all__ = ["ObjectContents", "ObjectKind", "find_reference", "object_contents", "object_kind", "read_object"]
 
 ObjectKind = Literal["", "dicom-seg", "rtstruct"]
 _KINDS: dict[str, ObjectKind] = {
@@ -28,6 +30,15 @@ _KINDS: dict[str, ObjectKind] = {
     "1.2.840.10008.5.1.4.1.1.66.7": "dicom-seg",
     "1.2.840.10008.5.1.4.1.1.481.3": "rtstruct",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectContents:
+    """What the header of an object says: names of its segments or ROIs, the series it refers to, and its patient."""
+
+    names: tuple[str, ...]
+    series_uids: tuple[str, ...]
+    patient_id: str
 
 
 def object_kind(path: Path) -> ObjectKind:
@@ -55,6 +66,28 @@ def _class_in_meta(path: Path) -> str:
             return ""
 
 
+def object_contents(path: Path) -> ObjectContents:
+    """The names of the segments or ROIs of an object, and what it was drawn on; no pixel is read.
+
+    Raises:
+        ReadError: if the object is damaged or of another kind.
+    """
+    from medseg.io.dicom.rtstruct.rois import rois_of
+    from medseg.io.dicom.seg.segments import segments_of
+
+    what = "a DICOM Segmentation or an RT Structure Set"
+    with refusing_damage(path, what):
+        dataset = load_object(path, tuple(_KINDS), what, pixels=False)
+        patient = str(dataset.get("PatientID", "") or "").strip()
+        if _KINDS[dataset.SOPClassUID] == "rtstruct":
+            from medseg.io.dicom.rtstruct.read import referenced_series
+
+            return ObjectContents(tuple(r.name for r in rois_of(dataset, path)), referenced_series(path), patient)
+        series = [str(each.get("SeriesInstanceUID", "")) for each in dataset.get("ReferencedSeriesSequence") or ()]
+        names = tuple(segment.label for segment in segments_of(dataset, path))
+        return ObjectContents(names, tuple(dict.fromkeys(filter(None, series))), patient)
+
+
 def find_reference(study: Path, series_uids: Sequence[str] = ()) -> Series:
     """The series of a study that an object refers to, or the only series of the study.
 
@@ -74,7 +107,11 @@ def find_reference(study: Path, series_uids: Sequence[str] = ()) -> Series:
 
 
 def read_object(
-    path: Path, reference: Path | None = None, *, strict: bool = False
+    path: Path,
+    reference: Path | None = None,
+    *,
+    strict: bool = False,
+    values: Mapping[str, int] | None = None,
 ) -> tuple[Volume, Mapping[str, int | tuple[int, ...]]]:
     """The label map of a DICOM Segmentation or RT Structure Set, and name -> value, or values of a region.
 
@@ -83,6 +120,8 @@ def read_object(
         reference: the study it was drawn on. The result is on the grid of that series, including empty slices. A
             segmentation read without it is on its own grid; a structure set cannot be read without it.
         strict: refuse an object of which an ROI or segment cannot be read, instead of leaving that one out.
+        values: read only the segments or ROIs with these names, and give them these values; of overlapping ones the
+            largest value is kept. The object may contain none of them.
 
     Raises:
         ReadError: if the object is damaged or of another kind, or a structure set has no reference.
@@ -95,19 +134,21 @@ def read_object(
             raise ReadError(
                 f"{path} is an RT Structure Set, which has no grid; give the study it was drawn on (--reference)"
             )
-        return read_rtstruct(path, grid_of(find_reference(reference, referenced_series(path))), strict=strict)
+        grid = grid_of(find_reference(reference, referenced_series(path)))
+        return read_rtstruct(path, grid, strict=strict, values=values)
     from medseg.io.dicom.seg.read import read_dicom_seg
 
-    found = read_dicom_seg(path, strict=strict)
     if reference is None:
+        found = read_dicom_seg(path, strict=strict, values=values)
         return found.volume, _names(found)
-    grid = grid_of(find_reference(reference, (found.source_series_uid,)))
-    found = read_dicom_seg(path, _empty(grid), strict=strict)
+    grid = grid_of(find_reference(reference, object_contents(path).series_uids))
+    found = read_dicom_seg(path, _empty(grid), strict=strict, values=values)
     return found.volume, _names(found)
 
 
 def _names(found: SegmentationObject) -> Mapping[str, int | tuple[int, ...]]:
-    return found.scheme.mapping if all(segment.region for segment in found.segments) else found.labels
+    regions = [bool(segment.region) for segment in found.segments]
+    return found.scheme.mapping if regions and all(regions) else found.labels
 
 
 def _empty(grid: SeriesGrid) -> Volume:

@@ -42,10 +42,12 @@ def patient_id_of(image: Path) -> str:
         try:
             if not has_dicom_magic(path):
                 continue
-            header = read_headers(path)[0]
+            headers = read_headers(path)
         except ReadError:
             # Reading the whole image later says what is wrong with it.
             continue
-        found = header.patient_id.strip()
+        if not headers:
+            continue
+        found = headers[0].patient_id.strip()
         return "" if _NOBODY.fullmatch(found) else found
     return ""

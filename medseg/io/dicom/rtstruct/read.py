@@ -6,8 +6,8 @@ assigned to slices by position only, because references to images are often wron
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class _Grid:
 
 
 def read_rtstruct(
-    path: str | Path, like: Volume | SeriesGrid, *, strict: bool = False
+    path: str | Path, like: Volume | SeriesGrid, *, strict: bool = False, values: Mapping[str, int] | None = None
 ) -> tuple[Volume, dict[str, int]]:
     """Read an RT Structure Set onto a grid.
 
@@ -65,6 +65,8 @@ def read_rtstruct(
         path: the file.
         like: the series it was drawn on: either its grid, with the exact position of each slice, or its volume.
         strict: refuse the file if any contour cannot be read, instead of leaving out its ROI.
+        values: read only the ROIs with these names, and give them these values; of overlapping ones the largest value
+            is kept. The file may contain none of them.
 
     Returns:
         The label map on exactly the grid of `like`, 0 for background, and name -> value of each ROI that was read.
@@ -85,7 +87,11 @@ def read_rtstruct(
         dataset = load_object(path, (_STORAGE,), _WHAT)
         grid = _grid(like, path)
         metadata = metadata_of(dataset, path)
-        rois, drawn, findings = _on_slices(rois_of(dataset, path), grid, metadata.frame_of_reference_uid, path, strict)
+        described = rois_of(dataset, path)
+        if values is not None:
+            chosen = [replace(roi, value=values[roi.name], region=()) for roi in described if roi.name in values]
+            described = tuple(sorted(chosen, key=lambda roi: roi.value))
+        rois, drawn, findings = _on_slices(described, grid, metadata.frame_of_reference_uid, path, strict)
         array, noticed = _painted(rois, drawn, grid.shape, path)
         if (isinstance(like, Volume) and like.dims == 2) or (isinstance(like, SeriesGrid) and like.planes == 1):
             array = array[:, :, 0]
@@ -140,7 +146,7 @@ def _painted(
 ) -> tuple[NDArray[Any], list[Finding]]:
     """The label map (I, J, K) and the findings."""
     tables = painted_regions([(roi.name, roi.region) for roi in rois])
-    largest = max(*(roi.value for roi in rois), *(int(table.max()) for table in tables), 0)
+    largest = max([*(roi.value for roi in rois), *(int(table.max()) for table in tables), 0])
     # Slices are contiguous, like those of a series.
     stack = np.zeros(shape[::-1], np.min_scalar_type(largest))
     findings: list[Finding] = []
@@ -159,7 +165,7 @@ def _painted(
         findings += [Finding(kind, f"{roi.name!r}: {text}", (path.name,)) for kind, text in _notes(found)]
     if overlaps:
         shown = ", ".join(f"{name!r} over {n} voxels of others" for name, n in list(overlaps.items())[:6])
-        text = f"ROIs overlap: {shown}; painted in the order of the file, so the last one is kept"
+        text = f"ROIs overlap: {shown}; painted one after the other, so the last one is kept"
         findings.append(Finding("overlap", text, (path.name,)))
     return stack.transpose(2, 1, 0), findings
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,9 @@ class SegmentationObject:
         return LabelScheme.from_mapping(self.labels)
 
 
-def read_dicom_seg(path: str | Path, like: Volume | None = None, *, strict: bool = False) -> SegmentationObject:
+def read_dicom_seg(
+    path: str | Path, like: Volume | None = None, *, strict: bool = False, values: Mapping[str, int] | None = None
+) -> SegmentationObject:
     """Read a DICOM Segmentation.
 
     Segments are painted in the order of their numbers, so the later of two overlapping segments is kept, with a finding
@@ -75,6 +77,8 @@ def read_dicom_seg(path: str | Path, like: Volume | None = None, *, strict: bool
         like: the segmented volume, its axes in any direction. The result is then on exactly its grid, including empty
             slices; without it, on the smallest regular grid that contains every frame.
         strict: refuse the file if any segment cannot be read, instead of leaving that one out.
+        values: read only the segments with these labels, and give them these values; of overlapping ones the largest
+            value is kept. The file may contain none of them.
 
     Returns:
         The label map and its segments. A voxel has the label value that medseg wrote, otherwise the segment number.
@@ -94,10 +98,12 @@ def read_dicom_seg(path: str | Path, like: Volume | None = None, *, strict: bool
         dataset = load_object(path, _CLASSES, _WHAT)
         if dataset.get("SegmentationType") not in ("BINARY", "FRACTIONAL", "LABELMAP"):
             raise ReadError(f"{path} is of no known SegmentationType; expected BINARY, FRACTIONAL or LABELMAP")
-        return _read(dataset, path, like, strict)
+        return _read(dataset, path, like, strict, values)
 
 
-def _read(dataset: Any, path: Path, like: Volume | None, strict: bool) -> SegmentationObject:
+def _read(
+    dataset: Any, path: Path, like: Volume | None, strict: bool, values: Mapping[str, int] | None
+) -> SegmentationObject:
     segments = segments_of(dataset, path)
     frames = frames_of(dataset, path)
     unknown = (
@@ -124,10 +130,12 @@ def _read(dataset: Any, path: Path, like: Volume | None, strict: bool) -> Segmen
         raise next(iter(faults.values()))
     slices = np.where(left_out, -1, slices)
     segments = tuple(s for s in segments if s.number not in faults)
+    if values is not None:
+        segments = _with_values(segments, values)
     tables = dict(
         zip((s.number for s in segments), painted_regions([(s.label, s.region) for s in segments]), strict=False)
     )
-    largest = max(*(s.value for s in segments), *(int(table.max()) for table in tables.values()), 0)
+    largest = max([*(s.value for s in segments), *(int(table.max()) for table in tables.values()), 0])
     _check_size(dataset, frames, count * (1 if largest < 256 else 2))
     stack = np.zeros((count, frames.rows, frames.columns), np.uint8 if largest < 256 else np.uint16)
     findings = _paint(dataset, frames, segments, tables, slices, stack) + tuple(
@@ -144,10 +152,16 @@ def _read(dataset: Any, path: Path, like: Volume | None, strict: bool) -> Segmen
     series = list(dataset.get("ReferencedSeriesSequence") or [])
     return SegmentationObject(
         volume,
-        segments,
+        tuple(s for s in segments if s.value),
         str(series[0].get("SeriesInstanceUID", "")) if len(series) == 1 else "",
         str(dataset.get("ContentDescription", "") or ""),
     )
+
+
+def _with_values(segments: Sequence[Segment], values: Mapping[str, int]) -> tuple[Segment, ...]:
+    """The segments in ascending order of the values that they get; 0 for those that get none."""
+    changed = [replace(s, value=values.get(s.label, 0), region=()) for s in segments]
+    return tuple(sorted(changed, key=lambda s: s.value))
 
 
 def _check_size(dataset: Any, frames: Frames, bytes_of_pixel: int) -> None:
@@ -240,8 +254,10 @@ def _paint(
     half = int(dataset.MaximumFractionalValue) / 2 if fractional else 0.5
     overlaps: dict[tuple[str, str], int] = {}
     label_of = {s.value: s for s in segments}
-    # Frames may be stored in any order; overlaps are resolved in the order of the segments.
-    order = sorted(np.flatnonzero(slices >= 0).tolist(), key=lambda f: (frames.segments[f], f))
+    # Frames may be stored in any order; overlaps are resolved in the order of the segments. 0 is background.
+    rank = {s.number: n for n, s in enumerate(segments) if s.value}
+    order = [f for f in np.flatnonzero(slices >= 0).tolist() if frames.segments[f] in rank]
+    order.sort(key=lambda f: (rank[frames.segments[f]], f))
     for f, pixels in zip(order, _pixels(dataset, frames, order), strict=True):
         segment, target = by_number[frames.segments[f]], stack[slices[f]]
         mask = pixels >= half
@@ -259,7 +275,7 @@ def _paint(
     findings = []
     if overlaps:
         pairs = "; ".join(f"{a!r} and {b!r} in {n} voxels" for (a, b), n in list(overlaps.items())[:6])
-        text = f"segments overlap: {pairs}; painted in the order of their numbers, so the last named is kept"
+        text = f"segments overlap: {pairs}; painted one after the other, so the last named is kept"
         findings.append(Finding("overlap", text, (frames.path.name,)))
     if fractional:
         kind = str(dataset.get("SegmentationFractionalType", "fractional")).lower()
