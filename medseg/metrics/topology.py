@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,7 @@ from medseg.metrics.empty import empty_score
 __all__ = ["Skeletons", "betti_numbers", "euler_number", "skeleton_of"]
 
 Mask = NDArray[np.bool_]
+_IMPORTING = threading.Lock()
 
 
 def euler_number(mask: Mask) -> int:
@@ -63,18 +67,31 @@ def betti_numbers(mask: Mask) -> tuple[int, int, int]:
     return components, components + enclosed - euler_number(mask), enclosed
 
 
+def _thinning() -> Callable[[Mask], NDArray[Any]]:
+    """`skimage.morphology.skeletonize`, which takes half a second to import, and only tubes need."""
+    # scikit-image parses its own sources while it is imported. In CPython 3.11 that fails where the garbage collector
+    # lets another thread in that parses, too, as numpy does with the head of every .npz file.
+    with _IMPORTING:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            from skimage.morphology import skeletonize
+        finally:
+            if collects:
+                gc.enable()
+    return skeletonize
+
+
 def skeleton_of(mask: Mask) -> Mask:
     """The mask thinned to a line: scikit-image's `skeletonize` (Zhang in 2D, Lee in 3D).
 
     Thinning in 3D deletes blobs of two voxels' width such as 2x2x2 altogether. Components that it deletes keep their
     voxel next to the centre of mass, so that they count. Where a tube leaves the image its skeleton reaches the border.
     """
-    # Half a second, which only tubes need.
-    from skimage.morphology import skeletonize
-
+    skeletonize = _thinning()
     if not mask.any():
         return np.zeros_like(mask)
-    skeleton = np.asarray(skeletonize(mask)) > 0  # type: ignore[no-untyped-call]
+    skeleton = np.asarray(skeletonize(mask)) > 0
     parts, count = ndimage.label(mask, np.ones((3,) * mask.ndim))
     left = np.bincount(parts[skeleton], minlength=count + 1)
     if left[1:].all():
