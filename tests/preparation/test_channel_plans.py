@@ -112,7 +112,7 @@ def test_what_is_unknown_or_does_not_fit_is_refused_with_the_nearest_name(tmp_pa
 
 def test_the_key_is_explained() -> None:
     explained = explain_key("data.normalization")
-    assert "default: auto" in explained and "meaning: `normalization`:" in explained
+    assert "default: auto" in explained and "meaning: `normalization` is" in explained
     assert "zscore or clip or window or unit or rgb or imagenet or none" in explained
 
 
