@@ -34,6 +34,7 @@ class LabelScheme:
         values: the integers that belong to each; plain labels have exactly one.
         is_regions: True if any label is given as a list.
         ignore: value of voxels that are excluded from loss and scores.
+        also_ignored: further values of such voxels; `with_one_ignored` puts `ignore` in their place.
         spare: of `values`, those that only written masks have: of combinations of regions without a value of their own.
         later_wins: of overlapping regions a written mask keeps the later one, as masks of models did that were trained
             before spare values existed.
@@ -49,16 +50,19 @@ class LabelScheme:
     is_regions: bool = False
     ignore: int | None = None
     # Not shown, because checkpoints are identified by what older releases showed.
+    also_ignored: tuple[int, ...] = field(default=(), repr=False)
     spare: tuple[int, ...] = field(default=(), repr=False)
     later_wins: bool = field(default=False, repr=False)
 
     @classmethod
-    def from_mapping(cls, labels: Mapping[str, int | Sequence[int]], ignore: int | None = None) -> LabelScheme:
-        """A scheme from `data.labels`. An entry with value 0 names the background and is dropped.
+    def from_mapping(
+        cls, labels: Mapping[str, int | Sequence[int]], ignore: int | Sequence[int] | None = None
+    ) -> LabelScheme:
+        """A scheme from `data.labels` and `data.ignore`. An entry with value 0 names the background and is dropped.
 
         Raises:
-            ConfigError: if there are no labels, a value is negative or used by two plain labels, or `ignore` is a
-                label.
+            ConfigError: if there are no labels, a value is negative or used by two plain labels, or a value to ignore
+                is negative or a label.
         """
         names, values = [], []
         is_regions = False
@@ -76,15 +80,35 @@ class LabelScheme:
             raise ConfigError("data.labels names no label besides background; give e.g. labels: {lung: 1}")
         if not is_regions and len(set(flat)) != len(flat):
             raise ConfigError(f"two labels share a value: {dict(zip(names, values, strict=True))}")
-        if ignore is not None and (ignore in flat or ignore < 0):
-            raise ConfigError(f"data.ignore is {ignore}, which is negative or already a label")
-        return cls(tuple(names), tuple(values), is_regions, ignore)
+        ignored = () if ignore is None else (ignore,) if isinstance(ignore, int) else tuple(dict.fromkeys(ignore))
+        for value in ignored:
+            if value in flat or value < 0:
+                raise ConfigError(f"data.ignore is {value}, which is negative or already a label")
+        first = ignored[0] if ignored else None
+        return cls(tuple(names), tuple(values), is_regions, first, also_ignored=ignored[1:])
 
     @property
     def mapping(self) -> dict[str, int | tuple[int, ...]]:
         """Name -> value, or values of a region: the argument of `from_mapping`."""
         pairs = zip(self.names, self.values, strict=True)
         return {name: values if self.is_regions else values[0] for name, values in pairs}
+
+    @property
+    def ignored(self) -> tuple[int, ...]:
+        """Every value to ignore."""
+        return () if self.ignore is None else (self.ignore, *self.also_ignored)
+
+    @property
+    def ignore_entry(self) -> int | tuple[int, ...] | None:
+        """The value to ignore, or all where there are several: an argument of `from_mapping`, as in `data.ignore`."""
+        return self.ignored if self.also_ignored else self.ignore
+
+    def with_one_ignored(self, label_map: NDArray[Any]) -> NDArray[Any]:
+        """The label map with `ignore` in place of the other values to ignore; itself where there are none."""
+        if not self.also_ignored:
+            return label_map
+        found = np.isin(label_map, self.also_ignored)
+        return np.where(found, np.min_scalar_type(self.ignore).type(self.ignore), label_map) if found.any() else label_map
 
     @property
     def out_channels(self) -> int:
@@ -94,8 +118,7 @@ class LabelScheme:
     @property
     def known_values(self) -> frozenset[int]:
         """Every integer that may occur in a label map: background, labels and ignore."""
-        extra = () if self.ignore is None else (self.ignore,)
-        return frozenset([0, *extra, *(v for each in self.values for v in each)])
+        return frozenset([0, *self.ignored, *(v for each in self.values for v in each)])
 
     @property
     def regions(self) -> Regions:
@@ -115,7 +138,7 @@ class LabelScheme:
         """
         if not self.is_regions or self.later_wins:
             return self
-        values, spare = self.regions.with_spare(() if self.ignore is None else (self.ignore,))
+        values, spare = self.regions.with_spare(self.ignored)
         return replace(self, values=values, spare=self.spare + spare) if spare else self
 
     @property
@@ -232,8 +255,7 @@ class LabelScheme:
         table = np.zeros(max(self.known_values) + 1, dtype=np.int64)
         for channel, (value,) in enumerate(self.values, start=1):
             table[value] = channel
-        if self.ignore is not None:
-            table[self.ignore] = -1
+        table[list(self.ignored)] = -1
         return table
 
     def region_table(self) -> NDArray[np.float32]:
@@ -261,7 +283,7 @@ def label_table(entries: Mapping[Any, Any], ignore: Any = None) -> tuple[dict[st
         ignore: what is to be ignored anyway.
 
     Raises:
-        ConfigError: if two values have one name, or there are two values to ignore.
+        ConfigError: if two values have one name, or `ignore` and the label of that name do not agree.
 
     Example:
         >>> label_table({0: "background", 1: "liver"}), label_table({"a": 1, "ignore": 3})
@@ -277,12 +299,16 @@ def label_table(entries: Mapping[Any, Any], ignore: Any = None) -> tuple[dict[st
     named = [name for name in table if isinstance(name, str) and name.casefold() == "ignore"]
     for name in named:
         value = table.pop(name)
-        if ignore is not None and ignore != value:
+        if ignore is not None and _values(ignore) != _values(value):
             raise ConfigError(
                 f"the value to ignore is {ignore} by the key ignore, and {value} by a label called {name!r}"
             )
         ignore = value
     return table, ignore
+
+
+def _values(entry: Any) -> set[Any]:
+    return set(entry) if isinstance(entry, list | tuple) else {entry}
 
 
 def _painted_in_order(names: Sequence[str], values: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

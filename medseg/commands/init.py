@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def write_config(folder: Path, path: Path, overrides: Mapping[str, Any], overwri
     settings = {"data.root": str(root), **overrides, **found.found}
     settings["data.labels"] = dataset.labels.mapping
     if dataset.labels.ignore is not None:
-        several = list(found.config.data.ignored)
+        several = list(dataset.labels.ignored)
         settings["data.ignore"] = several if len(several) > 1 else dataset.labels.ignore
     settings.setdefault("training.max_minutes", 60)
     values: dict[str, Any] = {}
@@ -73,14 +73,14 @@ def _lines(path: Path, config: RunConfig, dataset: Dataset, values: Mapping[str,
         yield f"{part}:"
         for key, value in inner.items():
             if (part, key) == ("data", "labels"):
-                yield from _labels(dataset, found, {*config.data.ignored})
+                yield from _labels(dataset, found)
             else:
                 yield f"  {key}: {_flow(value)}"
         if part == "data":
             yield from _hints(config, dataset, cases)
 
 
-def _labels(dataset: Dataset, values: Mapping[str, Sequence[int]], ignored: Set[int]) -> Iterator[str]:
+def _labels(dataset: Dataset, values: Mapping[str, Sequence[int]]) -> Iterator[str]:
     by_name = any(source.names for case in dataset.cases for source in case.labels)
     told = (
         "name in the DICOM objects: value" if by_name else "name: value in the label maps; give them their real names"
@@ -90,7 +90,7 @@ def _labels(dataset: Dataset, values: Mapping[str, Sequence[int]], ignored: Set[
         wanted = {value} if isinstance(value, int) else set(value)
         holders = sum(not wanted.isdisjoint(each) for each in values.values())
         yield f"    {_flow(name)}: {_flow(value)}    # in {holders} of {len(values)} cases"
-    for value in sorted({each for case in values.values() for each in case} - dataset.labels.known_values - ignored):
+    for value in sorted({each for case in values.values() for each in case} - dataset.labels.known_values):
         holders = sum(value in each for each in values.values())
         yield f"    # NAME: {value}    # in {holders} of {len(values)} cases, not named: give its name or data.ignore"
 

@@ -160,17 +160,11 @@ class DataConfig(Part):
             raise ValueError("normalization 'window' needs data.window; give its name, or centre and width")
         if self.window is not None and not {"auto", "window"} & set(asked):
             raise ValueError(f"window is given, but normalization is {', '.join(asked)}; leave one of them out")
-        for ignore in self.ignored or (None,):
-            if self.labels is not None:
-                _ = LabelScheme.from_mapping(self.labels, ignore).written
+        if self.labels is not None:
+            _ = LabelScheme.from_mapping(self.labels, self.ignore).written
         return self
 
     @property
     def ignored(self) -> tuple[int, ...]:
-        """The values of voxels that take no part; the label maps hold the first in place of the others once read."""
+        """The values of voxels that take no part, where they are given here."""
         return self.ignore if isinstance(self.ignore, tuple) else () if self.ignore is None else (self.ignore,)
-
-    @property
-    def ignore_value(self) -> int | None:
-        """The value of voxels that take no part, in label maps once read."""
-        return self.ignored[0] if self.ignored else None

@@ -44,4 +44,4 @@ class RunConfig(Part):
 
     def label_scheme(self) -> LabelScheme | None:
         """The label scheme that `data.labels` gives, or None where the data set itself must name its labels."""
-        return None if self.data.labels is None else LabelScheme.from_mapping(self.data.labels, self.data.ignore_value)
+        return None if self.data.labels is None else LabelScheme.from_mapping(self.data.labels, self.data.ignore)

@@ -120,10 +120,10 @@ def _unlisted(layout: Layout, data: DataConfig) -> tuple[Finding, ...]:
 
 def _scheme(data: DataConfig, layout: Layout) -> LabelScheme:
     if data.labels is not None:
-        return LabelScheme.from_mapping(data.labels, data.ignore_value)
+        return LabelScheme.from_mapping(data.labels, data.ignore)
     if layout.labels:
         check_label_bounds(layout.labels)
-        return LabelScheme.from_mapping(layout.labels, layout.ignore if data.ignore is None else data.ignore_value)
+        return LabelScheme.from_mapping(layout.labels, layout.ignore if data.ignore is None else data.ignore)
     raise ConfigError(
         f"the meaning of the labels of {data.root} is unknown; write e.g. 'data: {{labels: {{lung: 1, tumour: 2}}}}' "
         "into the config (name: integer in the label maps), because label values are never guessed"

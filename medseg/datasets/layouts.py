@@ -190,8 +190,8 @@ def _decathlon(root: Path, kind: str) -> Layout:
     return Layout(kind, cases, values, ignore, tuple(str(n) for n in names), *_folds(root))
 
 
-def described_labels(root: Path) -> tuple[Mapping[str, int | tuple[int, ...]] | None, int | None]:
-    """(name -> value or values, value to ignore) from the `dataset.json` of a folder; None if it has no labels.
+def described_labels(root: Path) -> tuple[Mapping[str, int | tuple[int, ...]] | None, int | tuple[int, ...] | None]:
+    """(name -> value or values, value or values to ignore) from the `dataset.json` of a folder; None if it has no labels.
 
     Raises:
         DatasetError: if `dataset.json` is damaged.
@@ -235,19 +235,19 @@ def _listed(description: Mapping[str, Any], root: Path) -> tuple[dict[str, tuple
 
 def _described_labels(
     description: Mapping[str, Any], root: Path
-) -> tuple[dict[str, int | tuple[int, ...]] | None, int | None]:
+) -> tuple[dict[str, int | tuple[int, ...]] | None, int | tuple[int, ...] | None]:
     entries = description.get("labels")
     if not isinstance(entries, dict) or not entries:
         return None, None
     values: dict[str, int | tuple[int, ...]] = {}
-    ignore = None
+    ignore: int | tuple[int, ...] | None = None
+    code: int | tuple[int, ...]
     try:
         for key, value in entries.items():
             if isinstance(value, str) and str(key).lstrip("-").isdigit():
                 name, code = value, int(key)
             elif isinstance(value, list):
-                values[str(key)] = tuple(int(v) for v in value)
-                continue
+                name, code = str(key), tuple(int(v) for v in value)
             else:
                 name, code = str(key), int(value)
             if name.casefold() == "ignore":

@@ -34,7 +34,7 @@ class Layout:
     name: str
     cases: tuple[Case, ...]
     labels: Mapping[str, int | tuple[int, ...]] | None = None
-    ignore: int | None = None
+    ignore: int | tuple[int, ...] | None = None
     channel_names: tuple[str, ...] = ()
     folds: tuple[tuple[str, ...], ...] = ()
     train_folds: tuple[tuple[str, ...], ...] = ()

@@ -48,7 +48,7 @@ def resolve_labels(labels: Labels, pred: Path, task: Task | None = None) -> Labe
         given = labels if isinstance(labels, LabelScheme) else _given(labels)
         if given.is_regions and written and given.written.values == (known := read_label_names(beside)).values:
             # The masks hold regions without a value of their own under spare ones, which only their table names.
-            return replace(known, ignore=given.ignore)
+            return replace(known, ignore=given.ignore, also_ignored=given.also_ignored)
         return given
     if written:
         return read_label_names(beside)

@@ -73,7 +73,7 @@ class Cases:
     def shown(self, index: int, by: Literal["area", "difference"]) -> tuple[SlicePicture, bool, str]:
         """A slice of a case, whether its image lies under the contours, and what is wrong with the image."""
         pair = self.pairs[index]
-        pred, ref = read_pair(pair, self.threshold, self.resample)
+        pred, ref = read_pair(pair, self.threshold, self.resample, self.scheme)
         image, problem = _image(pair, ref)
         ignore = self.scheme.ignore if self.scheme else None
         return pick_slice(image, pred, ref, self.values(), by, ignore), image is not None, problem
@@ -129,7 +129,7 @@ def view3d(cases: Cases, script: str) -> View3D | None:
         return None
     index = chosen[-1][1]
     pair = cases.pairs[index]
-    pred, ref = read_pair(pair, cases.threshold, cases.resample)
+    pred, ref = read_pair(pair, cases.threshold, cases.resample, cases.scheme)
     image, _ = _image(pair, ref)
     title = f"{chosen[-1][0]}: {pair.case}, all labels together"
     return View3D(title, script, layers_of(image, ref, pred, label_colours(["all"])["all"]))

@@ -47,13 +47,19 @@ class CaseFiles:
     findings: tuple[Finding, ...] = ()
 
 
-def read_pair(pair: Pair, threshold: float | None = None, resample_prediction: bool = False) -> tuple[Volume, Volume]:
+def read_pair(
+    pair: Pair,
+    threshold: float | None = None,
+    resample_prediction: bool = False,
+    scheme: LabelScheme | None = None,
+) -> tuple[Volume, Volume]:
     """Prediction and reference of a case, on one grid.
 
     Args:
         pair: the files; without a prediction an empty one is made.
         threshold: voxels above it become label 1; for 0/255 masks. A file of 0 and 1 is left as it is.
         resample_prediction: bring the prediction to the reference's grid (nearest) where the grids differ.
+        scheme: of several values to ignore in it, the reference gets the first in place of the others.
 
     Raises:
         ReadError: for a file that cannot be read.
@@ -61,6 +67,8 @@ def read_pair(pair: Pair, threshold: float | None = None, resample_prediction: b
         GeometryError: for grids that differ in more than the order and direction of their axes, with both printed.
     """
     ref = read_label_map([LabelSource(pair.ref)], threshold)
+    if scheme is not None:
+        ref = ref.with_array(scheme.with_one_ignored(ref.array))
     if pair.pred is None:
         return ref.with_array(np.zeros(ref.shape, np.uint8)), ref
     return _label_map_on(ref, pair, pair.pred, "prediction", threshold, resample_prediction), ref
@@ -73,7 +81,7 @@ def read_case(
 
     Args:
         pair: the files.
-        scheme: what the integers mean, for the number of probability channels.
+        scheme: what the integers mean, for the values to ignore and the number of probability channels.
         threshold, resample_prediction: see `read_pair`.
         with_images: also the image, which only tasks measure in.
 
@@ -81,7 +89,7 @@ def read_case(
         ReadError, DatasetError, GeometryError: see `read_pair`; also for probabilities, a field of view or a second
             reference that cannot be used. An image that does not fit becomes a finding.
     """
-    pred, ref = read_pair(pair, threshold, resample_prediction)
+    pred, ref = read_pair(pair, threshold, resample_prediction, scheme)
     second = (
         None if pair.second is None else _label_map_on(ref, pair, pair.second, "second reference", threshold, False)
     )

@@ -13,7 +13,7 @@ from torch import nn
 
 from medseg.config import Labels, NetOptions, Overlap, PostprocessConfig
 from medseg.errors import ConfigError
-from medseg.inference.bundle_parts import InfoPart, Line, NetworkInfo, SourceInfo
+from medseg.inference.bundle_parts import Ignored, InfoPart, Line, NetworkInfo, SourceInfo
 from medseg.inference.calibration import Calibration
 from medseg.labels import LabelScheme
 from medseg.nets import build_net
@@ -151,7 +151,7 @@ class BundleInfo(InfoPart):
 
     Args:
         labels: name -> value, or list of values (regions), in the order of the channels.
-        ignore: value that took part in no loss.
+        ignore: value, or values, that took part in no loss.
         spare: of the values of regions, those that no training case has: masks need them for combinations of regions
             without a value of their own. None: a bundle from before they existed, whose later regions win if each has
             a value of its own.
@@ -181,7 +181,7 @@ class BundleInfo(InfoPart):
     format_version: Literal[2] = 2
     kind: Literal["single"] = "single"
     labels: Labels
-    ignore: Annotated[int, Field(ge=0, le=65535)] | None = None
+    ignore: Ignored | Annotated[tuple[Ignored, ...], Field(max_length=1024)] | None = None
     spare: Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], Field(max_length=1024)] | None = None
     plan: Plan
     net: NetInfo

@@ -23,6 +23,9 @@ def _on_one_line(value: str) -> str:
     return value
 
 
+Ignored = Annotated[int, Field(ge=0, le=65535)]
+"""A value to ignore."""
+
 Line = Annotated[str, Field(max_length=200), AfterValidator(_on_one_line)]
 
 
@@ -75,7 +78,7 @@ class CompositeInfo(InfoPart):
     format_version: Literal[2] = 2
     kind: Literal["ensemble", "cascade", "parts"]
     labels: Labels
-    ignore: Annotated[int, Field(ge=0, le=65535)] | None = None
+    ignore: Ignored | Annotated[tuple[Ignored, ...], Field(max_length=1024)] | None = None
     members: Annotated[tuple[str, ...], Field(min_length=2, max_length=MOST_MEMBERS)]
     source: SourceInfo = SourceInfo()
     data_license: Line = "unknown"

@@ -49,13 +49,7 @@ def read_label_names(path: Path) -> LabelScheme:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     fits = isinstance(part, dict) and part and all(_is_value(v) for v in (*part.values(), *([spare] if spare else [])))
-    if isinstance(ignore, list) and len(ignore) == 1:
-        ignore = ignore[0]
-    if isinstance(ignore, list):
-        raise ConfigError(
-            f"{path}: ignore is {ignore}; expected one value here, as label maps are not changed on reading"
-        )
-    if not fits or not (ignore is None or isinstance(ignore, int)):
+    if not fits or not (ignore is None or _is_value(ignore)):
         raise ConfigError(f"{path}: expected labels as name: value, e.g. {{lung: 1, tumour: 2}}, or a key 'labels' so")
     try:
         return replace(LabelScheme.from_mapping({str(k): v for k, v in part.items()}, ignore), spare=tuple(spare))
@@ -66,7 +60,7 @@ def read_label_names(path: Path) -> LabelScheme:
 def labels_json(scheme: LabelScheme) -> str:
     """`labels.json`: the meaning of the values in the masks beside it, for `read_label_names`."""
     labels = {n: list(v) if scheme.is_regions else v[0] for n, v in zip(scheme.names, scheme.values, strict=True)}
-    table = {"format_version": 1, "labels": labels, "ignore": scheme.ignore}
+    table = {"format_version": 1, "labels": labels, "ignore": scheme.ignore_entry}
     # Values that no reference has: they stand for regions without a value of their own.
     table |= {"spare": list(scheme.spare)} if scheme.spare else {}
     return json.dumps(table, indent=2, ensure_ascii=False) + "\n"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medseg.errors import ConfigError, DatasetError, GeometryError
-from medseg.labels import LabelScheme
+from medseg.labels import LabelScheme, label_table
 from medseg.metrics.empty import empty_score
 from medseg.metrics.label_maps import LabelMaps
 from medseg.metrics.label_pair import LabelPair
@@ -105,6 +105,10 @@ def score_case(
         raise ConfigError(
             f"{', '.join(options.of_probabilities)} need probabilities: medseg.metrics.probabilistic has their scores"
         )
+    if isinstance(labels, Mapping):
+        labels = LabelScheme.from_mapping(*label_table(labels))
+    if isinstance(labels, LabelScheme):
+        ref_array = labels.with_one_ignored(ref_array)
     groups, ignore = label_groups(labels, pred_array, ref_array)
     maps = LabelMaps.of(pred_array, ref_array, spacing_mm, [v for each in groups.values() for v in each], ignore)
     return {label: score_maps(maps, values, options)[0] for label, values in groups.items()}
@@ -122,15 +126,13 @@ def _score(metric: Metric, pair: LabelPair) -> float:
 
 
 def label_groups(
-    labels: Sequence[int] | Mapping[str, int | Sequence[int]] | LabelScheme | None, *arrays: NDArray[Any]
+    labels: Sequence[int] | LabelScheme | None, *arrays: NDArray[Any]
 ) -> tuple[dict[Any, tuple[int, ...]], int | None]:
     """Key -> the integers that belong to it, and the ignored value.
 
     Raises:
         ConfigError: for no labels, or one that is not a positive integer.
     """
-    if isinstance(labels, Mapping):
-        labels = LabelScheme.from_mapping(labels)
     if isinstance(labels, LabelScheme):
         return dict(zip(labels.names, labels.values, strict=True)), labels.ignore
     if labels is None:

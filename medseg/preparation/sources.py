@@ -47,8 +47,8 @@ class Reading:
 
 def reading_of(data: DataConfig, labels: LabelScheme) -> Reading:
     """How the cases of a data set are read."""
-    known = tuple(sorted({*labels.known_values, *data.ignored})) if data.others == "background" else None
-    return Reading(data.label_threshold, data.ignored, known, data.nan)
+    known = tuple(sorted(labels.known_values)) if data.others == "background" else None
+    return Reading(data.label_threshold, labels.ignored, known, data.nan)
 
 
 def read_case(case: Case, reading: Reading) -> tuple[Volume, Volume]:

@@ -44,7 +44,7 @@ def bundle_info(
         scores |= {"crf_gain": round(crf.gain, 4), "crf_cases": crf.cases}
     return BundleInfo(
         labels=scheme.written.mapping,
-        ignore=scheme.ignore,
+        ignore=scheme.ignore_entry,
         spare=scheme.written.spare if scheme.is_regions else None,
         plan=plan,
         net=net_info,

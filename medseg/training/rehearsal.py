@@ -93,7 +93,7 @@ def _part(case: PreparedCase, setup: Setup) -> Volume:
 def _check_mask(mask: Volume, scheme: LabelScheme, folder: Path) -> None:
     """Write the mask, with each value in it that a mask can have, and read and score it as `evaluate` does."""
     array = mask.array.astype(scheme.dtype)
-    values: Sequence[int] = sorted(scheme.known_values - {scheme.ignore})[: array.size]
+    values: Sequence[int] = sorted(scheme.known_values - {*scheme.ignored})[: array.size]
     array.reshape(-1)[: len(values)] = values
     path = folder / ("mask.nii.gz" if mask.dims == 3 or max(values) > 255 else "mask.png")
     write(replace(mask, array=array), path)

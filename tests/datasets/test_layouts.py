@@ -67,6 +67,15 @@ def test_nnunet_with_channels_regions_ignore_and_folds(tmp_path):
     assert dataset.findings == ()
 
 
+def test_a_label_table_may_ignore_several_values(tmp_path):
+    touch(tmp_path / "imagesTr/a_0000.nii.gz", tmp_path / "labelsTr/a.nii.gz")
+    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1, "ignore": [3, 4]}}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    labels = find_cases(DataConfig(root=tmp_path)).labels
+    assert (labels.mapping, labels.ignored) == ({"a": 1}, (3, 4))
+    assert find_cases(DataConfig(root=tmp_path, ignore=9)).labels.ignored == (9,)
+
+
 @pytest.mark.parametrize(
     ("folds", "words"),
     [

@@ -15,6 +15,7 @@ from medseg.errors import ConfigError
 from medseg.evaluation import evaluate
 from medseg.io.label_names import labels_json, read_label_names
 from medseg.labels import LabelScheme
+from medseg.metrics import score_case
 
 ARRAY = np.zeros((8, 9, 5), np.uint8)
 ARRAY[1:4, 2:7, 1:4] = 1
@@ -58,9 +59,39 @@ def test_the_name_ignore_is_no_label_of_a_mapping_either(tmp_path: Path) -> None
     assert list(result.summary.labels) == ["a"] and result.summary.labels["a"]["dice"].mean == 1.0
 
 
-@pytest.mark.parametrize("table", [{"labels": {"a": 1, "ignore": 2}, "ignore": 3}, {"a": 1, "ignore": [2, 3]}])
-def test_several_values_to_ignore_are_refused(tmp_path: Path, table: object) -> None:
-    with pytest.raises(ConfigError, match=r"dataset.json.*ignore.*(one value|by a label called)"):
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"labels": {"a": 1}, "ignore": [3, 4]},
+        {"labels": {"a": 1, "ignore": [4, 3, 4]}},
+        {"data": {"labels": {"a": 1}, "ignore": [3, 4]}},
+        {"a": 1, "ignore": [3, 4]},
+        LabelScheme.from_mapping({"a": 1}, ignore=(3, 4)),
+        {"labels": {"a": [1]}, "ignore": [3, 4]},
+    ],
+)
+def test_voxels_of_each_of_several_values_to_ignore_take_no_part(tmp_path: Path, labels: object) -> None:
+    ref = np.where(ARRAY == 2, 3, ARRAY).astype(np.uint8)
+    ref[5, 2:7, 1:4] = 4
+    save(tmp_path / "ref" / "c.nii.gz", ref)
+    save(tmp_path / "pred" / "c.nii.gz", np.where(ARRAY == 2, 1, ARRAY).astype(np.uint8))
+    given = labels if isinstance(labels, LabelScheme) else write(tmp_path / "given.json", labels)
+    result = evaluate(tmp_path / "pred", tmp_path / "ref", labels=given, out=tmp_path / "out")
+    assert list(result.summary.labels) == ["a"] and result.summary.labels["a"]["dice"].mean == 1.0
+    assert "unknown_values" not in {finding.kind for finding in result.findings}
+
+
+@pytest.mark.parametrize("labels", [{"a": 1, "ignore": [2, 3]}, LabelScheme.from_mapping({"a": 1}, ignore=(2, 3))])
+def test_score_case_leaves_out_each_of_several_values_to_ignore(labels: LabelScheme) -> None:
+    ref = np.zeros((6, 6, 6), np.uint8)
+    ref[1:4, 1:4, 1:4], ref[4], ref[5] = 1, 2, 3
+    pred = (ref > 0).astype(np.uint8)
+    assert score_case(pred, ref, labels=labels, metrics=("dice", "hd95")) == {"a": {"dice": 1.0, "hd95": 0.0}}
+
+
+def test_values_to_ignore_by_a_key_and_by_a_label_must_agree(tmp_path: Path) -> None:
+    table = {"labels": {"a": 1, "ignore": 2}, "ignore": 3}
+    with pytest.raises(ConfigError, match=r"dataset.json.*ignore.*by a label called"):
         read_label_names(write(tmp_path / "dataset.json", table))
 
 
@@ -71,10 +102,11 @@ def test_a_table_of_the_decathlon_names_the_same_labels(tmp_path: Path) -> None:
 
 def test_labels_json_reads_back_as_the_scheme_it_was_written_from(tmp_path: Path) -> None:
     for labels in ({"a": 1, "b": 7}, {"whole": [1, 2], "pen": [1], "core": [2]}, {"a": [1, 2], "b": [2, 3]}):
-        scheme = LabelScheme.from_mapping(labels, ignore=9).written
-        path = tmp_path / "labels.json"
-        path.write_text(labels_json(scheme))
-        assert read_label_names(path) == scheme
+        for ignore in (9, (9, 8)):
+            scheme = LabelScheme.from_mapping(labels, ignore).written
+            path = tmp_path / "labels.json"
+            path.write_text(labels_json(scheme))
+            assert read_label_names(path) == scheme
 
 
 def test_spare_values_of_predicted_regions_count_whether_or_not_labels_are_given(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from inference_bundles import make_info, make_plan, threshold_weights, unet_weig
 from medseg.config import PostprocessConfig
 from medseg.errors import CheckpointError, ConfigError, MissingPartError, WriteError
 from medseg.inference import PredictionInfo, load_bundle, load_model, save_bundle
+from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.bundle_parts import NetworkInfo
 
 
@@ -207,6 +208,13 @@ def test_of_what_folds_fitted_on_their_validation_cases_an_ensemble_keeps_what_t
     save_bundle(tmp_path / "again", first, {0: unet_weights(first)})
     save_bundle(tmp_path / "again", second, {0: unet_weights(second)})
     assert load_bundle(tmp_path / "again").info.prediction == second.prediction
+
+
+def test_a_model_knows_every_value_that_its_training_ignored() -> None:
+    for ignore in (9, (9, 8)):
+        info = make_info(make_plan(), labels={"whole": (1, 2), "pen": (1,), "core": (2,)}, ignore=ignore, spare=())
+        again = BundleInfo.model_validate_json(info.to_json())
+        assert again.scheme == info.scheme and again.scheme.ignored == (ignore if isinstance(ignore, tuple) else (9,))
 
 
 @pytest.mark.parametrize(

@@ -419,7 +419,7 @@ def test_several_values_to_ignore_are_one(data) -> None:
     for name in range(5):
         data.image(f"case_{name}").unlink()
     made = data.prepare(data={"labels": {"box": 1}, "ignore": [254, 255]})
-    assert made.dataset.labels.ignore == 254
+    assert made.dataset.labels.ignored == (254, 255)
     assert open_case(made.cases["odd"]).label_voxels[254] == 2 * 18 * 16
     with pytest.raises(DatasetError, match=r"value\(s\) 255"):
         data.prepare(data={"labels": {"box": 1}, "ignore": 254})

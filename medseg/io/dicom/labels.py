@@ -119,8 +119,9 @@ def check_labels(values: Sequence[int], scheme: LabelScheme, path: Path) -> None
         WriteError: for voxels of the ignore value.
     """
     scheme.check_values(values, str(path))
-    if scheme.ignore is not None and scheme.ignore in values:
+    ignored = [value for value in scheme.ignored if value in values]
+    if ignored:
         raise WriteError(
-            f"cannot write {path}: the label map contains the value {scheme.ignore}, which marks voxels to ignore and "
+            f"cannot write {path}: the label map contains the value {ignored[0]}, which marks voxels to ignore and "
             "is not a label; set these voxels to 0 or name the label"
         )
