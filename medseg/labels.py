@@ -23,6 +23,10 @@ __all__ = ["LARGEST_VALUE", "LabelScheme", "check_label_bounds", "label_table"]
 MOST_LABELS = 1024
 LARGEST_VALUE = 65535
 LONGEST_NAME = 200
+_SMALLER = (
+    f"expected values from 0 to {LARGEST_VALUE}, the largest that a model's masks can have; give the label maps smaller "
+    "numbers (own_data.md in the documentation shows how), or leave these labels out with data.others: background"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +246,10 @@ class LabelScheme:
                 f"{n}={list(v) if self.is_regions else v[0]}" for n, v in zip(self.names, self.values, strict=True)
             )
             hint = (
-                "this looks like a 0/255 mask: set data.label_threshold: 127"
+                f"values above {LARGEST_VALUE} cannot be trained: give the label maps smaller numbers, or set "
+                "data.others: background"
+                if max(unknown) > LARGEST_VALUE
+                else "this looks like a 0/255 mask: set data.label_threshold: 127"
                 if max(unknown) == 255
                 else "add them to data.labels or dataset.json, name them in data.ignore, or set data.others: background"
             )
@@ -325,13 +332,13 @@ def _painted_in_order(names: Sequence[str], values: Sequence[tuple[int, ...]]) -
     return tuple(result)
 
 
-def check_label_bounds(labels: Mapping[str, int | Sequence[int]]) -> None:
-    """Check the limits of a label scheme: at most 1024 labels, values up to 65535, names of up to 200 characters.
+def check_label_bounds(labels: Mapping[str, int | Sequence[int]], ignored: Sequence[int] = ()) -> None:
+    """Check the limits of a model's labels: at most 1024 of them, values up to 65535, names of up to 200 characters.
 
     A name must be text on one line and not a path, because it is written into reports and DICOM objects.
 
     Raises:
-        ConfigError: naming the label.
+        ConfigError: naming the label, or the value to ignore.
 
     Example:
         >>> check_label_bounds({"prostate/uterus": 15, "whole tumour": [1, 2, 3]})
@@ -350,8 +357,11 @@ def check_label_bounds(labels: Mapping[str, int | Sequence[int]]) -> None:
                 f"label {shown}: a name must not be a path; leave out '..', a leading '/' or '~', and '\\'"
             )
         values = [value] if isinstance(value, int) else value
-        if len(values) > MOST_LABELS or any(not 0 <= v <= LARGEST_VALUE for v in values):
-            raise ConfigError(
-                f"label {shown}: expected values from 0 to {LARGEST_VALUE}, {MOST_LABELS} of them at most; number "
-                "the labels of the data set anew where theirs are larger"
-            )
+        if len(values) > MOST_LABELS:
+            raise ConfigError(f"label {shown} has {len(values)} values; expected {MOST_LABELS} at most")
+        outside = next((v for v in values if not 0 <= v <= LARGEST_VALUE), None)
+        if outside is not None:
+            raise ConfigError(f"label {shown} has the value {outside}; {_SMALLER}")
+    outside = next((v for v in ignored if not 0 <= v <= LARGEST_VALUE), None)
+    if outside is not None:
+        raise ConfigError(f"data.ignore has the value {outside}; {_SMALLER}")

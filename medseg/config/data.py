@@ -160,6 +160,7 @@ class DataConfig(Part):
             raise ValueError("normalization 'window' needs data.window; give its name, or centre and width")
         if self.window is not None and not {"auto", "window"} & set(asked):
             raise ValueError(f"window is given, but normalization is {', '.join(asked)}; leave one of them out")
+        check_label_bounds({}, self.ignored)
         if self.labels is not None:
             _ = LabelScheme.from_mapping(self.labels, self.ignore).written
         return self

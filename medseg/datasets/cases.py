@@ -122,8 +122,9 @@ def _scheme(data: DataConfig, layout: Layout) -> LabelScheme:
     if data.labels is not None:
         return LabelScheme.from_mapping(data.labels, data.ignore)
     if layout.labels:
-        check_label_bounds(layout.labels)
-        return LabelScheme.from_mapping(layout.labels, layout.ignore if data.ignore is None else data.ignore)
+        labels = LabelScheme.from_mapping(layout.labels, layout.ignore if data.ignore is None else data.ignore)
+        check_label_bounds(layout.labels, labels.ignored)
+        return labels
     raise ConfigError(
         f"the meaning of the labels of {data.root} is unknown; write e.g. 'data: {{labels: {{lung: 1, tumour: 2}}}}' "
         "into the config (name: integer in the label maps), because label values are never guessed"

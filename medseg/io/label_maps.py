@@ -107,10 +107,11 @@ def _label_values(array: NDArray[Any], source: LabelSource, threshold: float | N
                 f"{source.path} contains the value {example:.4g}; expected integers: is it an image, or a probability "
                 "map? For a mask with soft edges set data.label_threshold"
             )
-        if array.dtype.itemsize <= 4 and np.abs(rounded).max(initial=0) >= 2**24:
+        largest = float(np.abs(rounded).max(initial=0))
+        if array.dtype.itemsize <= 4 and largest >= 2**24:
             raise DatasetError(
-                f"{source.path} has label values of 2**24 and more in single precision, which cannot represent them "
-                "exactly; save the label map as integers"
+                f"{source.path} contains the label value {largest:.0f} in single precision, where neighbouring values "
+                f"from {2**24} on are the same; save the label map as integers"
             )
         array = rounded
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)

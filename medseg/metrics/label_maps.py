@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.metrics.grouping import grouping
 from medseg.metrics.overlap import Overlap
 
 __all__ = ["LabelMaps", "joint_histogram"]
@@ -140,32 +141,17 @@ def joint_histogram(pred: Array, ref: Array, values: Sequence[int], ignore: int 
     kind: type[np.unsignedinteger[Any]] = (
         np.uint8 if groups**2 <= 256 else np.uint16 if groups**2 <= 65536 else np.uint64
     )
-    table_pred, table_ref = (_group_table(a, values, ignore, kind) for a in (pred, ref))
+    grouped = (*values, *(() if ignore is None else (ignore,)))
+    group_pred, group_ref = (grouping(grouped, int(a.max(initial=0)), kind) for a in (pred, ref))
     result = np.zeros((pred.shape[0], groups * groups), dtype=np.int64)
     rows = max(1, _PIECE_VOXELS // max(1, int(np.prod(pred.shape[2:]))))
     for s in range(pred.shape[0]):
         for start in range(0, pred.shape[1], rows):
             part = np.s_[s, start : start + rows]
-            code = _grouped(pred[part], table_pred, kind) * kind(groups)
-            code += _grouped(ref[part], table_ref, kind)
+            code = group_pred(pred[part]) * kind(groups)
+            code += group_ref(ref[part])
             result[s] += np.bincount(code.ravel(), minlength=groups * groups)
     return result.reshape(-1, groups, groups)
-
-
-def _group_table(array: Array, values: Sequence[int], ignore: int | None, kind: type[Any]) -> Array | None:
-    """Value -> group, or None where every value is its own group already."""
-    largest = int(array.max(initial=0))
-    if ignore is None and tuple(values) == tuple(range(1, len(values) + 1)) and largest <= len(values):
-        return None
-    table = np.zeros(max([largest, *values, ignore or 0]) + 1, dtype=kind)
-    table[list(values)] = np.arange(1, len(values) + 1)
-    if ignore is not None:
-        table[ignore] = len(values) + 1
-    return table
-
-
-def _grouped(array: Array, table: Array | None, kind: type[Any]) -> Array:
-    return array.astype(kind) if table is None else table.take(array)
 
 
 def _is_any(array: Array, values: Sequence[int]) -> NDArray[np.bool_]:

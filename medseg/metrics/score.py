@@ -20,8 +20,8 @@ from medseg.metrics.registry import ALL_METRICS
 
 __all__ = ["METRICS", "ScoreOptions", "label_groups", "score_case", "score_maps"]
 
-# A larger value is a sign of an intensity image handed in by mistake, and would need a table of that many entries.
-_LARGEST_LABEL = 1 << 24
+# The largest that a label map in a file can have.
+_LARGEST_LABEL = (1 << 32) - 1
 
 
 def score_case(
@@ -153,6 +153,13 @@ def _label_map(array: ArrayLike, name: str) -> NDArray[Any]:
         if not np.array_equal(whole, found):
             raise DatasetError(
                 f"{name} contains numbers that are not integers: label maps are needed, not probabilities"
+            )
+        exact = 2 << np.finfo(found.dtype).nmant
+        if found.dtype.itemsize <= 4 and found.max(initial=0) >= exact:
+            precision = "half" if found.dtype.itemsize == 2 else "single"
+            raise DatasetError(
+                f"{name} holds the label value {found.max():.0f} in {precision} precision, where neighbouring values "
+                f"from {exact} on are the same; give an array of integers"
             )
         found = whole
     if found.size and (found.dtype.kind == "i" and int(found.min()) < 0):

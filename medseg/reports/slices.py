@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.geometry import Reorientation
+from medseg.metrics.grouping import grouping
 from medseg.preparation.padding import Range, in_ranges, padding_of
 from medseg.volume import Volume
 
@@ -109,14 +110,15 @@ def _slice(array: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
 
 def _most(pred: NDArray[Any], ref: NDArray[Any], axis: int, values: list[int], by: str) -> int:
     """Where the masks differ most; or where each label is nearest to its own largest area, so that small ones show."""
-    size = int(max(pred.max(initial=0), ref.max(initial=0), *values)) + 1
+    group_pred, group_ref = (grouping(values, int(a.max(initial=0)), np.uint16) for a in (pred, ref))
+    size = len(values) + 1
     counts = np.zeros((ref.shape[axis], size))
     for n in range(ref.shape[axis]):
         p, r = _slice(pred, axis, n).ravel(), _slice(ref, axis, n).ravel()
         if by == "difference":
             p, r = p[p != r], r[p != r]
-        counts[n] = np.bincount(p, minlength=size) + np.bincount(r, minlength=size)
-    shown = counts[:, values]
+        counts[n] = np.bincount(group_pred(p), minlength=size) + np.bincount(group_ref(r), minlength=size)
+    shown = counts[:, 1:]
     if by == "area":
         shown = shown / np.maximum(shown.max(axis=0), 1)
     total = shown.sum(axis=1)
