@@ -1,6 +1,6 @@
-"""DICOM studies with the SEG or RTSTRUCT object drawn on each as training data; labels go by the objects' names.
+"""DICOM studies with the SEG or RTSTRUCT objects drawn on each as training data; labels go by the objects' names.
 
-Found: a folder for each patient or study that holds both, in whatever sub-folders; or `images/` with `labels/`, in
+Several objects of one series are united, as where each organ has a SEG of its own. Found: a folder for each patient or study that holds both, in whatever sub-folders; or `images/` with `labels/`, in
 which a study and its object have one name. Headers are read here, no pixel.
 """
 
@@ -17,7 +17,7 @@ from medseg.datasets.records import Case, Layout
 from medseg.disk.directory_walk import files_below, is_hidden
 from medseg.errors import ConfigError, DatasetError, ReadError
 from medseg.io.dicom.objects import ObjectContents, find_reference, object_contents, object_kind
-from medseg.io.dicom.series import scan
+from medseg.io.dicom.series import Series, scan
 from medseg.io.formats import has_dicom_magic, image_files, is_dicom_directory, may_be_dicom
 from medseg.io.label_maps import LabelSource
 from medseg.volume import Finding
@@ -43,11 +43,10 @@ class _Study:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """A study with the object that was drawn on one of its series."""
+    """A study with the objects that were drawn on one of its series."""
 
     study: _Study
-    path: Path
-    contents: ObjectContents
+    objects: Mapping[Path, ObjectContents]
     series: str
 
 
@@ -65,14 +64,15 @@ def object_pairs(root: Path) -> list[FolderPair]:
 
 
 def dicom_layout(data: DataConfig) -> Layout:
-    """The studies of a data set with one object each, and the values of the labels that the objects name.
+    """The studies of a data set with their objects, and the values of the labels that the objects name.
 
     With `data.labels`, names get its values, and other names are refused, or ignored with `data.others: background`.
     Without, the names of all cases, sorted, are numbered from 1. Names are compared without regard to case and blanks.
+    Of several objects of a study those without a name of `data.labels` are left out, and the others united.
 
     Raises:
-        DatasetError: a study without an object, or an object without a study; several objects of one study, unless
-            only one has a name of `data.labels`; several patients in a study; names that `data.labels` does not give.
+        DatasetError: a study without an object, or an object without a study; two objects of one study with the same
+            name, or drawn on different series; several patients in a study; names that `data.labels` does not give.
         ConfigError: `data.labels` gives a name several values.
         ReadError: a damaged object, or one that does not tell to which of several series it belongs.
     """
@@ -194,48 +194,72 @@ def _drawn(study: _Study, wanted: Mapping[str, int] | None, findings: list[Findi
             f"{study.images} with its objects ({_names([path.name for path in contents])}) holds files of several "
             f"patients (PatientID differs); {_EXPECTED}"
         )
-    path = _only_object(study, contents, wanted)
-    if len(contents) > 1:
-        rest = _names([other.name for other in contents if other != path])
-        text = f"{study.name}: only {path.name} holds names of data.labels; {rest} left out"
+    used = contents
+    if len(contents) > 1 and wanted is not None:
+        fitting = {p: c for p, c in contents.items() if any(_key(name) in wanted for name in c.names)}
+        used = fitting or contents
+    if len(used) < len(contents):
+        rest = _names([path.name for path in contents if path not in used])
+        text = f"{study.name}: no name of data.labels in {rest}, left out; labels are from {_paths(used)}"
         findings.append(Finding("objects_left_out", text))
-    uids = contents[path].series_uids
+    _refuse_same_names(study, used, wanted)
+    series = {path: _series_of(study, path, each, found) for path, each in used.items()}
+    if len({*series.values()}) > 1:
+        listed = "; ".join(f"{path.name} on {uid}" for path, uid in series.items())
+        raise DatasetError(
+            f"case {study.name!r} has objects drawn on different series: {listed}; a case has one image: give each "
+            "series a folder of its own with its objects, or data.labels that only the objects of one series hold"
+        )
+    if len(used) > 1:
+        findings.append(Finding("objects_united", f"{study.name}: the labels of {_paths(used)} are united"))
+    return _Drawn(study, used, next(iter(series.values())))
+
+
+def _refuse_same_names(
+    study: _Study, objects: Mapping[Path, ObjectContents], wanted: Mapping[str, int] | None
+) -> None:
+    holders: dict[str, Path] = {}
+    for path, contents in objects.items():
+        for name in contents.names:
+            key = _key(name)
+            other = holders.setdefault(key, path)
+            if other != path and (wanted is None or key in wanted):
+                raise DatasetError(
+                    f"case {study.name!r} has {name!r} in {other.name} and in {path.name}, and which one counts is not "
+                    "known; keep one of the two objects in the folder, or rename it in one of them"
+                )
+
+
+def _series_of(study: _Study, path: Path, contents: ObjectContents, found: Sequence[Series]) -> str:
+    uids = contents.series_uids
     if uids and found and not {series.uid for series in found} & {*uids}:
         raise ReadError(
             f"{path} was drawn on a series that is not in {study.images} ({len(found)} other series there); add that "
             "series, or take the study out"
         )
-    return _Drawn(study, path, contents[path], find_reference(study.images, uids).uid)
-
-
-def _only_object(study: _Study, contents: Mapping[Path, ObjectContents], wanted: Mapping[str, int] | None) -> Path:
-    paths = list(contents)
-    if len(paths) > 1 and wanted is not None:
-        paths = [path for path in paths if any(_key(name) in wanted for name in contents[path].names)]
-    if len(paths) == 1:
-        return paths[0]
-    listed = "; ".join(f"{path.name} ({_names(each.names)})" for path, each in contents.items())
-    raise DatasetError(
-        f"case {study.name!r} has {len(contents)} objects: {listed}; expected one, or data.labels with names that only "
-        "one of them holds; keep one of them in the folder, or give such data.labels"
-    )
+    return find_reference(study.images, uids).uid
 
 
 def _by_key(drawn: _Drawn) -> dict[str, str]:
     names: dict[str, str] = {}
-    for name in drawn.contents.names:
-        if _key(name) in names:
-            raise DatasetError(
-                f"{drawn.path} holds {names[_key(name)]!r} and {name!r}, which count as one name; rename one of them"
-            )
-        names[_key(name)] = name
+    for path, contents in drawn.objects.items():
+        of_object: dict[str, str] = {}
+        for name in contents.names:
+            if _key(name) in of_object:
+                raise DatasetError(
+                    f"{path} holds {of_object[_key(name)]!r} and {name!r}, which count as one name; rename one of them"
+                )
+            of_object[_key(name)] = name
+        names |= of_object
     return names
 
 
 def _case(drawn: _Drawn, values: Mapping[str, int]) -> Case:
-    names = tuple(sorted((name, values[key]) for key, name in _by_key(drawn).items() if values.get(key)))
-    source = LabelSource(drawn.path, study=drawn.study.images, names=names)
-    return Case(drawn.study.name, (drawn.study.images,), (source,), split=drawn.study.split, series=drawn.series)
+    sources = []
+    for path, contents in drawn.objects.items():
+        names = tuple(sorted((name, values[_key(name)]) for name in contents.names if values.get(_key(name))))
+        sources.append(LabelSource(path, study=drawn.study.images, names=names))
+    return Case(drawn.study.name, (drawn.study.images,), tuple(sources), split=drawn.study.split, series=drawn.series)
 
 
 def _key(name: str) -> str:
@@ -258,6 +282,10 @@ def _refuse(problem: str, names: Iterable[str]) -> None:
     without = sorted(names)
     if without:
         raise DatasetError(f"{len(without)} {problem}: {_names(without)}; {_EXPECTED}")
+
+
+def _paths(paths: Iterable[Path]) -> str:
+    return _names([path.name for path in paths])
 
 
 def _names(names: Sequence[str]) -> str:

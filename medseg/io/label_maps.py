@@ -39,7 +39,7 @@ def read_label_map(sources: Sequence[LabelSource], threshold: float | None = Non
 
     Args:
         sources: files; if a value is given, every nonzero voxel of the file gets that value. Later files are painted
-            over earlier ones.
+            over earlier ones; of overlapping labels of DICOM objects the largest value is kept, as within one object.
         threshold: for masks such as 0/255: voxels above it are foreground; without a value in the source they become 1.
             A file with only the integers 0 and 1 is unchanged.
 
@@ -61,7 +61,10 @@ def read_label_map(sources: Sequence[LabelSource], threshold: float | None = Non
             result, painted = volume, values
             continue
         painted = painted.astype(np.result_type(painted, values), copy=painted is not values)
-        np.copyto(painted, values, where=values != 0)
+        if source.study is None:
+            np.copyto(painted, values, where=values != 0)
+        else:
+            np.maximum(painted, values, out=painted)
     assert result is not None and painted is not None
     return result.with_array(painted)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from scipy import ndimage
 from medseg.preparation.deskew import sample
 from medseg.preparation.label_shares import labels_by_share
 from medseg.preparation.plan_fields import ImagePlan, LabelPlan
-from medseg.resampling import average_array, nearest_by_turns, resample_array
+from medseg.resampling import average_array, nearest_by_turns, resample_affine, resample_array
 from medseg.volume import Volume
 
-__all__ = ["coarser_axes", "resample_image", "resample_labels", "sample_image"]
+__all__ = ["averaged_for", "coarser_axes", "resample_image", "resample_labels", "sample_image"]
 
 # Along an axis that gets coarser than this, interpolation between neighbours would skip voxels.
 COARSER = 1.5
@@ -71,6 +72,34 @@ def _prefiltered(array: NDArray[Any], shape: Sequence[int], plan: ImagePlan) -> 
         if each:
             smooth = ndimage.gaussian_filter1d(smooth, (n / m - 1) / 2, axis=axis, mode="nearest")
     return smooth
+
+
+def averaged_for(volume: Volume, grid: Volume, plan: ImagePlan) -> Volume:
+    """A volume averaged, as the plan says, along those of its axes on which the voxels of `grid` are wider.
+
+    Interpolating it on `grid` afterwards then neither skips voxels nor shows what lies between them as something else.
+
+    Args:
+        volume: `(C, I, J, K)`.
+        grid: 3D, of any orientation, without voxels.
+        plan: of its parts, `prefilter`.
+
+    Returns:
+        A volume of the same place, with fewer voxels where 'area' averages; itself where nothing does.
+
+    Example:
+        >>> fine, coarse = Volume(np.ones((1, 9, 9, 9)), np.eye(4), 1), Volume(np.ones((3, 9, 9)), np.diag([3, 1, 1, 1]))
+        >>> averaged_for(fine, coarse, ImagePlan(prefilter="area")).shape
+        (3, 9, 9)
+    """
+    steps = np.linalg.solve(volume.affine[:3, :3], grid.affine[:3, :3])
+    # Of a turned voxel as many of the volume's voxels as a box of the same spread: of equally fine grids always one.
+    widths = np.linalg.norm(steps, axis=1)
+    shape = [max(1, round(n / max(width, 1.0))) for n, width in zip(volume.shape, widths, strict=True)]
+    array = _prefiltered(volume.array, shape, plan)
+    if array is volume.array:
+        return volume
+    return replace(volume, array=array, affine=resample_affine(volume.affine, volume.shape, array.shape[1:]))
 
 
 def sample_image(volume: Volume, grid: Volume, plan: ImagePlan) -> NDArray[Any]:

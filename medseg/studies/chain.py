@@ -182,7 +182,7 @@ class CaseChain:
             self._refuse_fewer_images(work)
             plan = self.model.info.plan
             work.volume = read_channels(
-                work.source, channel_names(plan), plan.reference_channel, register=self.options.register
+                work.source, channel_names(plan), plan.reference_channel, self.options.register, plan.image
             )
             refuse_change(work.source, work.snapshot)
             work.findings += work.volume.findings

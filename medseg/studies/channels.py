@@ -10,6 +10,8 @@ import numpy as np
 
 from medseg.errors import GeometryError, ReadError
 from medseg.geometry import check_same_geometry
+from medseg.preparation.interpolate import averaged_for
+from medseg.preparation.plan_fields import ImagePlan
 from medseg.resampling import resample_like
 from medseg.studies.registration import register_rigid
 from medseg.studies.sources import Source, read_source
@@ -23,6 +25,7 @@ CHANNEL_KINDS = frozenset({"channel_registered", "channel_partly_missing", "chan
 LARGEST_DAYS = 1
 # Fractions of the bright half of the reference that a channel may miss without a finding, and before it is refused.
 NOTABLE_PART, LARGEST_PART = 0.05, 0.5
+_INTERPOLATED = ImagePlan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +35,24 @@ class _Channel:
     date: str
 
 
-def read_channels(source: Source, names: Sequence[str] = (), reference: int = 0, register: bool = False) -> Volume:
+def read_channels(
+    source: Source,
+    names: Sequence[str] = (),
+    reference: int = 0,
+    register: bool = False,
+    image: ImagePlan = _INTERPOLATED,
+) -> Volume:
     """The image of a case, channels first, (C, I, J, K) or (C, I, J), on the grid of the reference channel.
 
-    Channels of one frame of reference are resampled to that grid, linearly. Outside a channel's field of view its
-    minimum is used.
+    Channels of one frame of reference are resampled to that grid, linearly, and averaged before as `image` says where
+    the grid is coarser than 1.5 times. Outside a channel's field of view its minimum is used.
 
     Args:
         source: from `find_studies`, with its series chosen.
         names: of the channels, for messages.
         reference: number of the channel whose grid and metadata the image gets.
         register: align every other channel to the reference by a rigid registration first.
+        image: of a plan, how images are interpolated; of its parts, `prefilter`.
 
     Returns:
         The image. Its findings need review: 'channel_registered', 'channel_partly_missing', 'channel_dates_differ'.
@@ -62,7 +72,7 @@ def read_channels(source: Source, names: Sequence[str] = (), reference: int = 0,
         name = names[number] if number < len(names) and names[number] else f"channel {number}"
         channels.append(_Channel(volume, name, part.series.slices[0].date if part.series else ""))
     findings = _check_belonging(channels, reference)
-    return _stacked(channels, reference, register, findings)
+    return _stacked(channels, reference, register, image, findings)
 
 
 def _check_belonging(channels: Sequence[_Channel], reference: int) -> list[Finding]:
@@ -96,14 +106,16 @@ def _days_apart(one: str, other: str) -> int:
     return abs((a - b).days)
 
 
-def _stacked(channels: Sequence[_Channel], reference: int, register: bool, findings: list[Finding]) -> Volume:
+def _stacked(
+    channels: Sequence[_Channel], reference: int, register: bool, image: ImagePlan, findings: list[Finding]
+) -> Volume:
     first = channels[reference]
     arrays = []
     for number, channel in enumerate(channels):
         if number == reference:
             arrays.append(first.volume.array)
             continue
-        placed, found = _placed(first, channel, register)
+        placed, found = _placed(first, channel, register, image)
         arrays.append(placed.array)
         findings += found
     # Findings of the readers come first, in the order of the channels.
@@ -112,7 +124,9 @@ def _stacked(channels: Sequence[_Channel], reference: int, register: bool, findi
     return replace(first.volume, array=array, channels=len(array), findings=(*read, *findings))
 
 
-def _placed(first: _Channel, other: _Channel, register: bool) -> tuple[Volume, list[Finding]]:
+def _placed(
+    first: _Channel, other: _Channel, register: bool, image: ImagePlan
+) -> tuple[Volume, list[Finding]]:
     """A channel on the reference's grid, and the findings about it."""
     fixed, moving = first.volume, other.volume
     findings = []
@@ -144,7 +158,8 @@ def _placed(first: _Channel, other: _Channel, register: bool) -> tuple[Volume, l
     if missing > NOTABLE_PART:
         text = f"{other.name} does not cover {missing:.0%} of what {first.name} shows; its minimum is used there"
         findings.append(Finding("channel_partly_missing", text))
-    return resample_like(moving, fixed, order=1, outside=float(moving.array.min())), findings
+    lowest = float(moving.array.min())
+    return resample_like(averaged_for(moving, fixed, image), fixed, order=1, outside=lowest), findings
 
 
 def _missing_part(fixed: Volume, moving: Volume) -> float:

@@ -145,17 +145,55 @@ def test_an_object_of_a_series_that_is_not_there_is_refused(tmp_path, kind):
         found_in(tmp_path / "data")
 
 
-def test_several_objects_of_a_study_are_refused_unless_data_labels_fits_one(tmp_path):
+@pytest.mark.parametrize("labels", [None, {"liver": 3, "Spleen": 2, "Heart": 1}])
+@pytest.mark.parametrize("kinds", [("seg", "seg"), ("rtstruct", "seg"), ("seg", "rtstruct")])
+@pytest.mark.parametrize("place", ["together", "images and labels"])
+def test_objects_of_one_series_with_different_names_are_united_as_if_they_were_one(tmp_path, labels, kinds, place):
+    parts = {"together": ("p1/ct", "p1"), "images and labels": ("images/p1", "labels/p1")}[place]
+    files = write_images(tmp_path / "split" / parts[0], 1)
+    DRAW[kinds[0]](files, tmp_path / "split" / parts[1] / "a.dcm", "Liver", "Spleen")
+    DRAW[kinds[1]](files, tmp_path / "split" / parts[1] / "b.dcm", "Heart")
+    write_drawn(tmp_path / "whole" / "p1", 1, "Liver", "Spleen", "Heart")
+    split, whole = (found_in(tmp_path / name, labels=labels) for name in ("split", "whole"))
+    assert split.labels == whole.labels
+    # Heart overlaps the others: the largest value is kept in both.
+    np.testing.assert_array_equal(label_map_of(split, 0, tmp_path), label_map_of(whole, 0, tmp_path))
+    (finding,) = [finding for finding in split.findings if finding.kind == "objects_united"]
+    assert "a.dcm, b.dcm" in finding.message
+
+
+def test_objects_without_a_name_of_data_labels_are_left_out(tmp_path):
     files = write_images(tmp_path / "p1" / "ct", 1)
-    draw_seg(files, tmp_path / "p1" / "a.dcm", "Liver")
-    draw_rtstruct(files, tmp_path / "p1" / "b.dcm", "Spleen", "Heart")
-    with pytest.raises(DatasetError, match=r"2 objects: a.dcm \(Liver\); b.dcm \(Spleen, Heart\)"):
+    for name in ("Liver", "Spleen", "Heart"):
+        draw_seg(files, tmp_path / "p1" / f"{name}.dcm", name)
+    dataset = found_in(tmp_path, labels={"Liver": 1, "Spleen": 2})
+    assert [source.path.name for source in dataset.cases[0].labels] == ["Liver.dcm", "Spleen.dcm"]
+    (finding,) = [finding for finding in dataset.findings if finding.kind == "objects_left_out"]
+    assert "no name of data.labels in Heart.dcm" in finding.message
+    with pytest.raises(DatasetError, match="hold 3 name"):
+        found_in(tmp_path, labels={"Kidney": 1})
+    dataset = found_in(tmp_path, labels={"Kidney": 1}, others="background")
+    assert not label_map_of(dataset, 0, tmp_path).any()
+
+
+def test_a_name_in_two_objects_of_a_study_is_refused_with_both(tmp_path):
+    files = write_images(tmp_path / "p1" / "ct", 1)
+    draw_seg(files, tmp_path / "p1" / "a.dcm", "Liver", "Heart")
+    draw_rtstruct(files, tmp_path / "p1" / "b.dcm", "liver", "Spleen")
+    for labels in (None, {"Liver": 1, "Spleen": 2, "Heart": 3}):
+        with pytest.raises(DatasetError, match="'p1' has 'liver' in a.dcm and in b.dcm.*keep one.*or rename"):
+            found_in(tmp_path, labels=labels)
+    dataset = found_in(tmp_path, labels={"Spleen": 2, "Heart": 3}, others="background")
+    assert {*np.unique(label_map_of(dataset, 0, tmp_path))} == {0, 2, 3}
+
+
+def test_objects_of_different_series_are_no_case(tmp_path):
+    for number, name in ((1, "Liver"), (2, "Spleen")):
+        draw_seg(write_images(tmp_path / "p1" / f"s{number}", 1, series=number), tmp_path / "p1" / f"{name}.dcm", name)
+    with pytest.raises(DatasetError, match=r"different series: Liver.dcm on .*; Spleen.dcm on .*folder of its own"):
         found_in(tmp_path)
-    with pytest.raises(DatasetError, match="2 objects"):
-        found_in(tmp_path, labels={"Liver": 1, "Spleen": 2}, others="background")
-    dataset = found_in(tmp_path, labels={"Liver": 1})
-    assert dataset.cases[0].labels[0].path.name == "a.dcm"
-    assert "objects_left_out" in [finding.kind for finding in dataset.findings]
+    dataset = found_in(tmp_path, labels={"Spleen": 1})
+    np.testing.assert_array_equal(label_map_of(dataset, 0, tmp_path) == 1, mask("Spleen"))
 
 
 def test_two_patients_are_never_one_case(tmp_path):

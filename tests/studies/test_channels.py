@@ -17,7 +17,9 @@ import medseg
 from medseg.config import SelectRule
 from medseg.errors import GeometryError, ReadError
 from medseg.inference import save_bundle
+from medseg.preparation.interpolate import averaged_for
 from medseg.preparation.plan import ChannelPlan, Plan
+from medseg.preparation.plan_fields import ImagePlan
 from medseg.studies import PredictOptions, predict_studies
 from medseg.studies.channels import read_channels
 from medseg.studies.registration import register_rigid
@@ -78,6 +80,51 @@ def test_a_channel_on_another_grid_is_resampled_to_the_reference(tmp_path):
     np.testing.assert_allclose(volume.array[1], ramp((6, 5, 12)), atol=1e-4)
     other = read(source, reference=1)
     assert other.shape == (6, 5, 9)
+
+
+def thin_and_thick(folder: Path, thin: np.ndarray) -> Source:
+    """FLAIR in slices of 1 mm, T1c in slices of 3 mm that each cover three of them."""
+    thick = np.arange(thin.size // 3, dtype=np.int16).reshape(6, 5, -1)
+    return study(folder, {"array": thin, "origin": (0, 0, -1.0)}, {"array": thick, "spacing": 3.0})
+
+
+@pytest.mark.parametrize(("prefilter", "tolerance"), [("area", 1e-3), ("gaussian", 60)])
+def test_a_channel_on_a_coarser_reference_is_averaged_as_the_plan_says(tmp_path, prefilter, tolerance):
+    thin = np.random.default_rng(0).integers(0, 1000, (6, 5, 36)).astype(np.int16)
+    source = thin_and_thick(tmp_path / "p", thin)
+    mean = thin.reshape(6, 5, 12, 3).mean(axis=-1)
+    found = read(source, reference=1, image=ImagePlan(prefilter=prefilter)).array[0]
+    assert found.shape == (6, 5, 12) and np.abs(found - mean).mean() < tolerance
+    # Plans of earlier releases do not average.
+    np.testing.assert_array_equal(read(source, reference=1).array[0], thin[..., 1::3])
+
+
+@pytest.mark.parametrize("prefilter", ["none", "area"])
+def test_prediction_averages_a_channel_on_a_coarser_reference_by_the_plan(tmp_path, prefilter):
+    select = (SelectRule(name=NAMES[0]), SelectRule(name=NAMES[1], reference=True))
+    plan = two_channels().model_copy(update={"select": select, "image": ImagePlan(prefilter=prefilter)})
+    info = make_info(plan, "inference_nets:build_threshold", {"spot": 1})
+    bundle = save_bundle(tmp_path / "model", info, {0: threshold_weights(2, 0.5)})
+    thin = np.zeros((6, 5, 36), np.int16)
+    thin[..., 1::3] = 1
+    thin_and_thick(tmp_path / "in" / "p1", thin)
+    (row,) = predict_studies(bundle, [tmp_path / "in" / "p1"], tmp_path / "out").rows
+    mask = medseg.read(tmp_path / "out" / f"{row.case}.nii.gz").array
+    # A third of each thick voxel is 1: its middle slice alone says 1, the mean 1/3.
+    assert (row.error, mask.shape, mask.mean()) == ("", (6, 5, 12), float(prefilter == "none"))
+
+
+def test_a_turned_grid_of_equal_voxels_averages_nothing_and_a_coarser_one_along_the_axis_that_loses_voxels():
+    plan = ImagePlan(prefilter="area")
+    fine = Volume(np.random.default_rng(0).random((1, 12, 12, 12)), np.eye(4), 1)
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_euler("z", 45, degrees=True).as_matrix()
+    assert averaged_for(fine, Volume(np.zeros((12, 12, 12)), turned), plan) is fine
+    # Axis k of this grid is axis i of the volume.
+    swapped = np.eye(4)[[2, 1, 0, 3]] @ np.diag([1.4, 1, 3, 1])
+    found = averaged_for(fine, Volume(np.zeros((8, 12, 4)), swapped), plan)
+    np.testing.assert_allclose(found.array[0], fine.array[0].reshape(4, 3, 12, 12).mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found.affine @ [0, 0, 0, 1], [1, 0, 0, 1])
 
 
 def test_where_a_channel_does_not_reach_it_has_its_minimum_and_the_case_is_flagged(tmp_path):
