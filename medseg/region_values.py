@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import ConfigError
 
-__all__ = ["Regions", "regions_of"]
+__all__ = ["MOST_COMBINATIONS", "Regions", "regions_of"]
 
 # Every combination of crossing regions takes a row of the table of values.
 MOST_CROSSING = 12

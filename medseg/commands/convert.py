@@ -111,7 +111,7 @@ class _Run:
     def find(self, root: Path) -> None:
         """Look for volumes; refuse a source without any, and one of several if the target is one file."""
         target, place = self.target, self.target.source
-        self.pending, damaged = pending_volumes(root, place, target.format.holds_labels_only, target.options)
+        self.pending, damaged = pending_volumes(root, place, target.format, target.options)
         self.failures = [*damaged]
         if not self.pending:
             raise self.failures[0] if self.failures else ReadError(f"{place} contains no image; expected {READABLE}")

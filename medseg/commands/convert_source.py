@@ -20,6 +20,7 @@ from medseg.io.label_names import read_label_names
 from medseg.io.naming import safe_name
 from medseg.io.output_names import Owner, owner_of_file, owner_of_series
 from medseg.labels import LabelScheme
+from medseg.output_formats import OutputFormat
 from medseg.volume import Volume
 
 if TYPE_CHECKING:
@@ -48,14 +49,14 @@ class Pending:
 
 
 def pending_volumes(
-    root: Path, place: Path, as_labels: bool, options: ConvertOptions
+    root: Path, place: Path, target: OutputFormat, options: ConvertOptions
 ) -> tuple[list[Pending], Sequence[MedsegError]]:
     """The volumes of a source, none of them read yet, and what is too damaged to become one.
 
     Args:
         root: the source, unpacked if it is an archive.
         place: the source as it was given, for messages and names.
-        as_labels: read image files as label maps.
+        target: what is written: image files become label maps for one that stores labels only.
         options: which series, which label names, and the reference of a structure set.
 
     Raises:
@@ -70,7 +71,9 @@ def pending_volumes(
             for name, each in zip(case_names(found), found, strict=True)
         ], ()
     if root.is_file() and object_kind(root):
-        load = partial(read_object, root, options.reference, strict=options.strict)
+        # A voxel of DICOM objects may have several labels.
+        keep = target.content == "object"
+        load = partial(read_object, root, options.reference, strict=options.strict, keep_overlaps=keep)
         return [Pending(stem_of(place), owner_of_file(place), load)], ()
     series, files, damaged = contents(root)
     if options.series is not None and not (options.reference and not series):
@@ -86,7 +89,7 @@ def pending_volumes(
     ]
     for name, file in zip(_unique([_name_below(f, root, place) for f in files]), files, strict=True):
         owner = owner_of_file(_in_source(file, root, place))
-        result.append(Pending(name, owner, partial(_file, file, as_labels)))
+        result.append(Pending(name, owner, partial(_file, file, target.holds_labels_only)))
     return result, damaged
 
 

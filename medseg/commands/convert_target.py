@@ -22,6 +22,7 @@ from medseg.io.dicom.objects import find_reference
 from medseg.io.formats import is_image_file
 from medseg.io.output_names import claim_names
 from medseg.labels import LabelScheme
+from medseg.region_values import MOST_COMBINATIONS
 from medseg.output_formats import OUTPUT_FORMATS, OutputFormat, format_of_name
 from medseg.version import __version__
 from medseg.volume import Finding, Metadata, Volume, orientation_of
@@ -104,7 +105,7 @@ class Target:
             raise ConfigError(
                 f"{self.format.name} refers to the slices it was drawn on: give their folder with --reference STUDY"
             )
-        scheme = LabelScheme.from_mapping(dict(classes or {}) or {"label_1": 1})
+        scheme = _scheme(classes, self.source)
         made = datetime.now() if self.options.timestamps else None
         algorithm = Algorithm("medseg convert", __version__, "", made=made)
         if self.format.name == "rtstruct":
@@ -145,3 +146,23 @@ class Target:
             raise WriteError(f"cannot write {path}: it holds {held}, which is read; give another name")
         if is_taken and not self.options.overwrite:
             raise WriteError(f"{path} exists; give another name, or --overwrite to replace it")
+
+
+def _scheme(classes: Names | None, source: Path) -> LabelScheme:
+    """The labels that an object gets.
+
+    Raises:
+        WriteError: their voxels overlap in more ways than the object can describe.
+    """
+    scheme = LabelScheme.from_mapping(dict(classes or {}) or {"label_1": 1})
+    try:
+        fits = max(map(len, scheme.written.values)) <= MOST_COMBINATIONS
+    except ConfigError:
+        fits = False
+    if not fits:
+        raise WriteError(
+            f"the {len(scheme.names)} labels of {source} overlap in more ways than one object can describe; write "
+            "fewer of them to each object: in Python, medseg.io.dicom.objects.read_object(..., values={NAME: VALUE}) "
+            "reads those that are chosen"
+        )
+    return scheme

@@ -30,6 +30,7 @@ from medseg.studies.ledger import Ledger
 from medseg.studies.leftovers import clear_leftovers
 from medseg.studies.measurements import write_measurements
 from medseg.studies.memory import default_budget, memory_of_case
+from medseg.studies.numbered_files import cases_of_numbered_files
 from medseg.studies.options import PredictOptions
 from medseg.studies.pipeline import overlapped
 from medseg.studies.results import StudiesResult
@@ -108,7 +109,10 @@ def _predict(
         else load_model(model, options.device, fast=options.fast, allow_code=options.allow_code, folds=options.folds)
     )
     snapshot = take_snapshot(places, folder, SETTLE_SECONDS if options.settle is None else options.settle)
-    found = find_sources(places, options.series, folder, channel_names(loaded.info.plan))
+    plan = loaded.info.plan
+    found = cases_of_numbered_files(
+        find_sources(places, options.series, folder, channel_names(plan)), plan.in_channels
+    )
     loaded = replace(loaded, engine=loaded.engine.for_images(len(found)))
     chain = CaseChain(loaded, folder, options, _deidentifier(loaded.scheme) if options.anonymize else None)
     ledger = Ledger(folder / "ledger.jsonl")

@@ -112,6 +112,7 @@ def read_object(
     *,
     strict: bool = False,
     values: Mapping[str, int] | None = None,
+    keep_overlaps: bool = False,
 ) -> tuple[Volume, Mapping[str, int | tuple[int, ...]]]:
     """The label map of a DICOM Segmentation or RT Structure Set, and name -> value, or values of a region.
 
@@ -122,6 +123,8 @@ def read_object(
         strict: refuse an object of which an ROI or segment cannot be read, instead of leaving that one out.
         values: read only the segments or ROIs with these names, and give them these values; of overlapping ones the
             largest value is kept. The object may contain none of them.
+        keep_overlaps: where segments or ROIs overlap, give each combination of them a value of its own, and each name
+            all of its values, instead of keeping the last one.
 
     Raises:
         ReadError: if the object is damaged or of another kind, or a structure set has no reference.
@@ -135,14 +138,14 @@ def read_object(
                 f"{path} is an RT Structure Set, which has no grid; give the study it was drawn on (--reference)"
             )
         grid = grid_of(find_reference(reference, referenced_series(path)))
-        return read_rtstruct(path, grid, strict=strict, values=values)
+        return read_rtstruct(path, grid, strict=strict, values=values, keep_overlaps=keep_overlaps)
     from medseg.io.dicom.seg.read import read_dicom_seg
 
     if reference is None:
-        found = read_dicom_seg(path, strict=strict, values=values)
+        found = read_dicom_seg(path, strict=strict, values=values, keep_overlaps=keep_overlaps)
         return found.volume, _names(found)
     grid = grid_of(find_reference(reference, object_contents(path).series_uids))
-    found = read_dicom_seg(path, _empty(grid), strict=strict, values=values)
+    found = read_dicom_seg(path, _empty(grid), strict=strict, values=values, keep_overlaps=keep_overlaps)
     return found.volume, _names(found)
 
 

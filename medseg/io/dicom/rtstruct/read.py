@@ -18,6 +18,7 @@ from medseg.errors import GeometryError, MedsegError
 from medseg.io.dicom.grid import SeriesGrid
 from medseg.io.dicom.labels import painted_regions
 from medseg.io.dicom.loading import load_object, metadata_of, refusing_damage
+from medseg.io.dicom.overlaps import Overlaps
 from medseg.io.dicom.rtstruct.combine import Combination, combine
 from medseg.io.dicom.rtstruct.rois import Contour, Roi, rois_of
 from medseg.io.dicom.rtstruct.slice_planes import SlicePlanes, planes_of_grid, planes_of_volume
@@ -48,8 +49,13 @@ class _Grid:
 
 
 def read_rtstruct(
-    path: str | Path, like: Volume | SeriesGrid, *, strict: bool = False, values: Mapping[str, int] | None = None
-) -> tuple[Volume, dict[str, int]]:
+    path: str | Path,
+    like: Volume | SeriesGrid,
+    *,
+    strict: bool = False,
+    values: Mapping[str, int] | None = None,
+    keep_overlaps: bool = False,
+) -> tuple[Volume, dict[str, int | tuple[int, ...]]]:
     """Read an RT Structure Set onto a grid.
 
     ROIs are painted in the order of the file, so the later of two overlapping ROIs is kept, with a finding 'overlap'
@@ -67,6 +73,7 @@ def read_rtstruct(
         strict: refuse the file if any contour cannot be read, instead of leaving out its ROI.
         values: read only the ROIs with these names, and give them these values; of overlapping ones the largest value
             is kept. The file may contain none of them.
+        keep_overlaps: give each combination of overlapping ROIs a value of its own, and each ROI all of its values.
 
     Returns:
         The label map on exactly the grid of `like`, 0 for background, and name -> value of each ROI that was read.
@@ -92,10 +99,16 @@ def read_rtstruct(
             chosen = [replace(roi, value=values[roi.name], region=()) for roi in described if roi.name in values]
             described = tuple(sorted(chosen, key=lambda roi: roi.value))
         rois, drawn, findings = _on_slices(described, grid, metadata.frame_of_reference_uid, path, strict)
-        array, noticed = _painted(rois, drawn, grid.shape, path)
+        overlaps = Overlaps([roi.value for roi in rois]) if keep_overlaps else None
+        array, noticed = _painted(rois, drawn, grid.shape, path, overlaps)
         if (isinstance(like, Volume) and like.dims == 2) or (isinstance(like, SeriesGrid) and like.planes == 1):
             array = array[:, :, 0]
         label_map = Volume(array, grid.affine, metadata=metadata, findings=(*findings, *noticed))
+        if overlaps is not None and any(finding.kind == "overlap" for finding in noticed):
+            regions = overlaps.regions(np.unique(array))
+            return label_map, {roi.name: regions[roi.value] for roi in rois}
+        if keep_overlaps and rois and all(roi.region for roi in rois):
+            return label_map, {roi.name: roi.region for roi in rois}
         return label_map, {roi.name: roi.value for roi in rois}
 
 
@@ -142,13 +155,17 @@ def _on_slices(
 
 
 def _painted(
-    rois: Sequence[Roi], drawn: Sequence[_OnSlices], shape: tuple[int, int, int], path: Path
+    rois: Sequence[Roi],
+    drawn: Sequence[_OnSlices],
+    shape: tuple[int, int, int],
+    path: Path,
+    combinations: Overlaps | None,
 ) -> tuple[NDArray[Any], list[Finding]]:
     """The label map (I, J, K) and the findings."""
     tables = painted_regions([(roi.name, roi.region) for roi in rois])
     largest = max([*(roi.value for roi in rois), *(int(table.max()) for table in tables), 0])
     # Slices are contiguous, like those of a series.
-    stack = np.zeros(shape[::-1], np.min_scalar_type(largest))
+    stack = np.zeros(shape[::-1], np.min_scalar_type(largest) if combinations is None else np.uint16)
     findings: list[Finding] = []
     overlaps: dict[str, int] = {}
     for n, (roi, slices) in enumerate(zip(rois, drawn, strict=True)):
@@ -161,11 +178,15 @@ def _painted(
             covered = 0 if tables else int(np.count_nonzero(rows[mask]))
             if covered:
                 overlaps[roi.name] = overlaps.get(roi.name, 0) + covered
-            rows[mask] = tables[n][rows[mask]] if tables else roi.value
+            if tables:
+                rows[mask] = tables[n][rows[mask]]
+            else:
+                rows[mask] = roi.value if combinations is None else combinations.painted(rows[mask], roi.value)
         findings += [Finding(kind, f"{roi.name!r}: {text}", (path.name,)) for kind, text in _notes(found)]
     if overlaps:
         shown = ", ".join(f"{name!r} over {n} voxels of others" for name, n in list(overlaps.items())[:6])
-        text = f"ROIs overlap: {shown}; painted one after the other, so the last one is kept"
+        kept = "painted one after the other, so the last one is kept" if combinations is None else "all of each is kept"
+        text = f"ROIs overlap: {shown}; {kept}"
         findings.append(Finding("overlap", text, (path.name,)))
     return stack.transpose(2, 1, 0), findings
 

@@ -15,6 +15,7 @@ from medseg.errors import GeometryError, ReadError
 from medseg.geometry import Reorientation, orientation_of
 from medseg.io.dicom.labels import painted_regions
 from medseg.io.dicom.loading import DEFLATED_FRAMES, load_object, metadata_of, refusing_damage
+from medseg.io.dicom.overlaps import Overlaps
 from medseg.io.dicom.seg.frames import Frames, frames_of, own_axes, own_grid, slices_in
 from medseg.io.dicom.seg.segments import Segment, segments_of
 from medseg.io.dicom.tags import tagged
@@ -63,7 +64,12 @@ class SegmentationObject:
 
 
 def read_dicom_seg(
-    path: str | Path, like: Volume | None = None, *, strict: bool = False, values: Mapping[str, int] | None = None
+    path: str | Path,
+    like: Volume | None = None,
+    *,
+    strict: bool = False,
+    values: Mapping[str, int] | None = None,
+    keep_overlaps: bool = False,
 ) -> SegmentationObject:
     """Read a DICOM Segmentation.
 
@@ -79,6 +85,8 @@ def read_dicom_seg(
         strict: refuse the file if any segment cannot be read, instead of leaving that one out.
         values: read only the segments with these labels, and give them these values; of overlapping ones the largest
             value is kept. The file may contain none of them.
+        keep_overlaps: give each combination of overlapping segments a value of its own, and each segment all of its
+            values, as `region`.
 
     Returns:
         The label map and its segments. A voxel has the label value that medseg wrote, otherwise the segment number.
@@ -98,11 +106,16 @@ def read_dicom_seg(
         dataset = load_object(path, _CLASSES, _WHAT)
         if dataset.get("SegmentationType") not in ("BINARY", "FRACTIONAL", "LABELMAP"):
             raise ReadError(f"{path} is of no known SegmentationType; expected BINARY, FRACTIONAL or LABELMAP")
-        return _read(dataset, path, like, strict, values)
+        return _read(dataset, path, like, strict, values, keep_overlaps)
 
 
 def _read(
-    dataset: Any, path: Path, like: Volume | None, strict: bool, values: Mapping[str, int] | None
+    dataset: Any,
+    path: Path,
+    like: Volume | None,
+    strict: bool,
+    values: Mapping[str, int] | None,
+    keep_overlaps: bool,
 ) -> SegmentationObject:
     segments = segments_of(dataset, path)
     frames = frames_of(dataset, path)
@@ -136,9 +149,15 @@ def _read(
         zip((s.number for s in segments), painted_regions([(s.label, s.region) for s in segments]), strict=False)
     )
     largest = max([*(s.value for s in segments), *(int(table.max()) for table in tables.values()), 0])
-    _check_size(dataset, frames, count * (1 if largest < 256 else 2))
-    stack = np.zeros((count, frames.rows, frames.columns), np.uint8 if largest < 256 else np.uint16)
-    findings = _paint(dataset, frames, segments, tables, slices, stack) + tuple(
+    small = largest < 256 and not keep_overlaps
+    _check_size(dataset, frames, count * (1 if small else 2))
+    stack = np.zeros((count, frames.rows, frames.columns), np.uint8 if small else np.uint16)
+    overlaps = Overlaps([s.value for s in segments]) if keep_overlaps else None
+    painted = _paint(dataset, frames, segments, tables, overlaps, slices, stack)
+    if overlaps is not None and any(finding.kind == "overlap" for finding in painted):
+        regions = overlaps.regions(np.unique(stack))
+        segments = tuple(replace(s, region=regions[s.value]) for s in segments)
+    findings = painted + tuple(
         Finding("segment_left_out", f"segment {number} was left out: {error}".replace(f"{path} ", ""), (path.name,))
         for number, error in faults.items()
     )
@@ -239,12 +258,14 @@ def _paint(
     frames: Frames,
     segments: tuple[Segment, ...],
     tables: Mapping[int, NDArray[np.int64]],
+    combinations: Overlaps | None,
     slices: NDArray[np.intp],
     stack: NDArray[Any],
 ) -> tuple[Finding, ...]:
     """Fill the stack `[k, j, i]` with label values; returns the findings.
 
     `tables`: segment number -> value -> value after a region of ours was painted; empty for other objects.
+    `combinations`: values of overlapping segments; None to keep the last segment.
     """
     if dataset.SegmentationType == "LABELMAP":
         _paint_label_map(dataset, frames, segments, slices, stack)
@@ -266,16 +287,17 @@ def _paint(
             target[mask] = tables[segment.number][under]
             continue
         for value in np.unique(under) if under.any() else ():
-            if value in (0, segment.value):
-                continue
-            other = label_of[int(value)]
-            pair = (other.label, segment.label)
-            overlaps[pair] = overlaps.get(pair, 0) + int(np.count_nonzero(under == value))
-        target[mask] = segment.value
+            for own in (int(value),) if combinations is None else combinations.held(int(value)):
+                if own in (0, segment.value):
+                    continue
+                pair = (label_of[own].label, segment.label)
+                overlaps[pair] = overlaps.get(pair, 0) + int(np.count_nonzero(under == value))
+        target[mask] = segment.value if combinations is None else combinations.painted(under, segment.value)
     findings = []
     if overlaps:
         pairs = "; ".join(f"{a!r} and {b!r} in {n} voxels" for (a, b), n in list(overlaps.items())[:6])
-        text = f"segments overlap: {pairs}; painted one after the other, so the last named is kept"
+        last = "painted one after the other, so the last named is kept"
+        text = f"segments overlap: {pairs}; {last if combinations is None else 'all of each is kept'}"
         findings.append(Finding("overlap", text, (frames.path.name,)))
     if fractional:
         kind = str(dataset.get("SegmentationFractionalType", "fractional")).lower()
