@@ -23,8 +23,9 @@ _MOST_CROSSINGS = 2**21
 def trace(mask: Mask) -> list[Points]:
     """The contours of a mask along the edges of its voxels: only corners, the first point not repeated.
 
-    Each component and each hole has a contour of its own. Contours may touch in a corner, where voxels meet diagonally,
-    but none crosses or touches itself. Outer contours have a positive area in (i, j), holes a negative one, so the sum
+    Each component and each hole has a contour of its own. Where voxels meet diagonally, contours turn around the voxels
+    of the mask: there they may touch each other or themselves, but none crosses, and a hole that meets the outside in a
+    corner is no hole. Outer contours have a positive area in (i, j), holes a negative one, so the sum
     of the areas is the number of voxels.
 
     Args:
@@ -55,9 +56,8 @@ def trace(mask: Mask) -> list[Points]:
     starts = np.arange(0, len(corner_i), 2)
     # The mask is on the same side of every contour.
     starts += behind_behind[corner_i[starts], corner_j[starts]]
-    places = (corner_i * box.shape[1] + corner_j).tolist() if doubled.any() else []
     points = np.stack([corner_i, corner_j], axis=1) + (low - 0.5)
-    return [points[ring] for walk in _walks(starts.tolist(), follower) for ring in _simple(walk, places)]
+    return [points[walk] for walk in _walks(starts.tolist(), follower)]
 
 
 def _followers(corner_i: NDArray[np.intp], corner_j: NDArray[np.intp], doubled: Mask, behind: Mask) -> list[int]:
@@ -95,26 +95,6 @@ def _walks(starts: Sequence[int], follower: Sequence[int]) -> list[list[int]]:
             corner = follower[other]
         walks.append(walk)
     return walks
-
-
-def _simple(walk: list[int], places: Sequence[int]) -> list[list[int]]:
-    """The walk, cut into rings wherever it revisits a place; `places` is empty if no corner counts twice."""
-    if not places or len({places[corner] for corner in walk}) == len(walk):
-        return [walk]
-    rings = []
-    path: list[int] = []
-    at: dict[int, int] = {}
-    for corner in walk:
-        place = places[corner]
-        if place in at:
-            ring = path[at[place] :]
-            del path[at[place] :]
-            for passed in ring:
-                del at[places[passed]]
-            rings.append(ring)
-        at[place] = len(path)
-        path.append(corner)
-    return [*rings, path]
 
 
 def fill(contours: Sequence[NDArray[Any]], shape: tuple[int, int]) -> Mask:

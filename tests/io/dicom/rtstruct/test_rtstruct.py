@@ -75,9 +75,10 @@ def test_a_hole_is_part_of_its_contour_and_an_island_in_it_a_contour_of_its_own(
     array[3, 3, 1] = 1
     path, grid = written(array)
     contours = contours_of(pydicom.dcmread(path), 1)
-    # 0.8 x 1.1 mm voxels: outer 5 x 5 with its hole, island 1 x 1; first voxel centre at (-3, 4, -7.5).
-    sizes = sorted((tuple(np.round(np.ptp(c, axis=0), 6)) for c in contours), reverse=True)
-    assert sizes == [(4.0, 5.5, 0.0), (0.8, 1.1, 0.0)]
+    # 0.8 x 1.1 mm voxels: outer 5 x 5 with its hole, island 1 x 1; first voxel centre at (-3, 4, -7.5). Contours run
+    # 1/128 voxel inside the edges.
+    sizes = sorted((np.ptp(c, axis=0) / (0.8, 1.1, 1.0) + (1 / 64, 1 / 64, 0.0) for c in contours), key=max)
+    np.testing.assert_allclose(sizes, [(1, 1, 0), (5, 5, 0)], atol=2e-5)
     island = min(contours, key=lambda c: np.ptp(c[:, 0]))
     np.testing.assert_allclose(island.mean(axis=0), [-3 + 3 * 0.8, 4 + 3 * 1.1, -7.5 + 2.5], atol=1e-6)
     np.testing.assert_array_equal(read_rtstruct(path, grid)[0].array, array)
@@ -270,8 +271,8 @@ def test_coordinates_are_legal_decimal_strings_within_a_micrometre(written, orig
             assert max(map(len, texts)) <= 16
             points = np.array(texts, float).reshape(-1, 3)
             index = (inverse @ np.c_[points, np.ones(len(points))].T).T[:, :3]
-            # Corners of voxels, and the channels to holes beside the centres.
-            exact = np.c_[np.round(index[:, :2] * 4) / 4, np.round(index[:, 2])]
+            # A little inside the corners of voxels, and the channels to holes beside the centres.
+            exact = np.c_[np.round(index[:, :2] * 128) / 128, np.round(index[:, 2])]
             assert np.abs((index - exact) * (0.8, 1.1, 2.5)).max() < 2e-5
     np.testing.assert_array_equal(read_rtstruct(path, grid)[0].array, array)
 

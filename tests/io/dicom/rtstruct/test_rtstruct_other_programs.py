@@ -14,7 +14,6 @@ import pydicom
 import pytest
 from dicom_phantom_multiframe import write_enhanced
 from dicom_phantoms import Phantom
-from scipy import ndimage
 from seg_cases import BRATS, MODEL, SCHEME, SHAPE, TURNS, a_label_map, volume_on
 
 from medseg.geometry import flip_lps_ras
@@ -77,7 +76,7 @@ def test_plastimatch_finds_the_same_voxels(written, tmp_path, turn, order):
         np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(image).T > 0, array == value)
 
 
-def test_rt_utils_finds_the_same_voxels_and_the_outline_that_it_draws_itself(written, tmp_path):
+def test_rt_utils_finds_the_same_voxels(written, tmp_path):
     """rt-utils rounds corners to whole voxels and paints the outline in; it needs square pixels to find the place."""
     rt_utils = pytest.importorskip("rt_utils", reason="rt-utils is not installed")
     array = a_body_with_a_hole()
@@ -88,9 +87,7 @@ def test_rt_utils_finds_the_same_voxels_and_the_outline_that_it_draws_itself(wri
         assert found.get_roi_names() == ["left_lung", "lung nodule", "Ödem"]
         masks = {value: found.get_roi_mask_by_name(n) for n, value in (("left_lung", 1), ("lung nodule", 7))}
     for value, mask in masks.items():
-        ours = (array == value).transpose(1, 0, 2)
-        assert not (ours & ~mask).any()
-        assert not (mask & ~ndimage.binary_dilation(ours, np.ones((3, 3, 1)))).any()
+        np.testing.assert_array_equal(mask, (array == value).transpose(1, 0, 2))
 
 
 def test_dcmrtstruct2nii_keeps_the_hole(written, tmp_path, monkeypatch):
