@@ -24,8 +24,8 @@ MOST_LABELS = 1024
 LARGEST_VALUE = 65535
 LONGEST_NAME = 200
 _SMALLER = (
-    f"expected values from 0 to {LARGEST_VALUE}, the largest that a model's masks can have; give the label maps smaller "
-    "numbers (own_data.md in the documentation shows how), or leave these labels out with data.others: background"
+    f"expected values from 0 to {LARGEST_VALUE}, the largest that a model's masks can have; give the label maps "
+    "smaller numbers (own_data.md in the documentation shows how), or leave these labels out with data.others: background"
 )
 
 
@@ -111,8 +111,9 @@ class LabelScheme:
         """The label map with `ignore` in place of the other values to ignore; itself where there are none."""
         if not self.also_ignored:
             return label_map
-        found = np.isin(label_map, self.also_ignored)
-        return np.where(found, np.min_scalar_type(self.ignore).type(self.ignore), label_map) if found.any() else label_map
+        first, *others = self.ignored
+        found = np.isin(label_map, others)
+        return np.where(found, np.min_scalar_type(first).type(first), label_map) if found.any() else label_map
 
     @property
     def out_channels(self) -> int:

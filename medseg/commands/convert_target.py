@@ -22,8 +22,8 @@ from medseg.io.dicom.objects import find_reference
 from medseg.io.formats import is_image_file
 from medseg.io.output_names import claim_names
 from medseg.labels import LabelScheme
-from medseg.region_values import MOST_COMBINATIONS
 from medseg.output_formats import OUTPUT_FORMATS, OutputFormat, format_of_name
+from medseg.region_values import MOST_COMBINATIONS
 from medseg.version import __version__
 from medseg.volume import Finding, Metadata, Volume, orientation_of
 

@@ -1,7 +1,8 @@
 """DICOM studies with the SEG or RTSTRUCT objects drawn on each as training data; labels go by the objects' names.
 
-Several objects of one series are united, as where each organ has a SEG of its own. Found: a folder for each patient or study that holds both, in whatever sub-folders; or `images/` with `labels/`, in
-which a study and its object have one name. Headers are read here, no pixel.
+Several objects of one series are united, as where each organ has a SEG of its own. Found: a folder for each patient or
+study that holds both, in whatever sub-folders; or `images/` with `labels/`, in which a study and its object have one
+name. Headers are read here, no pixel.
 """
 
 from __future__ import annotations
@@ -215,9 +216,7 @@ def _drawn(study: _Study, wanted: Mapping[str, int] | None, findings: list[Findi
     return _Drawn(study, used, next(iter(series.values())))
 
 
-def _refuse_same_names(
-    study: _Study, objects: Mapping[Path, ObjectContents], wanted: Mapping[str, int] | None
-) -> None:
+def _refuse_same_names(study: _Study, objects: Mapping[Path, ObjectContents], wanted: Mapping[str, int] | None) -> None:
     holders: dict[str, Path] = {}
     for path, contents in objects.items():
         for name in contents.names:

@@ -191,7 +191,7 @@ def _decathlon(root: Path, kind: str) -> Layout:
 
 
 def described_labels(root: Path) -> tuple[Mapping[str, int | tuple[int, ...]] | None, int | tuple[int, ...] | None]:
-    """(name -> value or values, value or values to ignore) from the `dataset.json` of a folder; None if it has no labels.
+    """(name -> value or values, value or values to ignore) from a folder's `dataset.json`; None if it has no labels.
 
     Raises:
         DatasetError: if `dataset.json` is damaged.

@@ -88,7 +88,8 @@ def averaged_for(volume: Volume, grid: Volume, plan: ImagePlan) -> Volume:
         A volume of the same place, with fewer voxels where 'area' averages; itself where nothing does.
 
     Example:
-        >>> fine, coarse = Volume(np.ones((1, 9, 9, 9)), np.eye(4), 1), Volume(np.ones((3, 9, 9)), np.diag([3, 1, 1, 1]))
+        >>> fine = Volume(np.ones((1, 9, 9, 9)), np.eye(4), 1)
+        >>> coarse = Volume(np.ones((3, 9, 9)), np.diag([3, 1, 1, 1]))
         >>> averaged_for(fine, coarse, ImagePlan(prefilter="area")).shape
         (3, 9, 9)
     """

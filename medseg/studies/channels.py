@@ -124,9 +124,7 @@ def _stacked(
     return replace(first.volume, array=array, channels=len(array), findings=(*read, *findings))
 
 
-def _placed(
-    first: _Channel, other: _Channel, register: bool, image: ImagePlan
-) -> tuple[Volume, list[Finding]]:
+def _placed(first: _Channel, other: _Channel, register: bool, image: ImagePlan) -> tuple[Volume, list[Finding]]:
     """A channel on the reference's grid, and the findings about it."""
     fixed, moving = first.volume, other.volume
     findings = []

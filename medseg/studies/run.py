@@ -110,9 +110,7 @@ def _predict(
     )
     snapshot = take_snapshot(places, folder, SETTLE_SECONDS if options.settle is None else options.settle)
     plan = loaded.info.plan
-    found = cases_of_numbered_files(
-        find_sources(places, options.series, folder, channel_names(plan)), plan.in_channels
-    )
+    found = cases_of_numbered_files(find_sources(places, options.series, folder, channel_names(plan)), plan.in_channels)
     loaded = replace(loaded, engine=loaded.engine.for_images(len(found)))
     chain = CaseChain(loaded, folder, options, _deidentifier(loaded.scheme) if options.anonymize else None)
     ledger = Ledger(folder / "ledger.jsonl")

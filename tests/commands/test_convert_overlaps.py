@@ -70,8 +70,10 @@ def test_more_overlaps_than_an_object_can_describe_are_refused_with_what_to_do(t
         masks.append(np.zeros(SHAPE, bool))
         masks[-1][n : n + 3, 2:8, 2:5] = True
     write_segmentation(files, masks, ["Liver"] * 16, tmp_path / "source.dcm")
-    with pytest.raises(WriteError, match="16 labels of .* overlap in more ways.*fewer of them to each object"):
-        convert(tmp_path / "source.dcm", tmp_path / "out.dcm", ConvertOptions("dicom-seg", reference=tmp_path / "study"))
+    with pytest.raises(WriteError, match=r"16 labels of .* overlap in more ways.*fewer of them to each object"):
+        convert(
+            tmp_path / "source.dcm", tmp_path / "out.dcm", ConvertOptions("dicom-seg", reference=tmp_path / "study")
+        )
     assert not (tmp_path / "out.dcm").exists()
 
 

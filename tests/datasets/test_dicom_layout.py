@@ -181,7 +181,7 @@ def test_a_name_in_two_objects_of_a_study_is_refused_with_both(tmp_path):
     draw_seg(files, tmp_path / "p1" / "a.dcm", "Liver", "Heart")
     draw_rtstruct(files, tmp_path / "p1" / "b.dcm", "liver", "Spleen")
     for labels in (None, {"Liver": 1, "Spleen": 2, "Heart": 3}):
-        with pytest.raises(DatasetError, match="'p1' has 'liver' in a.dcm and in b.dcm.*keep one.*or rename"):
+        with pytest.raises(DatasetError, match=r"'p1' has 'liver' in a.dcm and in b.dcm.*keep one.*or rename"):
             found_in(tmp_path, labels=labels)
     dataset = found_in(tmp_path, labels={"Spleen": 2, "Heart": 3}, others="background")
     assert {*np.unique(label_map_of(dataset, 0, tmp_path))} == {0, 2, 3}

@@ -341,13 +341,15 @@ def test_labels_of_a_description_are_bounded_before_anything_is_read(tmp_path):
     touch(tmp_path / "imagesTr" / "a_0000.nii.gz", tmp_path / "labelsTr" / "a.nii.gz")
     for labels in ({"bg": 0, "x": 2**24 + 1}, {"x": [1, 2**24 + 1]}, {"x": 1, "ignore": [2, 2**24 + 1]}):
         (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
-        with pytest.raises(ConfigError, match="the value 16777217; expected values from 0 to 65535.*smaller numbers"):
+        with pytest.raises(ConfigError, match=r"the value 16777217; expected values from 0 to 65535.*smaller numbers"):
             find_cases(DataConfig(root=tmp_path))
 
 
-@pytest.mark.parametrize("data", [{"labels": {"x": 70000}}, {"labels": {"x": 1}, "ignore": 70000}, {"ignore": [3, 70000]}])
+@pytest.mark.parametrize(
+    "data", [{"labels": {"x": 70000}}, {"labels": {"x": 1}, "ignore": 70000}, {"ignore": [3, 70000]}]
+)
 def test_values_that_no_model_can_have_are_refused_with_the_configuration(tmp_path, data):
-    with pytest.raises(ValueError, match="the value 70000; expected values from 0 to 65535.*smaller numbers"):
+    with pytest.raises(ValueError, match=r"the value 70000; expected values from 0 to 65535.*smaller numbers"):
         DataConfig(root=tmp_path, **data)
 
 

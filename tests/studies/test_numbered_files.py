@@ -21,7 +21,9 @@ FRAMES = [f"scan_{n:04d}" for n in range(4)]
 
 def model(tmp_path: Path, channels: int, **plan: object) -> Path:
     kept = (ChannelPlan(kind="clip", low=-1e6, high=1e6, mean=0.0, std=1.0),) * channels
-    info = make_info(make_plan(in_channels=channels, normalization=kept, **plan), "inference_nets:build_threshold", {"spot": 1})
+    info = make_info(
+        make_plan(in_channels=channels, normalization=kept, **plan), "inference_nets:build_threshold", {"spot": 1}
+    )
     return save_bundle(tmp_path / f"model{channels}", info, {0: threshold_weights(2, 0.5)})
 
 

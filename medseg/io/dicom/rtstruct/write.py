@@ -1,8 +1,9 @@
 """A label map as a DICOM RT Structure Set on its source series (DICOM PS3.3 A.19, C.8.8.5 to C.8.8.8), with pydicom.
 
-Contours follow the edges of the voxels, 1/128 of a voxel inside, in the plane of each source slice. Holes are connected to the outer contour by
-channels of no width (keyholes, C.8.8.6.3), which plastimatch, rt-utils and dcmrtstruct2nii fill rightly; holes as
-separate contours are filled by plastimatch by default, and CLOSEDPLANAR_XOR is ignored by most.
+Contours follow the edges of the voxels, 1/128 of a voxel inside, in the plane of each source slice. Holes are
+connected to the outer contour by channels of no width (keyholes, C.8.8.6.3), which plastimatch, rt-utils and
+dcmrtstruct2nii fill rightly; holes as separate contours are filled by plastimatch by default, and CLOSEDPLANAR_XOR is
+ignored by most.
 
 The transfer syntax is Implicit VR Little Endian: in explicit VR no contour may be longer than 64 KB.
 """

@@ -59,7 +59,9 @@ def test_programs_that_round_corners_to_voxels_and_paint_the_outline_find_the_ma
 @settings(deadline=None, max_examples=200)
 @given(MASKS)
 def test_contours_lose_hardly_any_area(mask):
-    areas = [abs(c[:, 0] @ np.roll(c[:, 1], -1) - c[:, 1] @ np.roll(c[:, 0], -1)) / 2 for c in trace_with_keyholes(mask)]
+    areas = [
+        abs(c[:, 0] @ np.roll(c[:, 1], -1) - c[:, 1] @ np.roll(c[:, 0], -1)) / 2 for c in trace_with_keyholes(mask)
+    ]
     edges = sum(int(np.abs(np.diff(np.pad(mask.astype(int), 1), axis=axis)).sum()) for axis in (0, 1))
     assert mask.sum() - 1.01 * edges / 128 <= sum(areas) + 1e-9 and sum(areas) <= mask.sum() + 1e-9
 
