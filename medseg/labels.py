@@ -25,7 +25,7 @@ LARGEST_VALUE = 65535
 LONGEST_NAME = 200
 _SMALLER = (
     f"expected values from 0 to {LARGEST_VALUE}, the largest that a model's masks can have; give the label maps "
-    "smaller numbers (own_data.md in the documentation shows how), or leave these labels out with data.others: background"
+    "smaller numbers (own_data.md in the documentation shows how), or leave these out with data.others: background"
 )
 
 

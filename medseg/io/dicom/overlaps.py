@@ -38,7 +38,7 @@ class Overlaps:
         return np.array(new, under.dtype)[places].reshape(under.shape)
 
     def held(self, value: int) -> tuple[int, ...]:
-        """The values, each by itself, of the labels that a value stands for, in ascending order."""
+        """The values, each by itself, of the labels with this value, in ascending order."""
         return tuple(sorted(self._held[value]))
 
     def regions(self, present: Sequence[int] | NDArray[Any]) -> Mapping[int, tuple[int, ...]]:

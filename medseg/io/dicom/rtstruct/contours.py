@@ -25,7 +25,7 @@ def trace(mask: Mask) -> list[Points]:
 
     Each component and each hole has a contour of its own. Where voxels meet diagonally, contours turn around the voxels
     of the mask: there they may touch each other or themselves, but none crosses, and a hole that meets the outside in a
-    corner is no hole. Outer contours have a positive area in (i, j), holes a negative one, so the sum
+    corner is not a hole. Outer contours have a positive area in (i, j), holes a negative one, so the sum
     of the areas is the number of voxels.
 
     Args:
