@@ -37,7 +37,8 @@ class AugmentationConfig(Part):
 
     `enabled`: false leaves out all of it but `custom`.
     `spatial_probability`: share of the samples that are rotated and scaled.
-    `rotation_degrees`: largest rotation about each axis, in degrees; else 30, and 180 for pictures without orientation.
+    `rotation_degrees`: largest rotation about each axis, in degrees; else planned: 20 where all images point the same
+    way, 30 otherwise, and 180 for pictures without orientation.
     `scale`: range of the magnification, drawn log-uniformly.
     `elastic_probability`: share of the samples that are deformed elastically.
     `elastic_magnitude`: largest elastic displacement, as a fraction of the patch's extent along each axis.

@@ -63,6 +63,8 @@ class BatchSource:
         if not augmentation.enabled:
             off = {"spatial_probability": 0.0, "elastic_probability": 0.0, "mirror": False}
             augmentation = augmentation.model_copy(update=off)
+        if augmentation.rotation_degrees is None:
+            augmentation = augmentation.model_copy(update={"rotation_degrees": plan.rotation_degrees})
         mirrored = mirror_axes(augmentation, plan, scheme)
         self.spatial = SpatialAugment.from_config(
             augmentation,
