@@ -18,6 +18,7 @@ from medseg.config.keys import Key, all_keys, entry_keys, is_known, keys_meant, 
 from medseg.config.loading import config_from_values, load_config, parse_overrides
 from medseg.config.loss import LossConfig, LossTerm
 from medseg.config.net import NetConfig, NetOptions
+from medseg.config.part import Range
 from medseg.config.patterns import LONGEST_TEXT
 from medseg.config.plan import MOST_VOXELS, PatchSize, PlanConfig, Spacing
 from medseg.config.prediction import MOST_OVERLAP, Overlap, PostprocessConfig, PredictionConfig
@@ -55,6 +56,7 @@ __all__ = [
     "PluginConfig",
     "PostprocessConfig",
     "PredictionConfig",
+    "Range",
     "RunConfig",
     "SelectRule",
     "Spacing",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from medseg.config import PatchSize, SelectRule, Spacing, parse_yaml, read_text, validate_model
+from medseg.config import PatchSize, Range, SelectRule, Spacing, parse_yaml, read_text, validate_model
 from medseg.disk.atomic import write_text_atomic
 from medseg.errors import ConfigError
 from medseg.preparation.patch import total_stride
@@ -57,6 +57,7 @@ HEADER = """\
 #                  decided by names, as far as version 1 knew them
 #   rotation_degrees   the largest rotation of a training sample where augmentation.rotation_degrees is not given;
 #                  null: 30, and 180 for pictures without orientation
+#   scale          the range of its magnification likewise; null: 0.75 to 1.33
 #   crop, thick_axis   none, same: nothing else is built yet
 """
 Channels = Annotated[int, Field(ge=1, le=1024)]
@@ -92,6 +93,7 @@ class Plan(PlanPart):
         unmirrored: the axes that are not mirrored, and why; None: as in version 1, see `mirroring.plan_axes`.
         rotation_degrees: largest rotation of a training sample about each axis, 0 to 180, where the configuration gives
             none; None: what the augmentation takes by itself.
+        scale: range of the magnification of a training sample, likewise.
 
     Raises:
         pydantic.ValidationError: for parts that do not fit together; `load_plan` gives a ConfigError.
@@ -122,6 +124,7 @@ class Plan(PlanPart):
     windows: WindowPlan = WindowPlan()
     unmirrored: Annotated[tuple[UnmirroredAxis, ...], Field(max_length=3)] | None = None
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
+    scale: Range | None = None
 
     @property
     def spatial_dims(self) -> int:

@@ -29,6 +29,7 @@ IMPLIED: Mapping[str, Any] = {
     "windows": {"overlap": 0.5, "starts": "whole_step", "weights": "gaussian"},
     "unmirrored": None,
     "rotation_degrees": None,
+    "scale": None,
 }
 ADDED = (*IMPLIED, "axes", "transpose")
 

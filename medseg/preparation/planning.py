@@ -29,7 +29,7 @@ ANISOTROPY = 3.0
 SAME_SPACING = 1.1
 CT_AIR_HU = -500
 # Where all images point the same way, so will new ones.
-FIXED_POSE_DEGREES = 20.0
+FIXED_POSE_DEGREES, FIXED_POSE_SCALE = 20.0, (0.8, 1.25)
 
 
 def make_plan(
@@ -97,6 +97,7 @@ def make_plan(
             {axis: reason for axis, reason in directed.items() if isinstance(asked, bool) or axis not in asked},
         ),
         "rotation_degrees": FIXED_POSE_DEGREES if directed else None,
+        "scale": FIXED_POSE_SCALE if directed else None,
         "image": {"prefilter": "area"},
         "labels": {"method": "area", "ties": "unbiased"},
     }

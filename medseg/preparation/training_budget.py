@@ -60,7 +60,8 @@ def plan_reasons(plan: Plan, fingerprint: Fingerprint, config: RunConfig, on_gpu
         )
     if plan.rotation_degrees is not None and config.augmentation.rotation_degrees is None:
         reasons.append(
-            f"Samples are turned by up to {plan.rotation_degrees:g} degrees only, as all images point the same way."
+            f"Samples are turned by up to {plan.rotation_degrees:g} degrees only, and little enlarged or reduced, as "
+            "all images point the same way."
         )
     reasons += [f"Axis {each.axis} is not mirrored ({each.reason})." for each in plan.unmirrored or ()]
     return tuple(reasons)
