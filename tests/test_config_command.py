@@ -15,7 +15,7 @@ def test_without_a_key_every_key_is_listed_with_its_default() -> None:
     lines = dict(line.split(maxsplit=1) for line in explain_all().splitlines())
     assert lines.keys() == all_keys().keys()
     assert lines["training.momentum"] == "0.99" and lines["net.name"] == "unet"
-    assert lines["augmentation.scale"] == "[0.75, 1.33]" and lines["net.options"] == "{}"
+    assert lines["augmentation.scale"] == "not set" and lines["net.options"] == "{}"
     assert lines["data.root"] == "none: it must be given" and lines["training.max_minutes"] == "not set"
 
 

@@ -33,6 +33,7 @@ __all__ = ["SpatialAugment", "SpatialParams"]
 Floats = NDArray[np.float64]
 # nnU-Net's limit (Isensee et al. 2021): beyond it slices are too far apart to be resampled across.
 ANISOTROPY_LIMIT = 3.0
+SCALE = (0.75, 1.33)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +108,7 @@ class SpatialAugment:
         spacing_mm: Sequence[float] | None = None,
         *,
         rotation_degrees: float | None = None,
-        scale: Sequence[float] = (0.75, 1.33),
+        scale: Sequence[float] = SCALE,
         elastic_probability: float = 0.3,
         elastic_magnitude: float = 0.04,
         elastic_grid: int = 4,
@@ -162,7 +163,7 @@ class SpatialAugment:
             patch,
             spacing_mm,
             rotation_degrees=config.rotation_degrees,
-            scale=config.scale,
+            scale=config.scale or SCALE,
             elastic_probability=config.elastic_probability,
             elastic_magnitude=config.elastic_magnitude,
             elastic_grid=config.elastic_grid,

@@ -18,17 +18,19 @@ from medseg.config.keys import Key, all_keys, entry_keys, is_known, keys_meant, 
 from medseg.config.loading import config_from_values, load_config, parse_overrides
 from medseg.config.loss import LossConfig, LossTerm
 from medseg.config.net import NetConfig, NetOptions
+from medseg.config.part import Range
 from medseg.config.patterns import LONGEST_TEXT
 from medseg.config.plan import MOST_VOXELS, PatchSize, PlanConfig, Spacing
 from medseg.config.prediction import MOST_OVERLAP, Overlap, PostprocessConfig, PredictionConfig
 from medseg.config.presets import packaged, packaged_configs, packaged_presets
 from medseg.config.run import RunConfig
 from medseg.config.select import SelectRule
-from medseg.config.training import TrainingConfig
+from medseg.config.training import DEFAULT_MINUTES, TrainingConfig
 from medseg.config.validation import validate_model
 from medseg.config.yaml_text import MOST_LIST_BYTES, parse_yaml, read_text
 
 __all__ = [
+    "DEFAULT_MINUTES",
     "LONGEST_TEXT",
     "MOST_LIST_BYTES",
     "MOST_OVERLAP",
@@ -54,6 +56,7 @@ __all__ = [
     "PluginConfig",
     "PostprocessConfig",
     "PredictionConfig",
+    "Range",
     "RunConfig",
     "SelectRule",
     "Spacing",

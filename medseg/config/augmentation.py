@@ -37,8 +37,10 @@ class AugmentationConfig(Part):
 
     `enabled`: false leaves out all of it but `custom`.
     `spatial_probability`: share of the samples that are rotated and scaled.
-    `rotation_degrees`: largest rotation about each axis, in degrees; else 30, and 180 for pictures without orientation.
-    `scale`: range of the magnification, drawn log-uniformly.
+    `rotation_degrees`: largest rotation about each axis, in degrees; else planned: 20 where all images point the same
+    way, 30 otherwise, and 180 for pictures without orientation.
+    `scale`: range of the magnification, drawn log-uniformly; else planned: 0.8 to 1.25 where all images point the same
+    way, and 0.75 to 1.33 otherwise.
     `elastic_probability`: share of the samples that are deformed elastically.
     `elastic_magnitude`: largest elastic displacement, as a fraction of the patch's extent along each axis.
     `elastic_grid`: control cells of the deformation along the longest side of the patch.
@@ -64,7 +66,7 @@ class AugmentationConfig(Part):
     enabled: bool = True
     spatial_probability: Fraction = 0.9
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
-    scale: Range = (0.75, 1.33)
+    scale: Range | None = None
     elastic_probability: Fraction = 0.3
     elastic_magnitude: Annotated[float, Field(ge=0, le=0.5)] = 0.04
     elastic_grid: Annotated[int, Field(ge=2, le=32)] = 4

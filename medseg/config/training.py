@@ -9,7 +9,10 @@ from pydantic import Field
 
 from medseg.config.part import Count, Fraction, Part, Positive
 
-__all__ = ["TrainingConfig"]
+__all__ = ["DEFAULT_MINUTES", "TrainingConfig"]
+
+DEFAULT_MINUTES = 60.0
+"""How long a training runs where neither `max_minutes` nor `max_iterations` is given."""
 
 
 class TrainingConfig(Part):

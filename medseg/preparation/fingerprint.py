@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from medseg.disk.atomic import write_text_atomic
 from medseg.labels import LabelScheme
@@ -18,6 +19,7 @@ from medseg.preparation.case_features import CaseFeatures, Feature, GreyLevels, 
 from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
 from medseg.preparation.grid import holds_whole_numbers
 from medseg.preparation.label_places import LabelledVoxels, LabelPlace, measure_places, middle_of_body
+from medseg.preparation.label_thickness import measure_thickness
 from medseg.preparation.padding import padding_mask
 from medseg.volume import Finding, Metadata, Volume
 
@@ -30,7 +32,7 @@ __all__ = [
     "load_fingerprint",
 ]
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 QUANTILES = 200
 SAMPLES = 1_000_000
 BLOCK = 1 << 22
@@ -78,6 +80,8 @@ class CaseFingerprint:
         findings: irregularities met while reading.
         places: label value -> where it lies, to find twins.
         middle_mm: where the middle between the body's sides lies, along the first axis of `places`.
+        thickness_mm: label value -> how thick its structures are, see `measure_thickness`; pixels where no spacing is
+            known.
     """
 
     name: str
@@ -94,6 +98,7 @@ class CaseFingerprint:
     findings: tuple[Finding, ...] = ()
     places: Mapping[int, LabelPlace] = field(default_factory=dict)
     middle_mm: float = 0.0
+    thickness_mm: Mapping[int, float] = field(default_factory=dict)
 
     def along(self, orientation: str | None) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """(shape, spacing) with the axes in the order of `orientation`; as they are for None."""
@@ -204,6 +209,7 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, schem
         _channel(channel.T if turned else channel, labelled, image.metadata, image.channels) for channel in image.array
     )
     where = LabelledVoxels(positions, values, label_map.shape, turned)
+    of_labels = {v: n for v, n in voxels.items() if v not in (0, scheme.ignore)}
     grid = image
     if image.dims == 3 and image.spacing_known and not is_orthogonal(image.affine, image.shape):
         affine, shape = straight_grid(image)
@@ -221,9 +227,17 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, schem
         centroids_mm=centroids,
         features=measure_case(image, labels, scheme),
         findings=(*image.findings, *labels.findings),
-        places=measure_places(image, where, {v: n for v, n in voxels.items() if v not in (0, scheme.ignore)}),
+        places=measure_places(image, where, of_labels),
         middle_mm=middle_of_body(image),
+        thickness_mm=_thickness(labels, of_labels),
     )
+
+
+def _thickness(labels: Volume, counts: Mapping[int, int]) -> dict[int, float]:
+    if not counts:
+        return {}
+    extents = ndimage.find_objects((labels.array > 0).view(np.uint8))
+    return measure_thickness(labels.array, labels.spacing_mm, counts, extents[0])
 
 
 def count_labels(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -297,4 +311,5 @@ def _case_from_json(case: dict[str, Any]) -> CaseFingerprint:
         findings=tuple(Finding(f["kind"], f["message"], tuple(f["files"])) for f in case["findings"]),
         places={int(value): _place_from_json(place) for value, place in case["places"].items()},
         middle_mm=case["middle_mm"],
+        thickness_mm={int(value): thickness for value, thickness in case["thickness_mm"].items()},
     )

@@ -1,4 +1,4 @@
-"""Which axes may be mirrored without exchanging left and right, and why one may not.
+"""Which axes may be mirrored, and why one may not: it would exchange left and right, or make images like no others.
 
 A new plan lists the axes that are not mirrored (`Plan.unmirrored`), after the names of the labels and after what was
 measured. Plans that list nothing (`null`: those of format_version 1) go by the names that version 1 understood.
@@ -6,7 +6,7 @@ measured. Plans that list nothing (`null`: those of format_version 1) go by the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from medseg.labels import LabelScheme
 from medseg.preparation.plan import Plan
@@ -52,18 +52,26 @@ def plan_axes(plan: Plan, labels: LabelScheme) -> tuple[int, ...]:
 
 
 def unmirrored_axes(
-    dims: int, orientation: str | None, labels: LabelScheme, twins: Sequence[Twins]
+    dims: int,
+    orientation: str | None,
+    labels: LabelScheme,
+    twins: Sequence[Twins],
+    directed: Mapping[int, str] | None = None,
 ) -> tuple[UnmirroredAxis, ...]:
-    """What a new plan says: the left-right axis and why it is not mirrored; () where every axis may be.
+    """What a new plan says: the axes that are not mirrored and why; () where every axis may be.
 
     Args:
         dims, orientation: of the plan.
         labels: whose names may tell sides.
         twins: measured, see `find_twins`.
+        directed: axes along which all images point the same way, see `directed_axes`.
     """
     axis = sideways_axis(dims, orientation)
-    reasons = _reasons(labels, twins)
-    return () if axis is None or not reasons else (UnmirroredAxis(axis=axis, reason="; ".join(reasons)),)
+    reasons = {} if directed is None else dict(directed)
+    sides = _reasons(labels, twins)
+    if axis is not None and sides:
+        reasons[axis] = "; ".join(sides)
+    return tuple(UnmirroredAxis(axis=axis, reason=reason) for axis, reason in sorted(reasons.items()))
 
 
 def findings_on_sides(plan: Plan, labels: LabelScheme, twins: Sequence[Twins]) -> list[Finding]:

@@ -33,13 +33,23 @@ SMALLEST_MAP = 4
 FORCED_SMALLEST_MAP = 2
 CPU_CHANNELS = {2: (16, 32, 64, 128, 256), 3: (16, 32, 64, 128, 256)}
 GPU_CHANNELS = {2: (32, 64, 128, 256, 512, 512, 512), 3: (32, 64, 128, 256, 320, 320)}
-# Voxels of a training step (batch x patch). On a CPU time is the limit: two slow cores do about 360k voxels in 1.5 s.
+# Most voxels of a training step (batch x patch). On a CPU time is the limit: two slow cores do 360k voxels in 1.5 s.
 CPU_STEP_VOXELS = {2: 270_000, 3: 360_000}
 GPU_STEP_VOXELS = {2: 24 * 512 * 512, 3: 4 * 160**3}
 LARGEST_BATCH = {2: 16, 3: 8}
 # A patch larger than this adds time and little context.
-LARGEST_PATCH_VOXELS = {"cpu": {2: 66_000, 3: 180_000}, "gpu": {2: 1024 * 1024, 3: 160**3}}
+LARGEST_PATCH_VOXELS = {"cpu": {2: 512 * 512, 3: 180_000}, "gpu": {2: 1024 * 1024, 3: 160**3}}
 SMALLEST_BATCH = 2
+# Short trainings need many steps more than large ones: the voxels of a step grow with this power of all the voxels
+# that the time is enough for, from this many in a quarter of an hour on one core.
+SHORT_STEP_VOXELS, SHORT_SECONDS, STEP_GROWTH = 200_000, 900.0, 0.5
+TIMED_STEP_VOXELS = {2: (65_000, 540_000), 3: (65_000, 720_000)}
+# How far a network looks around: this many times the thickness of the structures that it is to find.
+CONTEXT = 6.0
+# A side that is nearly as long as the image is rather a little shorter than longer.
+MOST_OF_IMAGE = 0.75
+# Voxels that a side has at least, where the image is as long: less loses too much to the borders.
+LEAST_SIDE = {2: 256, 3: 48}
 # nnU-Net keeps a batch within 5% of the data; below this many samples the limit costs more than it protects.
 BATCH_WITHOUT_LIMIT = 4
 
@@ -53,12 +63,16 @@ class Budget:
         memory_gb: memory of the device.
         on_gpu: whether that device is a GPU.
         kilobytes: that a step of the net keeps per voxel in float32; None: a U-Net, by the formula above.
+        seconds: of one core that the whole training has; None: the number of steps is given, or time is no limit.
+        thickness: of the structures to find, in the unit of the spacing; None: unknown.
     """
 
     dims: int
     memory_gb: float
     on_gpu: bool
     kilobytes: float | None = None
+    seconds: float | None = None
+    thickness: float | None = None
 
     @property
     def bytes(self) -> float:
@@ -68,7 +82,16 @@ class Budget:
     @property
     def step_voxels(self) -> int:
         """Most voxels of batch x patch."""
-        return (GPU_STEP_VOXELS if self.on_gpu else CPU_STEP_VOXELS)[self.dims]
+        if self.on_gpu or self.seconds is None:
+            return (GPU_STEP_VOXELS if self.on_gpu else CPU_STEP_VOXELS)[self.dims]
+        least, most = TIMED_STEP_VOXELS[self.dims]
+        return int(min(most, max(least, SHORT_STEP_VOXELS * (self.seconds / SHORT_SECONDS) ** STEP_GROWTH)))
+
+    def longest_side(self, spacing: Sequence[float]) -> float:
+        """Of a patch, in the unit of the spacing; infinite where the structures to find are not known."""
+        return (
+            math.inf if self.thickness is None else max(CONTEXT * self.thickness, LEAST_SIDE[self.dims] * min(spacing))
+        )
 
     @property
     def patch_voxels(self) -> int:
@@ -184,7 +207,8 @@ def choose_patch(
         (patch size, strides); the smallest patch tried where nothing fits.
     """
     sides = sorted({n * s for n, s in zip(shape, spacing, strict=True)})
-    longest, shortest = sides[-1], min(spacing) * SMALLEST_MAP
+    shortest = min(spacing) * SMALLEST_MAP
+    longest = max(shortest, min(sides[-1], budget.longest_side(spacing)))
     multiples, floor = multiple or (1,) * len(shape), least or (1,) * len(shape)
     best: tuple[tuple[int, ...], tuple[tuple[int, ...], ...]] | None = None
     steps = 200
@@ -195,9 +219,8 @@ def choose_patch(
         smallest = SMALLEST_MAP if stages is None else FORCED_SMALLEST_MAP
         # Rounded up beforehand to a multiple of 2, since an odd size is padded to an even one anyway.
         strides = strides_for([n + n % 2 for n in raw], spacing, stages or len(channels), smallest)
-        patch = tuple(
-            math.ceil(n / f) * f for n, f in zip(raw, map(math.lcm, total_stride(strides), multiples), strict=True)
-        )
+        divisors = map(math.lcm, total_stride(strides), multiples)
+        patch = tuple(_side(n, f, long) for n, f, long in zip(raw, divisors, shape, strict=True))
         if stages is not None and len(strides) < stages:
             break
         best = patch, strides
@@ -207,6 +230,15 @@ def choose_patch(
         strides = strides_for([int(2 ** (stages or 1))] * len(shape), spacing, stages or 1, FORCED_SMALLEST_MAP)
         best = tuple(FORCED_SMALLEST_MAP * t for t in total_stride(strides)), strides
     return best
+
+
+def _side(wanted: int, multiple: int, length: float) -> int:
+    """The multiple above `wanted`, or below it where that leaves out little of an image of this length.
+
+    A patch as large as the image shows every structure at one place, and the padding around it.
+    """
+    below = wanted // multiple * multiple
+    return below if wanted >= length and below >= MOST_OF_IMAGE * length else -(-wanted // multiple) * multiple
 
 
 def choose_batch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from medseg.config import PatchSize, SelectRule, Spacing, parse_yaml, read_text, validate_model
+from medseg.config import PatchSize, Range, SelectRule, Spacing, parse_yaml, read_text, validate_model
 from medseg.disk.atomic import write_text_atomic
 from medseg.errors import ConfigError
 from medseg.preparation.patch import total_stride
@@ -51,8 +52,12 @@ HEADER = """\
 #   shape_rounding extent: voxels = round(n * spacing / target); ratio: round(n * (spacing / target))
 #   padding        what surrounds an image smaller than the patch: its minimum, or zero after normalisation
 #   windows        overlap (0 to 0.95), starts (whole_step, real_step), weights (gaussian, impulse, uniform)
-#   unmirrored     axes of the net that are never mirrored, with the reason: mirroring would exchange left and right.
-#                  Take an entry out to mirror all the same; null: decided by names, as far as version 1 knew them
+#   unmirrored     axes of the net that are never mirrored, with the reason: mirroring would exchange left and right, or
+#                  make images that point another way than all others. Take an entry out to mirror all the same; null:
+#                  decided by names, as far as version 1 knew them
+#   rotation_degrees   the largest rotation of a training sample where augmentation.rotation_degrees is not given;
+#                  null: 30, and 180 for pictures without orientation
+#   scale          the range of its magnification likewise; null: 0.75 to 1.33
 #   crop, thick_axis   none, same: nothing else is built yet
 """
 Channels = Annotated[int, Field(ge=1, le=1024)]
@@ -86,6 +91,9 @@ class Plan(PlanPart):
             after normalisation.
         windows: of prediction and validation.
         unmirrored: the axes that are not mirrored, and why; None: as in version 1, see `mirroring.plan_axes`.
+        rotation_degrees: largest rotation of a training sample about each axis, 0 to 180, where the configuration gives
+            none; None: what the augmentation takes by itself.
+        scale: range of the magnification of a training sample, likewise.
 
     Raises:
         pydantic.ValidationError: for parts that do not fit together; `load_plan` gives a ConfigError.
@@ -115,6 +123,8 @@ class Plan(PlanPart):
     padding: Literal["minimum", "zero"] = "minimum"
     windows: WindowPlan = WindowPlan()
     unmirrored: Annotated[tuple[UnmirroredAxis, ...], Field(max_length=3)] | None = None
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
+    scale: Range | None = None
 
     @property
     def spatial_dims(self) -> int:
@@ -230,14 +240,16 @@ def _expect_length(value: Sequence[Any], wanted: int, what: str) -> None:
         raise ValueError(f"expected {wanted} entries, one for each of the {what}")
 
 
-def save_plan(plan: Plan, path: Path) -> None:
-    """Write a plan as YAML with a line of help for each part.
+def save_plan(plan: Plan, path: Path, reasons: Sequence[str] = ()) -> None:
+    """Write a plan as YAML with a line of help for each part, and sentences on why it is as it is.
 
     Raises:
         WriteError: if the file cannot be written.
     """
     content = plan.model_dump(mode="json")
-    write_text_atomic(path, HEADER + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110))
+    why = "".join(f"# {line}\n" for reason in reasons for line in textwrap.wrap(reason, 116))
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110)
+    write_text_atomic(path, HEADER + ("# Why this plan:\n" + why if why else "") + text)
 
 
 def load_plan(path: Path) -> Plan:

@@ -28,6 +28,8 @@ IMPLIED: Mapping[str, Any] = {
     "padding": "minimum",
     "windows": {"overlap": 0.5, "starts": "whole_step", "weights": "gaussian"},
     "unmirrored": None,
+    "rotation_degrees": None,
+    "scale": None,
 }
 ADDED = (*IMPLIED, "axes", "transpose")
 

@@ -12,11 +12,13 @@ from medseg.errors import ConfigError, DatasetError
 from medseg.io.channel_names import kind_of_name, modality_of_kind
 from medseg.labels import LabelScheme
 from medseg.preparation.channel_plans import asked_kinds, channel_plan, kind_in_words
+from medseg.preparation.direction import directed_axes
 from medseg.preparation.fingerprint import Fingerprint
 from medseg.preparation.mirroring import unmirrored_axes
 from medseg.preparation.net_needs import needs_of, sides_for
 from medseg.preparation.patch import Budget, choose_batch, choose_patch, default_channels, strides_for
 from medseg.preparation.plan import ChannelPlan, Plan
+from medseg.preparation.training_budget import core_seconds, typical_thickness
 from medseg.preparation.twins import find_twins
 
 __all__ = ["check_plan_fits", "make_plan"]
@@ -26,9 +28,13 @@ ANISOTROPY = 3.0
 # Spacings closer than this count as equal when the slice axis of a 2D net is chosen.
 SAME_SPACING = 1.1
 CT_AIR_HU = -500
+# Where all images point the same way, so will new ones.
+FIXED_POSE_DEGREES, FIXED_POSE_SCALE = 20.0, (0.8, 1.25)
 
 
-def make_plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, memory_gb: float, on_gpu: bool) -> Plan:
+def make_plan(
+    fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, memory_gb: float, on_gpu: bool, cores: int = 1
+) -> Plan:
     """The plan for a data set.
 
     Args:
@@ -38,6 +44,7 @@ def make_plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, 
         scheme: the labels.
         memory_gb: of the device that trains; `plan.memory_gb` overrides it.
         on_gpu: whether that device is a GPU: patches are then limited by memory, on a CPU by time as well.
+        cores: that a training on a CPU uses.
 
     Returns:
         A valid plan.
@@ -59,9 +66,17 @@ def make_plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, 
     target = _target_spacing(fingerprint, config, orientation, dims)
     shape = _median_shape(fingerprint, orientation, target)
     spacing = target or (1.0,) * len(shape)
+    directed, asked = directed_axes(fingerprint.cases, dims, orientation), config.augmentation.mirror
     needs = needs_of(config.net)
     kilobytes = None if needs is None else needs.kilobytes[dims - 2]
-    budget = Budget(dims, config.plan.memory_gb or memory_gb, on_gpu, kilobytes)
+    budget = Budget(
+        dims,
+        config.plan.memory_gb or memory_gb,
+        on_gpu,
+        kilobytes,
+        seconds=core_seconds(config.training, cores),
+        thickness=typical_thickness(fingerprint),
+    )
     batch, patch, channels, strides = _size(config, shape, spacing, budget, len(fingerprint.cases))
     values = {
         "dims": dims,
@@ -74,7 +89,15 @@ def make_plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, 
         "channels": channels,
         "strides": strides,
         "select": [rule.model_dump(exclude_defaults=True) for rule in _select(fingerprint, config)],
-        "unmirrored": unmirrored_axes(dims, orientation, scheme, find_twins(fingerprint.cases, scheme)),
+        "unmirrored": unmirrored_axes(
+            dims,
+            orientation,
+            scheme,
+            find_twins(fingerprint.cases, scheme),
+            {axis: reason for axis, reason in directed.items() if isinstance(asked, bool) or axis not in asked},
+        ),
+        "rotation_degrees": FIXED_POSE_DEGREES if directed else None,
+        "scale": FIXED_POSE_SCALE if directed else None,
         "image": {"prefilter": "area"},
         "labels": {"method": "area", "ties": "unbiased"},
     }

@@ -42,6 +42,7 @@ from medseg.preparation.store import (
     remove_leftovers,
     write_case,
 )
+from medseg.preparation.training_budget import plan_reasons
 from medseg.preparation.twins import find_twins
 from medseg.volume import Finding, Volume
 
@@ -180,8 +181,9 @@ def _plan(
         plan = load_plan(path)
         check_plan_fits(plan, fingerprint, config, path)
         return plan
-    plan = make_plan(fingerprint, config, scheme, memory_gb, on_gpu)
-    save_plan(plan, path)
+    cores = available_cpus()
+    plan = make_plan(fingerprint, config, scheme, memory_gb, on_gpu, cores)
+    save_plan(plan, path, plan_reasons(plan, fingerprint, config, on_gpu, cores))
     return plan
 
 

@@ -63,6 +63,9 @@ class BatchSource:
         if not augmentation.enabled:
             off = {"spatial_probability": 0.0, "elastic_probability": 0.0, "mirror": False}
             augmentation = augmentation.model_copy(update=off)
+        planned = {"rotation_degrees": plan.rotation_degrees, "scale": plan.scale}
+        missing = {key: value for key, value in planned.items() if getattr(augmentation, key) is None}
+        augmentation = augmentation.model_copy(update=missing)
         mirrored = mirror_axes(augmentation, plan, scheme)
         self.spatial = SpatialAugment.from_config(
             augmentation,

@@ -11,6 +11,8 @@ __all__ = ["identity_of_settings"]
 # Keys younger than checkpoints that may still be resumed: left out where they hold their default, so that those
 # checkpoints are recognised.
 _YOUNGER = {"loss": ("terms",), "augmentation": ("extra",)}
+# What a default was called in these checkpoints, where it is planned now.
+_BEFORE = {"augmentation": {"scale": [0.75, 1.33]}}
 
 
 def identity_of_settings(config: RunConfig) -> list[Any]:
@@ -29,4 +31,5 @@ def _values(config: RunConfig, name: str) -> dict[str, Any]:
     fields = type(part).model_fields
     unused = {key for key in _YOUNGER[name] if getattr(part, key) == fields[key].default}
     values: dict[str, Any] = part.model_dump(mode="json", exclude=unused)
-    return values
+    before = _BEFORE.get(name, {})
+    return {key: before.get(key) if each is None and key in before else each for key, each in values.items()}

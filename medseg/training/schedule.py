@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from medseg.config import TrainingConfig
+from medseg.config import DEFAULT_MINUTES, TrainingConfig
 
-__all__ = ["DEFAULT_MINUTES", "default_learning_rate", "learning_rate", "progress_of"]
-
-DEFAULT_MINUTES = 60.0
-"""How long a training runs where neither `max_minutes` nor `max_iterations` is given."""
+__all__ = ["default_learning_rate", "learning_rate", "progress_of"]
 
 _LEARNING_RATES = {"adamw": 2e-3, "sgd": 1e-2}
 

@@ -10,11 +10,10 @@ from medseg.preparation.case_features import CaseFeatures
 from medseg.preparation.fingerprint import CaseFingerprint, ChannelFingerprint
 
 SCHEME = LabelScheme.from_mapping({"thing": 1})
-NO_FEATURES = CaseFeatures((), (), ())
 CHANNEL = ChannelFingerprint(0.0, 9.0, True, 4.0, 1.0, (4.0,) * 200)
 
 
-def case(shape, spacing=None, orientation="RAS", channels=1, name="a", labelled=100) -> CaseFingerprint:
+def case(shape, spacing=None, orientation="RAS", channels=1, name="a", labelled=100, thickness=None) -> CaseFingerprint:
     known = spacing is not None
     spacing = spacing or (1.0,) * len(shape)
     voxels = {0: math.prod(shape) - labelled, 1: labelled}
@@ -29,7 +28,8 @@ def case(shape, spacing=None, orientation="RAS", channels=1, name="a", labelled=
         (CHANNEL,) * channels,
         voxels,
         {},
-        NO_FEATURES,
+        CaseFeatures((), ((0.0,) * 8 ** len(shape),) * channels, ()),
+        thickness_mm={} if thickness is None else {1: thickness},
     )
 
 

@@ -25,18 +25,48 @@ def plan(*cases: CaseFingerprint, memory_gb=8.0, on_gpu=False, **parts) -> Plan:
     return make_plan(Fingerprint(cases, ()), config, SCHEME, memory_gb, on_gpu)
 
 
-def test_hippocampus_on_a_cpu_sees_whole_images_in_fours() -> None:
+def test_hippocampus_on_a_cpu_sees_most_of_an_image_in_fours() -> None:
     made = plan(*[case((36, 50, 35), (1.0, 1.0, 1.0), name=str(n)) for n in range(48)])
-    assert (made.patch_size, made.batch_size) == ((40, 56, 40), 4)
+    assert (made.patch_size, made.batch_size) == ((32, 48, 32), 4)
     assert made.channels == (16, 32, 64, 128)
     assert total_stride(made.strides) == (8, 8, 8)
     assert (made.orientation, made.spacing_mm, made.normalization[0].kind) == ("RAS", (1.0, 1.0, 1.0), "zscore")
 
 
 def test_retinal_photographs_on_a_cpu_see_256_squared_in_fours() -> None:
-    made = plan(*[case((999, 960), channels=3, name=str(n)) for n in range(16)])
+    vessels = [case((999, 960), channels=3, name=str(n), thickness=5.0) for n in range(16)]
+    made = plan(*vessels, training={"max_iterations": 1000})
     assert (made.dims, made.patch_size, made.batch_size, made.in_channels) == (2, (256, 256), 4, 3)
     assert (made.orientation, made.spacing_mm) == (None, None)
+
+
+def test_a_patch_looks_around_as_far_as_the_structures_are_thick() -> None:
+    crops = [case((128, 128, 10), (1.0, 1.0, 1.0), name=str(n), thickness=9.0) for n in range(40)]
+    nodules = plan(*crops, training={"max_minutes": 15})
+    assert nodules.patch_size == (56, 56, 10) and nodules.batch_size == 6
+    lungs = plan(*[case((512, 512), name=str(n), thickness=150.0) for n in range(40)], training={"max_minutes": 480})
+    assert lungs.patch_size == (512, 512)
+
+
+def test_short_trainings_take_small_steps_so_that_there_are_many() -> None:
+    brains = [case((128, 128, 96), (2.0, 2.0, 2.0), name=str(n), thickness=30.0) for n in range(40)]
+
+    def voxels(minutes: float, cores: int = 1) -> int:
+        config = RunConfig(data={"root": "x"}, training={"max_minutes": minutes})
+        made = make_plan(Fingerprint(tuple(brains), ()), config, SCHEME, 8.0, False, cores)
+        return made.batch_size * math.prod(made.patch_size)
+
+    assert voxels(5) < voxels(15) <= 200_000 < voxels(60) < voxels(60, cores=4)
+    # Where the steps are counted, time is no limit of theirs.
+    assert voxels(1e6) >= math.prod(plan(*brains, training={"max_iterations": 10}).patch_size)
+
+
+@given(st.integers(10, 300), st.sampled_from([2, 4, 8, 16, 32]))
+def test_a_side_that_covers_the_image_is_rather_shorter_than_longer(length, multiple) -> None:
+    side = choose_patch((length,), (1.0,), (8,), Budget(2, 8.0, True), 2, multiple=(multiple,))[0][0]
+    assert side % multiple == 0 and 0.75 * length <= side < length + multiple
+    below = length // multiple * multiple
+    assert side == (below if below >= 0.75 * length else below + multiple)
 
 
 def test_a_gpu_gets_larger_patches_and_wider_nets_and_little_memory_smaller_ones() -> None:

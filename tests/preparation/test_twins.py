@@ -57,13 +57,15 @@ def test_organs_of_both_sides_are_twins_and_no_others(cases) -> None:
 def test_a_liver_a_heart_and_one_lung_alone_are_no_twins(cases, organs) -> None:
     scheme = only(*organs)
     assert find_twins(cases, scheme) == ()
-    plan = plan_of(cases, scheme)
+    # These bodies point the same way along the other axes, which concerns no twins.
+    everywhere = {"augmentation": {"mirror": [0, 1, 2]}}
+    plan = plan_of(cases, scheme, **everywhere)
     assert plan.unmirrored == () and mirror_axes(AugmentationConfig(), plan, scheme) == (0, 1, 2)
 
 
 def test_a_new_plan_does_not_mirror_twins_left_to_right_and_says_why(cases) -> None:
     scheme = only("right kidney", "left kidney", "liver")
-    plan = plan_of(cases, scheme)
+    plan = plan_of(cases, scheme, augmentation={"mirror": [0, 1, 2]})
     assert [each.axis for each in plan.unmirrored] == [0]
     assert "class 7 and class 6 lie on opposite sides of the body" in plan.unmirrored[0].reason
     assert mirror_axes(AugmentationConfig(), plan, scheme) == (1, 2)
@@ -74,9 +76,10 @@ def test_a_new_plan_does_not_mirror_twins_left_to_right_and_says_why(cases) -> N
 def test_a_2d_net_on_slices_that_do_not_show_both_sides_is_mirrored_along_both_axes(cases) -> None:
     scheme = only("right kidney", "left kidney")
     thick_sagittal = [replace(c, spacing_mm=(30.0, 1.0, 1.0), orientation="RAS") for c in cases]
-    plan = plan_of(thick_sagittal, scheme, net={"dims": 2})
+    plan = plan_of(thick_sagittal, scheme, net={"dims": 2}, augmentation={"mirror": [0, 1]})
     assert plan.orientation == "ASR" and plan.unmirrored == () and plan_axes(plan, scheme) == (0, 1)
-    axial = plan_of([replace(c, spacing_mm=(1.0, 1.0, 8.0), orientation="RAS") for c in cases], scheme, net={"dims": 2})
+    thick_axial = [replace(c, spacing_mm=(1.0, 1.0, 8.0), orientation="RAS") for c in cases]
+    axial = plan_of(thick_axial, scheme, net={"dims": 2}, augmentation={"mirror": [0, 1]})
     assert axial.orientation == "RAS" and plan_axes(axial, scheme) == (1,)
 
 
@@ -139,7 +142,7 @@ def test_photographs_have_twins_along_x(tmp_path: Path) -> None:
         seen = Volume(image, np.eye(4), channels=1, spacing_known=False)
         found.append(fingerprint_case(str(n), "", seen, Volume(labels, np.eye(4), spacing_known=False), scheme))
     assert find_twins(found, scheme) == (Twins(0, 1, 8),)
-    plan = plan_of(found, scheme)
+    plan = plan_of(found, scheme, augmentation={"mirror": [0, 1]})
     assert plan.orientation is None and [each.axis for each in plan.unmirrored] == [0]
 
 
