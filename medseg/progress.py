@@ -67,7 +67,9 @@ def _panel(title: str) -> Iterator[ProgressCallback]:
 
     console = Console(stderr=True)
     percentage, eta = TextColumn("{task.percentage:>3.0f}%"), TextColumn("ETA")
-    bar = Progress(BarColumn(), percentage, TimeElapsedColumn(), eta, TimeRemainingColumn(), console=console)
+    # Half a minute, the default, may pass between two updates; the remaining time would then never be known.
+    columns = (BarColumn(), percentage, TimeElapsedColumn(), eta, TimeRemainingColumn())
+    bar = Progress(*columns, console=console, speed_estimate_period=600.0)
     task = bar.add_task(title, total=None)
     rows = Text()
 

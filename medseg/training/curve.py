@@ -18,10 +18,11 @@ Entries = Sequence[Mapping[str, Any]]
 
 # Characters that fit beside each other below the axes.
 _LINE = 130
-# Colour, and how the figures panel calls it.
+# Colour, and the words for it.
 _PARTS = {"step": ("#35617f", "step"), "wait": ("#c2410c", "waiting"), "validate": ("#4d7c0f", "validation")}
 # Entries of the log that the mean loss runs over.
 _SMOOTHED = 9
+_NOT_RECORDED = "not recorded"
 
 
 def write_curve(entries: Entries, path: Path) -> None:
@@ -78,10 +79,11 @@ def _loss(axes: Any, entries: Entries) -> None:
     axes.plot(minutes, losses, color="0.75", linewidth=1)
     half = _SMOOTHED // 2
     smooth = [float(np.mean(losses[max(0, n - half) : n + half + 1])) for n in range(len(losses))]
-    axes.plot(minutes, smooth, color="#35617f", linewidth=1.8)
     axes.set_ylabel("training loss")
     if losses:
         _note(axes, 0, "0.45", f"last {losses[-1]:.3f}")
+    if len(losses) > _SMOOTHED:
+        axes.plot(minutes, smooth, color="#35617f", linewidth=1.8)
         _note(axes, 1, "#35617f", f"mean of {_SMOOTHED} entries {smooth[-1]:.3f}")
 
 
@@ -112,6 +114,8 @@ def _line(axes: Any, entries: Entries, key: str, title: str, colour: str) -> Non
     if held:
         axes.set_ylim(0, 1.25 * max(e[key] for e in held) or 1.0)
         _note(axes, 0, colour, f"last {held[-1][key]:.3g}")
+    elif entries:
+        _note(axes, 0, "0.45", _NOT_RECORDED)
 
 
 def _seconds(axes: Any, entries: Entries) -> None:
@@ -134,6 +138,8 @@ def _seconds(axes: Any, entries: Entries) -> None:
     for row, (part, (colour, text)) in enumerate(_PARTS.items()):
         if every:
             _note(axes, row, colour, f"{text} {totals[part] / 60:.1f} min ({totals[part] / every:.1%})")
+    if entries and not every:
+        _note(axes, 0, "0.45", _NOT_RECORDED)
 
 
 def _note(axes: Any, row: int, colour: str, text: str) -> None:

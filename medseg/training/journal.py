@@ -131,4 +131,6 @@ def _by_label(dice: dict[str, float | None]) -> str:
     if len(known) < 2:
         return ""
     shown = list(known) if len(known) <= _MOST_NAMED else sorted(known, key=lambda label: known[label])[:_MOST_NAMED]
-    return ("lowest Dice: " if len(shown) < len(known) else "") + ", ".join(f"{name} {known[name]:.3f}" for name in shown)
+    return ("lowest Dice: " if len(shown) < len(known) else "") + ", ".join(
+        f"{name} {known[name]:.3f}" for name in shown
+    )

@@ -227,7 +227,9 @@ class _Trainer:
     def _validate_again(self) -> None:
         """Validate where the training was stopped within a validation, as its score may choose the weights."""
         before, now = (progress_of(n, self.elapsed, self.training) for n in (self.iteration - 1, self.iteration))
-        done = any("validation_dice" in entry and entry["iteration"] == self.iteration for entry in self.journal.entries)
+        done = any(
+            "validation_dice" in entry and entry["iteration"] == self.iteration for entry in self.journal.entries
+        )
         if self.iteration and not done and now < 1 and self._validation_due(before, now):
             self._validate()
 
@@ -257,9 +259,11 @@ class _Trainer:
         if self.training.checkpoint == "best" and self.best.exists():
             best = load_torch_file(self.best, "delete it, or train from the start")
             _restored(self.best, lambda: self.average.net.load_state_dict(best))
-        scores = validate(self.average.net, self.cases, self.plan, self.scheme, self.device, choice.add)
+        watch = Stopwatch()
+        with watch.measuring("validate"):
+            scores = validate(self.average.net, self.cases, self.plan, self.scheme, self.device, choice.add)
         found = {"validation_dice": scores.mean_dice, "dice": scores.dice, "grid": _GRID} if self.cases else {}
-        self._note(**found, final=True)
+        self._note(**found, **watch.taken(), final=True)
         self.journal.save()
         self.journal.draw()
         return {name: value.cpu() for name, value in self.average.net.state_dict().items()}, scores

@@ -86,7 +86,7 @@ class MaskPictures:
             outlines = [(shown.ref[label], reference) for label, (reference, _) in colours.items()]
             outlines += [(shown.pred[label], prediction) for label, (_, prediction) in colours.items()]
             panels.append((name, shown, draw_slice(shown, _SIDE, outlines)))
-        height = max(panel.height for _, _, panel in panels) + 2 * _LINE
+        height = max(panel.height for _, _, panel in panels) + 3 * _LINE
         canvas = Image.new("RGB", (sum(panel.width + 4 for _, _, panel in panels) - 4, height))
         draw, left = ImageDraw.Draw(canvas), 0
         for name, shown, panel in panels:
@@ -94,6 +94,9 @@ class MaskPictures:
             for row, text in enumerate((name, shown.place)):
                 draw.text((left + 4, panel.height + row * _LINE + 2), text, fill=(220, 220, 220))
             left += panel.width + 4
+        several = "reference in strong, prediction in pale colours"
+        key = "reference blue, prediction amber" if len(colours) == 1 else several
+        draw.text((4, height - _LINE + 2), key, fill=(160, 160, 160))
         return encoded(canvas, "PNG")
 
 
