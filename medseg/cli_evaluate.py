@@ -17,7 +17,9 @@ EVALUATE_EXAMPLES = """\
 medseg evaluate masks/ references/ -o report/
 medseg evaluate masks/ references/ -o report/ --task lung --images studies/
 medseg evaluate masks/ references/ -o report/ --metrics dice,hd95,cldice"""
-COMPARE_EXAMPLES = "medseg compare report_unet/ report_deeplab/ -o comparison/"
+COMPARE_EXAMPLES = """\
+medseg compare report_unet/ report_deeplab/ -o comparison/
+medseg compare unet=unet_seed0/,unet_seed1/ deeplab=deeplab_seed0/,deeplab_seed1/ -o comparison/ --margin 0.01"""
 
 Predictions = Annotated[
     Path, typer.Argument(metavar="PRED", readable=False, help="The predicted masks: a folder or one file.")
@@ -276,15 +278,21 @@ def evaluate(
 
 def compare(
     folders: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="RUN_OR_EVALUATION",
-            help="Folders that evaluate wrote, or runs that contain one; two or more, against the same references.",
+            help="Folders that evaluate wrote, or runs that contain one; two or more, against the same references. "
+            "NAME=FOLDER,FOLDER,... are trainings of one model with different seeds.",
         ),
     ],
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for compare.csv, summary.json and report.html."),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Folder for compare.csv, summary.json, report.html, table.tex and methods.txt.",
+        ),
     ],
     metrics: Annotated[
         str | None,
@@ -292,11 +300,21 @@ def compare(
             "--metrics", metavar="NAME,...", help="Names separated by commas; by default all that were evaluated."
         ),
     ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin",
+            metavar="X",
+            help="Test of non-inferiority: whether a model is worse than another by less than X, in the unit of the "
+            "metric.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Compare models on the same cases: paired tests with Holm's correction, and a ranking with its stability."""
+    """Compare models on the same cases: paired tests, intervals over patients and seeds, a ranking, non-inferiority."""
     from medseg.evaluation import compare as run_comparison
+    from medseg.evaluation.stored_evaluation import by_model
 
-    result = run_comparison(folders, out, listed(metrics))
+    result = run_comparison(by_model(folders), out, listed(metrics), margin=margin)
     typer.echo(result.to_json() if as_json else result.text())
