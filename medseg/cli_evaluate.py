@@ -104,6 +104,15 @@ Tolerance = Annotated[
         rich_help_panel=ADVANCED,
     ),
 ]
+Miou = Annotated[
+    Literal["labels", "voc"],
+    typer.Option(
+        "--miou",
+        metavar="labels|voc",
+        help="voc adds the mean IoU of PASCAL VOC: with background, without reference voxels of value 255.",
+        rich_help_panel=ADVANCED,
+    ),
+]
 Surface = Annotated[
     Literal["voxel", "area"],
     typer.Option(
@@ -227,6 +236,7 @@ def evaluate(
     second_reference: SecondReference = None,
     metrics: Metrics = None,
     tolerance_mm: Tolerance = None,
+    miou: Miou = "labels",
     surface: Surface = "voxel",
     hd95: Hd95 = "max_directed",
     assd: Assd = "pooled",
@@ -260,6 +270,7 @@ def evaluate(
         label_threshold=label_threshold,
         metrics=listed(metrics),
         tolerance_mm=tolerance_mm,
+        miou=miou,
         surface=surface,
         hd95=hd95,
         assd=assd,

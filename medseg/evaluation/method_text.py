@@ -11,6 +11,7 @@ import numpy as np
 from medseg.evaluation.outliers import OUTLIER_METHOD
 from medseg.evaluation.paired import PERMUTATIONS
 from medseg.evaluation.statistics import MIN_PATIENTS, RESAMPLES
+from medseg.evaluation.voc import VOC_DEFINITION
 from medseg.metrics.options import ScoreOptions
 from medseg.metrics.registry import ALL_METRICS
 
@@ -19,8 +20,8 @@ __all__ = ["INTERVAL_METHOD", "comparison_text", "definitions", "method_text", "
 INTERVAL_METHOD = "BCa bootstrap over patients with small-sample expansion"
 
 
-def definitions(options: ScoreOptions) -> dict[str, str]:
-    """Metric -> definition, for the metrics and conventions asked for."""
+def definitions(options: ScoreOptions, voc: bool = False) -> dict[str, str]:
+    """Metric -> definition, for the metrics and conventions asked for; `voc` adds the mIoU of PASCAL VOC."""
     found = {metric: options.define(metric) for metric in options.metrics}
     if any(ALL_METRICS[m].is_distance or ALL_METRICS[m].needs_mm for m in found):
         found["unknown spacing"] = (
@@ -30,6 +31,7 @@ def definitions(options: ScoreOptions) -> dict[str, str]:
     found |= {
         "miou": "Mean over the labels, without background, of the IoU of voxel counts pooled over the data set.",
         "miou_case_mean": "Mean over cases of the mean IoU of the labels that the case's reference holds.",
+        **({"miou_voc": VOC_DEFINITION} if voc else {}),
         "empty masks": "Both masks empty: no score. One empty: Dice, IoU and NSD are 0, distances infinite. Means run "
         "over the cases whose reference holds the label; infinite distances are counted and enter the mean as the "
         "image diagonal. Cases whose reference lacks the label are scored apart: specificity TN / (TN + FP) of voxels, "
@@ -41,8 +43,8 @@ def definitions(options: ScoreOptions) -> dict[str, str]:
     return found
 
 
-def method_text(options: ScoreOptions, n_cases: int, n_patients: int) -> str:
-    """A paragraph for the methods section."""
+def method_text(options: ScoreOptions, n_cases: int, n_patients: int, voc: bool = False) -> str:
+    """A paragraph for the methods section; `voc` adds the mIoU of PASCAL VOC."""
     named = [f"{ALL_METRICS[m].title} ({_lower(options.define(m).rstrip('.'))})" for m in options.metrics]
     listed = "; ".join(named)
     parts = [
@@ -51,6 +53,8 @@ def method_text(options: ScoreOptions, n_cases: int, n_patients: int) -> str:
         "Means run over the cases whose reference holds the label; a label missed altogether scores 0 and its "
         "distances count as the image diagonal.",
     ]
+    if voc:
+        parts.append(f"mIoU as in PASCAL VOC: {_lower(VOC_DEFINITION)}")
     if n_patients >= MIN_PATIENTS:
         parts.append(f"95% intervals are from a {INTERVAL_METHOD} ({RESAMPLES} resamples).")
     else:

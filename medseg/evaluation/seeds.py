@@ -1,13 +1,13 @@
 """The interval of a difference between two models that were each trained several times, over seeds and patients.
 
 Every network is scored on every patient, so seeds and patients are crossed: both are drawn with replacement, each by
-itself, patients alike for both models, and the difference of the means is taken (the "pigeonhole" bootstrap). Its spread
-is biased: it counts what varies by seed and patient together more than once, and of n units it finds (n - 1) / n of the
-variance. It is therefore scaled to the unbiased estimate of the crossed analysis of variance, patients + seeds - both
-together, and the quantiles follow Student's t with Satterthwaite's degrees of freedom. With one seed each it is the
-interval of `medseg.evaluation.statistics`. A model with a single seed adds nothing for training, as one shows no spread.
-In simulated comparisons of 12 to 50 patients and 3 to 5 seeds it held the true difference in 95 to 99% (100% of 12
-patients where seeds hardly differ), where the interval over patients alone did in 31 to 95%.
+itself, patients alike for both models, and the difference of the means is taken (the "pigeonhole" bootstrap). Its
+spread is biased: it counts what varies by seed and patient together more than once, and of n units it finds (n - 1) /
+n of the variance. It is therefore scaled to the unbiased estimate of the crossed analysis of variance, patients +
+seeds - both together, and the quantiles follow Student's t with Satterthwaite's degrees of freedom. With one seed
+each it is the interval of `medseg.evaluation.statistics`. A model with a single seed adds nothing for training, as
+one shows no spread. In simulated comparisons of 12 to 50 patients and 3 to 5 seeds it held the true difference in 95
+to 99% (100% of 12 patients where seeds hardly differ), where the interval over patients alone did in 31 to 95%.
 Source: A. B. Owen, The Annals of Applied Statistics 1 (2007), 386-411; F. E. Satterthwaite, Biometrics Bulletin 2
 (1946), 110-114; X. Bouthillier et al., Accounting for variance in machine learning benchmarks, MLSys 3 (2021), for why.
 """
