@@ -115,14 +115,25 @@ def _seed_table(result: ComparisonResult) -> tuple[Table, ...]:
 
 
 def _margin_table(result: ComparisonResult) -> tuple[Table, ...]:
-    """What a margin of non-inferiority shows, in words."""
+    """What a margin of non-inferiority shows."""
     rows = [
-        (Cell(row.label), Cell(title_of(row.metric)), Cell(verdict.text()), Cell("yes" if verdict.shown else "no"))
+        (
+            Cell(row.label),
+            Cell(title_of(row.metric)),
+            Cell(verdict.model),
+            Cell(verdict.other),
+            Cell(f"{verdict.bound:+.4f}", sort=repr(verdict.bound)),
+            Cell("yes" if verdict.shown else "not shown"),
+        )
         for row in result.rows
         for verdict in row.verdicts()
     ]
-    caption = "Non-inferiority: each model against the other, by a one-sided bound of 97.5%"
-    return (Table(caption, ("Label", "Metric", "Finding", "Shown"), tuple(rows)),) if rows else ()
+    caption = (
+        f"A model is non-inferior where it is worse than the other by less than {result.summary['margin']:g}; the bound "
+        "is one-sided, 97.5%, and below 0 where the model is better"
+    )
+    head = ("Label", "Metric", "Model", "Compared with", "Worse by at most", "Non-inferior")
+    return (Table(caption, head, tuple(rows)),) if rows else ()
 
 
 def _ranking_table(result: ComparisonResult) -> Table:

@@ -1,8 +1,8 @@
 """Mean IoU as PASCAL VOC defines it: with the background, of pixels pooled over the data set, without void pixels.
 
 Source: M. Everingham et al., The PASCAL Visual Object Classes Challenge: A Retrospective, IJCV 111 (2015), 98-136,
-section 2.2.3: true positives / (true positives + false positives + false negatives) of each class over all pixels of the test
-set, averaged over the classes and the background; pixels marked void (255) in the reference are left out.
+section 2.2.3: true positives / (true positives + false positives + false negatives) of each class over all pixels of
+the test set, averaged over the classes and the background; pixels marked void (255) in the reference are left out.
 """
 
 from __future__ import annotations
