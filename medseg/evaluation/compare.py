@@ -230,8 +230,8 @@ def _row(
 def _judged(row: PairedRow, margin: float | None) -> PairedRow:
     """The row with what the margin of non-inferiority shows."""
     row = replace(row, margin=margin)
-    verdicts = [each.shown for each in row.verdicts()] or [None, None]
-    return replace(row, first_non_inferior=verdicts[0], second_non_inferior=verdicts[1])
+    shown = [each.shown for each in row.verdicts()]
+    return replace(row, first_non_inferior=shown[0], second_non_inferior=shown[1]) if shown else row
 
 
 def _rankings(table: _Table, groups: Sequence[str], rng: np.random.Generator) -> tuple[RankingRow, ...]:

@@ -129,7 +129,7 @@ def _margin_table(result: ComparisonResult) -> tuple[Table, ...]:
         for verdict in row.verdicts()
     ]
     caption = (
-        f"A model is non-inferior where it is worse than the other by less than {result.summary['margin']:g}; the bound "
+        f"A model is non-inferior where it is worse by less than {result.summary['margin']:g}; the bound "
         "is one-sided, 97.5%, and below 0 where the model is better"
     )
     head = ("Label", "Metric", "Model", "Compared with", "Worse by at most", "Non-inferior")
