@@ -128,12 +128,14 @@ def _margin_table(result: ComparisonResult) -> tuple[Table, ...]:
         for row in result.rows
         for verdict in row.verdicts()
     ]
+    if not rows:
+        return ()
     caption = (
         f"A model is non-inferior where it is worse by less than {result.summary['margin']:g}; the bound "
         "is one-sided, 97.5%, and below 0 where the model is better"
     )
     head = ("Label", "Metric", "Model", "Compared with", "Worse by at most", "Non-inferior")
-    return (Table(caption, head, tuple(rows)),) if rows else ()
+    return (Table(caption, head, tuple(rows)),)
 
 
 def _ranking_table(result: ComparisonResult) -> Table:
