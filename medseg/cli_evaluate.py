@@ -19,7 +19,7 @@ medseg evaluate masks/ references/ -o report/ --task lung --images studies/
 medseg evaluate masks/ references/ -o report/ --metrics dice,hd95,cldice"""
 COMPARE_EXAMPLES = """\
 medseg compare report_unet/ report_deeplab/ -o comparison/
-medseg compare unet=unet_seed0/,unet_seed1/ deeplab=deeplab_seed0/,deeplab_seed1/ -o comparison/ --margin 0.01"""
+medseg compare unet=unet_0/,unet_1/ fcn=fcn_0/,fcn_1/ -o out/ --margin 0.01"""
 
 Predictions = Annotated[
     Path, typer.Argument(metavar="PRED", readable=False, help="The predicted masks: a folder or one file.")

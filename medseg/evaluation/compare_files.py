@@ -48,7 +48,7 @@ def write_comparison(folder: Path, result: ComparisonResult) -> ComparisonResult
             distributions=_pictures(result),
             tables={
                 heading: tables
-                for heading, tables in (("Seeds", _seed_table(result)), ("Margin", _margin_table(result)))
+                for heading, tables in (("Seeds", _seed_table(result)), ("Non-inferiority", _margin_table(result)))
                 if tables
             },
             cases=None if single else _paired_table(result),

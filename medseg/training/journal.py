@@ -67,7 +67,7 @@ class Journal:
             self._logger.add(self.entries[-1])
 
     def keep_picture(self, iteration: int, picture: bytes | None) -> None:
-        """Write a picture of masks (PNG) into `validation/`, named by the iteration; None is no picture.
+        """Write a picture of masks (PNG) into `validation/`, named by the iteration; None writes nothing.
 
         Raises:
             WriteError: disk full or no permission.
