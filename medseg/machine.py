@@ -27,7 +27,7 @@ def free_memory() -> int | None:
 
 
 def peak_memory() -> int | None:
-    """Bytes of memory that this process held at its largest so far; None if the system does not say."""
+    """Bytes of memory that this process held at its largest so far, to a few MB; None if the system does not say."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
         return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
