@@ -79,7 +79,7 @@ def compare(
         rows=rows,
         ranking=_rankings(table, groups, rng),
         complete=not notes,
-        notes=(*notes, *few_patients(len(set(groups)))),
+        notes=(*notes, *_seed_notes(models), *few_patients(len(set(groups)))),
         values=table.shown(),
         summary={},
         seeds={m.name: tuple(str(each.folder) for each in m.seeds) for m in models},
@@ -87,6 +87,17 @@ def compare(
     )
     result = replace(result, summary=_summary(result, models, columns, seed, margin))
     return result if out is None else write_comparison(Path(out), result)
+
+
+def _seed_notes(models: Sequence[Model]) -> list[str]:
+    """What seeds do not enter, so that nobody takes a p value for more than it is."""
+    if all(len(model.seeds) == 1 for model in models):
+        return []
+    notes = ["intervals are over patients and seeds; p values and the ranking are of these trainings alone"]
+    alone = [model.name for model in models if len(model.seeds) == 1]
+    if alone:
+        notes.append(f"{', '.join(alone)}: one training, whose variation by seed is not known and not in the intervals")
+    return notes
 
 
 def _shared_cases(models: Sequence[StoredEvaluation]) -> tuple[list[str], list[str]]:

@@ -64,7 +64,10 @@ def _differences(result: ComparisonResult) -> list[str]:
         ]
         for row in result.rows
     ]
-    caption = "% Differences by patient with 95% intervals; p: paired permutation test, corrected by Holm."
+    several = any(len(folders) > 1 for folders in result.seeds.values())
+    over = " over patients and seeds" if several else ""
+    of = ", of these trainings alone" if several else ""
+    caption = f"% Differences by patient with 95% intervals{over}; p: paired permutation test, corrected by Holm{of}."
     return [caption, *_tabular("lllrr", ["Label", "Metric", "Models", r"Difference [95\,\% interval]", "$p$"], rows)]
 
 

@@ -67,6 +67,7 @@ def test_seeds_of_a_model_count_as_their_mean(template: Path, tmp_path: Path) ->
     (row,) = result.rows
     assert result.models == ("unet", "deeplab") and (row.n_seeds_first, row.n_seeds_second) == (2, 3)
     assert (row.mean_first, row.mean_second, row.difference) == pytest.approx((0.85, 0.6, 0.25)) and row.n_cases == 10
+    assert result.complete and any("p values and the ranking are of these trainings" in note for note in result.notes)
     assert result.values["lung", "dice"] == {"unet": pytest.approx([0.85] * 10), "deeplab": pytest.approx([0.6] * 10)}
     assert result.seed_means["lung", "dice"] == {
         "unet": pytest.approx((0.9, 0.8)),
@@ -157,7 +158,8 @@ def test_with_too_few_patients_nothing_is_said_about_a_margin(template: Path, tm
 
 def test_the_latex_table_has_what_the_comparison_found(template: Path, tmp_path: Path) -> None:
     models = {"u_net & co": seeds(template, tmp_path / "u", 0.9, 0.8), "50%": seeds(template, tmp_path / "x", 0.7)}
-    compare(models, out=tmp_path / "out", metrics=["dice"])
+    result = compare(models, out=tmp_path / "out", metrics=["dice"])
+    assert any(note.startswith("50%: one training") for note in result.notes)
     lines = (tmp_path / "out" / "table.tex").read_text().splitlines()
     assert r"Label & Metric & u\_net \& co & 50\% \\" in lines
     assert r"lung & Dice & \textbf{0.850} $\pm$ 0.071 & 0.700 \\" in lines
