@@ -90,7 +90,7 @@ def compare(
 
 
 def _seed_notes(models: Sequence[Model]) -> list[str]:
-    """What seeds do not enter, so that nobody takes a p value for more than it is."""
+    """What the p values and intervals of a comparison of seeds leave out."""
     if all(len(model.seeds) == 1 for model in models):
         return []
     notes = ["intervals are over patients and seeds; p values and the ranking are of these trainings alone"]
