@@ -17,7 +17,9 @@ EVALUATE_EXAMPLES = """\
 medseg evaluate masks/ references/ -o report/
 medseg evaluate masks/ references/ -o report/ --task lung --images studies/
 medseg evaluate masks/ references/ -o report/ --metrics dice,hd95,cldice"""
-COMPARE_EXAMPLES = "medseg compare report_unet/ report_deeplab/ -o comparison/"
+COMPARE_EXAMPLES = """\
+medseg compare report_unet/ report_deeplab/ -o comparison/
+medseg compare unet=unet_0/,unet_1/ fcn=fcn_0/,fcn_1/ -o out/ --margin 0.01"""
 
 Predictions = Annotated[
     Path, typer.Argument(metavar="PRED", readable=False, help="The predicted masks: a folder or one file.")
@@ -99,6 +101,15 @@ Tolerance = Annotated[
         "--tolerance-mm",
         metavar="MM",
         help="Tolerance of the normalized surface distance (NSD); by default the task's, else 2 mm.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Miou = Annotated[
+    Literal["labels", "voc"],
+    typer.Option(
+        "--miou",
+        metavar="labels|voc",
+        help="voc adds the mean IoU of PASCAL VOC: with background, without reference voxels of value 255.",
         rich_help_panel=ADVANCED,
     ),
 ]
@@ -225,6 +236,7 @@ def evaluate(
     second_reference: SecondReference = None,
     metrics: Metrics = None,
     tolerance_mm: Tolerance = None,
+    miou: Miou = "labels",
     surface: Surface = "voxel",
     hd95: Hd95 = "max_directed",
     assd: Assd = "pooled",
@@ -258,6 +270,7 @@ def evaluate(
         label_threshold=label_threshold,
         metrics=listed(metrics),
         tolerance_mm=tolerance_mm,
+        miou=miou,
         surface=surface,
         hd95=hd95,
         assd=assd,
@@ -276,15 +289,21 @@ def evaluate(
 
 def compare(
     folders: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="RUN_OR_EVALUATION",
-            help="Folders that evaluate wrote, or runs that contain one; two or more, against the same references.",
+            help="Folders that evaluate wrote, or runs that contain one; two or more, against the same references. "
+            "NAME=FOLDER,FOLDER,... are trainings of one model with different seeds.",
         ),
     ],
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for compare.csv, summary.json and report.html."),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Folder for compare.csv, summary.json, report.html, table.tex and methods.txt.",
+        ),
     ],
     metrics: Annotated[
         str | None,
@@ -292,11 +311,21 @@ def compare(
             "--metrics", metavar="NAME,...", help="Names separated by commas; by default all that were evaluated."
         ),
     ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin",
+            metavar="X",
+            help="Test of non-inferiority: whether a model is worse than another by less than X, in the unit of the "
+            "metric.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Compare models on the same cases: paired tests with Holm's correction, and a ranking with its stability."""
+    """Compare models on the same cases: paired tests, intervals over patients and seeds, a ranking, non-inferiority."""
     from medseg.evaluation import compare as run_comparison
+    from medseg.evaluation.stored_evaluation import by_model
 
-    result = run_comparison(folders, out, listed(metrics))
+    result = run_comparison(by_model(folders), out, listed(metrics), margin=margin)
     typer.echo(result.to_json() if as_json else result.text())

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["available_cpus", "free_memory"]
+__all__ = ["available_cpus", "free_memory", "peak_memory"]
 
 
 def available_cpus() -> int:
@@ -24,3 +24,11 @@ def free_memory() -> int | None:
         # 'max' if a container has no limit.
         limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
     return min(limits, default=None)
+
+
+def peak_memory() -> int | None:
+    """Bytes of memory that this process held at its largest so far, to a few MB; None if the system does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+    return None

@@ -16,17 +16,18 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 @contextmanager
-def console_progress(title: str, enabled: bool = True) -> Iterator[ProgressCallback]:
+def console_progress(title: str, enabled: bool = True, panel: bool = False) -> Iterator[ProgressCallback]:
     """A callback that shows progress on standard error for as long as the block runs.
 
     Args:
         title: what is being done, one or two words.
         enabled: False gives a callback that does nothing (for `--json`).
+        panel: on a terminal a frame with the bar and, below it, a row for each part of the text between semicolons.
     """
     if not enabled:
         yield lambda done, total, text: None
     elif sys.stderr.isatty():
-        with _bar(title) as callback:
+        with _panel(title) if panel else _bar(title) as callback:
             yield callback
     else:
         yield _lines(title)
@@ -53,6 +54,30 @@ def _bar(title: str) -> Iterator[ProgressCallback]:
         def show(done: float, total: float, text: str) -> None:
             bar.update(task, completed=done, total=total, text=" ".join(text.split()))
 
+        yield show
+
+
+@contextmanager
+def _panel(title: str) -> Iterator[ProgressCallback]:
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.panel import Panel
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    percentage, eta = TextColumn("{task.percentage:>3.0f}%"), TextColumn("ETA")
+    # Half a minute, the default, may pass between two updates; the remaining time would then never be known.
+    columns = (BarColumn(), percentage, TimeElapsedColumn(), eta, TimeRemainingColumn())
+    bar = Progress(*columns, console=console, speed_estimate_period=600.0)
+    task = bar.add_task(title, total=None)
+    rows = Text()
+
+    def show(done: float, total: float, text: str) -> None:
+        bar.update(task, completed=done, total=total)
+        rows.plain = "\n".join(" ".join(row.split()) for row in text.split(";"))
+
+    with Live(Panel(Group(bar, rows), title=Text(title), title_align="left"), console=console):
         yield show
 
 

@@ -47,6 +47,7 @@ SIDEWAYS = {
     ("tasks", "metrics"),
     ("nets", "losses"),
     ("training", "inference"),
+    ("training", "reports"),
     ("studies", "inference"),
     ("studies", "reports"),
     ("evaluation", "reports"),

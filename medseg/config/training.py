@@ -37,6 +37,7 @@ class TrainingConfig(Part):
     `save_every`: iterations between two checkpoints.
     `folds`: number of parts that the cases are split into.
     `fold`: the part that validates, from 0, or all in turn; full: none, all cases train.
+    `logger`: writes the log for TensorBoard, too, into the folder `tensorboard` of the run.
     """
 
     init: Path | None = None
@@ -60,3 +61,4 @@ class TrainingConfig(Part):
     save_every: Count = 100
     folds: Annotated[int, Field(ge=2)] = 5
     fold: Annotated[int, Field(ge=0)] | Literal["all", "full"] = 0
+    logger: Literal["tensorboard"] | None = None

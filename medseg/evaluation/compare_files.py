@@ -1,4 +1,4 @@
-"""The files of a comparison: `compare.csv`, `summary.json`, `report.html`."""
+"""The files of a comparison: `compare.csv`, `summary.json`, `report.html`, `table.tex`, `methods.txt`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import io
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+import numpy as np
+
 from medseg.disk.atomic import write_text_atomic
 from medseg.evaluation.columns import record_of, title_of
 from medseg.evaluation.comparison_result import ComparisonResult, PairedRow, few_patients
+from medseg.evaluation.latex import latex_tables
 from medseg.reports.figures import distribution_png
 from medseg.reports.html import Cell, Picture, Report, Table, write_report
 
@@ -32,6 +35,8 @@ def write_comparison(folder: Path, result: ComparisonResult) -> ComparisonResult
     facts = {"Models": str(len(result.models)), "Cases": str(len(result.cases))}
     written = replace(result, out=folder, report=folder / "report.html")
     write_text_atomic(folder / "compare.csv", _csv(result))
+    write_text_atomic(folder / "table.tex", latex_tables(result))
+    write_text_atomic(folder / "methods.txt", str(result.summary["method"]) + "\n")
     write_report(
         folder / "report.html",
         Report(
@@ -41,6 +46,11 @@ def write_comparison(folder: Path, result: ComparisonResult) -> ComparisonResult
             headline=_score_table(result) if single else _ranking_table(result),
             notes=_notes(result),
             distributions=_pictures(result),
+            tables={
+                heading: tables
+                for heading, tables in (("Seeds", _seed_table(result)), ("Non-inferiority", _margin_table(result)))
+                if tables
+            },
             cases=None if single else _paired_table(result),
             method=str(result.summary["method"]),
             versions=result.summary["versions"],
@@ -83,6 +93,49 @@ def _score_table(result: ComparisonResult) -> Table:
         if all(found.values())
     ]
     return Table("Scores of the case", ("Label", "Metric", *result.models), tuple(rows))
+
+
+def _seed_table(result: ComparisonResult) -> tuple[Table, ...]:
+    """How much models that were trained several times vary by seed."""
+    if all(len(folders) == 1 for folders in result.seeds.values()):
+        return ()
+    rows = []
+    for (label, metric), found in result.seed_means.items():
+        cells = []
+        for means in found.values():
+            small = (
+                (f"SD {np.std(means, ddof=1):.4f}", f"{min(means):.3f} to {max(means):.3f}") if len(means) > 1 else ()
+            )
+            text = f"{np.mean(means):.3f}" if means else _NOTHING
+            cells.append(Cell(text, small, sort=repr(float(np.mean(means))) if means else "NaN"))
+        rows.append((Cell(label), Cell(title_of(metric)), *cells))
+    head = (f"{name}, {len(folders)} seed(s)" for name, folders in result.seeds.items())
+    caption = "Mean over cases and seeds, with SD and range of the seeds' means"
+    return (Table(caption, ("Label", "Metric", *head), tuple(rows)),)
+
+
+def _margin_table(result: ComparisonResult) -> tuple[Table, ...]:
+    """What a margin of non-inferiority shows."""
+    rows = [
+        (
+            Cell(row.label),
+            Cell(title_of(row.metric)),
+            Cell(verdict.model),
+            Cell(verdict.other),
+            Cell(f"{verdict.bound:+.4f}", sort=repr(verdict.bound)),
+            Cell("yes" if verdict.shown else "not shown"),
+        )
+        for row in result.rows
+        for verdict in row.verdicts()
+    ]
+    if not rows:
+        return ()
+    caption = (
+        f"A model is non-inferior where it is worse by less than {result.summary['margin']:g}; the bound "
+        "is one-sided, 97.5%, and below 0 where the model is better"
+    )
+    head = ("Label", "Metric", "Model", "Compared with", "Worse by at most", "Non-inferior")
+    return (Table(caption, head, tuple(rows)),)
 
 
 def _ranking_table(result: ComparisonResult) -> Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.evaluation.columns import title_of
+from medseg.evaluation.non_inferiority import NonInferiority, non_inferiority
 from medseg.evaluation.ranking import Ranking
 from medseg.evaluation.statistics import MIN_PATIENTS
 
@@ -33,6 +34,10 @@ class PairedRow:
         better: the model whose patients' mean is better, "" for none.
         difference, ci_low, ci_high, p_permutation, p_wilcoxon, n_patients: as in `Comparison`, first minus second.
         p_permutation_holm, p_wilcoxon_holm: corrected over all pairs and labels of the metric.
+        n_seeds_first, n_seeds_second: trainings of each model; their scores enter as means over the seeds.
+        margin: of non-inferiority; None where none applies.
+        first_non_inferior, second_non_inferior: whether the model is shown to be non-inferior to the other one; None
+            without a margin or an interval.
     """
 
     label: str
@@ -51,6 +56,17 @@ class PairedRow:
     n_patients: int
     p_permutation_holm: float | None = None
     p_wilcoxon_holm: float | None = None
+    n_seeds_first: int = 1
+    n_seeds_second: int = 1
+    margin: float | None = None
+    first_non_inferior: bool | None = None
+    second_non_inferior: bool | None = None
+
+    def verdicts(self) -> tuple[NonInferiority, ...]:
+        """Both directions of non-inferiority; () without a margin or an interval."""
+        if self.margin is None or self.ci_low is None or self.ci_high is None:
+            return ()
+        return non_inferiority(self.metric, (self.first, self.second), (self.ci_low, self.ci_high), self.margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +100,9 @@ class ComparisonResult:
         ranking: over all metrics, then by each.
         complete: False where cases were left out, or an evaluation was not complete itself.
         notes: what is worth knowing.
-        values: (label, metric) -> model -> scores, case by case.
+        values: (label, metric) -> model -> scores, case by case, the mean over seeds.
+        seeds: model -> the folders of its trainings.
+        seed_means: (label, metric) -> model -> mean over the cases for each seed; signed differences by their size.
         summary: the content of `summary.json`.
         out, report: what was written, or None.
 
@@ -104,6 +122,8 @@ class ComparisonResult:
     notes: tuple[str, ...]
     values: Mapping[tuple[str, str], Mapping[str, tuple[float, ...]]]
     summary: Mapping[str, Any]
+    seeds: Mapping[str, tuple[str, ...]]
+    seed_means: Mapping[tuple[str, str], Mapping[str, tuple[float, ...]]]
     out: Path | None = None
     report: Path | None = None
 
@@ -136,6 +156,7 @@ class ComparisonResult:
                 f"{each.label} {title}: {each.first} {each.mean_first:.3f}, {each.second} {each.mean_second:.3f}, "
                 f"difference {each.difference:+.3f}{interval}{p}"
             )
+            lines += [f"  {verdict.text()}" for verdict in each.verdicts()]
         lines += [f"note: {note}" for note in self.notes]
         if self.report is not None:
             lines.append(f"report: {self.report}")

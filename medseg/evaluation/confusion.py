@@ -18,7 +18,10 @@ CaseConfusion = Mapping[tuple[int, int], int]
 def case_confusion(maps: LabelMaps) -> dict[tuple[int, int], int]:
     """(value in the reference, value in the prediction) -> voxels, where there are any; 0 is everything else."""
     values = (0, *maps.values)
-    counts = maps.histogram.sum(axis=0)[: len(values), : len(values)]
+    counts = maps.histogram.sum(axis=0)[:, : len(values)]
+    # The ignored value means nothing in a prediction, which then counts as background.
+    counts[0] += counts[len(values) :].sum(axis=0)
+    counts = counts[: len(values)]
     found = {(values[r], values[p]): int(counts[p, r]) for p, r in np.argwhere(counts).tolist()}
     # Voxels outside the box that holds anything are background in both.
     found[0, 0] = found.get((0, 0), 0) + maps.total - int(counts.sum())

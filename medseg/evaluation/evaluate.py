@@ -16,6 +16,7 @@ from medseg.evaluation.report import write_evaluation_report
 from medseg.evaluation.result import Evaluation, write_files
 from medseg.evaluation.scoring import Scoring
 from medseg.evaluation.summarise import case_findings, spacing_findings, summarise, unused_findings
+from medseg.evaluation.voc import VOID, with_void
 from medseg.evaluation.workers import score_all
 from medseg.labels import LabelScheme
 from medseg.reports.view3d import niivue_script
@@ -68,8 +69,12 @@ def evaluate(
     asked = replace(options or EvaluateOptions(), **given)
     niivue = "" if asked.view3d is None else niivue_script(Path(asked.view3d))
     scheme = resolve_labels(asked.labels, Path(pred), asked.known_task)
+    if asked.miou == "voc" and scheme is not None:
+        scheme = with_void(scheme)
     asked.check_probabilities(scheme)
     scoring = Scoring(scheme, asked.score_options, asked.known_task, asked.label_threshold, asked.resample_prediction)
+    if asked.miou == "voc":
+        scoring = replace(scoring, void=VOID)
     pairs, found = find_pairs(Path(pred), Path(ref), asked.sources, asked.missing)
     scores = score_all(pairs, scoring, asked.memory_gb, progress or (lambda done, total, text: None))
     checked = check_values(scores, scheme)

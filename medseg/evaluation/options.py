@@ -9,6 +9,7 @@ from pathlib import Path
 from medseg.errors import ConfigError
 from medseg.evaluation.pairs import Missing, Sources
 from medseg.labels import LabelScheme
+from medseg.lookup import check_choice
 from medseg.metrics.options import METRICS, ScoreOptions
 from medseg.tasks import Task, get_task
 
@@ -38,6 +39,8 @@ class EvaluateOptions:
         metrics: any of `medseg.metrics.ALL_METRICS`; by default the task's, else those of `METRICS`. Those of
             probabilities ("auc", "average_precision", "brier", "ece") need `probabilities` and named labels.
         tolerance_mm: of NSD; by default the task's, else 2 mm.
+        miou: "labels" for the mean IoU over the labels; "voc" adds that of PASCAL VOC, `miou_voc`: with background,
+            and reference voxels of value 255 (or what `labels` ignores) take part in nothing.
         surface, hd95, assd, boundary, lesion_iou, brats_dilation, brats_min_mm3: conventions, see
             `medseg.metrics.conventions.Conventions`.
         seed: of the bootstrap and the permutations.
@@ -66,6 +69,7 @@ class EvaluateOptions:
     label_threshold: float | None = None
     metrics: Sequence[str] | None = None
     tolerance_mm: float | None = None
+    miou: str = "labels"
     surface: str = "voxel"
     hd95: str = "max_directed"
     assd: str = "pooled"
@@ -81,6 +85,7 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         if self.missing not in ("refuse", "empty"):
             raise ConfigError(f"missing={self.missing!r}: expected 'refuse' or 'empty'")
+        check_choice("miou", self.miou, ("labels", "voc"))
         # Unknown tasks, metrics and conventions are refused here, before any file is read.
         _ = self.score_options
 

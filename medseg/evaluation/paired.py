@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medseg.evaluation.seeds import seeds_interval
 from medseg.evaluation.statistics import MIN_PATIENTS, bootstrap_interval
 
 __all__ = ["Comparison", "compare_paired", "holm", "permutation_test", "wilcoxon_test"]
@@ -42,7 +43,8 @@ def compare_paired(
     """Compare two sets of finite scores of the same cases.
 
     Args:
-        first, second: `(n,)` scores, case by case.
+        first, second: `(n,)` scores, case by case; or `(seeds, n)` of a model that was trained several times, whose
+            seeds are then drawn for the interval, too. The tests are of the means over the seeds.
         groups: the patient of each case; cases of a patient count as their mean.
         rng: draws permutations and bootstrap.
 
@@ -50,12 +52,17 @@ def compare_paired(
         >>> compare_paired([0.9, 0.8], [0.8, 0.7], ["a", "b"], np.random.default_rng(0)).p_permutation is None
         True
     """
-    per_patient = _patient_means(np.asarray(first, np.float64) - np.asarray(second, np.float64), groups)
+    scores = [np.atleast_2d(np.asarray(each, np.float64)) for each in (first, second)]
+    per_patient = _patient_means(scores[0].mean(axis=0) - scores[1].mean(axis=0), groups)
     n = len(per_patient)
     mean = float(per_patient.mean()) if n else float("nan")
     if n < MIN_PATIENTS:
         return Comparison(mean, None, None, None, None, n)
-    interval = bootstrap_interval(per_patient, range(n), rng)
+    if max(map(len, scores)) > 1:
+        by_seed = [np.stack([_patient_means(seed, groups) for seed in each]) for each in scores]
+        interval: tuple[float, float] | None = seeds_interval(by_seed[0], by_seed[1], rng)
+    else:
+        interval = bootstrap_interval(per_patient, range(n), rng)
     low, high = interval or (None, None)
     return Comparison(mean, low, high, permutation_test(per_patient, rng), wilcoxon_test(per_patient), n)
 

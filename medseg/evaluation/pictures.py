@@ -17,6 +17,7 @@ from medseg.evaluation.scoring import CaseScores, read_pair
 from medseg.evaluation.summary import FrocCurve
 from medseg.io.images import read_image
 from medseg.labels import LabelScheme
+from medseg.legend import named_labels
 from medseg.reports.agreement import agreement_of, agreement_png, size_png
 from medseg.reports.curves import froc_png
 from medseg.reports.figures import distribution_png, label_colours, overlay_png
@@ -94,7 +95,7 @@ def examples(cases: Cases) -> tuple[tuple[Picture, ...], list[str]]:
         why = why if len(score.spacing) == 3 else ""
         convention = ", radiological convention (the patient's right is on the left)" if "R" in shown.marks else ""
         under = "" if has_image else " Masks only."
-        each = ", ".join(f"{n} {_dice(s.overlap.dice)}" for n, s in score.labels.items())
+        each = _dice_by_label(score)
         pictures.append(
             Picture(
                 f"{title}: {score.case}",
@@ -117,7 +118,7 @@ def gallery(cases: Cases) -> tuple[Picture, ...]:
 def _thumbnail(cases: Cases, colours: dict[str, tuple[str, str]], index: int) -> Picture:
     score = cases.scores[index]
     shown, _, _ = cases.shown(index, "difference")
-    each = ", ".join(f"{n} {_dice(s.overlap.dice)}" for n, s in score.labels.items())
+    each = _dice_by_label(score)
     alt = f"Contours, and a map of what was predicted too much or missed: case {score.case}, {shown.place}."
     return Picture(score.case, f"Dice {each}; {shown.place}", alt, error_thumbnail(shown, colours))
 
@@ -198,6 +199,14 @@ def _rank(score: CaseScores) -> float:
     """Cases whose reference holds nothing come last."""
     dice = case_dice(score)
     return math.inf if math.isnan(dice) else dice
+
+
+def _dice_by_label(score: CaseScores) -> str:
+    """Dice of each label; of many those with the lowest."""
+    found = {label: each.overlap.dice for label, each in score.labels.items()}
+    named = named_labels(found)
+    rest = f" (the lowest of {len(found)} labels)" if len(named) < len(found) else ""
+    return ", ".join(f"{label} {_dice(found[label])}" for label in named) + rest
 
 
 def _dice(value: float) -> str:

@@ -103,6 +103,7 @@ def _facts(summary: Summary) -> dict[str, str]:
     }
     if summary.n_cases == 1:
         means = {"Mean Dice": summary.mean_dice, "mIoU": summary.miou} if len(summary.labels) > 1 else {}
+    means["mIoU, PASCAL VOC"] = summary.miou_voc
     return facts | {name: f"{value:.3f}" for name, value in means.items() if value is not None}
 
 

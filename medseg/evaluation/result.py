@@ -67,7 +67,10 @@ class Evaluation:
             lines.append("NOT COMPLETE: not every reference was scored against a prediction, see the notes")
         if summary.demonstration:
             lines.append(f"DEMONSTRATION, no held-out patient: {summary.demonstration}")
-        lines += [*_aligned(rows), *(f"note: {f.message}" for f in self.findings)]
+        lines += _aligned(rows)
+        if summary.miou_voc is not None:
+            lines.append(f"mIoU as in PASCAL VOC, with background: {summary.miou_voc:.3f}")
+        lines += [*(f"note: {f.message}" for f in self.findings)]
         if summary.interval.note:
             lines.append(f"note: {summary.interval.note}")
         if self.report is not None:

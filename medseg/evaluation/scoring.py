@@ -86,6 +86,7 @@ class Scoring:
             Metrics of probabilities need a scheme.
         task: adds its measures and its baseline; it needs a scheme.
         threshold, resample_prediction: see `read_pair`.
+        void: value of the reference that takes part in nothing where there is no scheme; a scheme says it itself.
     """
 
     scheme: LabelScheme | None
@@ -93,6 +94,7 @@ class Scoring:
     task: Task | None = None
     threshold: float | None = None
     resample_prediction: bool = False
+    void: int | None = None
 
 
 def score_pair(pair: Pair, scoring: Scoring) -> CaseScores:
@@ -108,7 +110,9 @@ def score_pair(pair: Pair, scoring: Scoring) -> CaseScores:
     pred, ref = files.pred, files.ref
     options = scoring.options.fitting(ref.dims, ref.spacing_known)
     pred_values, ref_values = _values(pred.array), _values(ref.array)
-    groups, ignore = _groups(scoring.scheme, pred_values | ref_values)
+    if scoring.scheme is None:
+        ref_values -= {scoring.void}
+    groups, ignore = _groups(scoring.scheme, pred_values | ref_values, scoring.void)
     labels, maps = _label_scores(pred.array, files, groups, ignore, options)
     extra = TaskScores()
     if scoring.scheme is not None:
@@ -147,9 +151,11 @@ def score_pair(pair: Pair, scoring: Scoring) -> CaseScores:
     )
 
 
-def _groups(scheme: LabelScheme | None, found: frozenset[int]) -> tuple[Mapping[Any, tuple[int, ...]], int | None]:
+def _groups(
+    scheme: LabelScheme | None, found: frozenset[int], void: int | None
+) -> tuple[Mapping[Any, tuple[int, ...]], int | None]:
     if scheme is None:
-        return {v: (v,) for v in sorted(found - {0})}, None
+        return {v: (v,) for v in sorted(found - {0, void})}, void
     return label_groups(scheme)
 
 

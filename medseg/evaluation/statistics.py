@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
-__all__ = ["MIN_PATIENTS", "RESAMPLES", "Statistics", "bootstrap_interval", "describe_scores"]
+__all__ = ["MIN_PATIENTS", "RESAMPLES", "Statistics", "bca_levels", "bootstrap_interval", "describe_scores"]
 
 MIN_PATIENTS = 8
 """Below this many patients an interval would promise more than it holds, so there is none."""
@@ -121,28 +121,36 @@ def bootstrap_interval(
     left_out = (sums.sum() - sums) / (counts.sum() - counts)
     if np.ptp(left_out) <= 1e-12 * max(1.0, abs(mean)):
         return mean, mean
-    low, high = np.quantile(means, _bca_levels(means, mean, left_out, level))
+    # The bootstrap's spread is too small by sqrt((n - 1) / n).
+    widening = float(np.sqrt(n_patients / (n_patients - 1)))
+    levels = bca_levels(means, mean, left_out.mean() - left_out, level, n_patients - 1, widening)
+    low, high = np.quantile(means, levels)
     return min(max(float(low), limits[0]), mean), max(min(float(high), limits[1]), mean)
 
 
-def _bca_levels(
-    means: NDArray[np.float64], mean: float, left_out: NDArray[np.float64], level: float
+def bca_levels(
+    means: NDArray[np.float64],
+    mean: float,
+    influence: NDArray[np.float64],
+    level: float,
+    freedom: float,
+    widening: float,
 ) -> NDArray[np.float64]:
     """Which quantiles of the resampled means bound the interval.
 
     Args:
         means: of the resamples.
         mean: of the data.
-        left_out: means without each of the patients.
+        influence: how far each patient (each unit that is drawn) moves the mean, up to a common factor.
         level: wanted coverage.
+        freedom: degrees of freedom of Student's t.
+        widening: by how much the spread of the resamples is too small.
     """
-    n = len(left_out)
     # Ties are shared between both sides, so scores on a few values give no bias.
     share = ((means < mean).mean() + (means <= mean).mean()) / 2.0
     bias = ndtri(np.clip(share, 1.0 / len(means), 1.0 - 1.0 / len(means)))
-    apart = left_out.mean() - left_out
-    acceleration = (apart**3).sum() / (6.0 * (apart**2).sum() ** 1.5)
+    acceleration = (influence**3).sum() / (6.0 * (influence**2).sum() ** 1.5)
     tails = np.array([(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    # The bootstrap's spread is too small by sqrt((n - 1) / n), and normal quantiles are too narrow for small n.
-    wide = bias + stdtrit(n - 1, tails) * np.sqrt(n / (n - 1))
+    # Normal quantiles are too narrow for few patients.
+    wide = bias + stdtrit(freedom, tails) * widening
     return np.asarray(ndtr(bias + wide / np.maximum(1.0 - acceleration * wide, 0.05)))

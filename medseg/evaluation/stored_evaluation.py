@@ -16,7 +16,7 @@ from medseg.errors import ConfigError, DatasetError
 from medseg.evaluation.summary import FORMAT_VERSION
 from medseg.io.formats import is_there
 
-__all__ = ["StoredEvaluation", "read_evaluations"]
+__all__ = ["Model", "StoredEvaluation", "by_model", "read_models"]
 
 _DEPTH = 2
 
@@ -26,7 +26,7 @@ class StoredEvaluation:
     """One model's evaluation.
 
     Args:
-        name: how it is called in a comparison, from the folder.
+        name: how it is called in a comparison: the model's name, with the folder where that has several seeds.
         folder: where `cases.csv` and `summary.json` lie.
         values: (case, label) -> column -> value, infinite and missing ones as stored.
         diagonals: case -> length of the image diagonal, in mm or pixels.
@@ -51,23 +51,74 @@ class StoredEvaluation:
         return found.get("reference_ml", found.get("reference_px", 0.0)) > 0
 
 
-def read_evaluations(folders: Sequence[Path]) -> tuple[StoredEvaluation, ...]:
-    """The evaluations in the folders, under names that differ.
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of a comparison: the evaluations of its trainings, one for each seed."""
 
-    Args:
-        folders: each written by `medseg evaluate -o`, or a run folder that holds one such folder.
+    name: str
+    seeds: tuple[StoredEvaluation, ...]
+
+
+def by_model(arguments: Sequence[str]) -> list[str] | dict[str, list[str]]:
+    """What the command line names: folders, or `NAME=FOLDER,FOLDER,...` for the seeds of a model, or both.
+
+    An argument that is a folder is one, whatever characters its name has.
 
     Raises:
-        ConfigError: fewer than two folders, or one that is given twice.
+        ConfigError: a model that is named twice, or without a name.
+
+    Example:
+        >>> by_model(["unet=a,b", "deeplab=c"])
+        {'unet': ['a', 'b'], 'deeplab': ['c']}
+    """
+    grouped = [text.partition("=") for text in arguments if "=" in text and not is_there(Path(text))]
+    if not grouped:
+        return list(arguments)
+    alone = [text for text in arguments if "=" not in text or is_there(Path(text))]
+    found = [(name.strip(), [part.strip() for part in parts.split(",") if part.strip()]) for name, _, parts in grouped]
+    found += [(name, [text]) for name, text in zip(_names([Path(t).resolve() for t in alone]), alone, strict=True)]
+    names = [name for name, _ in found]
+    if "" in names or len(set(names)) < len(names):
+        raise ConfigError(
+            f"models need names that differ, found {', '.join(map(repr, names))}; give NAME=FOLDER,FOLDER"
+        )
+    return dict(found)
+
+
+def read_models(asked: Sequence[str | Path] | Mapping[str, Sequence[str | Path]]) -> tuple[Model, ...]:
+    """The models of a comparison, under names that differ.
+
+    Args:
+        asked: folders, each written by `medseg evaluate -o`, or a run folder that holds one such folder. In a mapping
+            the folders of a name are trainings of one model with different seeds.
+
+    Raises:
+        ConfigError: fewer than two models, a model without a folder, or an evaluation that is given twice.
         DatasetError: a folder without an evaluation, or with several, or one that cannot be read.
     """
-    if len(folders) < 2:
-        raise ConfigError("a comparison needs two evaluations or more: medseg compare report_a/ report_b/ -o out/")
-    found = [_evaluation_in(folder) for folder in folders]
-    if len({f.resolve() for f in found}) < len(found):
+    if len(asked) < 2:
+        raise ConfigError("a comparison needs two models or more: medseg compare report_a/ report_b/ -o out/")
+    if isinstance(asked, Mapping):
+        groups = {name: [Path(folder) for folder in folders] for name, folders in asked.items()}
+    else:
+        paths = [Path(folder) for folder in asked]
+        names = _names([path.resolve() for path in paths])
+        groups = {name: [path] for name, path in zip(names, paths, strict=True)}
+        if len(groups) < len(paths):
+            raise ConfigError("the same evaluation is given twice: " + ", ".join(map(str, paths)))
+    empty = [name for name, folders in groups.items() if not folders]
+    if empty:
+        raise ConfigError(f"{empty[0]} has no folder; give NAME=FOLDER,FOLDER,..., one for each seed")
+    folders = [folder for each in groups.values() for folder in each]
+    found = {folder: _evaluation_in(folder) for folder in folders}
+    if len({f.resolve() for f in found.values()}) < len(folders):
         raise ConfigError("the same evaluation is given twice: " + ", ".join(map(str, folders)))
-    names = _names([f.resolve() for f in folders])
-    return tuple(_read(name, folder) for name, folder in zip(names, found, strict=True))
+    models = []
+    for name, each in groups.items():
+        titles = [name] if len(each) == 1 else [f"{name} ({end})" for end in _names([f.resolve() for f in each])]
+        seeds = tuple(_read(title, found[folder]) for title, folder in zip(titles, each, strict=True))
+        models.append(Model(name, seeds))
+    return tuple(models)
 
 
 def _evaluation_in(folder: Path) -> Path:
@@ -94,7 +145,7 @@ def _evaluation_in(folder: Path) -> Path:
 
 def _names(folders: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that differ."""
-    for parts in range(1, 1 + max(len(f.parts) for f in folders)):
+    for parts in range(1, 1 + max((len(f.parts) for f in folders), default=0)):
         names = ["/".join(f.parts[-parts:]) for f in folders]
         if len(set(names)) == len(names):
             return names

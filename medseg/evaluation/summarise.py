@@ -25,6 +25,7 @@ from medseg.evaluation.scoring import CaseScores
 from medseg.evaluation.statistics import MIN_PATIENTS, RESAMPLES
 from medseg.evaluation.subgroups import subgroup_statistics
 from medseg.evaluation.summary import FORMAT_VERSION, Interval, Summary
+from medseg.evaluation.voc import voc_miou
 from medseg.labels import LabelScheme
 from medseg.metrics.options import ScoreOptions
 from medseg.metrics.registry import ALL_METRICS
@@ -84,6 +85,7 @@ def summarise(
         mean_dice=mean.get("dice"),
         miou=None if math.isnan(pooled) else pooled,
         miou_case_mean=float(np.mean(of_cases)) if of_cases else None,
+        miou_voc=voc_miou([case.confusion for case in scores]) if asked.miou == "voc" else None,
         notable=notable_per_label(scores),
         others=others,
         subgroups=subgroups,
@@ -95,8 +97,8 @@ def summarise(
         groups={case.case: case.group for case in scores},
         reference_hashes={case.case: case.ref_hash for case in scores},
         missing_predictions=tuple(pair.case for pair in pairs if pair.pred is None),
-        definitions=definitions(options),
-        method=method_text(options, len(scores), n_patients),
+        definitions=definitions(options, asked.miou == "voc"),
+        method=method_text(options, len(scores), n_patients, asked.miou == "voc"),
         findings=every,
         versions=versions(),
     )

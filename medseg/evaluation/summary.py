@@ -154,6 +154,7 @@ class Summary(Mapping[str, Any]):
         mean_dice: the same of Dice; None where it was not asked for.
         miou: IoU of voxel counts pooled over the data set, mean over the labels without background.
         miou_case_mean: mean over cases of the mean IoU of the labels that the case's reference holds.
+        miou_voc: as PASCAL VOC defines it, with background; None where it was not asked for, and then not in the JSON.
         notable: label -> column -> worst cases and outliers.
         others: name -> what the model is compared with.
         subgroups: column of the list of cases -> value -> its cases.
@@ -190,6 +191,7 @@ class Summary(Mapping[str, Any]):
     mean_dice: float | None
     miou: float | None
     miou_case_mean: float | None
+    miou_voc: float | None
     notable: Mapping[str, Mapping[str, NotableCases]]
     others: Mapping[str, ReferenceModel]
     subgroups: Mapping[str, Mapping[str, Subgroup]]
@@ -210,6 +212,8 @@ class Summary(Mapping[str, Any]):
     def record(self) -> dict[str, Any]:
         """The content of `summary.json`: text, numbers, lists, dictionaries and None."""
         plain: dict[str, Any] = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        if self.miou_voc is None:
+            del plain["miou_voc"]
         options = plain["options"]
         plain["options"] = {"metrics": options.pop("metrics"), **options}
         plain["findings"] = [{"kind": f.kind, "message": f.message} for f in self.findings]

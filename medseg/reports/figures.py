@@ -18,6 +18,8 @@ __all__ = ["distribution_png", "figure_png", "label_colours", "overlay_png"]
 # Distinguishable with any colour vision (after Okabe and Ito), and bright enough on a dark image.
 _HUES = ("#4fc3f7", "#ffb300", "#66e08a", "#f48fb1", "#fff176", "#ff7043", "#b39ddb", "#a1887f")
 _INCHES, _DPI = 4.4, 120
+# Up to as many rows a distribution has room between them.
+_MOST_SPACED = 16
 
 
 def label_colours(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -105,7 +107,9 @@ def distribution_png(values: Mapping[str, Sequence[float]], title: str, limits: 
     from matplotlib.figure import Figure
 
     labels = [label for label, found in values.items() if len(found)]
-    figure = Figure(figsize=(8.0, 1.0 + 0.5 * max(1, len(labels))), dpi=110, facecolor="white")
+    many = len(labels) > _MOST_SPACED
+    height = 0.25 if many else 0.5
+    figure = Figure(figsize=(8.0, 1.0 + height * max(1, len(labels))), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     rng = np.random.default_rng(0)
@@ -132,7 +136,9 @@ def distribution_png(values: Mapping[str, Sequence[float]], title: str, limits: 
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, labelsize=8 if many else None)
+    # A tall picture is read where its lower edge is out of sight.
+    axes.tick_params(axis="x", top=many, labeltop=many)
     figure.tight_layout()
     return figure_png(figure)
 

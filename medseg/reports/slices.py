@@ -48,7 +48,7 @@ def pick_slice(
     pred: Volume,
     ref: Volume,
     labels: Mapping[str, tuple[int, ...]],
-    by: Literal["area", "difference"] = "area",
+    by: Literal["area", "difference", "reference"] = "area",
     ignore: int | None = None,
 ) -> SlicePicture:
     """The slice that shows most.
@@ -58,7 +58,8 @@ def pick_slice(
         pred: label map on the reference's grid.
         ref: label map.
         labels: label -> the integers that belong to it.
-        by: the slice where the masks cover most, each label measured by its own largest area, or differ most.
+        by: the slice where the masks cover most, each label measured by its own largest area; where they differ most;
+            or where the reference alone covers most, framed by it alone, so that every prediction shows the same part.
         ignore: value in the reference that counts as background in both.
     """
     padding = () if image is None else padding_of(image)
@@ -66,7 +67,7 @@ def pick_slice(
     if ref.dims == 2:
         return _picture(
             None if image is None else _without(np.moveaxis(image.array, 0, -1).swapaxes(0, 1), padding),
-            pred.array.T, ref.array.T, labels, ignore, ref.spacing_mm[::-1], ("", "", "", ""), "whole image",
+            pred.array.T, ref.array.T, labels, ignore, ref.spacing_mm[::-1], ("", "", "", ""), "whole image", by,
         )  # fmt: skip
     move = Reorientation.between(ref.affine, "LPS")
     spacing = tuple(ref.spacing_mm[a] for a in move.axes)
@@ -89,6 +90,7 @@ def pick_slice(
         (spacing[rows], spacing[columns]),
         _MARKS[view] if ref.spacing_known else ("", "", "", ""),
         f"{view} slice {index + 1} of {ref_array.shape[axis]}",
+        by,
     )
 
 
@@ -109,7 +111,7 @@ def _slice(array: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
 
 
 def _most(pred: NDArray[Any], ref: NDArray[Any], axis: int, values: list[int], by: str) -> int:
-    """Where the masks differ most; or where each label is nearest to its own largest area, so that small ones show."""
+    """Where masks differ most, or where each label is nearest to its own largest area, so that small ones show."""
     group_pred, group_ref = (grouping(values, int(a.max(initial=0)), np.uint16) for a in (pred, ref))
     size = len(values) + 1
     counts = np.zeros((ref.shape[axis], size))
@@ -117,9 +119,11 @@ def _most(pred: NDArray[Any], ref: NDArray[Any], axis: int, values: list[int], b
         p, r = _slice(pred, axis, n).ravel(), _slice(ref, axis, n).ravel()
         if by == "difference":
             p, r = p[p != r], r[p != r]
-        counts[n] = np.bincount(group_pred(p), minlength=size) + np.bincount(group_ref(r), minlength=size)
+        counts[n] = np.bincount(group_ref(r), minlength=size)
+        if by != "reference":
+            counts[n] += np.bincount(group_pred(p), minlength=size)
     shown = counts[:, 1:]
-    if by == "area":
+    if by != "difference":
         shown = shown / np.maximum(shown.max(axis=0), 1)
     total = shown.sum(axis=1)
     return int(np.argmax(total)) if total.any() else int(ref.shape[axis]) // 2
@@ -134,11 +138,13 @@ def _picture(
     spacing: tuple[float, ...],
     marks: tuple[str, str, str, str],
     place: str,
+    by: str,
 ) -> SlicePicture:
     known = ref != ignore if ignore is not None else np.ones(ref.shape, dtype=bool)
     preds = {name: np.isin(pred, values) & known for name, values in labels.items()}
     refs = {name: np.isin(ref, values) & known for name, values in labels.items()}
-    box = _view_box(sum(m.astype(np.uint8) for m in (*preds.values(), *refs.values())) > 0, spacing)
+    framing = refs.values() if by == "reference" else (*preds.values(), *refs.values())
+    box = _view_box(sum(m.astype(np.uint8) for m in framing) > 0, spacing)
     whole = all(s.start == 0 and s.stop == n for s, n in zip(box, ref.shape, strict=True))
     return SlicePicture(
         image=None if image is None else _grey_or_colour(image[box]),

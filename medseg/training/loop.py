@@ -16,17 +16,19 @@ import torch
 from torch import nn
 
 from medseg.config import PostprocessConfig, TrainingConfig
-from medseg.disk.atomic import atomic_path, write_text_atomic
+from medseg.disk.atomic import atomic_path
 from medseg.errors import CheckpointError, MedsegError
 from medseg.nets.weights_file import first_line, load_torch_file
 from medseg.preparation.plan_upgrade import hashed_content
 from medseg.progress import ProgressCallback
 from medseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from medseg.training.curve import write_curve
+from medseg.training.cost import Stopwatch, peak_memory_gb
 from medseg.training.data import BatchSource, prefetched
 from medseg.training.ema import WeightAverage
 from medseg.training.fold import Fold, Setup
 from medseg.training.identity import identity_of_settings
+from medseg.training.journal import Journal
+from medseg.training.mask_pictures import MaskPictures
 from medseg.training.postprocess_choice import PostprocessChoice, score_of_task
 from medseg.training.precision import precision_for
 from medseg.training.schedule import default_learning_rate, is_over, learning_rate, progress_of
@@ -115,13 +117,13 @@ class _Trainer:
         self.net, self.loss = net.to(self.device), loss.to(self.device)
         self.training, self.cases = setup.config.training, fold.validation
         self.folder, self.identity = fold.folder, _identity(net, fold, setup)
-        self.last, self.best, self.log = (fold.folder / name for name in ("last.pt", "best.pt", "log.jsonl"))
+        self.last, self.best = (fold.folder / name for name in ("last.pt", "best.pt"))
+        self.journal = Journal(fold.folder, self.training.logger)
         self.average = WeightAverage(net, self.training.ema_decay)
         self.optimizer = _optimizer(net, self.training)
         self.precision = precision_for(net, self.plan, self.device) if self.training.mixed_precision else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.iteration, self.elapsed, self.best_score = 0, 0.0, -1.0
-        self.entries: list[dict[str, Any]] = []
         self.signals = StopSignals()
 
     def restore(self) -> None:
@@ -143,16 +145,11 @@ class _Trainer:
             self.best_score = float(state.best_score)
 
         _restored(self.last, take)
-        if self.log.is_file():
-            _restored(self.log, self._restore_log)
-        validated = [entry for entry in self.entries if "validation_dice" in entry]
+        _restored(self.journal.path, lambda: self.journal.restore(self.iteration))
+        validated = [entry for entry in self.journal.entries if "validation_dice" in entry]
         if any(case.native for case in self.cases) and any(entry.get("grid") != _GRID for entry in validated):
             # Measured on the network's grid by an older medseg: the scores to come cannot be compared with it.
             self.best_score = -1.0
-
-    def _restore_log(self) -> None:
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}")]
-        self.entries = [entry for entry in lines if entry["iteration"] <= self.iteration]
 
     def save(self) -> None:
         """Write `last.pt`, the log and the curve."""
@@ -169,37 +166,36 @@ class _Trainer:
             best_score=self.best_score,
         )
         save_checkpoint(state, self.last)
-        write_text_atomic(self.log, "".join(json.dumps(entry) + "\n" for entry in self.entries))
+        self.journal.save()
 
     def run(self, source: BatchSource, progress: ProgressCallback) -> None:
         """Steps until the limit, saving and validating on the way; Ctrl-C or SIGTERM ends the step, then saves."""
         batches = prefetched(source, self.iteration, self.device.type == "cuda")
         started = time.monotonic() - self.elapsed
-        waited, losses, since = 0.0, [], time.monotonic()
+        losses, watch = [], Stopwatch()
         try:
             self._validate_again()
             while not is_over(self.iteration, self.elapsed, self.training):
-                asked = time.monotonic()
-                batch = next(batches)
-                waited += time.monotonic() - asked
+                with watch.measuring("wait"):
+                    batch = next(batches)
                 done_before = progress_of(self.iteration, self.elapsed, self.training)
                 rate = learning_rate(self.iteration, done_before, self.training)
-                with self.signals.uninterrupted():
+                with self.signals.uninterrupted(), watch.measuring("step"):
                     losses.append(self._step(batch.images, batch.labels, rate))
                     self.iteration += 1
                     self.elapsed = time.monotonic() - started
                 done = progress_of(self.iteration, self.elapsed, self.training)
                 if self.iteration % _LOG_EVERY == 0:
-                    mean = torch.stack(losses).mean().item()
+                    with watch.measuring("step"):  # A GPU ends its steps only here.
+                        mean = torch.stack(losses).mean().item()
                     self._require_number(mean)
-                    now = time.monotonic()
-                    self._note(loss=mean, learning_rate=rate, wait_fraction=waited / (now - since))
-                    self._show(progress, done)
-                    waited, losses, since = 0.0, [], now
+                    spent = watch.taken(len(losses))
+                    self._note(loss=mean, learning_rate=rate, **spent, memory_gb=peak_memory_gb(self.device))
+                    progress(done, 1.0, self.journal.status())
+                    losses = []
                 if self._validation_due(done_before, done) and not is_over(self.iteration, self.elapsed, self.training):
                     self._validate()
                     self.elapsed = time.monotonic() - started
-                    waited, losses, since = 0.0, [], time.monotonic()
                 if self.iteration % self.training.save_every == 0:
                     self.save()
         except KeyboardInterrupt:
@@ -231,7 +227,9 @@ class _Trainer:
     def _validate_again(self) -> None:
         """Validate where the training was stopped within a validation, as its score may choose the weights."""
         before, now = (progress_of(n, self.elapsed, self.training) for n in (self.iteration - 1, self.iteration))
-        done = any("validation_dice" in entry and entry["iteration"] == self.iteration for entry in self.entries)
+        done = any(
+            "validation_dice" in entry and entry["iteration"] == self.iteration for entry in self.journal.entries
+        )
         if self.iteration and not done and now < 1 and self._validation_due(before, now):
             self._validate()
 
@@ -245,36 +243,33 @@ class _Trainer:
             return
         limit = self.training.validation_cases or len(self.cases)
         picked = self.cases[:: math.ceil(len(self.cases) / limit)]
-        scores = validate(self.average.net, picked, self.plan, self.scheme, self.device)
+        pictures, watch = MaskPictures(picked, self.plan, self.scheme), Stopwatch()
+        with watch.measuring("validate"):
+            scores = validate(self.average.net, picked, self.plan, self.scheme, self.device, pictures.add)
         if scores.mean_dice > self.best_score:
             with atomic_path(self.best) as temporary:
                 torch.save(self.average.net.state_dict(), temporary)
             self.best_score = scores.mean_dice
-        self._note(validation_dice=scores.mean_dice, dice=scores.dice, grid=_GRID)
-        write_curve(self.entries, self.folder / "progress.png")
+        self._note(validation_dice=scores.mean_dice, dice=scores.dice, grid=_GRID, **watch.taken())
+        self.journal.keep_picture(self.iteration, pictures.drawn())
+        self.journal.draw()
 
     def shipped(self, choice: PostprocessChoice) -> tuple[dict[str, torch.Tensor], Scores]:
         """The weights to ship, scored on all validation cases."""
         if self.training.checkpoint == "best" and self.best.exists():
             best = load_torch_file(self.best, "delete it, or train from the start")
             _restored(self.best, lambda: self.average.net.load_state_dict(best))
-        scores = validate(self.average.net, self.cases, self.plan, self.scheme, self.device, choice.add)
+        watch = Stopwatch()
+        with watch.measuring("validate"):
+            scores = validate(self.average.net, self.cases, self.plan, self.scheme, self.device, choice.add)
         found = {"validation_dice": scores.mean_dice, "dice": scores.dice, "grid": _GRID} if self.cases else {}
-        self._note(**found, final=True)
-        write_text_atomic(self.log, "".join(json.dumps(entry) + "\n" for entry in self.entries))
-        write_curve(self.entries, self.folder / "progress.png")
+        self._note(**found, **watch.taken(), final=True)
+        self.journal.save()
+        self.journal.draw()
         return {name: value.cpu() for name, value in self.average.net.state_dict().items()}, scores
 
     def _note(self, **values: Any) -> None:
-        if self.entries and self.entries[-1].get("final"):
-            self.entries.pop()
-        self.entries.append({"iteration": self.iteration, "seconds": round(self.elapsed, 2), **values})
-
-    def _show(self, progress: ProgressCallback, done: float) -> None:
-        latest = next((e["validation_dice"] for e in reversed(self.entries) if "validation_dice" in e), None)
-        dice = "" if latest is None else f", Dice {latest:.3f}"
-        loss = next(e["loss"] for e in reversed(self.entries) if "loss" in e)
-        progress(done, 1.0, f"iteration {self.iteration}, loss {loss:.3f}{dice}")
+        self.journal.note(self.iteration, self.elapsed, **values)
 
     def _require_number(self, loss: float) -> None:
         if not math.isfinite(loss):

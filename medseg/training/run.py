@@ -40,6 +40,7 @@ from medseg.training.loop import Trained, train_fold
 from medseg.training.loss import check_loss, loss_for
 from medseg.training.net import describe_net, meta_net, net_info_for
 from medseg.training.rehearsal import check_regions, rehearse
+from medseg.training.tensorboard import require_tensorboard
 from medseg.training.validation import Scores
 
 __all__ = ["Run", "prepare_run", "train", "train_run"]
@@ -105,6 +106,8 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     """`train` for a configuration that is loaded already; the same errors."""
     config = with_task_defaults(config)
     device = resolve_device(config.device)
+    if config.training.logger == "tensorboard":
+        require_tensorboard()
     _check_names(config)
     output = _output(config)
     full = config.training.fold == "full"
@@ -170,7 +173,8 @@ def _train_one(
     if config.training.init is not None:
         initialise(net, config.training.init)
     loss = loss_for(config.loss, preparation, net)
-    with console_progress("train" if config.training.fold == "full" else f"train fold {fold.number}") as progress:
+    title = "train" if config.training.fold == "full" else f"train fold {fold.number}"
+    with console_progress(title, panel=True) as progress:
         trained = train_fold(net, loss, fold, setup, resume=resume, progress=progress)
     crf = None
     if config.prediction.crf == "fit":

@@ -53,7 +53,9 @@ def test_p_values_are_corrected_over_the_pairs_of_a_metric(two: tuple[Path, Path
 
 def test_files_and_text(two: tuple[Path, Path], tmp_path: Path) -> None:
     result = compare(two, out=tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["compare.csv", "report.html", "summary.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        *("compare.csv", "methods.txt", "report.html", "summary.json", "table.tex"),
+    ]
     with (tmp_path / "out" / "compare.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(result.rows) and float(rows[0]["difference"]) == result.rows[0].difference
@@ -108,7 +110,7 @@ def test_a_missed_mask_counts_as_the_image_diagonal(two: tuple[Path, Path], tmp_
 
 def test_what_is_no_evaluation_is_named(two: tuple[Path, Path], tmp_path: Path) -> None:
     good, poor = two
-    with pytest.raises(ConfigError, match="two evaluations or more"):
+    with pytest.raises(ConfigError, match="two models or more"):
         compare([good])
     with pytest.raises(ConfigError, match="given twice"):
         compare([good, good])

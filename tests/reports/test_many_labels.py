@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from medseg.evaluation import evaluate
+from medseg.io import write
 from medseg.legend import named_labels
 from medseg.reports.agreement import agreement_png, size_png
 from medseg.reports.curves import froc_png
 from medseg.reports.figures import distribution_png
 from medseg.training.curve import write_curve
+from medseg.volume import Volume
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 MANY = [f"vertebra_{n}_with_a_rather_long_name" if n % 5 == 0 else f"organ_{n}" for n in range(104)]
@@ -88,3 +92,20 @@ def test_every_one_of_a_few_labels_is_named_whatever_it_is_called(legends, tmp_p
 def test_labels_without_a_score_are_not_called_the_worst() -> None:
     scores = {label: float("nan") if n < 20 else n / 104 for n, label in enumerate(MANY)}
     assert named_labels(scores) == tuple(MANY[20:28])
+
+
+@pytest.mark.parametrize("count", [8, 104])
+def test_a_reports_key_and_captions_stay_short(count: int, tmp_path: Path) -> None:
+    pair = np.arange(1, count + 1, dtype=np.uint8).repeat(12).reshape(count, 4, 3)
+    for folder, array in (("pred", np.roll(pair, 1, axis=1) * (pair % 2)), ("ref", pair)):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            write(Volume(array, np.eye(4)), tmp_path / folder / f"{name}.nii.gz")
+    labels = {f"organ_{n}": n for n in range(1, count + 1)}
+    evaluate(tmp_path / "pred", tmp_path / "ref", labels=labels, metrics=("dice",), out=tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    captions = re.findall(r"<figcaption><b>a</b> Dice ([^<]*)", page)
+    assert captions and all(caption.count("organ_") == 8 for caption in captions)
+    assert ("(the lowest of 104 labels)" in captions[0]) is (count == 104)
+    assert (f"Colours of {count} labels" in page) is (count == 104)
+    assert ("organ_1, prediction" in page) is (count == 8)
