@@ -62,6 +62,8 @@ FCN_NEEDS = Needs(32, (2.5, 1.5), per_axis=True)
 NETS: dict[str, NetEntry] = {
     "unet": NetEntry("medseg.nets.unet:UNet"),
     "unet_residual": NetEntry("medseg.nets.unet_residual:ResidualUNet"),
+    "nnunet_plain": NetEntry("medseg.nets.nnunet:NnunetPlain"),
+    "nnunet_resenc": NetEntry("medseg.nets.nnunet:NnunetResenc"),
     "fcn32s": NetEntry("medseg.nets.fcn:fcn32s", FCN_NEEDS, width_3d=NARROW),
     "fcn16s": NetEntry("medseg.nets.fcn:fcn16s", FCN_NEEDS, width_3d=NARROW),
     "fcn8s": NetEntry("medseg.nets.fcn:fcn8s", FCN_NEEDS, width_3d=NARROW),
