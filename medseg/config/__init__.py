@@ -19,7 +19,7 @@ from medseg.config.loading import config_from_values, load_config, parse_overrid
 from medseg.config.loss import LossConfig, LossTerm
 from medseg.config.net import NetConfig, NetOptions
 from medseg.config.patterns import LONGEST_TEXT
-from medseg.config.plan import MOST_VOXELS, PatchSize, PlanConfig, Spacing
+from medseg.config.plan import MOST_VOXELS, RESENC_NET, RESENC_SIZES, PatchSize, PlanConfig, Spacing
 from medseg.config.prediction import MOST_OVERLAP, Overlap, PostprocessConfig, PredictionConfig
 from medseg.config.presets import packaged, packaged_configs, packaged_presets
 from medseg.config.run import RunConfig
@@ -33,6 +33,8 @@ __all__ = [
     "MOST_LIST_BYTES",
     "MOST_OVERLAP",
     "MOST_VOXELS",
+    "RESENC_NET",
+    "RESENC_SIZES",
     "AugmentationConfig",
     "BlurConfig",
     "BrightnessConfig",
