@@ -67,8 +67,6 @@ FCN_NEEDS = Needs(32, (2.5, 1.5), per_axis=True)
 NETS: dict[str, NetEntry] = {
     "unet": NetEntry("medseg.nets.unet:UNet"),
     "unet_residual": NetEntry("medseg.nets.unet_residual:ResidualUNet", tensors=(16.2, 13.3)),
-    "nnunet_plain": NetEntry("medseg.nets.nnunet:NnunetPlain", tensors=(9.8, 10.0), kernels=True),
-    "nnunet_resenc": NetEntry("medseg.nets.nnunet:NnunetResenc", tensors=(15.2, 12.3), kernels=True),
     "fcn32s": NetEntry("medseg.nets.fcn:fcn32s", FCN_NEEDS, width_3d=NARROW),
     "fcn16s": NetEntry("medseg.nets.fcn:fcn16s", FCN_NEEDS, width_3d=NARROW),
     "fcn8s": NetEntry("medseg.nets.fcn:fcn8s", FCN_NEEDS, width_3d=NARROW),
@@ -97,6 +95,8 @@ NETS: dict[str, NetEntry] = {
     "monai_segresnet": NetEntry("medseg.nets.monai_nets:monai_segresnet", Needs(8, (1.5, 1.0))),
     "monai_swinunetr": NetEntry("medseg.nets.monai_nets:monai_swinunetr", Needs(32, (3.9, 4.2))),
     "monai_attentionunet": NetEntry("medseg.nets.monai_nets:monai_attentionunet", Needs(16, (5.9, 4.2))),
+    "nnunet_plain": NetEntry("medseg.nets.nnunet:NnunetPlain", tensors=(9.8, 10.0), kernels=True),
+    "nnunet_resenc": NetEntry("medseg.nets.nnunet:NnunetResenc", tensors=(15.2, 12.3), kernels=True),
 }
 """Every network by the name that a configuration gives it, `net.name`."""
 

@@ -52,8 +52,8 @@ class RunConfig(Part):
         if self.net.name != RESENC_NET:
             if "name" in self.net.model_fields_set:
                 raise ValueError(
-                    f"plan.size {self.plan.size} is of the network {RESENC_NET}, but net.name is {self.net.name!r}; leave "
-                    "net.name out, or take another plan.size"
+                    f"plan.size {self.plan.size} is of the network {RESENC_NET}, but net.name is {self.net.name!r}; "
+                    "leave net.name out, or take another plan.size"
                 )
             object.__setattr__(self, "net", self.net.model_copy(update={"name": RESENC_NET}))
         return self

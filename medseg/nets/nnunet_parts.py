@@ -204,9 +204,7 @@ def layout(
     )
 
 
-def _check_axes(
-    key: str, values: Sequence[Sequence[int]], stages: int, dims: int, allowed: Collection[int]
-) -> None:
+def _check_axes(key: str, values: Sequence[Sequence[int]], stages: int, dims: int, allowed: Collection[int]) -> None:
     if len(values) != stages or any(len(each) != dims or not set(each) <= set(allowed) for each in values):
         raise ConfigError(
             f"{key} is {[list(each) for each in values]}; expected {stages} stages (as channels has) of {dims} numbers "

@@ -14,7 +14,16 @@ from medseg.config import NetConfig
 from medseg.net_catalogue import BACKBONE_MEMORY, NETS, Needs, NetEntry, entry_of
 from medseg.plugins import is_plugin
 
-__all__ = ["STAGED", "axis_strides", "catalogue_entry", "default_width", "needs_of", "sides_for", "tensors_of"]
+__all__ = [
+    "RESIDUAL_STAGES",
+    "STAGED",
+    "axis_strides",
+    "catalogue_entry",
+    "default_width",
+    "needs_of",
+    "sides_for",
+    "tensors_of",
+]
 
 # Networks whose options `channels` and `strides` are the plan's.
 STAGED = tuple(name for name, entry in NETS.items() if entry.needs is None)

@@ -15,9 +15,7 @@ ALIKE = 2.0
 ALONE = 3
 
 
-def pooled_strides(
-    patch: Sequence[int], spacing: Sequence[float], exact: bool = False
-) -> tuple[tuple[int, ...], ...]:
+def pooled_strides(patch: Sequence[int], spacing: Sequence[float], exact: bool = False) -> tuple[tuple[int, ...], ...]:
     """Strides of each stage, the first all 1, as many stages as the patch allows.
 
     Args:

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from medseg.config import PatchSize, SelectRule, Spacing, parse_yaml, read_text, validate_model
 from medseg.disk.atomic import write_text_atomic
@@ -89,7 +96,7 @@ class Plan(PlanPart):
             after normalisation.
         windows: of prediction and validation.
         unmirrored: the axes that are not mirrored, and why; None: as in version 1, see `mirroring.plan_axes`.
-        kernels: voxels of the convolutions of each stage and axis, odd, at most 7, for networks that take them; None: 3.
+        kernels: voxels of the convolutions of each stage and axis, odd, at most 7, for nets that take them; None: 3.
         size: what `plan.size` asked for; None: the default. For people, it decides nothing.
 
     Raises:

@@ -124,8 +124,8 @@ def reason_of_size(config: RunConfig, made: NetSize, on_gpu: bool) -> PlanSize |
 def resenc_size(config: RunConfig, data: DataShape, budget: Budget) -> NetSize | None:
     """Network, patch and batch of nnU-Net's residual encoders; None where the configuration asks for another size.
 
-    On less memory than the encoder is made for the patch shrinks, then the batch, down to 1. On a CPU main memory counts
-    as 0.47 of a GPU's, and the batch is not above that of any plan on a CPU, where time is the limit. Patch and batch
+    On less memory than the encoder is made for the patch shrinks, then the batch, down to 1. Main memory of a CPU
+    counts as 0.47 of a GPU's, and the batch there is not above that of any plan, as time is the limit. Patch and batch
     that the configuration fixes are kept.
 
     Args:

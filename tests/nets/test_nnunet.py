@@ -170,7 +170,9 @@ def test_auxiliary_logits_are_those_of_nnunets_heads_but_for_the_lowest_which_co
 @pytest.mark.parametrize("name", ["nnunet_plain", "nnunet_resenc"])
 def test_heads_are_in_the_state_dict_also_where_nothing_is_computed_with_them(name):
     options = {"channels": (2, 3, 4, 5)}
-    without, deep = (build_net(name, dims=2, in_channels=1, out_channels=2, deep_supervision=d, **options) for d in (0, 1))
+    without, deep = (
+        build_net(name, dims=2, in_channels=1, out_channels=2, deep_supervision=d, **options) for d in (0, 1)
+    )
     assert list(without.state_dict()) == list(deep.state_dict())
     assert {f"decoder.seg_layers.{s}.weight" for s in range(3)} <= set(without.state_dict())
     # They are not learned, so that every parameter gets a gradient.
