@@ -12,7 +12,7 @@ from typing import Any
 
 from medseg.errors import ConfigError
 
-__all__ = ["MOST_CHANNELS", "MOST_STAGES", "check_options"]
+__all__ = ["LARGEST_NUMBER", "MOST_CHANNELS", "MOST_STAGES", "check_options"]
 
 # Of the image, and logits per voxel.
 MOST_CHANNELS = 1024

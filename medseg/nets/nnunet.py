@@ -16,7 +16,7 @@ from torch import Tensor, channels_last, channels_last_3d, nn
 
 from medseg.errors import ConfigError
 from medseg.nets.blocks import activation, check_net, first_voxels, initialize, pad_to_multiple, scaled
-from medseg.nets.nnunet_parts import ConvNorm, Convs, Decoder, Stages, Style, layout
+from medseg.nets.nnunet_parts import ConvNorm, Convs, Decoder, Stages, Style, check_counts, layout
 
 __all__ = ["NnunetPlain", "NnunetResenc"]
 
@@ -176,8 +176,8 @@ class NnunetResenc(_Nnunet):
         counts = ("blocks", usual if blocks is None else blocks)
         decoder = (1,) * (len(features) - 1) if decoder_convs is None else decoder_convs
         stages = layout(name, style, features, strides, kernels, counts, decoder, deep_supervision)
-        if bottleneck is not None and (len(bottleneck) != len(features) or min(bottleneck) < 1):
-            raise ConfigError(f"bottleneck is {list(bottleneck)}; expected {len(features)} positive numbers")
+        if bottleneck is not None:
+            check_counts("bottleneck", bottleneck, len(features), "stage")
         if stem_channels is not None and stem_channels < 1:
             raise ConfigError(f"stem_channels is {stem_channels}; expected a positive number")
         narrow = [None] * len(features) if bottleneck is None else [scaled(c, width) for c in bottleneck]

@@ -16,8 +16,9 @@ from medseg.errors import ConfigError
 from medseg.lookup import check_choice
 from medseg.nets.blocks import ACTIVATIONS, activation, check_net, conv, first_voxels, norm_layer
 from medseg.nets.convolution3d import UpConv3d
+from medseg.nets.limits import LARGEST_NUMBER
 
-__all__ = ["ConvNorm", "Convs", "Decoder", "Stages", "Style", "layout"]
+__all__ = ["ConvNorm", "Convs", "Decoder", "Stages", "Style", "check_counts", "layout"]
 
 KERNELS = (1, 3, 5, 7)
 LARGEST_STRIDE = 4
@@ -190,8 +191,8 @@ def layout(
     _check_axes("kernels", widths, stages, dims, KERNELS)
     if any(s != 1 for s in steps[0]):
         raise ConfigError(f"strides begins with {list(steps[0])}; the first stage has the input's resolution: all 1")
-    _check_counts(*counts, stages, "stage")
-    _check_counts("decoder_convs", decoder, stages - 1, "stage but the lowest")
+    check_counts(*counts, stages, "stage")
+    check_counts("decoder_convs", decoder, stages - 1, "stage but the lowest")
     # nnU-Net's loss gives the lowest stage the weight 0, so no logits are computed there.
     supervised = range(min(1, stages - 3), stages - 1) if deep_supervision else (stages - 2,)
     return Stages(
@@ -204,14 +205,26 @@ def layout(
     )
 
 
-def _check_axes(key: str, values: Sequence[Sequence[int]], stages: int, dims: int, allowed: Collection[int]) -> None:
-    if len(values) != stages or any(len(each) != dims or not set(each) <= set(allowed) for each in values):
+def _check_axes(key: str, values: object, stages: int, dims: int, allowed: Collection[int]) -> None:
+    rows = values if isinstance(values, list | tuple) else ()
+    if len(rows) != stages or not all(_are_from(each, allowed, dims) for each in rows):
         raise ConfigError(
-            f"{key} is {[list(each) for each in values]}; expected {stages} stages (as channels has) of {dims} numbers "
-            f"each, out of {', '.join(map(str, allowed))}"
+            f"{key} is {values}; expected {stages} stages (as channels has) of {dims} numbers each, out of "
+            f"{', '.join(map(str, allowed))}"
         )
 
 
-def _check_counts(key: str, values: Sequence[int], expected: int, each: str) -> None:
-    if len(values) != expected or min(values) < 1:
-        raise ConfigError(f"{key} is {list(values)}; expected {expected} positive numbers, one for each {each}")
+def check_counts(key: str, values: object, expected: int, each: str) -> None:
+    """Refuse an option that is not a list of so many positive numbers.
+
+    Raises:
+        ConfigError: naming the option, what was given and what was expected.
+    """
+    if not _are_from(values, range(1, LARGEST_NUMBER + 1), expected):
+        raise ConfigError(f"{key} is {values}; expected {expected} positive numbers, one for each {each}")
+
+
+def _are_from(values: object, allowed: Collection[int], count: int) -> bool:
+    """Whether it is a list of so many whole numbers of those."""
+    listed = isinstance(values, list | tuple) and len(values) == count
+    return listed and all(type(n) is int and n in allowed for n in values)  # type: ignore[attr-defined]

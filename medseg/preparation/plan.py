@@ -127,7 +127,12 @@ class Plan(PlanPart):
     padding: Literal["minimum", "zero"] = "minimum"
     windows: WindowPlan = WindowPlan()
     unmirrored: Annotated[tuple[UnmirroredAxis, ...], Field(max_length=3)] | None = None
-    kernels: tuple[Annotated[tuple[Literal[1, 3, 5, 7], ...], Field(max_length=3)], ...] | None = None
+    kernels: (
+        Annotated[
+            tuple[Annotated[tuple[Literal[1, 3, 5, 7], ...], Field(max_length=3)], ...], Field(max_length=MOST_STAGES)
+        ]
+        | None
+    ) = None
     size: PlanSize | None = None
 
     @property

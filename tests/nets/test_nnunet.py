@@ -221,6 +221,12 @@ def test_winograds_convolutions_apply_and_change_nothing(name):
         ("nnunet_resenc", {"channels": (4, 8), "blocks": (1,)}, "blocks is .*expected 2"),
         ("nnunet_resenc", {"channels": (4, 8), "bottleneck": (2,)}, "bottleneck is .*expected 2"),
         ("nnunet_resenc", {"channels": (4, 8), "stem_channels": 0}, "stem_channels is 0"),
+        ("nnunet_plain", {"channels": (4, 8), "kernels": 5}, "kernels is 5; expected 2 stages"),
+        ("nnunet_plain", {"channels": (4, 8), "strides": (1, 2)}, "strides is .*expected 2 stages"),
+        ("nnunet_plain", {"channels": (4, 8), "strides": "ab"}, "strides is ab; expected 2 stages"),
+        ("nnunet_resenc", {"channels": (4, 8), "blocks": 3}, "blocks is 3; expected 2"),
+        ("nnunet_resenc", {"channels": (4, 8), "blocks": (1, 1.5)}, "blocks is .*expected 2"),
+        ("nnunet_resenc", {"channels": (4, 8), "bottleneck": 3}, "bottleneck is 3; expected 2"),
         ("nnunet_plain", {"activation": "gelu"}, "activation is 'gelu'"),
     ],
 )

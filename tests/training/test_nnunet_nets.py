@@ -23,11 +23,9 @@ def weights(run) -> dict[str, torch.Tensor]:
     return load_file(run.bundle / WEIGHTS)
 
 
-def test_a_residual_encoder_trains_resumes_to_the_same_bits_and_predicts(tiny_dataset: Path, capsys) -> None:
-    overrides = FAST | {"plan.size": "resenc_m"}
-    whole = medseg.train(tiny_dataset / "config.yaml", {**overrides, "training.max_iterations": 4})
-    stopped = {**overrides, "output": str(tiny_dataset / "stopped")}
-    medseg.train(tiny_dataset / "config.yaml", {**stopped, "training.max_iterations": 4, "training.save_every": 2})
+def test_a_residual_encoder_trains_resumes_to_the_same_bits_and_predicts(tiny_dataset: Path, monkeypatch) -> None:
+    config, overrides = tiny_dataset / "config.yaml", FAST | {"plan.size": "resenc_m", "training.save_every": 1}
+    whole = medseg.train(config, overrides)
     described = json.loads((whole.bundle / "model.json").read_text())
     assert described["net"]["name"] == "nnunet_resenc"
     assert described["plan"]["size"]["name"] == "resenc_m"
@@ -35,8 +33,22 @@ def test_a_residual_encoder_trains_resumes_to_the_same_bits_and_predicts(tiny_da
     assert plan.size.name == "resenc_m" and "plan.patch_size is kept" in plan.size.reason
     # Patches of 16 voxels are halved twice.
     assert plan.channels == (32, 64, 128) and len(plan.kernels) == 3
-    again = medseg.train(tiny_dataset / "config.yaml", {**stopped, "training.max_iterations": 4}, resume=True)
-    assert all(torch.equal(value, weights(again)[key]) for key, value in weights(whole).items())
+
+    steps, step = [], torch.optim.AdamW.step
+
+    def second_fails(self, *args, **kwargs):
+        steps.append(None)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    overrides |= {"output": str(tiny_dataset / "stopped")}
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(torch.optim.AdamW, "step", second_fails)
+        medseg.train(config, overrides)
+    assert (tiny_dataset / "stopped" / "last.pt").exists() and not (tiny_dataset / "stopped" / "model").exists()
+    resumed = medseg.train(config, overrides, resume=True)
+    assert all(torch.equal(value, weights(resumed)[key]) for key, value in weights(whole).items())
     image = medseg.read(tiny_dataset / "data" / "images" / "case2.nii.gz")
     found = medseg.load_model(whole.bundle, device="cpu").predict(image)
     assert found.same_geometry(image)
