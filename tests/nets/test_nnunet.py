@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medseg.errors import ConfigError
+from medseg.inference.engine import NetworkEngine
 from medseg.nets import build_net
 from medseg.nets.profile import build_on_meta
 from medseg.nets.winograd import WinogradConv3d, with_winograd
@@ -204,6 +205,19 @@ def test_winograds_convolutions_apply_and_change_nothing(name):
     image = torch.randn(1, 1, 16, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(fast(image), net(image), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("name", ["nnunet_plain", "nnunet_resenc"])
+def test_the_engines_of_a_cpu_give_the_same_logits(name, norm):
+    net = trained(name, 3, {"channels": (8, 8, 8), "norm": norm}).float().eval()
+    image = torch.randn(1, 2, 16, 16, 16)
+    with torch.inference_mode():
+        wanted = net(image)
+        for engine in ("winograd", "frozen"):
+            (fast,) = NetworkEngine(torch.device("cpu"), engine).networks([net], lambda: iter([image]), 10)
+            assert fast is not net
+            torch.testing.assert_close(fast(image), wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize(
