@@ -43,6 +43,9 @@ class NetEntry:
         backbone: the default encoder, '' where there is no choice.
         backbones: the encoders to choose from; () where any of `BACKBONE_MEMORY` will do, or there is no choice.
         width_3d: the default of `width` in 3D, on a CPU and on a GPU. In 2D it is 1.
+        tensors: where planning chooses the stages: of a stage's features and size, how many a training step keeps, in
+            2D and in 3D, with the stages that are planned for a CPU, as counted by `python benchmarks/net_memory.py`.
+        kernels: where it does: whether kernels are planned as well (the option `kernels`).
     """
 
     builder: str
@@ -50,6 +53,8 @@ class NetEntry:
     backbone: str = ""
     backbones: tuple[str, ...] = ()
     width_3d: tuple[float, float] = (1.0, 1.0)
+    tensors: tuple[float, float] = (10.5, 10.5)
+    kernels: bool = False
 
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -61,7 +66,7 @@ FCN_NEEDS = Needs(32, (2.5, 1.5), per_axis=True)
 
 NETS: dict[str, NetEntry] = {
     "unet": NetEntry("medseg.nets.unet:UNet"),
-    "unet_residual": NetEntry("medseg.nets.unet_residual:ResidualUNet"),
+    "unet_residual": NetEntry("medseg.nets.unet_residual:ResidualUNet", tensors=(16.2, 13.3)),
     "fcn32s": NetEntry("medseg.nets.fcn:fcn32s", FCN_NEEDS, width_3d=NARROW),
     "fcn16s": NetEntry("medseg.nets.fcn:fcn16s", FCN_NEEDS, width_3d=NARROW),
     "fcn8s": NetEntry("medseg.nets.fcn:fcn8s", FCN_NEEDS, width_3d=NARROW),
@@ -90,6 +95,8 @@ NETS: dict[str, NetEntry] = {
     "monai_segresnet": NetEntry("medseg.nets.monai_nets:monai_segresnet", Needs(8, (1.5, 1.0))),
     "monai_swinunetr": NetEntry("medseg.nets.monai_nets:monai_swinunetr", Needs(32, (3.9, 4.2))),
     "monai_attentionunet": NetEntry("medseg.nets.monai_nets:monai_attentionunet", Needs(16, (5.9, 4.2))),
+    "nnunet_plain": NetEntry("medseg.nets.nnunet:NnunetPlain", tensors=(9.8, 10.0), kernels=True),
+    "nnunet_resenc": NetEntry("medseg.nets.nnunet:NnunetResenc", tensors=(15.2, 12.3), kernels=True),
 }
 """Every network by the name that a configuration gives it, `net.name`."""
 

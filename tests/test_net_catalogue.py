@@ -21,6 +21,8 @@ from medseg.net_catalogue import BACKBONE_MEMORY, entry_of
 from medseg.nets import BACKBONES, NETS, build_net
 from medseg.nets.profile import build_on_meta, training_bytes
 from medseg.preparation import prepare
+from medseg.preparation.net_needs import RESIDUAL_STAGES
+from medseg.preparation.patch import default_channels
 
 # What every builder of a network has, and no part of one.
 SIGNATURE = {"dims", "in_channels", "out_channels", "width"}
@@ -71,6 +73,7 @@ def test_what_an_entry_says_of_options_is_what_the_builder_takes(name: str) -> N
     assert set(entry.backbones) <= set(BACKBONE_MEMORY)
     if entry.needs is None:
         assert {"channels", "strides"} <= set(takes)
+        assert entry.kernels == ("kernels" in takes)
     else:
         assert entry.needs.per_axis == ("axis_strides" in takes)
         assert entry.needs.stride in (1, 2, 4, 8, 16, 32)
@@ -121,6 +124,25 @@ def test_planned_memory_is_what_a_training_step_keeps(name: str, dims: int) -> N
     assert needs is not None
     kept = training_bytes(build_on_meta(name, dims=dims), (1, 1, *SIZES[dims])) / math.prod(SIZES[dims]) / 1024
     assert needs.kilobytes[dims - 2] == pytest.approx(kept, rel=0.04)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("unet", "unet_residual") else pytest.mark.slow)
+        for name in ("unet with residual", *(name for name, entry in net_catalogue.NETS.items() if entry.needs is None))
+    ],
+)
+def test_planned_memory_of_a_stage_is_what_a_training_step_keeps(name: str, dims: int) -> None:
+    channels, (name, _, residual) = default_channels(dims, on_gpu=False), name.partition(" with ")
+    planned = RESIDUAL_STAGES if residual else dict(zip((2, 3), net_catalogue.NETS[name].tensors, strict=True))
+    strides = [[1] * dims] + [[2] * dims] * (len(channels) - 1)
+    net = build_on_meta(name, dims=dims, channels=channels, strides=strides, **({"residual": True} if residual else {}))
+    one_of_each = sum(features / 2 ** (dims * stage) for stage, features in enumerate(channels))
+    kept = training_bytes(net, (1, 1, *SIZES[dims])) / math.prod(SIZES[dims]) / 4 / one_of_each
+    # monai_dynunet is planned as a U-Net, with a little more than it keeps.
+    assert planned[dims] == pytest.approx(kept, rel=0.07 if name == "monai_dynunet" else 0.02)
 
 
 @pytest.mark.parametrize("dims", [2, 3])

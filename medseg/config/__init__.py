@@ -20,7 +20,7 @@ from medseg.config.loss import LossConfig, LossTerm
 from medseg.config.net import NetConfig, NetOptions
 from medseg.config.part import Range
 from medseg.config.patterns import LONGEST_TEXT
-from medseg.config.plan import MOST_VOXELS, PatchSize, PlanConfig, Spacing
+from medseg.config.plan import MOST_VOXELS, RESENC_NET, RESENC_SIZES, PatchSize, PlanConfig, Spacing
 from medseg.config.prediction import MOST_OVERLAP, Overlap, PostprocessConfig, PredictionConfig
 from medseg.config.presets import packaged, packaged_configs, packaged_presets
 from medseg.config.run import RunConfig
@@ -35,6 +35,8 @@ __all__ = [
     "MOST_LIST_BYTES",
     "MOST_OVERLAP",
     "MOST_VOXELS",
+    "RESENC_NET",
+    "RESENC_SIZES",
     "AugmentationConfig",
     "BlurConfig",
     "BrightnessConfig",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medseg.config.augmentation import AugmentationConfig
 from medseg.config.data import DataConfig
 from medseg.config.loss import LossConfig
 from medseg.config.net import NetConfig
 from medseg.config.part import Part
-from medseg.config.plan import PlanConfig
+from medseg.config.plan import RESENC_NET, RESENC_SIZES, PlanConfig
 from medseg.config.prediction import PredictionConfig
 from medseg.config.training import TrainingConfig
 from medseg.labels import LabelScheme
@@ -41,6 +41,22 @@ class RunConfig(Part):
     augmentation: AugmentationConfig = AugmentationConfig()
     training: TrainingConfig = TrainingConfig()
     prediction: PredictionConfig = PredictionConfig()
+
+    @model_validator(mode="after")
+    def _net_of_size(self) -> RunConfig:
+        """A size that is one of nnU-Net's residual encoders brings its network."""
+        if self.plan.size not in RESENC_SIZES:
+            return self
+        if self.net.channels is not None:
+            raise ValueError(f"plan.size {self.plan.size} has features of its own; leave net.channels out")
+        if self.net.name != RESENC_NET:
+            if "name" in self.net.model_fields_set:
+                raise ValueError(
+                    f"plan.size {self.plan.size} is of the network {RESENC_NET}, but net.name is {self.net.name!r}; "
+                    "leave net.name out, or take another plan.size"
+                )
+            object.__setattr__(self, "net", self.net.model_copy(update={"name": RESENC_NET}))
+        return self
 
     def label_scheme(self) -> LabelScheme | None:
         """The label scheme that `data.labels` gives, or None where the data set itself must name its labels."""

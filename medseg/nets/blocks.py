@@ -23,6 +23,7 @@ __all__ = [
     "check_net",
     "conv",
     "crop_to",
+    "first_voxels",
     "initialize",
     "max_pool",
     "norm_layer",
@@ -41,7 +42,7 @@ def conv(
     dims: int,
     in_channels: int,
     out_channels: int,
-    kernel: int = 3,
+    kernel: int | Sequence[int] = 3,
     *,
     stride: int | Sequence[int] = 1,
     dilation: int | Sequence[int] = 1,
@@ -50,13 +51,14 @@ def conv(
     bias: bool = True,
 ) -> nn.Module:
     """A 2D or 3D convolution; `padding` None keeps the size (odd kernels), or ceil(size / stride) with a stride."""
-    kind = nn.Conv2d if dims == 2 else OneDnnConv3d if kernel <= 3 else WideConv3d
+    kernels = _per_axis(kernel, dims)
+    kind = nn.Conv2d if dims == 2 else OneDnnConv3d if max(kernels) <= 3 else WideConv3d
     rates = _per_axis(dilation, dims)
-    pads = tuple(rate * (kernel // 2) if padding is None else padding for rate in rates)
+    pads = tuple(rate * (k // 2) if padding is None else padding for rate, k in zip(rates, kernels, strict=True))
     return kind(
         in_channels,
         out_channels,
-        kernel,
+        kernels,  # type: ignore[arg-type]
         stride=_per_axis(stride, dims),  # type: ignore[arg-type]
         padding=pads,  # type: ignore[arg-type]
         dilation=rates,  # type: ignore[arg-type]
@@ -162,6 +164,13 @@ def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
     for axis, n in enumerate(size, start=2):
         if x.shape[axis] != n:
             x = x.narrow(axis, (x.shape[axis] - n) // 2, n)
+    return x
+
+
+def first_voxels(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The first `size` voxels of each axis of `(B, C, ...)`: what padding at the end has added goes."""
+    for axis, n in enumerate(size, start=2):
+        x = x.narrow(axis, 0, n)
     return x
 
 

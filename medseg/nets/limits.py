@@ -12,13 +12,14 @@ from typing import Any
 
 from medseg.errors import ConfigError
 
-__all__ = ["MOST_CHANNELS", "MOST_STAGES", "check_options"]
+__all__ = ["LARGEST_NUMBER", "MOST_CHANNELS", "MOST_STAGES", "check_options"]
 
 # Of the image, and logits per voxel.
 MOST_CHANNELS = 1024
 MOST_STAGES = 16
-# Residual blocks of all stages; ResNet-152 has 50.
+# Residual blocks or convolutions of all stages; ResNet-152 has 50 blocks.
 MOST_BLOCKS = 256
+COUNTS = ("blocks", "convs", "decoder_convs")
 # Features of a layer before `width`, dilations and the like; FCN has 4096 features.
 LARGEST_NUMBER = 16384
 LARGEST_WIDTH = 64.0
@@ -62,8 +63,8 @@ def _problem(key: str, value: Any) -> str:
             f"{MOST_STAGES} of them"
         )
     numbers = [each for each in value if _is_number(each)] if isinstance(value, list | tuple) else []
-    if key == "blocks" and sum(numbers) > MOST_BLOCKS:
-        return f"is {_shown(value)}; expected {MOST_BLOCKS} blocks at most"
+    if key in COUNTS and sum(numbers) > MOST_BLOCKS:
+        return f"is {_shown(value)}; expected {MOST_BLOCKS} at most in all stages together"
     if key == "scales" and any(each > LARGEST_SCALE for each in numbers):
         return f"is {_shown(value)}; expected factors up to {LARGEST_SCALE:g}"
     return ""

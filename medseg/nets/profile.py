@@ -324,6 +324,8 @@ def _receptive_field(name: str, backbone: str) -> int | None:
                     # Positive weights whose sums stay near 1: no ReLU is dead, and no two paths cancel.
                     fan = module.weight[0].numel() if isinstance(module, nn.Conv2d) else module.weight[:, 0].numel()
                     module.weight.uniform_(0.5, 1.5).div_(fan)
+                elif isinstance(module, nn.BatchNorm2d):
+                    module.weight.fill_(1.0)  # some residual blocks begin at zero
         field = 0
         for length in LENGTHS:
             image = torch.rand(2, 1, length, ACROSS).requires_grad_()

@@ -20,6 +20,7 @@ from medseg.nets.blocks import (
     check_net,
     conv,
     crop_to,
+    first_voxels,
     initialize,
     pad_to_multiple,
     scaled,
@@ -141,7 +142,7 @@ class UNet(nn.Module):
                 skip = crop_to(skip, x.shape[2:])
             # Both have the same size, but an export, where sizes are symbols, cannot know it.
             x = decode(
-                cat([skip, _first(x, skip.shape[2:])], dim=1)
+                cat([skip, first_voxels(x, skip.shape[2:])], dim=1)
             )  # (B, 2 * channels[n], ...) to (B, channels[n], ...)
             level = str(len(skips))
             if self.training and level in self.auxiliary:
@@ -149,11 +150,11 @@ class UNet(nn.Module):
         main: Tensor = self.head(x)  # (B, out_channels, I, ...)
         if self.valid:
             return main
-        main = _first(main, size)
+        main = first_voxels(main, size)
         if not auxiliary:
             return main
         sizes = self._sizes(size)
-        return (main, *(_first(a, sizes[n]) for n, a in enumerate(auxiliary, start=1)))
+        return (main, *(first_voxels(a, sizes[n]) for n, a in enumerate(auxiliary, start=1)))
 
     def _sizes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
         """Size of each stage that the input covers, rounded up."""
@@ -192,13 +193,6 @@ class UNet(nn.Module):
 def _max_pool(x: Tensor, stride: Sequence[int]) -> Tensor:
     pool = F.max_pool2d if x.dim() == 4 else F.max_pool3d
     return pool(x, tuple(stride))
-
-
-def _first(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The first `size` voxels of each axis: what padding at the end has added goes."""
-    for axis, n in enumerate(size, start=2):
-        x = x.narrow(axis, 0, n)
-    return x
 
 
 def _check_options(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, cat, channels_last, channels_last_3d, nn
 
 from medseg.errors import ConfigError
-from medseg.nets.blocks import activation, check_net, conv, initialize, norm_layer, run_block, scaled
+from medseg.nets.blocks import activation, check_net, conv, first_voxels, initialize, norm_layer, run_block, scaled
 from medseg.nets.convolution3d import UpConv3d
 
 __all__ = ["ResidualUNet"]
@@ -119,7 +119,7 @@ class ResidualUNet(nn.Module):
             skip = skips.pop()
             # Where the size was rounded up, the transposed convolution gives more voxels than the skip has.
             x = decode(
-                cat([_first(up(x), skip.shape[2:]), skip], dim=1)
+                cat([first_voxels(up(x), skip.shape[2:]), skip], dim=1)
             )  # (B, 2 * channels[n], ...) to (B, channels[n], ...)
             level = str(len(skips))
             if self.training and level in self.auxiliary:
@@ -161,13 +161,6 @@ def _unit(dims: int, in_channels: int, out_channels: int, norm: str, stride: int
         norm_layer(norm, dims, out_channels),
         activation(ACT),
     )
-
-
-def _first(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The first `size` voxels of each axis."""
-    for axis, n in enumerate(size, start=2):
-        x = x.narrow(axis, 0, n)
-    return x
 
 
 def _check_stages(

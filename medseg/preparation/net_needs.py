@@ -14,7 +14,16 @@ from medseg.config import NetConfig
 from medseg.net_catalogue import BACKBONE_MEMORY, NETS, Needs, NetEntry, entry_of
 from medseg.plugins import is_plugin
 
-__all__ = ["STAGED", "axis_strides", "catalogue_entry", "default_width", "needs_of", "sides_for"]
+__all__ = [
+    "RESIDUAL_STAGES",
+    "STAGED",
+    "axis_strides",
+    "catalogue_entry",
+    "default_width",
+    "needs_of",
+    "sides_for",
+    "tensors_of",
+]
 
 # Networks whose options `channels` and `strides` are the plan's.
 STAGED = tuple(name for name, entry in NETS.items() if entry.needs is None)
@@ -22,6 +31,8 @@ STAGED = tuple(name for name, entry in NETS.items() if entry.needs is None)
 LARGEST_MULTIPLE = {2: 32, 3: 16}
 # Least number of cells of the coarsest map along each side of a patch, where the image is as long.
 LEAST_CELLS = {2: 4, 3: 2}
+# Tensors of a stage of `unet` with `residual`.
+RESIDUAL_STAGES = {2: 12.5, 3: 12.4}
 # A builder outside medseg, of which nothing is known.
 UNKNOWN_BUILDER = NetEntry("", Needs(32, (4.0, 4.0)))
 
@@ -55,6 +66,21 @@ def needs_of(net: NetConfig) -> Needs | None:
         chosen, usual = BACKBONE_MEMORY[net.backbone], BACKBONE_MEMORY[entry.backbone]
         in_2d, in_3d = in_2d * chosen[0] / usual[0], in_3d * chosen[1] / usual[1]
     return replace(needs, kilobytes=(in_2d, in_3d))
+
+
+def tensors_of(net: NetConfig, dims: int) -> float:
+    """Tensors of a stage's features and size that a training step keeps, where the network's stages are planned.
+
+    Raises:
+        ConfigError: for an unknown network or backbone.
+
+    Example:
+        >>> tensors_of(NetConfig(name="unet_residual"), 2)
+        16.2
+    """
+    if net.name == "unet" and net.residual:
+        return RESIDUAL_STAGES[dims]
+    return catalogue_entry(net).tensors[dims - 2]
 
 
 def default_width(net: NetConfig, dims: int, on_gpu: bool) -> float:

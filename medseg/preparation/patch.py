@@ -2,10 +2,11 @@
 
 Activations of a U-Net in training are estimated as
 
-    bytes = batch * patch voxels * sum over stages (14 * channels[s] / voxels per feature of stage s) * bytes per number
+    bytes = batch * patch voxels * sum over stages (4/3 * tensors * channels[s] / voxels per feature of stage s)
+            * bytes per number
 
-14 counts, per stage, what back-propagation keeps (measured on the U-Net of `medseg.nets`: 10.5 tensors, from encoder
-and decoder with two convolutions each, the concatenation and the up-convolution) and a third on top for gradients under
+Tensors are what back-propagation keeps per stage, as the catalogue of networks says (10.5 of the U-Net: encoder and
+decoder with two convolutions each, the concatenation and the up-convolution); a third on top is for gradients under
 way. Bytes per number are 4 on a CPU and 3 on a GPU, where mixed precision halves most tensors but not all: nnU-Net's
 default of 2 x 128^3 comes out at 7.5 GB, where its authors say 7.7. Weights (some hundred MB at most) are covered by
 using half of the memory on a CPU and 80% on a GPU.
@@ -27,7 +28,10 @@ __all__ = [
     "total_stride",
 ]
 
-TENSORS_PER_STAGE = 14
+# Of a U-Net, for the tests and where nothing else is said.
+TENSORS_PER_STAGE = 10.5
+# What gradients under way take on top of what is kept.
+WITH_GRADIENTS = 4 / 3
 SMALLEST_MAP = 4
 # Where the user asks for more stages; instance norm needs more than one voxel.
 FORCED_SMALLEST_MAP = 2
@@ -65,6 +69,8 @@ class Budget:
         kilobytes: that a step of the net keeps per voxel in float32; None: a U-Net, by the formula above.
         seconds: of one core that the whole training has; None: the number of steps is given, or time is no limit.
         thickness: of the structures to find, in the unit of the spacing; None: unknown.
+        tensors: per stage that a step of a U-Net keeps.
+        scale: multiplies the most voxels of a patch and a step.
     """
 
     dims: int
@@ -73,6 +79,8 @@ class Budget:
     kilobytes: float | None = None
     seconds: float | None = None
     thickness: float | None = None
+    tensors: float = TENSORS_PER_STAGE
+    scale: float = 1.0
 
     @property
     def bytes(self) -> float:
@@ -83,20 +91,21 @@ class Budget:
     def step_voxels(self) -> int:
         """Most voxels of batch x patch."""
         if self.on_gpu or self.seconds is None:
-            return (GPU_STEP_VOXELS if self.on_gpu else CPU_STEP_VOXELS)[self.dims]
+            return int(self.scale * (GPU_STEP_VOXELS if self.on_gpu else CPU_STEP_VOXELS)[self.dims])
         least, most = TIMED_STEP_VOXELS[self.dims]
-        return int(min(most, max(least, SHORT_STEP_VOXELS * (self.seconds / SHORT_SECONDS) ** STEP_GROWTH)))
+        by_time = SHORT_STEP_VOXELS * (self.seconds / SHORT_SECONDS) ** STEP_GROWTH
+        return int(self.scale * min(most, max(least, by_time)))
 
     def longest_side(self, spacing: Sequence[float]) -> float:
         """Of a patch, in the unit of the spacing; infinite where the structures to find are not known."""
-        return (
-            math.inf if self.thickness is None else max(CONTEXT * self.thickness, LEAST_SIDE[self.dims] * min(spacing))
-        )
+        if self.thickness is None:
+            return math.inf
+        return self.scale ** (1 / self.dims) * max(CONTEXT * self.thickness, LEAST_SIDE[self.dims] * min(spacing))
 
     @property
     def patch_voxels(self) -> int:
         """Most voxels of one patch."""
-        return LARGEST_PATCH_VOXELS["gpu" if self.on_gpu else "cpu"][self.dims]
+        return int(self.scale * LARGEST_PATCH_VOXELS["gpu" if self.on_gpu else "cpu"][self.dims])
 
     def fits(self, batch: int, patch: Sequence[int], channels: Sequence[int], strides: Sequence[Sequence[int]]) -> bool:
         """Whether a step of this size stays within voxels and bytes."""
@@ -112,15 +121,16 @@ class Budget:
     ) -> float:
         """Bytes for activations of a step."""
         if self.kilobytes is None:
-            return activation_bytes(batch, patch, channels, strides, self.on_gpu)
-        # A third on top for gradients under way, three quarters of it in mixed precision.
-        return batch * math.prod(patch) * self.kilobytes * 1024 * (1.0 if self.on_gpu else 4 / 3)
+            of_a_unet = activation_bytes(batch, patch, channels, strides, self.on_gpu)
+            return of_a_unet * (self.tensors / TENSORS_PER_STAGE)
+        # Three quarters in mixed precision.
+        return batch * math.prod(patch) * self.kilobytes * 1024 * WITH_GRADIENTS * (0.75 if self.on_gpu else 1.0)
 
 
 def activation_bytes(
     batch: int, patch: Sequence[int], channels: Sequence[int], strides: Sequence[Sequence[int]], on_gpu: bool
 ) -> float:
-    """Estimated bytes a training step keeps, by the formula at the top of this file.
+    """Estimated bytes that a training step of a U-Net keeps, by the formula at the top of this file.
 
     Example:
         >>> round(activation_bytes(2, (128, 128, 128), (32, 64), ((1, 1, 1), (2, 2, 2)), on_gpu=True) / 1e9, 1)
@@ -130,7 +140,7 @@ def activation_bytes(
     total, shrink = 0.0, 1
     for features, stride in zip(channels, strides, strict=True):
         shrink *= math.prod(stride)
-        total += TENSORS_PER_STAGE * features / shrink
+        total += WITH_GRADIENTS * TENSORS_PER_STAGE * features / shrink
     return batch * math.prod(patch) * total * per_number
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from medseg.config import PatchSize, Range, SelectRule, Spacing, parse_yaml, read_text, validate_model
 from medseg.disk.atomic import write_text_atomic
@@ -20,6 +27,7 @@ from medseg.preparation.plan_fields import (
     LabelPlan,
     LogitPlan,
     PlanPart,
+    PlanSize,
     UnmirroredAxis,
     WindowPlan,
     not_yet,
@@ -41,7 +49,9 @@ HEADER = """\
 #                  (the most common level of a case if it fills a fifth of it, as older plans had it)
 #   select         per channel: which series of a DICOM study it is (name, modality, body_part, description, min_slices,
 #                  thickness_mm, orientation, contrast, derived, reference; see docs); [] leaves it to the defaults
-#   channels       features per stage of the net; strides: how much each stage shrinks each axis
+#   channels       features per stage of the net; strides: how much each stage shrinks each axis; kernels: voxels of its
+#                  convolutions along each axis (nnunet_plain and nnunet_resenc; left out: 3)
+#   size           plan.size, where it was not the default, and what it brought
 #   axes           RAS: turned to orientation; file: as stored (2D images); transpose: the order of the file's axes
 #   normalize_on   native: grey levels are normalised before resampling; network: after it
 #   image          order of interpolation (0 nearest, 1 linear, 3 cubic), clip: cubic stays within minimum and maximum;
@@ -94,6 +104,8 @@ class Plan(PlanPart):
         rotation_degrees: largest rotation of a training sample about each axis, 0 to 180, where the configuration gives
             none; None: what the augmentation takes by itself.
         scale: range of the magnification of a training sample, likewise.
+        kernels: voxels of the convolutions of each stage and axis, odd, at most 7, for nets that take them; None: 3.
+        size: what `plan.size` asked for; None: the default. For people, it decides nothing.
 
     Raises:
         pydantic.ValidationError: for parts that do not fit together; `load_plan` gives a ConfigError.
@@ -125,6 +137,13 @@ class Plan(PlanPart):
     unmirrored: Annotated[tuple[UnmirroredAxis, ...], Field(max_length=3)] | None = None
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
     scale: Range | None = None
+    kernels: (
+        Annotated[
+            tuple[Annotated[tuple[Literal[1, 3, 5, 7], ...], Field(max_length=3)], ...], Field(max_length=MOST_STAGES)
+        ]
+        | None
+    ) = None
+    size: PlanSize | None = None
 
     @property
     def spatial_dims(self) -> int:
@@ -154,6 +173,12 @@ class Plan(PlanPart):
         usual = implied(values.get("orientation"))
         left_out = {key: usual[key] for key in ("axes", "transpose") if values.get(key) is None}
         return {**values, **left_out}
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Plans without them stay as older releases wrote and hashed them.
+        values: dict[str, Any] = write(self)
+        return {key: each for key, each in values.items() if each is not None or key not in ("kernels", "size")}
 
     @model_validator(mode="after")
     def _fits(self) -> Plan:
@@ -216,6 +241,17 @@ class Plan(PlanPart):
     def _normalization(cls, value: tuple[ChannelPlan, ...], info: ValidationInfo) -> tuple[ChannelPlan, ...]:
         if "in_channels" in info.data:
             _expect_length(value, info.data["in_channels"], "channels (in_channels)")
+        return value
+
+    @field_validator("kernels")
+    @classmethod
+    def _kernels(
+        cls, value: tuple[tuple[int, ...], ...] | None, info: ValidationInfo
+    ) -> tuple[tuple[int, ...], ...] | None:
+        if value is not None and "channels" in info.data and "dims" in info.data:
+            _expect_length(value, len(info.data["channels"]), "stages (channels)")
+            for kernel in value:
+                _expect_length(kernel, info.data["dims"], "axes of the net")
         return value
 
     @field_validator("strides")

@@ -13,7 +13,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from medseg.config import Overlap
 
-__all__ = ["ChannelPlan", "ImagePlan", "LabelPlan", "LogitPlan", "PlanPart", "UnmirroredAxis", "WindowPlan", "not_yet"]
+__all__ = [
+    "ChannelPlan",
+    "ImagePlan",
+    "LabelPlan",
+    "LogitPlan",
+    "PlanPart",
+    "PlanSize",
+    "UnmirroredAxis",
+    "WindowPlan",
+    "not_yet",
+]
 
 # Grey levels and their spread, as single precision holds them.
 Level = Annotated[float, Field(ge=-1e30, le=1e30)]
@@ -175,4 +185,16 @@ class UnmirroredAxis(PlanPart):
     """
 
     axis: Annotated[int, Field(ge=0, le=2)]
+    reason: Annotated[str, Field(max_length=4000)] = ""
+
+
+class PlanSize(PlanPart):
+    """The size that the configuration asked for (`plan.size`).
+
+    Args:
+        name: of the size.
+        reason: what it brought, for people.
+    """
+
+    name: Literal["fast", "large", "resenc_m", "resenc_l"]
     reason: Annotated[str, Field(max_length=4000)] = ""

@@ -32,6 +32,8 @@ IMPLIED: Mapping[str, Any] = {
     "scale": None,
 }
 ADDED = (*IMPLIED, "axes", "transpose")
+# Keys younger than version 2; a plan that does not use them is written without them.
+YOUNGER = ("kernels", "size")
 
 
 def upgrade_plan(values: Any) -> Any:
@@ -56,7 +58,7 @@ def upgrade_plan(values: Any) -> Any:
         return values
     channels = values.get("normalization")
     channels = channels if isinstance(channels, list | tuple) else ()
-    new = [key for key in ADDED if key in values]
+    new = [key for key in (*ADDED, *YOUNGER) if key in values]
     added = ("region", "background")
     new += [key for channel in channels if isinstance(channel, Mapping) for key in added if key in channel]
     if new:
@@ -87,6 +89,7 @@ def hashed_content(plan: Plan, parts: Collection[str] | None = None) -> dict[str
     values = plan.model_dump(mode="json")
     before = implied(plan.orientation)
     values = {key: each for key, each in values.items() if key not in ADDED or each != before[key]}
+    values.pop("size", None)  # for people
     values["format_version"] = 1
     for channel in values["normalization"]:
         if channel["region"] == ("foreground" if channel["kind"] == "zscore" else "all"):

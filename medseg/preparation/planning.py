@@ -15,9 +15,18 @@ from medseg.preparation.channel_plans import asked_kinds, channel_plan, kind_in_
 from medseg.preparation.direction import directed_axes
 from medseg.preparation.fingerprint import Fingerprint
 from medseg.preparation.mirroring import unmirrored_axes
-from medseg.preparation.net_needs import needs_of, sides_for
-from medseg.preparation.patch import Budget, choose_batch, choose_patch, default_channels, strides_for
+from medseg.preparation.net_needs import catalogue_entry, needs_of, sides_for, tensors_of
+from medseg.preparation.nnunet_topology import kernels_for
+from medseg.preparation.patch import Budget, choose_batch, choose_patch, strides_for
 from medseg.preparation.plan import ChannelPlan, Plan
+from medseg.preparation.sizes import (
+    DataShape,
+    NetSize,
+    channels_of_size,
+    reason_of_size,
+    resenc_size,
+    scale_of_size,
+)
 from medseg.preparation.training_budget import core_seconds, typical_thickness
 from medseg.preparation.twins import find_twins
 
@@ -74,20 +83,28 @@ def make_plan(
         config.plan.memory_gb or memory_gb,
         on_gpu,
         kilobytes,
+        tensors=tensors_of(config.net, dims),
+        scale=scale_of_size(config.plan.size),
         seconds=core_seconds(config.training, cores),
         thickness=typical_thickness(fingerprint),
     )
-    batch, patch, channels, strides = _size(config, shape, spacing, budget, len(fingerprint.cases))
+    outputs = len(scheme.names) + 1
+    data = DataShape(shape[:dims], spacing[:dims], float(np.prod(shape)) * len(fingerprint.cases), outputs)
+    made = resenc_size(config, data, budget)
+    if made is None:
+        made = NetSize(*_size(config, shape, spacing, budget, len(fingerprint.cases)))
     values = {
         "dims": dims,
         "orientation": orientation,
         "spacing_mm": None if target is None else [round(s, 6) for s in target],
-        "patch_size": patch,
-        "batch_size": batch,
+        "patch_size": made.patch,
+        "batch_size": made.batch,
         "in_channels": fingerprint.in_channels,
         "normalization": [_channel_plan(fingerprint, config, c).model_dump() for c in range(fingerprint.in_channels)],
-        "channels": channels,
-        "strides": strides,
+        "channels": made.channels,
+        "strides": made.strides,
+        "kernels": kernels_for(data.spacing, made.strides) if catalogue_entry(config.net).kernels else None,
+        "size": reason_of_size(config, made, on_gpu),
         "select": [rule.model_dump(exclude_defaults=True) for rule in _select(fingerprint, config)],
         "unmirrored": unmirrored_axes(
             dims,
@@ -120,6 +137,8 @@ def check_plan_fits(plan: Plan, fingerprint: Fingerprint, config: RunConfig, pat
         ("batch_size", plan.batch_size, config.training.batch_size or plan.batch_size),
         ("channels", plan.channels, config.net.channels or plan.channels),
     ]
+    if fixed.size != "default":
+        wanted.append(("size", None if plan.size is None else plan.size.name, fixed.size))
     if fixed.spacing_mm is not None and plan.spacing_mm is not None:
         count = len(fixed.spacing_mm)
         wanted.append(("spacing_mm", tuple(plan.spacing_mm[:count]), tuple(round(s, 6) for s in fixed.spacing_mm)))
@@ -203,7 +222,7 @@ def _size(
     dims = budget.dims
     voxels = float(np.prod(shape)) * cases
     shape, spacing = shape[:dims], spacing[:dims]
-    channels = config.net.channels or default_channels(dims, budget.on_gpu)
+    channels = config.net.channels or channels_of_size(config.plan.size, dims, budget.on_gpu)
     stages = None if config.net.channels is None else len(config.net.channels)
     fixed = config.plan.patch_size
     if fixed is not None:

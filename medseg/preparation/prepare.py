@@ -107,6 +107,8 @@ class Preparation:
         lines.append(
             f"plan: {spacing}, patch {patch}, batch {plan.batch_size}, {kinds}, features {list(plan.channels)}"
         )
+        if plan.size is not None:
+            lines.append(f"size {plan.size.name}: {plan.size.reason}")
         lines += [f"axis {each.axis} is not mirrored: {each.reason}" for each in plan.unmirrored or ()]
         lines.append(f"edit {self.folder / 'plan.yaml'} to change the plan")
         return "\n".join(lines)

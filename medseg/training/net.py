@@ -49,6 +49,8 @@ def net_info_for(config: RunConfig, plan: Plan, scheme: LabelScheme, on_gpu: boo
     options = _options(config)
     if net.name in STAGED:
         options |= {"channels": plan.channels, "strides": plan.strides}
+        if plan.kernels is not None:
+            options.setdefault("kernels", plan.kernels)
     elif net.name in NETS and "axis_strides" in inspect.signature(NETS[net.name]).parameters:
         needs, spacing = needs_of(net), plan.net_spacing_mm
         if needs is not None and needs.per_axis and spacing is not None:

@@ -117,6 +117,8 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     preparation = prepare_run(config)
     for finding in preparation.findings:
         _log.info("%s: %s", finding.kind, finding.message)
+    if preparation.plan.size is not None:
+        _log.info("size %s: %s", preparation.plan.size.name, preparation.plan.size.reason)
     for each in preparation.plan.unmirrored or ():
         _log.info("axis %d is not mirrored: %s", each.axis, each.reason)
     scheme = preparation.dataset.labels

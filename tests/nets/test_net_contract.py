@@ -37,6 +37,14 @@ FORMS = [
     ("unet_residual", 2, {"channels": (4, 6, 8), "norm": "group"}),
     ("unet_residual", 3, {"channels": (4, 6, 8), "norm": "none"}),
     ("unet_residual", 3, {"channels": (4, 6, 8), "norm": "batch", "strides": ((1, 1, 1), (2, 2, 1), (3, 2, 2))}),
+    ("nnunet_plain", 2, {"channels": (4, 6, 8), "norm": "batch", "activation": "relu", "conv_bias": False}),
+    ("nnunet_plain", 3, {"channels": (4, 6, 8, 8), "norm": "instance", "deep_supervision": True}),
+    ("nnunet_plain", 3, {"channels": (4, 6), "norm": "none", "strides": ((1, 1, 1), (1, 2, 2)), "convs": (1, 3)}),
+    ("nnunet_plain", 3, {"channels": (4, 6), "norm": "group", "kernels": ((1, 3, 3), (3, 3, 5))}),
+    ("nnunet_resenc", 2, {"channels": (4, 6, 8), "norm": "instance", "deep_supervision": True}),
+    ("nnunet_resenc", 2, {"channels": (4, 6), "norm": "batch", "bottleneck": (2, 3), "stem_channels": 5}),
+    ("nnunet_resenc", 3, {"channels": (4, 6, 8), "norm": "none", "strides": ((1, 1, 1), (1, 2, 2), (2, 4, 2))}),
+    ("nnunet_resenc", 3, {"channels": (4, 4), "norm": "batch", "blocks": (2, 1), "kernels": ((1, 3, 3), (3, 3, 3))}),
     *(
         (name, dims, {"norm": norm, "width": 0.125})
         for name in ("enet", "icnet", "bisenetv1", "bisenetv2")
