@@ -45,7 +45,7 @@ def check_parts(net: nn.Module, training: TrainingConfig) -> None:
                 f"training.{key} names {wrong!r}, but no weight of the network lies there; its parts are "
                 f"{', '.join(largest)}{nearest_hint(wrong, sorted(parts))}"
             )
-    if all(any(is_in(name, part) for part in training.frozen) for name in weights):
+    if training.frozen and all(any(is_in(name, part) for part in training.frozen) for name in weights):
         raise ConfigError("training.frozen names all of the network, so nothing would be trained; leave its head out")
 
 

@@ -372,6 +372,10 @@ def test_parts_that_the_network_does_not_have_are_refused(settings: dict, messag
         check_parts(build_net(**NARROW, in_channels=3, out_channels=2), TrainingConfig(init=Path("x.pth"), **settings))
 
 
+def test_a_network_without_weights_has_no_part_to_refuse() -> None:
+    check_parts(nn.Identity(), TrainingConfig())
+
+
 @pytest.mark.parametrize("settings", [{"frozen": ["backbone"]}, {"batch_statistics": "frozen"}])
 def test_what_is_kept_must_come_from_somewhere(settings: dict) -> None:
     with pytest.raises(ConfigError, match="so give init: WEIGHTS as well"):
