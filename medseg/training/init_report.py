@@ -46,18 +46,17 @@ def _sentences(report: PretrainedReport, path: Path) -> Iterator[str]:
     if report.missing:
         them = "it" if len(report.missing) == 1 else "them"
         yield f"Not in the file, so the training begins {them} anew: {_listed(report.missing)}."
-    statistics = [name for name in report.dropped if name.endswith(STATISTICS)]
+    # Without a batch norm in the network, its statistics are a matter of their own.
+    statistics = [name for name in report.dropped if name.endswith(STATISTICS)] if not norms else []
     others = [name for name in report.dropped if name not in {*statistics, *anew}]
     if others:
         them = "it" if len(others) == 1 else "them"
         yield f"Not used of the file, as the network has no place for {them}: {_listed(others)}."
-    if any(name.endswith("running_mean") for name in statistics) and not norms:
+    if statistics:
         yield (
             "The file holds running statistics of batch norms, which this network does not have; "
             "net.norm=batch keeps them."
         )
-    elif statistics:
-        yield f"Statistics of the file that no batch norm of the network takes: {_listed(statistics)}."
 
 
 def _changes(how: dict[str, str]) -> dict[str, list[str]]:

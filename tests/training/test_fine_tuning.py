@@ -21,13 +21,15 @@ import medseg
 from medseg.config import RunConfig, TrainingConfig, load_config
 from medseg.errors import CheckpointError, ConfigError
 from medseg.labels import LabelScheme
-from medseg.nets import build_net
+from medseg.nets import PretrainedReport, build_net
 from medseg.nets.frozen_batch_norm import FrozenBatchNorm
+from medseg.nets.pretrained_keys import candidates
 from medseg.preparation import load_plan
 from medseg.preparation.plan import Plan
 from medseg.training.checkpoint import load_checkpoint, save_checkpoint
 from medseg.training.fine_tuning import check_parts, freeze, start_from_init
 from medseg.training.fold import Fold, Setup
+from medseg.training.init_report import sentences
 from medseg.training.net import net_info_for
 from medseg.training.norm_choice import with_norm
 from medseg.training.optimizer import build_optimizer, set_rate
@@ -70,7 +72,7 @@ def sensible(shapes: dict[str, torch.Tensor] | dict[str, list[int]]) -> dict[str
         elif len(shape) == 4:
             state[key] = torch.randn(shape) * (2 / (shape[1] * shape[2] * shape[3])) ** 0.5
         else:
-            state[key] = torch.randn(shape) * 0.1 + (key.endswith(".weight"))
+            state[key] = torch.randn(shape) * 0.1 + 0.5 * key.endswith(".weight")
     return state
 
 
@@ -229,6 +231,14 @@ def test_the_report_is_shown_in_sentences_and_kept_with_every_name(
     assert kept["format_version"] == 1
     assert kept["missing"] == ["backbone.layer4.1.bn2.weight"]
     assert len(kept["loaded"]) == 125
+
+
+def test_statistics_that_the_network_has_no_place_for_are_named_with_what_keeps_them() -> None:
+    report = PretrainedReport(loaded=["bn1.weight"], dropped=["bn1.running_mean", "bn1.running_var", "fc.weight"])
+    weights, statistics = sentences(report, Path("x.pth"))[1:]
+    assert weights == "Not used of the file, as the network has no place for it: fc.weight."
+    assert statistics.startswith("The file holds running statistics of batch norms, which this network does not have")
+    assert "net.norm=batch keeps them" in statistics
 
 
 def test_of_grey_images_the_first_layer_gets_the_sum_of_the_colours_filters(
@@ -460,4 +470,5 @@ def test_logits_after_a_training_from_torchvisions_own_state_dict_are_torchvisio
     found = shipped(run)
     for key, value in state.items():
         if key.endswith(("running_mean", "running_var")) and not key.startswith("aux_classifier."):
-            assert torch.equal(found[key], value), key
+            name = next(each for each in candidates(key) if each in found)
+            assert torch.equal(found[name], value), key
