@@ -15,7 +15,7 @@ from medseg.lookup import nearest_hint
 from medseg.nets.frozen_batch_norm import freeze_batch_norm
 from medseg.preparation.plan import Plan
 from medseg.training.fold import Fold, Setup
-from medseg.training.init_weights import initialise, show_and_keep
+from medseg.training.init_weights import initialise, kept_report, show_and_keep
 from medseg.training.optimizer import is_in
 from medseg.volume import Finding
 
@@ -65,12 +65,15 @@ def start_from_init(net: nn.Module, fold: Fold, setup: Setup, *, resume: bool) -
     training = setup.config.training
     with_statistics: set[str] = set()
     if training.init is not None:
-        report = initialise(net, training.init)
-        with_statistics = {
-            name.removesuffix(".running_mean") for name in report.loaded if name.endswith(".running_mean")
-        }
-        if not (resume and (fold.folder / "last.pt").exists()):
+        begun = resume and (fold.folder / "last.pt").exists()
+        # The checkpoint holds the weights, and their file may be gone.
+        report = kept_report(fold.folder) if begun else None
+        if report is None:
+            report = initialise(net, training.init)
+        if not begun:
             show_and_keep(report, training.init, fold.folder)
+        ending = ".running_mean"
+        with_statistics = {name.removesuffix(ending) for name in report.loaded if name.endswith(ending)}
     for finding in freeze(net, training, setup.plan, with_statistics):
         _log.info("%s: %s", finding.kind, finding.message)
 

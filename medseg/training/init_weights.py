@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from medseg.nets import PretrainedReport, load_pretrained
 from medseg.nets.pretrained import weight_names
 from medseg.training.init_report import sentences
 
-__all__ = ["REPORT", "initial_names", "initialise", "show_and_keep"]
+__all__ = ["initial_names", "initialise", "kept_report", "show_and_keep"]
 
 _log = logging.getLogger("medseg")
 REPORT = "init.json"
@@ -73,6 +73,15 @@ def show_and_keep(report: PretrainedReport, path: Path, folder: Path) -> None:
     kept = {"format_version": FORMAT_VERSION, "init": str(path), "summary": said, **asdict(report)}
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomic(folder / REPORT, json.dumps(kept, indent=1) + "\n")
+
+
+def kept_report(folder: Path) -> PretrainedReport | None:
+    """What `show_and_keep` left in a fold's folder; None where nothing is there, or nothing that can be read."""
+    try:
+        kept = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        return PretrainedReport(**{field.name: kept[field.name] for field in fields(PretrainedReport)})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _require(path: Path) -> None:
