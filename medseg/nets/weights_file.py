@@ -43,7 +43,7 @@ DTYPES = {
 
 
 # Training scripts, torchvision's among them, keep their command line beside the weights; it holds values only.
-_PLAIN = [argparse.Namespace]
+_PLAIN: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
 
 
 @dataclass(frozen=True, slots=True)
