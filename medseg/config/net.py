@@ -31,8 +31,9 @@ class NetConfig(Part):
     without it the network has the dimensions of the data. `backbone` is the encoder of networks that have a choice;
     without it they take their own default. `width` multiplies the number of features of every layer; without it, it
     is 1, but a quarter in 3D for fcn32s to fcn8s, and on a CPU for every network with a backbone. `channels` gives
-    the features of each stage of a U-Net, which are planned otherwise. `norm` is the kind of normalisation layers;
-    without it the network's own, which is instance for medseg's networks. `residual` gives a U-Net residual blocks
+    the features of each stage of a U-Net, which are planned otherwise. `norm` is the kind of normalisation layers:
+    auto is batch where the weights of `training.init` hold running statistics of batches, else the network's own,
+    which is instance for medseg's networks; null is the network's own. `residual` gives a U-Net residual blocks
     in its encoder. `deep_supervision` gives a U-Net auxiliary outputs at coarser levels, which count in the loss.
     `options` are passed to the network's builder as they are.
     """
@@ -42,7 +43,7 @@ class NetConfig(Part):
     backbone: str | None = None
     width: Positive | None = None
     channels: tuple[Count, ...] | None = None
-    norm: Literal["instance", "batch", "group", "none"] | None = None
+    norm: Literal["auto", "instance", "batch", "group", "none"] | None = "auto"
     residual: bool = False
     deep_supervision: bool = False
     options: NetOptions = Field(default_factory=dict)

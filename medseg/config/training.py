@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medseg.config.part import Count, Fraction, Part, Positive
 
@@ -19,6 +19,11 @@ class TrainingConfig(Part):
     """How long and how to train.
 
     `init`: a model bundle, or public weights, to start from.
+    `frozen`: parts of the network, such as backbone.layer1, that stay as `init` gives them, batch statistics included.
+    `layer_rates`: part of the network -> factor on the learning rate of its weights, such as {backbone: 0.1}; of
+    several that apply, the most specific one counts.
+    `batch_statistics`: of batch norms whose running statistics came with `init`: frozen ones are used as they are,
+    updated ones follow the batches of the training; auto freezes them where a batch has fewer than 8 samples.
     `max_minutes`, `max_iterations`: the training ends at the first that is reached; with neither, after one hour.
     `batch_size`: patches per step, else planned.
     `learning_rate`: the highest, else the usual one for the optimizer.
@@ -41,6 +46,9 @@ class TrainingConfig(Part):
     """
 
     init: Path | None = None
+    frozen: tuple[str, ...] = ()
+    layer_rates: dict[str, Positive] = Field(default_factory=dict)
+    batch_statistics: Literal["auto", "frozen", "updated"] = "auto"
     max_minutes: Positive | None = None
     max_iterations: Count | None = None
     batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
@@ -62,3 +70,10 @@ class TrainingConfig(Part):
     folds: Annotated[int, Field(ge=2)] = 5
     fold: Annotated[int, Field(ge=0)] | Literal["all", "full"] = 0
     logger: Literal["tensorboard"] | None = None
+
+    @model_validator(mode="after")
+    def _starts_from_weights(self) -> TrainingConfig:
+        for key, wanted in (("frozen", bool(self.frozen)), ("batch_statistics", self.batch_statistics == "frozen")):
+            if wanted and self.init is None:
+                raise ValueError(f"{key} keeps what a training starts from, so give init: WEIGHTS as well")
+        return self

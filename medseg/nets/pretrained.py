@@ -22,7 +22,7 @@ from medseg.lookup import check_choice
 from medseg.nets.pretrained_keys import candidates
 from medseg.nets.weights_file import load_safetensors, load_torch_file
 
-__all__ = ["PretrainedReport", "load_pretrained"]
+__all__ = ["PretrainedReport", "load_pretrained", "weight_names"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts keep the weights within a file
 
@@ -125,6 +125,15 @@ def load_pretrained(
     report.missing.extend(key for key in own if key not in seen and not key.endswith("num_batches_tracked"))
     net.load_state_dict(taken, strict=False)
     return report
+
+
+def weight_names(path: str | PathLike[str]) -> tuple[str, ...]:
+    """What a file calls its weights and buffers, without the prefixes of DistributedDataParallel and torch.compile.
+
+    Raises:
+        CheckpointError: for a file that is absent, damaged or contains no weights.
+    """
+    return tuple(_read(path)[0])
 
 
 class _Fit:

@@ -7,6 +7,7 @@ Format: https://huggingface.co/docs/safetensors/index#format
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -39,6 +40,10 @@ DTYPES = {
     "F32": torch.float32,
     "F64": torch.float64,
 }
+
+
+# Training scripts, torchvision's among them, keep their command line beside the weights; it holds values only.
+_PLAIN: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,8 @@ def load_torch_file(path: Path, advice: str) -> Any:
         if not path.is_file():
             raise ValueError("not a file")
         _refuse_packed(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_PLAIN):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # Of a hostile pickle torch raises whatever its instructions lead to.
         raise CheckpointError(f"{path}: damaged, or more than weights ({first_line(error)}); {advice}") from None
 

@@ -248,7 +248,9 @@ def _side(wanted: int, multiple: int, length: float) -> int:
     A patch as large as the image shows every structure at one place, and the padding around it.
     """
     below = wanted // multiple * multiple
-    return below if wanted >= length and below >= MOST_OF_IMAGE * length else -(-wanted // multiple) * multiple
+    if wanted >= length and below >= max(MOST_OF_IMAGE * length, SMALLEST_MAP * multiple):
+        return below
+    return -(-wanted // multiple) * multiple
 
 
 def choose_batch(

@@ -23,7 +23,13 @@ def identity_of_settings(config: RunConfig) -> list[Any]:
         >>> settings[0], settings[2]
         ({'name': 'dice_ce', 'options': {}}, 'adamw')
     """
-    return [_values(config, "loss"), _values(config, "augmentation"), config.training.optimizer]
+    return [_values(config, "loss"), _values(config, "augmentation"), config.training.optimizer, *_of_parts(config)]
+
+
+def _of_parts(config: RunConfig) -> list[Any]:
+    """What is frozen and which rates parts of the network have; nothing where all are trained alike."""
+    training = config.training
+    return [sorted(training.frozen), training.layer_rates] if training.frozen or training.layer_rates else []
 
 
 def _values(config: RunConfig, name: str) -> dict[str, Any]:

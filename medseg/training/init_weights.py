@@ -2,48 +2,102 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+import sys
+from dataclasses import asdict, fields
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
+from medseg.disk.atomic import write_text_atomic
 from medseg.errors import CheckpointError
 from medseg.inference.bundle import load_bundle
-from medseg.nets import load_pretrained
+from medseg.nets import PretrainedReport, load_pretrained
+from medseg.nets.pretrained import weight_names
+from medseg.training.init_report import sentences
 
-__all__ = ["initialise"]
+__all__ = ["initial_names", "initialise", "kept_report", "show_and_keep"]
 
 _log = logging.getLogger("medseg")
-SHOWN = 6
+REPORT = "init.json"
+FORMAT_VERSION = 1
 
 
-def initialise(net: nn.Module, path: Path) -> None:
+def initial_names(path: Path) -> tuple[str, ...]:
+    """What the initial weights are called in their bundle or file.
+
+    Raises:
+        CheckpointError: for a file that is absent, damaged or contains no weights.
+    """
+    _require(path)
+    try:
+        return tuple(_of_bundle(path)) if _is_bundle(path) else weight_names(path)
+    except CheckpointError as error:
+        raise _named(path, error) from None
+
+
+def initialise(net: nn.Module, path: Path) -> PretrainedReport:
     """Load into a net what fits of a bundle (folder or zip) or of public weights (.pth, .pt, .safetensors).
 
-    The log says what was loaded, adapted (channels, classes, 2D kernels in a 3D net), dropped and not found.
+    Returns:
+        What was loaded, adapted (channels, classes, 2D kernels in a 3D net), dropped and not found, by name.
 
     Raises:
         CheckpointError: for a file that is absent or damaged, and where nothing fits.
     """
+    _require(path)
+    try:
+        return load_pretrained(net, _of_bundle(path) if _is_bundle(path) else path)
+    except CheckpointError as error:
+        raise _named(path, error) from None
+
+
+def show_and_keep(report: PretrainedReport, path: Path, folder: Path) -> None:
+    """Say on the console what became of the initial weights, and keep it, with every name, in the fold's folder.
+
+    Args:
+        report: what `initialise` returned.
+        path: where the weights came from.
+        folder: gets `init.json`.
+
+    Raises:
+        WriteError: disk full or no permission.
+    """
+    said = sentences(report, path)
+    for sentence in said:
+        _log.info("%s", sentence)
+    if not _log.isEnabledFor(logging.INFO):
+        # A program that calls `train` sees its progress on standard error, but not its log.
+        sys.stderr.writelines(f"{sentence}\n" for sentence in said)
+    kept = {"format_version": FORMAT_VERSION, "init": str(path), "summary": said, **asdict(report)}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(folder / REPORT, json.dumps(kept, indent=1) + "\n")
+
+
+def kept_report(folder: Path) -> PretrainedReport | None:
+    """What `show_and_keep` left in a fold's folder; None where nothing is there, or nothing that can be read."""
+    try:
+        kept = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        return PretrainedReport(**{field.name: kept[field.name] for field in fields(PretrainedReport)})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _require(path: Path) -> None:
     if not path.exists():
         raise CheckpointError(
             f"training.init: {path} does not exist; give a model bundle, or weights as .safetensors or .pth"
         )
-    bundle = path.is_dir() or path.suffix == ".zip"
-    try:
-        report = load_pretrained(net, next(iter(load_bundle(path).weights.values())) if bundle else path)
-    except CheckpointError as error:
-        raise CheckpointError(f"training.init: {path}: {error}") from None
-    _log.info("training.init: %s: %s", path, report)
-    _show("dropped", report.dropped)
-    _show("new", report.missing)
-    for name, how in list(report.how.items())[:SHOWN]:
-        _log.info("  %s: %s", name, how)
-    if any(name.endswith("running_mean") for name in report.dropped):
-        _log.info("  these weights contain batch statistics, which this net does not use; net.norm=batch keeps them")
 
 
-def _show(what: str, names: Sequence[str]) -> None:
-    if names:
-        _log.info("  %s: %s%s", what, ", ".join(names[:SHOWN]), ", ..." if len(names) > SHOWN else "")
+def _is_bundle(path: Path) -> bool:
+    return path.is_dir() or path.suffix == ".zip"
+
+
+def _of_bundle(path: Path) -> dict[str, Tensor]:
+    return dict(next(iter(load_bundle(path).weights.values())))
+
+
+def _named(path: Path, error: CheckpointError) -> CheckpointError:
+    return CheckpointError(f"training.init: {path}: {error}")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from medseg.config import PostprocessConfig, TrainingConfig
+from medseg.config import PostprocessConfig
 from medseg.disk.atomic import atomic_path
 from medseg.errors import CheckpointError, MedsegError
 from medseg.nets.weights_file import first_line, load_torch_file
@@ -29,9 +29,10 @@ from medseg.training.fold import Fold, Setup
 from medseg.training.identity import identity_of_settings
 from medseg.training.journal import Journal
 from medseg.training.mask_pictures import MaskPictures
+from medseg.training.optimizer import build_optimizer, set_rate
 from medseg.training.postprocess_choice import PostprocessChoice, score_of_task
 from medseg.training.precision import precision_for
-from medseg.training.schedule import default_learning_rate, is_over, learning_rate, progress_of
+from medseg.training.schedule import is_over, learning_rate, progress_of
 from medseg.training.stop_signals import StopSignals
 from medseg.training.validation import Scores, validate
 
@@ -120,7 +121,7 @@ class _Trainer:
         self.last, self.best = (fold.folder / name for name in ("last.pt", "best.pt"))
         self.journal = Journal(fold.folder, self.training.logger)
         self.average = WeightAverage(net, self.training.ema_decay)
-        self.optimizer = _optimizer(net, self.training)
+        self.optimizer = build_optimizer(net, self.training)
         self.precision = precision_for(net, self.plan, self.device) if self.training.mixed_precision else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.iteration, self.elapsed, self.best_score = 0, 0.0, -1.0
@@ -208,8 +209,7 @@ class _Trainer:
         progress(1, 1, f"{self.iteration} iterations")
 
     def _step(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> torch.Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         images, labels = (t.to(self.device, non_blocking=True) for t in (images, labels))
         self.net.train()
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
@@ -289,14 +289,3 @@ def _restored(path: Path, take: Callable[[], Any]) -> None:
             f"{path}: does not fit this training ({first_line(error)}); delete it to train from the start, or restore "
             "it from a backup"
         ) from None
-
-
-def _optimizer(net: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
-    rate = default_learning_rate(training)
-    if training.optimizer == "sgd":
-        decay = 3e-5 if training.weight_decay is None else training.weight_decay
-        return torch.optim.SGD(
-            net.parameters(), rate, momentum=training.momentum, nesterov=training.momentum > 0, weight_decay=decay
-        )
-    decay = 1e-2 if training.weight_decay is None else training.weight_decay
-    return torch.optim.AdamW(net.parameters(), rate, weight_decay=decay)

@@ -16,7 +16,7 @@ from medseg.nets.profile import build_on_meta
 from medseg.preparation.net_needs import STAGED, axis_strides, default_width, needs_of
 from medseg.preparation.plan import Plan
 
-__all__ = ["auxiliary_weights", "describe_net", "meta_net", "net_info_for"]
+__all__ = ["auxiliary_weights", "describe_net", "meta_net_of_any_form", "net_info_for"]
 
 
 def auxiliary_weights(net: nn.Module) -> tuple[float, ...] | None:
@@ -28,12 +28,23 @@ def auxiliary_weights(net: nn.Module) -> tuple[float, ...] | None:
     return None if own is None else tuple(float(w) for w in own)
 
 
-def meta_net(config: RunConfig, dims: int) -> nn.Module:
+def meta_net_of_any_form(config: RunConfig) -> nn.Module:
     """The configured net without memory for its weights, with one channel and two classes.
+
+    Where only the data can tell 2D from 3D, in 3D if it exists in that form, else in 2D.
 
     Raises:
         ConfigError: for an unknown name or option.
     """
+    if config.net.dims is not None:
+        return _meta_net(config, config.net.dims)
+    try:
+        return _meta_net(config, 3)
+    except ConfigError:
+        return _meta_net(config, 2)
+
+
+def _meta_net(config: RunConfig, dims: int) -> nn.Module:
     net = config.net
     width = default_width(net, dims, on_gpu=False)
     return build_on_meta(net.name, dims=dims, backbone=net.backbone, width=width, **_options(config))
@@ -87,7 +98,7 @@ def _options(config: RunConfig) -> dict[str, Any]:
             f"net.channels is for {', '.join(STAGED)}; for {net.name} give net.width, or options of its builder under "
             "net.options"
         )
-    if net.norm is not None:
+    if net.norm not in (None, "auto"):
         options["norm"] = net.norm
     if net.residual:
         options["residual"] = True

@@ -34,11 +34,12 @@ from medseg.tasks.defaults import with_task_defaults
 from medseg.training.bundle_info import bundle_info
 from medseg.training.calibrate import calibrated
 from medseg.training.crf_choice import choose_crf
+from medseg.training.fine_tuning import check_parts, start_from_init
 from medseg.training.fold import Fold, Setup
-from medseg.training.init_weights import initialise
 from medseg.training.loop import Trained, train_fold
 from medseg.training.loss import check_loss, loss_for
-from medseg.training.net import describe_net, meta_net, net_info_for
+from medseg.training.net import describe_net, meta_net_of_any_form, net_info_for
+from medseg.training.norm_choice import with_norm
 from medseg.training.rehearsal import check_regions, rehearse
 from medseg.training.tensorboard import require_tensorboard
 from medseg.training.validation import Scores
@@ -110,6 +111,7 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
         require_tensorboard()
     _check_names(config)
     output = _output(config)
+    config = with_norm(config, output)
     full = config.training.fold == "full"
     if config.training.fold != "all":
         _refuse_overwriting(fold_folder(output, 0 if config.training.fold == "full" else config.training.fold), resume)
@@ -172,8 +174,7 @@ def _train_one(
     config, device = setup.config, setup.device
     torch.manual_seed(config.seed)
     net = net_info.build()
-    if config.training.init is not None:
-        initialise(net, config.training.init)
+    start_from_init(net, fold, setup, resume=resume)
     loss = loss_for(config.loss, preparation, net)
     title = "train" if config.training.fold == "full" else f"train fold {fold.number}"
     with console_progress(title, panel=True) as progress:
@@ -238,13 +239,7 @@ def _refuse_other_kind(bundle: Path, full: bool) -> None:
 
 def _check_names(config: RunConfig) -> None:
     """Build net, loss and augmentations without data, so that a wrong name or option shows before any is read."""
-    # Where only the data can tell 2D from 3D, a net that exists in one of the two passes.
-    for dims in (config.net.dims,) if config.net.dims else (3, 2):
-        try:
-            net = meta_net(config, dims)
-            break
-        except ConfigError:
-            if dims == (config.net.dims or 2):
-                raise
+    net = meta_net_of_any_form(config)
+    check_parts(net, config.training)
     check_loss(config.loss, net)
     SampleAugment(config.augmentation)

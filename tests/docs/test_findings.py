@@ -59,7 +59,11 @@ def texts(node: ast.expr) -> Iterator[str]:
 
 def test_every_finding_about_an_image_or_a_data_set_has_its_row_in_the_documentation() -> None:
     package = Path(medseg.__file__).parent
-    files = [path for folder in ("io", "datasets", "preparation") for path in sorted((package / folder).rglob("*.py"))]
+    files = [
+        path
+        for folder in ("io", "datasets", "preparation", "training")
+        for path in sorted((package / folder).rglob("*.py"))
+    ]
     found = {kind for path in files for kind in kinds_in(path)}
     page = (PROJECT / "docs" / "reference" / "findings.md").read_text(encoding="utf-8")
     described = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))

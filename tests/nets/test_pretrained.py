@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import math
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision_layouts import published_layouts
+from torchvision_oracle import torchvision_models
 
 from medseg.errors import CheckpointError, ConfigError
 from medseg.nets import BACKBONES, build_backbone, build_net, load_pretrained
@@ -328,6 +330,22 @@ def test_what_is_no_weights_or_fits_nowhere_is_refused(tmp_path):
         load_pretrained(net, {"conv1.weight": torch.ones(8, 1, 7, 7)}, inflate="median")
 
 
+def test_a_file_of_torchvisions_training_script_is_read_for_its_model(tmp_path):
+    net = build_backbone("resnet18", dims=2, in_channels=3, width=0.125, norm="batch")
+    state = {f"module.{name}": value for name, value in net.state_dict().items()}
+    script = {
+        "model": state,
+        "optimizer": {"state": {}},
+        "epoch": 3,
+        "args": argparse.Namespace(lr=0.01, device="cuda"),
+    }
+    torch.save(script, tmp_path / "model_3.pth")
+    report = load_pretrained(
+        build_backbone("resnet18", dims=2, in_channels=3, width=0.125, norm="batch"), tmp_path / "model_3.pth"
+    )
+    assert (report.missing, report.dropped, len(report.loaded)) == ([], [], len(state))
+
+
 def test_statistics_of_batches_have_no_place_in_an_instance_norm():
     source = build_backbone("resnet18", dims=2, in_channels=1, width=0.125, norm="batch").state_dict()
     net = build_backbone("resnet18", dims=2, in_channels=1, width=0.125)
@@ -343,9 +361,9 @@ def test_statistics_of_batches_have_no_place_in_an_instance_norm():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"xception"}))
 def test_features_of_random_weights_equal_torchvisions(name):
-    torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed", exc_type=ImportError)
+    models = torchvision_models()
     torch.manual_seed(0)
-    reference = shake(getattr(torchvision.models, name)())
+    reference = shake(getattr(models, name)())
     net = build_backbone(name, dims=2, in_channels=3, norm="none" if name == "vgg16" else "batch").eval()
     assert load_pretrained(net, reference.state_dict()).missing == []
     image = torch.randn(1, 3, 64, 97 if name != "vgg16" else 96)  # torchvision's VGG drops odd rows
@@ -370,9 +388,9 @@ def test_features_of_random_weights_equal_torchvisions(name):
     ],
 )
 def test_logits_of_random_weights_equal_torchvisions(name, options):
-    torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed", exc_type=ImportError)
+    models = torchvision_models()
     torch.manual_seed(0)
-    build = getattr(torchvision.models.segmentation, name)
+    build = getattr(models.segmentation, name)
     reference = shake(build(weights=None, weights_backbone=None, num_classes=21, aux_loss=True))
     kind, backbone = name.split("_", 1)
     net = build_net(kind, dims=2, in_channels=3, out_channels=21, backbone=backbone, norm="batch", **options).eval()

@@ -64,9 +64,10 @@ def test_short_trainings_take_small_steps_so_that_there_are_many() -> None:
 @given(st.integers(10, 300), st.sampled_from([2, 4, 8, 16, 32]))
 def test_a_side_that_covers_the_image_is_rather_shorter_than_longer(length, multiple) -> None:
     side = choose_patch((length,), (1.0,), (8,), Budget(2, 8.0, True), 2, multiple=(multiple,))[0][0]
-    assert side % multiple == 0 and 0.75 * length <= side < length + multiple
     below = length // multiple * multiple
-    assert side == (below if below >= 0.75 * length else below + multiple)
+    # A map of fewer than 4 cells would be worse.
+    kept = below >= max(0.75 * length, 4 * multiple)
+    assert side == (below if kept or below == length else below + multiple)
 
 
 def test_a_gpu_gets_larger_patches_and_wider_nets_and_little_memory_smaller_ones() -> None:

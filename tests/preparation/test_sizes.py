@@ -65,8 +65,8 @@ def test_fast_and_large_have_smaller_and_larger_networks_patches_and_steps(cases
         stages = min(len(smaller.channels), len(larger.channels))
         assert [2 * c for c in smaller.channels[:stages]] == list(larger.channels[:stages])
         patches = [math.prod(each.patch_size) for each in (smaller, larger)]
-        # On this GPU the default takes whole photographs, and memory limits the largest steps.
-        assert patches[0] < patches[1] or (on_gpu and larger.patch_size == (1024, 960))
+        # On this GPU the default takes nearly whole photographs, and memory limits the largest steps.
+        assert patches[0] < patches[1] or (on_gpu and larger.patch_size == (960, 960))
         if not on_gpu:
             assert smaller.batch_size * patches[0] < larger.batch_size * patches[1]
     assert "half the features" in fast.size.reason and "twice the features" in large.size.reason
