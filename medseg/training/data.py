@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,7 +24,11 @@ __all__ = ["Batch", "BatchSource", "mirror_axes", "prefetched"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples for one step: `images` (B, C, I, J[, K]) float32, `labels` (B, 1, I, J[, K]) in the data set's values."""
+    """Samples for one step: `images` (B, C, I, J[, K]) float32, `labels` (B, 1, I, J[, K]) in the data set's values.
+
+    Samples of cases without some labels hold codes of `medseg.sample_labels`; what a loss needs besides follows in
+    further channels of `labels`.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -47,12 +51,20 @@ class BatchSource:
         scheme: meaning of the labels.
         config: augmentation, foreground oversampling, seed.
         fold: part of the seed, so that folds see different samples.
+        complete: adds to the labels of a batch, in further channels, what the loss needs beside them.
     """
 
     def __init__(
-        self, cases: Sequence[PreparedCase], plan: Plan, scheme: LabelScheme, config: RunConfig, fold: int
+        self,
+        cases: Sequence[PreparedCase],
+        plan: Plan,
+        scheme: LabelScheme,
+        config: RunConfig,
+        fold: int,
+        complete: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         self.cases = cases
+        self.complete = complete
         self.plan = plan
         self.scheme = scheme
         self.seed = (config.seed, fold)
@@ -80,7 +92,8 @@ class BatchSource:
         rng = np.random.default_rng([*self.seed, iteration])
         samples = [self._sample(rng, n < self.foreground_samples) for n in range(self.plan.batch_size)]
         images, labels = zip(*samples, strict=True)
-        return Batch(torch.stack(images), torch.stack(labels))
+        stacked = torch.stack(labels)
+        return Batch(torch.stack(images), stacked if self.complete is None else self.complete(stacked))
 
     def _sample(self, rng: np.random.Generator, foreground: bool) -> tuple[torch.Tensor, torch.Tensor]:
         case = self.cases[int(rng.integers(len(self.cases)))]
@@ -95,6 +108,9 @@ class BatchSource:
             values = patch[channel]
             values.clamp_(scale.low, scale.high).sub_(scale.mean).div_(scale.std)
         patch, patch_labels = self.augment(rng, patch, patch_labels)
+        if case.codes is not None:
+            patch_labels = torch.from_numpy(case.codes)[patch_labels.long()]
+            return patch, patch_labels.to(torch.int16 if case.codes.max() < 2**15 else torch.int32)
         return patch, patch_labels.to(torch.int16 if patch_labels.dtype == torch.uint8 else torch.int32)
 
     def _center(self, case: PreparedCase, rng: np.random.Generator, foreground: bool) -> NDArray[np.float64]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from medseg.config import RunConfig
+from medseg.preparation.store import PreparedCase
 
-__all__ = ["identity_of_settings"]
+__all__ = ["identity_of_annotation", "identity_of_settings"]
 
 # Keys younger than checkpoints that may still be resumed: left out where they hold their default, so that those
 # checkpoints are recognised.
-_YOUNGER = {"loss": ("terms",), "augmentation": ("extra",)}
+_YOUNGER = {"loss": ("terms", "weights"), "augmentation": ("extra",)}
 
 
 def identity_of_settings(config: RunConfig) -> list[Any]:
@@ -22,6 +24,12 @@ def identity_of_settings(config: RunConfig) -> list[Any]:
         ({'name': 'dice_ce', 'options': {}}, 'adamw')
     """
     return [_values(config, "loss"), _values(config, "augmentation"), config.training.optimizer]
+
+
+def identity_of_annotation(cases: Sequence[PreparedCase]) -> list[Any]:
+    """Which labels each training case has annotated; nothing where all cases have all."""
+    annotated = {case.name: list(case.annotated) for case in cases if case.annotated is not None}
+    return [annotated] if annotated else []
 
 
 def _values(config: RunConfig, name: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch import nn
 from medseg.config import PostprocessConfig, TrainingConfig
 from medseg.disk.atomic import atomic_path, write_text_atomic
 from medseg.errors import CheckpointError, MedsegError
+from medseg.losses import distances_for
 from medseg.nets.weights_file import first_line, load_torch_file
 from medseg.preparation.plan_upgrade import hashed_content
 from medseg.progress import ProgressCallback
@@ -26,7 +27,7 @@ from medseg.training.curve import write_curve
 from medseg.training.data import BatchSource, prefetched
 from medseg.training.ema import WeightAverage
 from medseg.training.fold import Fold, Setup
-from medseg.training.identity import identity_of_settings
+from medseg.training.identity import identity_of_annotation, identity_of_settings
 from medseg.training.postprocess_choice import PostprocessChoice, score_of_task
 from medseg.training.precision import precision_for
 from medseg.training.schedule import default_learning_rate, is_over, learning_rate, progress_of
@@ -85,7 +86,8 @@ def train_fold(
     if resume and trainer.last.exists():
         trainer.restore()
         _log.info("resuming at iteration %d", trainer.iteration)
-    source = BatchSource(fold.training, setup.plan, setup.scheme, setup.config, fold.number)
+    distances = distances_for(loss, setup.plan.net_spacing_mm or (1.0,) * setup.plan.dims)
+    source = BatchSource(fold.training, setup.plan, setup.scheme, setup.config, fold.number, distances)
     with trainer.signals.listening():
         trainer.run(source, progress)
     choice = PostprocessChoice(setup.scheme, score_of_task(setup.config.task))
@@ -103,6 +105,7 @@ def _identity(net: nn.Module, fold: Fold, setup: Setup) -> str:
         fold.number,
         [case.name for case in fold.training],
         *identity_of_settings(setup.config),
+        *identity_of_annotation(fold.training),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
