@@ -115,7 +115,8 @@ def signed_distances(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArr
         return np.zeros(mask.shape, np.float32)
     outside = ndimage.distance_transform_edt(~mask, sampling=tuple(spacing))
     inside = ndimage.distance_transform_edt(mask, sampling=tuple(spacing))
-    return np.where(mask, min(spacing) - inside, outside).astype(np.float32)
+    signed: NDArray[np.float32] = np.where(mask, min(spacing) - inside, outside).astype(np.float32)
+    return signed
 
 
 def distances_for(loss: nn.Module, spacing: Sequence[float]) -> Callable[[Tensor], Tensor] | None:

@@ -80,8 +80,8 @@ class DiceLoss(VoxelLoss):
 def _row_sums(target: Tensor, values: Tensor, shape: Sequence[int], channels: int) -> tuple[Tensor, Tensor]:
     """Voxels of each channel, and the sum of the values there: both `(B, channels)`.
 
-    One pass over the voxels, however many channels there are. Rows are summed first, so that float32 sums of millions of
-    voxels stay exact to a few parts in a million.
+    One pass over the voxels, however many channels there are. Rows are summed first, so that float32 sums of millions
+    of voxels stay exact to a few parts in a million.
     """
     rows = (-1, shape[-1])
     both = values.new_zeros(values.numel() // shape[-1], channels)

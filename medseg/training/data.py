@@ -18,6 +18,7 @@ from medseg.labels import LabelScheme
 from medseg.preparation.mirroring import plan_axes
 from medseg.preparation.plan import Plan
 from medseg.preparation.store import PreparedCase
+from medseg.training.label_draw import LabelDraw
 
 __all__ = ["Batch", "BatchSource", "mirror_axes", "prefetched"]
 
@@ -65,6 +66,7 @@ class BatchSource:
     ) -> None:
         self.cases = cases
         self.complete = complete
+        self.draw = LabelDraw.where_needed(cases, scheme)
         self.plan = plan
         self.scheme = scheme
         self.seed = (config.seed, fold)
@@ -96,9 +98,12 @@ class BatchSource:
         return Batch(torch.stack(images), stacked if self.complete is None else self.complete(stacked))
 
     def _sample(self, rng: np.random.Generator, foreground: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        case = self.cases[int(rng.integers(len(self.cases)))]
+        if foreground and self.draw is not None:
+            case, label = self.draw.draw(rng)
+        else:
+            case, label = self.cases[int(rng.integers(len(self.cases)))], None
         image, labels = case.image, case.labels
-        center = self._center(case, rng, foreground)
+        center = self._center(case, rng, foreground, label)
         if self.plan.dims == 2 and labels.ndim == 3:
             k = round(float(center[2]))
             image, labels, center = image[..., k], labels[..., k], center[:2]
@@ -113,7 +118,9 @@ class BatchSource:
             return patch, patch_labels.to(torch.int16 if case.codes.max() < 2**15 else torch.int32)
         return patch, patch_labels.to(torch.int16 if patch_labels.dtype == torch.uint8 else torch.int32)
 
-    def _center(self, case: PreparedCase, rng: np.random.Generator, foreground: bool) -> NDArray[np.float64]:
+    def _center(
+        self, case: PreparedCase, rng: np.random.Generator, foreground: bool, label: int | None
+    ) -> NDArray[np.float64]:
         """Voxel the patch is centred on: the patch stays inside the case where the case is large enough."""
         shape = np.array(case.labels.shape)
         patch = np.array([*self.plan.patch_size, *[1] * (len(shape) - self.plan.dims)])
@@ -121,7 +128,7 @@ class BatchSource:
         high = np.maximum(shape - 1 - low, low)
         center = rng.uniform(low, high)
         if foreground and case.foreground:
-            values = sorted(case.foreground)
+            values = sorted(case.foreground) if label is None else [label]
             voxels = case.foreground[values[int(rng.integers(len(values)))]]
             center = np.clip(voxels[rng.integers(len(voxels))], low, high)
         return center

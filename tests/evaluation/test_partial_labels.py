@@ -51,6 +51,15 @@ def test_only_annotated_labels_of_a_case_are_scored(scene: Path) -> None:
     assert "scored_labels" not in plain.summary.record
 
 
+def test_a_case_without_all_labels_may_come_first(scene: Path) -> None:
+    (scene / "cases.csv").write_text("case,annotated\na,liver\nb,liver\n")
+    with pytest.raises(DatasetError, match="'spleen'"):
+        scored(scene)
+    save(scene / "ref" / "a.nii.gz", box(8))
+    result = scored(scene, out=scene / "out")
+    assert list(result.summary.labels) == ["liver"]
+
+
 def test_pooled_scores_and_confusion_leave_out_what_is_not_annotated(scene: Path) -> None:
     summary = scored(scene).summary
     assert summary.miou == pytest.approx((1 + (2 * 6) / (6 + 8)) / 2)
