@@ -67,7 +67,7 @@ def _by_pattern(table: Mapping[str, Sequence[str]], cases: Sequence[Case], schem
     unused = next((p for p in table if p not in used), None)
     if unused is not None:
         hint = nearest_hint(unused, [case.name for case in cases])
-        raise ConfigError(f"data.annotated: {unused!r} is no case and matches none of the {len(cases)} cases{hint}")
+        raise ConfigError(f"data.annotated: {unused!r} is not a case and matches none of the {len(cases)} cases{hint}")
     return tuple(result)
 
 

@@ -117,7 +117,7 @@ def annotated_names(cell: str, where: str) -> tuple[str, ...] | None:
     """The names in a cell of the column `annotated`: joined by semicolons; None for an empty cell: all labels.
 
     Raises:
-        DatasetError: for a cell that holds no name but separators.
+        DatasetError: for a cell of nothing but separators.
 
     Example:
         >>> annotated_names("liver; spleen", "cases.csv line 2")

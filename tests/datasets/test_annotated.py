@@ -57,8 +57,8 @@ def test_a_column_of_the_list_says_the_same(root: Path) -> None:
 @pytest.mark.parametrize(
     ("annotated", "error", "message"),
     [
-        ({"clinc_1": ["liver"]}, ConfigError, "'clinc_1' is no case and matches none of the 4 cases; .*'clinic_1'"),
-        ({"ward_*": ["liver"]}, ConfigError, r"'ward_\*' is no case and matches none of the 4 cases"),
+        ({"clinc_1": ["liver"]}, ConfigError, "'clinc_1' is not a case and matches none of the 4 cases; .*'clinic_1'"),
+        ({"ward_*": ["liver"]}, ConfigError, r"'ward_\*' is not a case and matches none of the 4 cases"),
         ({"home_1": ["livre"]}, ConfigError, "'home_1' names the label 'livre'; there are liver, spleen, kidney; did"),
         ({"home_1": ["liver", "liver"]}, ConfigError, "names the label 'liver' twice"),
         ({"*_1": ["liver"], "home*": ["spleen"]}, ConfigError, r"'\*_1' and 'home\*' name different labels .*'home_1'"),
