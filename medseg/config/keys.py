@@ -21,7 +21,7 @@ _SYNONYMS = {
     **dict.fromkeys(("batch", "bs"), "training.batch_size"),
     **dict.fromkeys(("wd",), "training.weight_decay"),
     **dict.fromkeys(("amp", "fp16"), "training.mixed_precision"),
-    **dict.fromkeys(("pretrained", "weights"), "training.init"),
+    "pretrained": "training.init",
     **dict.fromkeys(("model", "arch", "architecture", "network"), "net.name"),
     **dict.fromkeys(("encoder",), "net.backbone"),
     **dict.fromkeys(("criterion",), "loss.name"),

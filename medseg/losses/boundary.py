@@ -125,6 +125,12 @@ def distances_for(loss: nn.Module, spacing: Sequence[float]) -> Callable[[Tensor
     Args:
         loss: any loss; the first `BoundaryLoss` in it decides.
         spacing: of the voxels along each axis, in mm, or 1 where it is not known. Maps are in units of the smallest.
+
+    Example:
+        >>> scheme = LabelScheme.from_mapping({"lung": 1})
+        >>> complete = distances_for(BoundaryLoss(scheme), (2.0,))
+        >>> complete(torch.tensor([[[0, 1, 1, 0, 0]]])).tolist()
+        [[[0.0, 1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 1.0, 2.0]]]
     """
     boundary = next((module for module in loss.modules() if isinstance(module, BoundaryLoss)), None)
     if boundary is None:
