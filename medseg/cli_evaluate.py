@@ -63,8 +63,8 @@ Cases = Annotated[
     typer.Option(
         "--cases",
         metavar="FILE",
-        help="CSV with the columns case and group (the patient, for confidence intervals); further columns make "
-        "subgroups.",
+        help="CSV with the columns case, group (the patient, for confidence intervals) and annotated (liver;spleen: "
+        "only these labels of the case are scored); further columns make subgroups.",
         rich_help_panel=ADVANCED,
     ),
 ]

@@ -92,7 +92,7 @@ def test_other_names_are_not(name: str) -> None:
         ("hours", "training.max_minutes"),
         ("bs", "training.batch_size"),
         ("amp", "training.mixed_precision"),
-        ("weights", "training.init"),
+        ("weights", "loss.weights"),
         ("Architecture", "net.name"),
         ("net.encoder", "net.backbone"),
         ("criterion", "loss.name"),

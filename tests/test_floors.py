@@ -19,8 +19,8 @@ PACKAGE = Path(medseg.__file__).parent
 FLOORS = [
     {
         *("config", "disk", "errors", "faults", "file_formats", "geometry", "labels", "legend", "lookup", "machine"),
-        *("net_catalogue", "output_formats", "plugins", "progress", "region_values", "resampling", "side_names"),
-        *("version", "volume", "windowing"),
+        *("net_catalogue", "output_formats", "plugins", "progress", "region_values", "resampling"),
+        *("sample_labels", "side_names", "version", "volume", "windowing"),
     },
     {"datasets", "io", "metrics", "phantoms", "preparation", "tasks"},
     {"augmentation", "losses", "nets"},

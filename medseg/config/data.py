@@ -102,6 +102,10 @@ class DataConfig(Part):
     1), imagenet (as rgb, then by mean and standard deviation of ImageNet), none, or auto: window where one is
     given, clip for CT, imagenet for photographs where training starts from public weights, else zscore.
 
+    `annotated` is for data sets of which cases lack labels: case name, or a pattern with * for several, and the names
+    of the labels that are annotated there; a case that is not named has all labels. In a CSV, the column annotated
+    says it (names joined by ;). What is not annotated may be anything: neither loss nor scores use it.
+
     `split` says which cases validate; without it, a fold is drawn with the seed, each patient on one side. `group`
     is a regular expression whose group, or whole match, in a case's name is its patient; 'none' makes every case a
     patient of its own; without it, patients are found by PatientID and by names. `select` has a rule for each
@@ -119,6 +123,7 @@ class DataConfig(Part):
     modality: str | tuple[str, ...] | None = None
     window: str | WindowConfig | None = None
     normalization: Normalization | tuple[Normalization, ...] = "auto"
+    annotated: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     split: SplitConfig | None = None
     group: Pattern | None = None
     select: tuple[SelectRule, ...] = ()
@@ -136,6 +141,14 @@ class DataConfig(Part):
             return values
         labels, ignore = label_table(values["labels"], values.get("ignore"))
         return {**values, "labels": labels, "ignore": ignore}
+
+    @field_validator("annotated")
+    @classmethod
+    def _named(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        empty = next((case for case, names in value.items() if not names), None)
+        if empty is not None:
+            raise ValueError(f"{empty!r} names no label; take the case out of the data set, or name what is annotated")
+        return value
 
     @field_validator("modality")
     @classmethod

@@ -6,6 +6,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from medseg.config import DataConfig
+from medseg.datasets.annotated import with_annotation
 from medseg.datasets.layouts import find_layout
 from medseg.datasets.patients import find_patients
 from medseg.datasets.records import Case, Layout
@@ -56,7 +57,8 @@ def find_cases(data: DataConfig) -> Dataset:
     Raises:
         DatasetError: if there are no cases, a file or column is missing, two cases share a name, or numbers of channels
             differ.
-        ConfigError: if neither `data.labels` nor the data set names the labels, or `data.group` matches no name.
+        ConfigError: if neither `data.labels` nor the data set names the labels, `data.group` matches no name, or
+            `data.annotated` does not fit cases and labels.
 
     Example:
         >>> dataset = find_cases(DataConfig(root="chest", labels={"lung": 1, "tumour": 2}))
@@ -78,10 +80,12 @@ def find_cases(data: DataConfig) -> Dataset:
             "the same channels"
         )
     _check_folds(layout, set(map(composed, names)), data)
-    patients = find_patients(sorted(layout.cases, key=lambda c: c.name), data.group)
+    scheme = _scheme(data, layout)
+    cases = with_annotation(data, sorted(layout.cases, key=lambda c: c.name), scheme)
+    patients = find_patients(cases, data.group)
     return Dataset(
         patients.cases,
-        _scheme(data, layout),
+        scheme,
         _channel_names(data, layout),
         layout.folds,
         layout.train_folds,

@@ -1,4 +1,4 @@
-"""Data sets listed in a CSV: `case,image[,image_<channel>...],label,group,split`."""
+"""Data sets listed in a CSV: `case,image[,image_<channel>...],label,group,split,annotated`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from medseg.config import DataConfig
 from medseg.datasets.records import Case, Layout
 from medseg.errors import DatasetError
-from medseg.io.case_table import CaseTable, is_case_table, read_case_table
+from medseg.io.case_table import CaseTable, annotated_names, is_case_table, read_case_table
 from medseg.io.label_maps import LabelSource
 from medseg.io.naming import file_named
 from medseg.volume import Finding
@@ -30,8 +30,9 @@ def csv_layout(data: DataConfig) -> Layout:
     """The cases that a CSV lists.
 
     Columns: `case`, `image` and/or one `image_<channel>` per channel, `label`; optional `group` (the patient) and
-    `split` (train, validation or test). A label is a file, or several `file:value` joined by `;`. Paths are relative to
-    `data.root` or to the CSV. Test cases need no label. Column names count in any case, `patient`, `subject` or
+    `split` (train, validation or test), `annotated` (names of the labels that are annotated in the case, joined by `;`;
+    nothing: all). A label is a file, or several `file:value` joined by `;`. Paths are relative to `data.root` or to the
+    CSV. Test cases need no label. Column names count in any case, `patient`, `subject` or
     `PatientID` as `group`; other columns are reported as a finding. See `read_case_table` for delimiters and encodings.
 
     Raises:
@@ -43,8 +44,8 @@ def csv_layout(data: DataConfig) -> Layout:
     missing = [c for c in ("case", "label") if c not in columns] + ([] if images else ["image"])
     if missing:
         raise DatasetError(
-            f"{path} has no column {', '.join(missing)}; expected case,image,label (image_<channel>, group, split), "
-            f"found {','.join((*columns, *table.others)) or 'nothing'}{table.meant(missing[0])}"
+            f"{path} has no column {', '.join(missing)}; expected case,image,label (image_<channel>, group, split, "
+            f"annotated), found {','.join((*columns, *table.others)) or 'nothing'}{table.meant(missing[0])}"
         )
     cases = tuple(_case(row, images, f"{path} line {n}", data.root, path.parent) for n, row in table.rows)
     channels = tuple(c.removeprefix("image_") for c in images) if images != ["image"] else ()
@@ -105,7 +106,8 @@ def _case(row: Mapping[str, str], images: list[str], where: str, root: Path, bes
     )
     if not labels and not is_test:
         raise DatasetError(f"{where}: case {name!r} has no file in column label")
-    return Case(name, found, labels, row.get("group", ""), _SPLITS[split])
+    annotated = annotated_names(row.get("annotated", ""), f"{where}: case {name!r}, column annotated")
+    return Case(name, found, labels, row.get("group", ""), _SPLITS[split], annotated=annotated)
 
 
 def _label(text: str, root: Path, beside: Path, where: str) -> LabelSource:

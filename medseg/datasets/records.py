@@ -16,7 +16,8 @@ __all__ = ["Case", "Layout"]
 class Case:
     """One case: a file per channel, its labels, the patient (`group`) and the split the dataset gives ('' for none).
 
-    `series`: SeriesInstanceUID of the image, where the path is a DICOM study that may hold several.
+    `series`: SeriesInstanceUID of the image, where the path is a DICOM study that may hold several. `annotated`: names
+    of the labels that are annotated; None: all of them.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Case:
     group: str = ""
     split: str = ""
     series: str = ""
+    annotated: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

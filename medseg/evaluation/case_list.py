@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.errors import DatasetError
-from medseg.io.case_table import read_case_table
+from medseg.io.case_table import annotated_names, read_case_table
 from medseg.io.naming import composed
 
 __all__ = ["CaseList", "listed", "read_case_list"]
@@ -17,15 +17,19 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class CaseList:
-    """Case -> patient, and case -> column -> value of all other columns (text as it stands in the file)."""
+    """Case -> patient, and case -> column -> value of all other columns (text as it stands in the file).
+
+    `annotated`: case -> names of its annotated labels, where not all are.
+    """
 
     path: Path
     groups: Mapping[str, str]
     subgroups: Mapping[str, Mapping[str, str]]
+    annotated: Mapping[str, tuple[str, ...]]
 
 
 def read_case_list(path: Path) -> CaseList:
-    """Read the columns `case`, `group` (or `patient`) and all but those of a data set, which make subgroups.
+    """Read the columns `case`, `group` (or `patient`), `annotated`, and all but those of a data set, for subgroups.
 
     Raises:
         DatasetError: no CSV, no column `case`, or a case that is named twice.
@@ -40,10 +44,13 @@ def read_case_list(path: Path) -> CaseList:
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
         raise DatasetError(f"{path} names {listed(twice, 'case')} more than once; keep one line of each")
+    cells = {row["case"]: row.get("annotated", "") for row in rows}
+    annotated = {name: annotated_names(cell, f"{path}: case {name!r}") for name, cell in cells.items()}
     return CaseList(
         path,
         {row["case"]: row.get("group") or row["case"] for row in rows},
         {row["case"]: {c: row[c] for c in table.others} for row in rows},
+        {name: names for name, names in annotated.items() if names is not None},
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medseg.evaluation.annotated import only_annotated
 from medseg.evaluation.case_rows import case_rows
 from medseg.evaluation.labels import check_values, fill_labels, resolve_labels
 from medseg.evaluation.options import EvaluateOptions
@@ -80,9 +81,11 @@ def evaluate(
     checked = check_values(scores, scheme)
     if scheme is None:
         scores = fill_labels(scores)
+    scores, partial = only_annotated(pairs, scores, scheme)
     findings = (
         *found,
         *checked,
+        *partial,
         *spacing_findings(scores, asked),
         *unused_findings(asked),
         *case_findings(scores),

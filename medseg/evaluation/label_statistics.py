@@ -15,7 +15,13 @@ from medseg.evaluation.statistics import Statistics, describe_scores
 from medseg.evaluation.summary import AbsentLabel, LabelStatistics, NotableCases
 from medseg.metrics.empty import bounded
 
-__all__ = ["absent_labels", "notable_per_label", "pooled_miou", "statistics_per_label"]
+__all__ = ["absent_labels", "labels_of", "notable_per_label", "pooled_miou", "statistics_per_label"]
+
+
+def labels_of(cases: Sequence[CaseScores]) -> list[str]:
+    """Every label that any case is scored by, in the order of the case that has most of them first."""
+    ordered = sorted(cases, key=lambda case: -len(case.labels))
+    return list(dict.fromkeys(label for case in ordered for label in case.labels))
 
 
 def statistics_per_label(
@@ -31,7 +37,7 @@ def statistics_per_label(
         of: which scores of a case; its own by default. Cases without scores are left out.
     """
     scores_of = of or (lambda case: case.labels)
-    labels = list(cases[0].labels) if cases else []
+    labels = labels_of(cases)
     return {
         label: {metric: _statistics(found, metric, rng) for metric, found in _columns(cases, label, scores_of).items()}
         for label in labels
@@ -40,7 +46,7 @@ def statistics_per_label(
 
 def notable_per_label(cases: Sequence[CaseScores]) -> dict[str, dict[str, NotableCases]]:
     """Label -> column -> worst cases and outliers, for the columns that know which way is better."""
-    labels = list(cases[0].labels) if cases else []
+    labels = labels_of(cases)
     result = {}
     for label in labels:
         columns = _columns(cases, label, lambda case: case.labels)
@@ -51,11 +57,11 @@ def notable_per_label(cases: Sequence[CaseScores]) -> dict[str, dict[str, Notabl
 
 def absent_labels(cases: Sequence[CaseScores]) -> dict[str, AbsentLabel]:
     """Label -> what was found in the cases whose reference lacks it, for labels with such cases."""
-    labels = list(cases[0].labels) if cases else []
+    labels = labels_of(cases)
     return {
         label: _absent(lacking, label)
         for label in labels
-        if (lacking := [c for c in cases if not c.labels[label].overlap.in_ref])
+        if (lacking := [c for c in cases if label in c.labels and not c.labels[label].overlap.in_ref])
     }
 
 
@@ -66,7 +72,7 @@ def pooled_miou(cases: Sequence[CaseScores], labels: Sequence[str]) -> float:
     """
     found = []
     for label in labels:
-        overlaps = [c.labels[label].overlap for c in cases]
+        overlaps = [c.labels[label].overlap for c in cases if label in c.labels]
         hit = sum(o.true_positive for o in overlaps)
         union = hit + sum(o.false_positive + o.false_negative for o in overlaps)
         if union:

@@ -28,8 +28,9 @@ class EvaluateOptions:
             it `labels.json` beside the predictions, then the task's; without these every integer in the references,
             named by its number.
         images: folder of images (or one file) to show in the report, and for tasks to measure in.
-        cases: CSV with the columns `case` and `group` (the patient): which cases count, and which belong together. Any
-            other column makes subgroups.
+        cases: CSV with the columns `case` and `group` (the patient): which cases count, and which belong together. A
+            column `annotated` names the labels that the case's reference has annotated, joined by `;`: only these are
+            scored there. Any other column makes subgroups.
         fov: folder of masks of the voxels that count, for tasks and scores of probabilities.
         probabilities: folder of `.npz` (as `medseg predict --save-probabilities` writes them), NIfTI or PNG.
         second_reference: folder of references by another observer, scored like a model.

@@ -29,7 +29,8 @@ _CHANNEL = re.compile(r"_\d{4}$")
 class Pair:
     """One case to score. `group` is the patient; what was not given or not found is None or empty.
 
-    `pred` is None where the prediction is missing and counts as an empty mask.
+    `pred` is None where the prediction is missing and counts as an empty mask; `annotated` names the labels that the
+    reference has annotated, None: all.
     """
 
     case: str
@@ -41,6 +42,7 @@ class Pair:
     probabilities: Path | None = None
     second: Path | None = None
     subgroups: Mapping[str, str] = field(default_factory=dict)
+    annotated: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,8 @@ class Sources:
         fov: masks of the voxels that count.
         probabilities: `.npz` as `medseg predict --save-probabilities` writes them, NIfTI or PNG.
         second: references by another observer.
-        cases: CSV with a column `case`, `group` or `patient` for cases of the same patient, others for subgroups. Only
-            these cases count.
+        cases: CSV with a column `case`, `group` or `patient` for cases of the same patient, `annotated` for references
+            that lack labels, others for subgroups. Only these cases count.
     """
 
     images: Path | None = None
@@ -114,6 +116,7 @@ def find_pairs(
             probabilities.get(name),
             seconds.get(name),
             known.subgroups[name] if known else {},
+            known.annotated.get(name) if known else None,
         )
         for name in sorted(refs)
     )

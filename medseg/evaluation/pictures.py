@@ -77,7 +77,8 @@ class Cases:
         pred, ref = read_pair(pair, self.threshold, self.resample, self.scheme)
         image, problem = _image(pair, ref)
         ignore = self.scheme.ignore if self.scheme else None
-        return pick_slice(image, pred, ref, self.values(), by, ignore), image is not None, problem
+        values = {name: each for name, each in self.values().items() if name in self.scores[index].labels}
+        return pick_slice(image, pred, ref, values, by, ignore), image is not None, problem
 
 
 def examples(cases: Cases) -> tuple[tuple[Picture, ...], list[str]]:
@@ -138,15 +139,16 @@ def view3d(cases: Cases, script: str) -> View3D | None:
 
 def distributions(cases: Cases) -> tuple[Picture, ...]:
     """Dice of every case, a row per label; nothing for fewer than two cases."""
-    values = {
-        label: [c.labels[label].overlap.dice for c in cases.scores if c.labels[label].overlap.in_ref]
-        for label in cases.labels
-    }
+    values = {label: [c.labels[label].overlap.dice for c in cases.scores if _holds(c, label)] for label in cases.labels}
     if max((len(v) for v in values.values()), default=0) < 2:
         return ()
     spread = "; ".join(f"{label}: {min(v):.3f} to {max(v):.3f}" for label, v in values.items() if v)
     caption = "Each dot is a case whose reference holds the label; the box shows median and quartiles."
     return (Picture("Dice", caption, f"Dice per case and label. {spread}", distribution_png(values, "Dice", (0, 1))),)
+
+
+def _holds(case: CaseScores, label: str) -> bool:
+    return label in case.labels and case.labels[label].overlap.in_ref > 0
 
 
 def agreement(cases: Cases) -> tuple[Picture, ...]:
@@ -158,7 +160,7 @@ def agreement(cases: Cases) -> tuple[Picture, ...]:
     sizes: dict[str, list[tuple[float, float]]] = {}
     points: dict[str, list[tuple[float, float]]] = {}
     for label in cases.labels:
-        held = [(c, c.labels[label].overlap) for c in cases.scores if c.labels[label].overlap.in_ref]
+        held = [(c, c.labels[label].overlap) for c in cases.scores if _holds(c, label)]
         if len(held) >= _LEAST_CASES:
             sizes[label] = [(o.in_ref * c.voxel_size, o.in_pred * c.voxel_size) for c, o in held]
             points[label] = [(o.in_ref * c.voxel_size, o.dice) for c, o in held]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medseg.evaluation.columns import column
-from medseg.evaluation.label_statistics import statistics_per_label
+from medseg.evaluation.label_statistics import labels_of, statistics_per_label
 from medseg.evaluation.paired import Comparison, compare_paired
 from medseg.evaluation.scoring import CaseScores
 from medseg.evaluation.summary import ReferenceModel
@@ -22,7 +22,7 @@ def reference_models(cases: Sequence[CaseScores], rng: np.random.Generator) -> d
     for name in dict.fromkeys(n for c in cases for n in c.others):
         held = [c for c in cases if name in c.others]
         differences = {}
-        for label in held[0].labels:
+        for label in labels_of(held):
             both = [c for c in held if label in c.others[name] and c.labels[label].overlap.in_ref]
             differences[label] = _differences(both, name, label, rng)
         statistics = statistics_per_label(held, rng, lambda case, name=name: case.others[name])  # type: ignore[misc]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from medseg.evaluation.annotated import scored_labels
 from medseg.evaluation.case_list import listed
 from medseg.evaluation.case_rows import case_miou
 from medseg.evaluation.confusion import confusion_summary
@@ -46,7 +47,7 @@ def summarise(
     """Statistics per label and column, over the labels, and by subgroup.
 
     Args:
-        pairs, scores: cases in the same order; every case has the same labels.
+        pairs, scores: cases in the same order; every case has the same labels, but those that are not annotated in it.
         scheme: what the integers mean, None where labels are named by their number.
         asked: what was asked for.
         findings: about the input, in any order; those that make the evaluation incomplete come first.
@@ -96,6 +97,7 @@ def summarise(
         label_values=None if scheme is None else dict(zip(scheme.names, scheme.values, strict=True)),
         groups={case.case: case.group for case in scores},
         reference_hashes={case.case: case.ref_hash for case in scores},
+        scored_labels=scored_labels(pairs),
         missing_predictions=tuple(pair.case for pair in pairs if pair.pred is None),
         definitions=definitions(options, asked.miou == "voc"),
         method=method_text(options, len(scores), n_patients, asked.miou == "voc"),

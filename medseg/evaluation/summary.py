@@ -165,6 +165,8 @@ class Summary(Mapping[str, Any]):
         label_values: label -> its integers; None where labels are named by their number.
         groups: case -> patient.
         reference_hashes: case -> hash of the reference's content.
+        scored_labels: case -> the labels that were scored, for cases in which not all are annotated; not in
+            `summary.json` where there are none.
         missing_predictions: cases whose prediction counts as empty.
         definitions: metric -> definition under these conventions.
         method: a paragraph for the methods section.
@@ -202,6 +204,7 @@ class Summary(Mapping[str, Any]):
     label_values: Mapping[str, tuple[int, ...]] | None
     groups: Mapping[str, str]
     reference_hashes: Mapping[str, str]
+    scored_labels: Mapping[str, tuple[str, ...]]
     missing_predictions: tuple[str, ...]
     definitions: Mapping[str, str]
     method: str
@@ -216,6 +219,8 @@ class Summary(Mapping[str, Any]):
             del plain["miou_voc"]
         options = plain["options"]
         plain["options"] = {"metrics": options.pop("metrics"), **options}
+        if not self.scored_labels:
+            del plain["scored_labels"]
         plain["findings"] = [{"kind": f.kind, "message": f.message} for f in self.findings]
         return plain
 

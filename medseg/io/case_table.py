@@ -13,10 +13,10 @@ from medseg.config import MOST_LIST_BYTES, read_text
 from medseg.errors import DatasetError
 from medseg.lookup import nearest
 
-__all__ = ["CaseTable", "is_case_table", "read_case_table"]
+__all__ = ["CaseTable", "annotated_names", "is_case_table", "read_case_table"]
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-_OURS = ("case", "image", "label", "group", "split")
+_OURS = ("case", "image", "label", "group", "split", "annotated")
 _PEOPLE = ("patient", "subject", "participant", "pid")
 _GROUP = frozenset(("group", *_PEOPLE, *(f"{each}{end}" for each in _PEOPLE for end in ("_id", "id", "_number"))))
 # What other programs call these columns; too uncertain to be taken, certain enough to be named.
@@ -29,6 +29,7 @@ _MEANT = {
         ("mask", "masks", "labels", "seg", "segmentation", "label_path", "mask_path", "annotation"), "label"
     ),
     **dict.fromkeys(("fold", "set", "subset", "partition", "phase", "usage"), "split"),
+    **dict.fromkeys(("annotated_labels", "labels_annotated", "labelled"), "annotated"),
     **dict.fromkeys(("groups", "patient_name", "patientname", "person", "mrn", "patients", "subjects"), "group"),
 }
 _ALIKE = 0.76
@@ -40,8 +41,8 @@ class CaseTable:
 
     Args:
         path: the file.
-        columns: `case`, `image`, `image_<channel>`, `label`, `group` and `split`, as far as there are, in their order;
-            `group` also where the file says patient, subject or PatientID.
+        columns: `case`, `image`, `image_<channel>`, `label`, `group`, `split` and `annotated`, as far as there are, in
+            their order; `group` also where the file says patient, subject or PatientID.
         others: all other columns, as they are written in the file.
         rows: line of the file, and column -> text without surrounding blanks; '' for a cell that is missing.
         delimiter: between the cells.
@@ -110,6 +111,26 @@ def is_case_table(path: Path) -> bool:
     except DatasetError:
         return False
     return {"case", "label"} <= {*columns} and any(name.startswith("image") for name in columns)
+
+
+def annotated_names(cell: str, where: str) -> tuple[str, ...] | None:
+    """The names in a cell of the column `annotated`: joined by semicolons; None for an empty cell: all labels.
+
+    Raises:
+        DatasetError: for a cell of nothing but separators.
+
+    Example:
+        >>> annotated_names("liver; spleen", "cases.csv line 2")
+        ('liver', 'spleen')
+    """
+    if not cell:
+        return None
+    names = tuple(name.strip() for name in cell.split(";") if name.strip())
+    if not names:
+        raise DatasetError(
+            f"{where}: {cell[:120]!r} names no label; expected names joined by ';', or nothing where all are annotated"
+        )
+    return names
 
 
 def _text(path: Path) -> str:

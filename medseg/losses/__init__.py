@@ -7,23 +7,31 @@ as `auxiliary_weights` says.
 
 from __future__ import annotations
 
-from medseg.losses.build import LOSSES, build_loss, build_loss_sum, dice_ce, dice_cldice, dice_focal
+from medseg.losses.boundary import BoundaryLoss, distances_for
+from medseg.losses.build import LOSSES, build_loss, build_loss_sum, dice_ce, dice_cldice, dice_focal, takes_weights
 from medseg.losses.cldice import ClDiceLoss
 from medseg.losses.combined import DeepSupervision, SumLoss, SumOf
 from medseg.losses.cross_entropy import CrossEntropyLoss, inverse_frequency_weights
 from medseg.losses.dice import DiceLoss
 from medseg.losses.focal import FocalLoss
+from medseg.losses.generalized_dice import GeneralizedDiceLoss
+from medseg.losses.topk import TopKCrossEntropyLoss
+from medseg.losses.tversky import TverskyLoss
 from medseg.losses.voxels import VoxelLoss, Voxels
 
 __all__ = [
     "LOSSES",
+    "BoundaryLoss",
     "ClDiceLoss",
     "CrossEntropyLoss",
     "DeepSupervision",
     "DiceLoss",
     "FocalLoss",
+    "GeneralizedDiceLoss",
     "SumLoss",
     "SumOf",
+    "TopKCrossEntropyLoss",
+    "TverskyLoss",
     "VoxelLoss",
     "Voxels",
     "build_loss",
@@ -31,5 +39,7 @@ __all__ = [
     "dice_ce",
     "dice_cldice",
     "dice_focal",
+    "distances_for",
     "inverse_frequency_weights",
+    "takes_weights",
 ]

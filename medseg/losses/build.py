@@ -11,14 +11,20 @@ from torch import nn
 from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
 from medseg.lookup import check_option_names, known
+from medseg.losses.boundary import BoundaryLoss
 from medseg.losses.cldice import ClDiceLoss
 from medseg.losses.combined import DeepSupervision, SumLoss, SumOf
 from medseg.losses.cross_entropy import CrossEntropyLoss
 from medseg.losses.dice import DiceLoss
 from medseg.losses.focal import FocalLoss
+from medseg.losses.generalized_dice import GeneralizedDiceLoss
+from medseg.losses.topk import TopKCrossEntropyLoss
+from medseg.losses.tversky import TverskyLoss
+from medseg.losses.voxels import VoxelLoss
 from medseg.plugins import is_plugin, resolve
+from medseg.sample_labels import SampleLabels
 
-__all__ = ["LOSSES", "build_loss", "build_loss_sum", "dice_ce", "dice_cldice", "dice_focal"]
+__all__ = ["LOSSES", "build_loss", "build_loss_sum", "dice_ce", "dice_cldice", "dice_focal", "takes_weights"]
 
 dice_ce = SumOf(dice=DiceLoss, ce=CrossEntropyLoss)
 """Dice + cross-entropy (Isensee et al., Nature Methods 2021)."""
@@ -37,6 +43,10 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
     "dice": DiceLoss,
     "cross_entropy": CrossEntropyLoss,
     "focal": FocalLoss,
+    "generalized_dice": GeneralizedDiceLoss,
+    "tversky": TverskyLoss,
+    "boundary": BoundaryLoss,
+    "topk_cross_entropy": TopKCrossEntropyLoss,
     "dice_ce": dice_ce,
     "dice_focal": dice_focal,
     "dice_cldice": dice_cldice,
@@ -106,12 +116,32 @@ def build_loss_sum(
     return DeepSupervision(SumLoss(built), auxiliary_weights)
 
 
+def takes_weights(name: str) -> bool:
+    """Whether a loss has the option `weights`, a number for each class.
+
+    Raises:
+        ConfigError: for an unknown name, with the nearest one.
+
+    Example:
+        >>> takes_weights("dice_ce"), takes_weights("dice")
+        (True, False)
+    """
+    return "weights" in inspect.signature(_builder(name)).parameters
+
+
+def _builder(name: str) -> Callable[..., nn.Module]:
+    if is_plugin(name):
+        builder: Callable[..., nn.Module] = resolve(name, "loss.name")
+        return builder
+    return known(name, LOSSES, "loss.name", "losses", 'or your own as "package.module:builder"')
+
+
 def _single(
     name: str, labels: LabelScheme | None, frequencies: Sequence[float] | None, options: Mapping[str, Any]
 ) -> nn.Module:
     if is_plugin(name):
         return _build_plugin(name, labels, dict(options))
-    builder = known(name, LOSSES, "loss.name", "losses", 'or your own as "package.module:builder"')
+    builder = _builder(name)
     takes = [p for p in inspect.signature(builder).parameters if p != "labels"]
     check_option_names(name, options, takes)
     if frequencies is not None and "frequencies" in takes:
@@ -130,4 +160,9 @@ def _build_plugin(name: str, labels: LabelScheme | None, options: dict[str, Any]
     loss = builder(labels=labels, **options)
     if not isinstance(loss, nn.Module):
         raise ConfigError(f"{name} gave a {type(loss).__name__}; expected a torch.nn.Module")
+    if isinstance(labels, SampleLabels) and not isinstance(loss, VoxelLoss):
+        raise ConfigError(
+            f"{name} cannot train on cases that lack labels (data.annotated), because it would have to know which; "
+            "derive it from medseg.losses.VoxelLoss, which does"
+        )
     return loss

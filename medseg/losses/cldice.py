@@ -67,9 +67,10 @@ class ClDiceLoss(VoxelLoss):
         else:
             channels = torch.arange(self.first, voxels.log_p.shape[1], device=p.device)
             target = (voxels.target[:, None] == channels[:, None]).to(p.dtype)
-        if voxels.mask is not None:
+        counted = voxels.counted
+        if counted is not None:
             # Before the thinning, which would spread ignored voxels to their neighbours.
-            p, target = p * voxels.mask[:, None], target * voxels.mask[:, None]
+            p, target = p * counted, target * counted
         precise = self._inside(self._skeleton(p, voxels.shape), target)
         sensitive = self._inside(self._skeleton(target, voxels.shape), p)
         return 1 - (2 * precise * sensitive / (precise + sensitive)).mean()

@@ -40,9 +40,10 @@ class SumLoss(VoxelLoss):
         self.terms = nn.ModuleList(term for _, term in terms)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        labels = self.completed(labels, logits.shape[1])
         voxels = self.voxels(logits, labels) if any(isinstance(term, VoxelLoss) for term in self.terms) else None
         parts = [
-            weight * (term.compute(voxels) if isinstance(term, VoxelLoss) and voxels else term(logits, labels))
+            weight * (term.compute(voxels) if isinstance(term, VoxelLoss) and voxels else term(logits, labels[:, :1]))
             for weight, term in zip(self.weights, self.terms, strict=True)
             if weight
         ]
@@ -51,6 +52,12 @@ class SumLoss(VoxelLoss):
     def compute(self, voxels: Voxels) -> Tensor:
         parts = [w * term.compute(voxels) for w, term in zip(self.weights, self.terms, strict=True) if w]  # type: ignore[operator]
         return torch.stack(parts).sum()
+
+    def completed(self, labels: Tensor, channels: int) -> Tensor:
+        """Labels with what any of the terms needs beside them."""
+        for term in self.terms:
+            labels = term.completed(labels, channels) if isinstance(term, VoxelLoss) else labels
+        return labels
 
     def voxels(self, logits: Tensor, labels: Tensor) -> Voxels:
         """Encoded as the terms encode them; the sum itself has no labels."""
@@ -143,6 +150,9 @@ class DeepSupervision(nn.Module):
                 raise ConfigError(
                     f"auxiliary_weights is {list(weights[1:])}, but the net has {len(logits) - 1} auxiliary heads"
                 )
+        if isinstance(self.loss, VoxelLoss):
+            # Before the labels are brought to coarser grids, as distances are those of the finest.
+            labels = self.loss.completed(labels, logits[0].shape[1])
         parts = [
             weight / sum(weights) * self.loss(each, resize_labels(labels, each.shape[2:]))
             for weight, each in zip(weights, logits, strict=True)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
@@ -24,9 +25,11 @@ class CrossEntropyLoss(VoxelLoss):
             outside); or 'inverse_frequency'.
         frequencies: for 'inverse_frequency': how often each channel occurs in the training voxels, background first, as
             counts or fractions (regions: the fraction of voxels inside each).
+        label_smoothing: share of the target that is spread evenly over the classes (regions: over inside and outside),
+            0 to below 1 (Szegedy et al., CVPR 2016, section 7).
 
     Raises:
-        ConfigError: for weights that are missing, negative or not one per channel.
+        ConfigError: for weights that are missing, negative or not one per channel, or another share of smoothing.
 
     Example:
         >>> round(CrossEntropyLoss()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4)).item(), 4)
@@ -42,12 +45,16 @@ class CrossEntropyLoss(VoxelLoss):
         *,
         weights: Sequence[float] | Literal["inverse_frequency"] | None = None,
         frequencies: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(labels)
         inside, outside = _weights(weights, frequencies, self.regions)
         count = None if labels is None else labels.out_channels
         if inside is not None and count is not None and len(inside) != count:
             raise ConfigError(f"the loss has {len(inside)} weights or frequencies; this data set has {count} channels")
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"label_smoothing is {label_smoothing}; expected a number from 0, below 1")
+        self.label_smoothing = label_smoothing
         self.register_buffer("inside", inside, persistent=False)
         self.register_buffer("outside", outside, persistent=False)
 
@@ -55,20 +62,47 @@ class CrossEntropyLoss(VoxelLoss):
         return self.mean(-voxels.log_true, voxels)
 
     def mean(self, loss: Tensor, voxels: Voxels) -> Tensor:
-        """Weighted mean of a loss per voxel (regions: per voxel and region) over the voxels that count."""
+        """Weighted mean of a loss per voxel (regions: per voxel and region) over the voxels that count, smoothed."""
         weight: Tensor | None = None
         if self.inside is not None and voxels.regions:
             assert self.outside is not None
             weight = torch.where(voxels.target > 0, self.inside[:, None], self.outside[:, None])
         elif self.inside is not None:
             weight = self.inside[voxels.target]
-        if voxels.mask is not None:
-            mask = voxels.mask[:, None] if voxels.regions else voxels.mask
+        mask = voxels.counted if voxels.regions else voxels.mask
+        if mask is not None:
             weight = mask.to(loss.dtype).expand_as(loss) if weight is None else weight * mask
+        weighted = loss if weight is None else loss * weight
+        if self.label_smoothing:
+            spread = self._spread(voxels)
+            spread = spread if mask is None else spread * mask
+            weighted = weighted + self.label_smoothing * (spread - weighted)
+        return self.reduced(weighted, weight)
+
+    def reduced(self, weighted: Tensor, weight: Tensor | None) -> Tensor:
+        """Weighted mean.
+
+        Args:
+            weighted: losses, weights applied.
+            weight: of each, 0 where ignored; None: all weigh 1.
+        """
         if weight is None:
-            return loss.mean()
+            return weighted.mean()
         # A batch in which all voxels are ignored or have weight 0 gives 0, not 0 / 0.
-        return (loss * weight).sum() / weight.sum().clamp_min(torch.finfo(loss.dtype).tiny)
+        return weighted.sum() / weight.sum().clamp_min(torch.finfo(weighted.dtype).tiny)
+
+    def _spread(self, voxels: Voxels) -> Tensor:
+        """The mean over the classes of `-w log p`, which label smoothing mixes in; regions: over inside and outside."""
+        if voxels.regions:
+            inside, outside = -voxels.log_p, -F.logsigmoid(-voxels.logits)
+            if self.inside is not None and self.outside is not None:
+                inside, outside = inside * self.inside[:, None], outside * self.outside[:, None]
+            return (inside + outside) / 2
+        log_p = voxels.log_p
+        if voxels.annotated is not None:
+            log_p = log_p.masked_fill(~voxels.annotated, 0.0)
+        summed = -log_p.sum(1) if self.inside is None else -(log_p * self.inside[:, None]).sum(1)
+        return summed / (log_p.shape[1] if voxels.annotated is None else voxels.annotated.sum(1))
 
 
 def inverse_frequency_weights(frequencies: Sequence[float]) -> list[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -47,13 +49,18 @@ class DiceLoss(VoxelLoss):
         predicted, true, both = self.sums(voxels)
         if self.batch:
             predicted, true, both = predicted.sum(0), true.sum(0), both.sum(0)
+        return self.of_sums(predicted, true, both)
+
+    def of_sums(self, predicted: Tensor, true: Tensor, both: Tensor) -> Tensor:
+        """The loss of sums per label, `(labels,)` or per patch `(B, labels)`."""
         dice = (2 * both + self.smooth) / (predicted + true + self.smooth)
         return 1 - dice.mean()
 
     def sums(self, voxels: Voxels) -> tuple[Tensor, Tensor, Tensor]:
         """Sums over voxels of prediction, label and their product: each `(B, labels)`."""
         p = voxels.log_p[:, self.first :].exp()
-        weight = None if voxels.mask is None else voxels.mask[:, None].to(p.dtype)
+        counted = voxels.counted
+        weight = None if counted is None else counted.to(p.dtype)
         if weight is not None:
             p = p * weight
         if voxels.regions:
@@ -62,11 +69,29 @@ class DiceLoss(VoxelLoss):
         p_true = voxels.log_true.exp()
         if voxels.mask is not None:
             p_true = p_true * voxels.mask
-        true, both = [], []
-        for channel in range(self.first, voxels.log_p.shape[1]):
-            inside = voxels.target == channel
-            if voxels.mask is not None:
-                inside = inside & voxels.mask
-            true.append(inside.sum(1))
-            both.append((p_true * inside).sum(1))
-        return p.sum(2), torch.stack(true, 1), torch.stack(both, 1)
+        of_label = _masked_sums if p_true.is_cuda else _row_sums
+        true, both = of_label(voxels.target, p_true, voxels.shape, voxels.log_p.shape[1])
+        if voxels.mask is not None:
+            # Ignored voxels have channel 0.
+            true[:, 0] -= voxels.mask.shape[1] - voxels.mask.sum(1)
+        return p.sum(2), true[:, self.first :], both[:, self.first :]
+
+
+def _row_sums(target: Tensor, values: Tensor, shape: Sequence[int], channels: int) -> tuple[Tensor, Tensor]:
+    """Voxels of each channel, and the sum of the values there: both `(B, channels)`.
+
+    One pass over the voxels, however many channels there are. Rows are summed first, so that float32 sums of millions
+    of voxels stay exact to a few parts in a million.
+    """
+    rows = (-1, shape[-1])
+    both = values.new_zeros(values.numel() // shape[-1], channels)
+    both = both.scatter_add(1, target.reshape(rows), values.reshape(rows))
+    true = torch.stack([torch.bincount(each, minlength=channels) for each in target])
+    return true, both.reshape(len(target), -1, channels).sum(1)
+
+
+def _masked_sums(target: Tensor, values: Tensor, shape: Sequence[int], channels: int) -> tuple[Tensor, Tensor]:
+    """The same by a pass for each channel, without the atomic additions that make a GPU's sums differ each time."""
+    inside = [target == channel for channel in range(channels)]
+    true = torch.stack([each.sum(1) for each in inside], 1)
+    return true, torch.stack([torch.where(each, values, 0.0).sum(1) for each in inside], 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from medseg.errors import ConfigError, DatasetError, MedsegError
 from medseg.labels import LabelScheme
 from medseg.machine import available_cpus, free_memory
 from medseg.preparation import checks
+from medseg.preparation.annotation import annotation_findings, check_annotation
 from medseg.preparation.body import hounsfield_channels, labels_inside
 from medseg.preparation.channel_plans import kind_in_words
 from medseg.preparation.fingerprint import CaseFingerprint, Fingerprint, fingerprint_case, load_fingerprint
@@ -36,14 +37,17 @@ from medseg.preparation.store import (
     CaseNotes,
     CaseOrigin,
     PreparedArrays,
+    PreparedCase,
     case_folder,
     case_notes,
     is_current,
+    open_case,
     remove_leftovers,
     write_case,
 )
 from medseg.preparation.training_budget import plan_reasons
 from medseg.preparation.twins import find_twins
+from medseg.sample_labels import SampleLabels
 from medseg.volume import Finding, Volume
 
 __all__ = ["Preparation", "Progress", "prepare"]
@@ -84,6 +88,24 @@ class Preparation:
     cases: dict[str, Path]
     findings: tuple[Finding, ...]
     folder: Path
+
+    @property
+    def sample_labels(self) -> LabelScheme:
+        """Meaning of the labels in training samples: `SampleLabels` where cases lack labels."""
+        return SampleLabels.of(self.dataset.labels, [c.annotated for c in self.dataset.cases if c.name in self.cases])
+
+    def open(self, name: str) -> PreparedCase:
+        """A prepared case, memory-mapped, and which of its labels are annotated.
+
+        Raises:
+            DatasetError: if its folder is missing or damaged.
+        """
+        case = open_case(self.cases[name])
+        annotated = next(c.annotated for c in self.dataset.cases if c.name == name)
+        samples = self.sample_labels
+        if annotated is None or not isinstance(samples, SampleLabels):
+            return case
+        return replace(case, annotated=annotated, codes=samples.marking(annotated))
 
     def text(self) -> str:
         """What was found and what is planned, in a few lines."""
@@ -139,8 +161,8 @@ def prepare(
 
     Raises:
         ConfigError: an unknown network, unknown cases in a split, a plan that does not fit.
-        DatasetError: missing labels, values that `data.labels` does not name, left and right swapped, a patient on
-            both sides of the split.
+        DatasetError: missing labels, values that `data.labels` does not name, labels in a case that is said to lack
+            them, left and right swapped, a patient on both sides of the split.
         GeometryError: image and label on different grids.
         ReadError: a file that cannot be read, NaN voxels.
         WriteError: disk full, no permission.
@@ -164,11 +186,13 @@ def prepare(
 
     work = _Work(config, config.output, dataset, cases, workers, progress)
     fingerprint = work.check()
+    check_annotation(cases, fingerprint.cases, dataset.labels, [split.train for split in splits])
     checks.check_units(fingerprint.cases)
     checks.check_left_right(fingerprint.cases, dataset.labels)
     plan = _plan(fingerprint, config, dataset.labels, config.output / "plan.yaml", memory_gb, on_gpu)
     folders = work.write(plan)
     findings = [*dataset.findings, *checks.findings_of(fingerprint.cases, dataset.labels)]
+    findings += annotation_findings(cases, dataset.labels)
     findings += findings_on_sides(plan, dataset.labels, find_twins(fingerprint.cases, dataset.labels))
     findings += loss_findings({name: case_notes(folder).losses for name, folder in folders.items()}, dataset.labels)
     if any(not split.validation for split in splits):

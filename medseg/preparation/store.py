@@ -113,6 +113,8 @@ class PreparedCase:
         label_voxels: label value -> voxels on this grid, background (0) included.
         native: the labels on the image's own grid; None where that differs by the order of the axes at most, so that
             `labels` are they.
+        annotated: names of the labels that are annotated; None: all of them.
+        codes: label value -> code of `SampleLabels`, in samples of a case without some labels; None: values stay.
     """
 
     name: str
@@ -124,6 +126,8 @@ class PreparedCase:
     foreground: Mapping[int, NDArray[np.int32]]
     label_voxels: Mapping[int, int]
     native: NativeLabels | None = None
+    annotated: tuple[str, ...] | None = None
+    codes: NDArray[np.int64] | None = None
 
 
 def case_folder(prepared: Path, name: str) -> Path:

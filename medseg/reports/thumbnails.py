@@ -61,8 +61,9 @@ def error_thumbnail(shown: SlicePicture, colours: dict[str, tuple[str, str]]) ->
 
     Args:
         shown: a slice with both masks.
-        colours: label -> colours of reference and prediction.
+        colours: label -> colours of reference and prediction; of labels that the slice lacks, unused.
     """
+    colours = {name: each for name, each in colours.items() if name in shown.ref}
     outlines = [(shown.ref[name], colour) for name, (colour, _) in colours.items()]
     outlines += [(shown.pred[name], colour) for name, (_, colour) in colours.items()]
     surplus = np.any([shown.pred[n] & ~shown.ref[n] for n in colours], axis=0)

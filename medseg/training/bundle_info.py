@@ -8,6 +8,7 @@ import torch
 
 from medseg.config import PostprocessConfig, RunConfig
 from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
+from medseg.preparation.annotation import annotated_features
 from medseg.preparation.kept_split import split_of_run
 from medseg.preparation.prepare import Preparation
 from medseg.preparation.store import case_notes
@@ -79,8 +80,13 @@ def _training_range(config: RunConfig, preparation: Preparation, number: int) ->
     trained = split_of_run(preparation.dataset, config, number).train
     whole = config.training.fold == "all"
     cases = [case for case in preparation.fingerprint.cases if whole or case.name in trained]
+    names = preparation.dataset.labels.names
+    annotated = {case.name: case.annotated for case in preparation.dataset.cases}
     return learn_range(
-        [case.features.normalized(preparation.plan.zscored) for case in cases],
+        [
+            annotated_features(case.features, annotated[case.name], names).normalized(preparation.plan.zscored)
+            for case in cases
+        ],
         [case.modality for case in cases],
         all(case.spacing_known for case in cases),
         all(case_notes(preparation.cases[case.name]).inside_body for case in cases),

@@ -58,7 +58,7 @@ def calibrated(
     for number, case in enumerate(picked):
         _log.info("calibrating the estimate of quality: case %d of %d", number + 1, len(picked))
         for image, labels in _copies(*read_case(case, reading), number, damages, config.seed):
-            for each in inputs_and_dice(model, image, labels):
+            for each in inputs_and_dice(model, image, labels, case.annotated):
                 if each is not None:
                     inputs.append(each[0])
                     dice.append(each[1])
@@ -74,8 +74,13 @@ def calibrated(
     return info.model_copy(update={"calibration": calibration})
 
 
-def inputs_and_dice(model: Model, image: Volume, labels: Volume) -> list[tuple[tuple[float, ...], float] | None]:
-    """Predict a case; per label the calibration inputs and the true Dice, None where one of the masks is empty."""
+def inputs_and_dice(
+    model: Model, image: Volume, labels: Volume, annotated: Sequence[str] | None = None
+) -> list[tuple[tuple[float, ...], float] | None]:
+    """Predict a case; per label the calibration inputs and the true Dice, None where one of the masks is empty.
+
+    None also for labels that are not among the annotated ones; where `annotated` is None, all are.
+    """
     mask = model.predict(image)
     known = np.True_ if model.scheme.ignore is None else labels.array != model.scheme.ignore
     found: list[tuple[tuple[float, ...], float] | None] = []
@@ -83,7 +88,8 @@ def inputs_and_dice(model: Model, image: Volume, labels: Volume) -> list[tuple[t
     for name, each in zip(model.scheme.names, inputs, strict=True):
         pred, ref = model.scheme.mask(mask.array, name) & known, model.scheme.mask(labels.array, name)
         both = int(pred.sum()) + int(ref.sum())
-        found.append(None if each is None or not ref.any() else (each, 2.0 * int((pred & ref).sum()) / both))
+        scored = ref.any() and (annotated is None or name in annotated)
+        found.append(None if each is None or not scored else (each, 2.0 * int((pred & ref).sum()) / both))
     return found
 
 

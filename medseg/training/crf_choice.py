@@ -58,7 +58,8 @@ def choose_crf(
 
     Args:
         net: trained; logits `(B, C, I, J[, K])`.
-        cases: validation cases, never training or test ones.
+        cases: validation cases, never training or test ones. Those without some labels are left out: a CRF changes
+            which label wins, which can only be judged where all are annotated.
         plan: the network's grid and patch.
         scheme: the labels.
         device: where `net` is; the CRF runs there too.
@@ -68,7 +69,7 @@ def choose_crf(
         >>> choose_crf(model.nets[0], [], model.info.plan, model.info.scheme, model.device)  # no validation cases
         CrfChoice(options=None, gain=0.0, cases=0)
     """
-    held = [case for case in cases if _holds_label(case, scheme)]
+    held = [case for case in cases if case.annotated is None and _holds_label(case, scheme)]
     if not held:
         return CrfChoice(None, 0.0, 0)
     picked = held[:: math.ceil(len(held) / MOST_CASES)]
@@ -108,7 +109,7 @@ def _predicted(net: nn.Module, case: PreparedCase, plan: Plan, scheme: LabelSche
 
     def native_dice(refined: Tensor) -> float:
         predicted, reference, _ = on_native_grid(refined, case, plan, scheme)
-        dice = dice_of_held(predicted, reference, scheme).values()
+        dice = dice_of_held(predicted, reference, scheme, scheme.names).values()
         return sum(dice) / len(dice) if dice else math.nan
 
     return CrfCase(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,13 +18,18 @@ from medseg.labels import LabelScheme
 from medseg.preparation.mirroring import plan_axes
 from medseg.preparation.plan import Plan
 from medseg.preparation.store import PreparedCase
+from medseg.training.label_draw import LabelDraw
 
 __all__ = ["Batch", "BatchSource", "mirror_axes", "prefetched"]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples for one step: `images` (B, C, I, J[, K]) float32, `labels` (B, 1, I, J[, K]) in the data set's values."""
+    """Samples for one step: `images` (B, C, I, J[, K]) float32, `labels` (B, 1, I, J[, K]) in the data set's values.
+
+    Samples of cases without some labels hold codes of `medseg.sample_labels`; what a loss needs besides follows in
+    further channels of `labels`.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -47,12 +52,21 @@ class BatchSource:
         scheme: meaning of the labels.
         config: augmentation, foreground oversampling, seed.
         fold: part of the seed, so that folds see different samples.
+        complete: adds to the labels of a batch, in further channels, what the loss needs beside them.
     """
 
     def __init__(
-        self, cases: Sequence[PreparedCase], plan: Plan, scheme: LabelScheme, config: RunConfig, fold: int
+        self,
+        cases: Sequence[PreparedCase],
+        plan: Plan,
+        scheme: LabelScheme,
+        config: RunConfig,
+        fold: int,
+        complete: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         self.cases = cases
+        self.complete = complete
+        self.draw = LabelDraw.where_needed(cases, scheme)
         self.plan = plan
         self.scheme = scheme
         self.seed = (config.seed, fold)
@@ -83,12 +97,16 @@ class BatchSource:
         rng = np.random.default_rng([*self.seed, iteration])
         samples = [self._sample(rng, n < self.foreground_samples) for n in range(self.plan.batch_size)]
         images, labels = zip(*samples, strict=True)
-        return Batch(torch.stack(images), torch.stack(labels))
+        stacked = torch.stack(labels)
+        return Batch(torch.stack(images), stacked if self.complete is None else self.complete(stacked))
 
     def _sample(self, rng: np.random.Generator, foreground: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        case = self.cases[int(rng.integers(len(self.cases)))]
+        if foreground and self.draw is not None:
+            case, label = self.draw.draw(rng)
+        else:
+            case, label = self.cases[int(rng.integers(len(self.cases)))], None
         image, labels = case.image, case.labels
-        center = self._center(case, rng, foreground)
+        center = self._center(case, rng, foreground, label)
         if self.plan.dims == 2 and labels.ndim == 3:
             k = round(float(center[2]))
             image, labels, center = image[..., k], labels[..., k], center[:2]
@@ -98,9 +116,14 @@ class BatchSource:
             values = patch[channel]
             values.clamp_(scale.low, scale.high).sub_(scale.mean).div_(scale.std)
         patch, patch_labels = self.augment(rng, patch, patch_labels)
+        if case.codes is not None:
+            patch_labels = torch.from_numpy(case.codes)[patch_labels.long()]
+            return patch, patch_labels.to(torch.int16 if case.codes.max() < 2**15 else torch.int32)
         return patch, patch_labels.to(torch.int16 if patch_labels.dtype == torch.uint8 else torch.int32)
 
-    def _center(self, case: PreparedCase, rng: np.random.Generator, foreground: bool) -> NDArray[np.float64]:
+    def _center(
+        self, case: PreparedCase, rng: np.random.Generator, foreground: bool, label: int | None
+    ) -> NDArray[np.float64]:
         """Voxel the patch is centred on: the patch stays inside the case where the case is large enough."""
         shape = np.array(case.labels.shape)
         patch = np.array([*self.plan.patch_size, *[1] * (len(shape) - self.plan.dims)])
@@ -108,7 +131,7 @@ class BatchSource:
         high = np.maximum(shape - 1 - low, low)
         center = rng.uniform(low, high)
         if foreground and case.foreground:
-            values = sorted(case.foreground)
+            values = sorted(case.foreground) if label is None else [label]
             voxels = case.foreground[values[int(rng.integers(len(values)))]]
             center = np.clip(voxels[rng.integers(len(voxels))], low, high)
         return center

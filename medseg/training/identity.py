@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from medseg.config import RunConfig
+from medseg.preparation.store import PreparedCase
 
-__all__ = ["identity_of_settings"]
+__all__ = ["identity_of_annotation", "identity_of_settings"]
 
 # Keys younger than checkpoints that may still be resumed: left out where they hold their default, so that those
 # checkpoints are recognised.
-_YOUNGER = {"loss": ("terms",), "augmentation": ("extra",)}
+_YOUNGER = {"loss": ("terms", "weights"), "augmentation": ("extra",)}
 # What a default was called in these checkpoints, where it is planned now.
 _BEFORE = {"augmentation": {"scale": [0.75, 1.33]}}
 
@@ -30,6 +32,12 @@ def _of_parts(config: RunConfig) -> list[Any]:
     """What is frozen and which rates parts of the network have; nothing where all are trained alike."""
     training = config.training
     return [sorted(training.frozen), training.layer_rates] if training.frozen or training.layer_rates else []
+
+
+def identity_of_annotation(cases: Sequence[PreparedCase]) -> list[Any]:
+    """Which labels each training case has annotated; nothing where all cases have all."""
+    annotated = {case.name: list(case.annotated) for case in cases if case.annotated is not None}
+    return [annotated] if annotated else []
 
 
 def _values(config: RunConfig, name: str) -> dict[str, Any]:

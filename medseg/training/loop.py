@@ -18,6 +18,7 @@ from torch import nn
 from medseg.config import PostprocessConfig
 from medseg.disk.atomic import atomic_path
 from medseg.errors import CheckpointError, MedsegError
+from medseg.losses import distances_for
 from medseg.nets.weights_file import first_line, load_torch_file
 from medseg.preparation.plan_upgrade import hashed_content
 from medseg.progress import ProgressCallback
@@ -26,7 +27,7 @@ from medseg.training.cost import Stopwatch, peak_memory_gb
 from medseg.training.data import BatchSource, prefetched
 from medseg.training.ema import WeightAverage
 from medseg.training.fold import Fold, Setup
-from medseg.training.identity import identity_of_settings
+from medseg.training.identity import identity_of_annotation, identity_of_settings
 from medseg.training.journal import Journal
 from medseg.training.mask_pictures import MaskPictures
 from medseg.training.optimizer import build_optimizer, set_rate
@@ -88,7 +89,8 @@ def train_fold(
     if resume and trainer.last.exists():
         trainer.restore()
         _log.info("resuming at iteration %d", trainer.iteration)
-    source = BatchSource(fold.training, setup.plan, setup.scheme, setup.config, fold.number)
+    distances = distances_for(loss, setup.plan.net_spacing_mm or (1.0,) * setup.plan.dims)
+    source = BatchSource(fold.training, setup.plan, setup.scheme, setup.config, fold.number, distances)
     with trainer.signals.listening():
         trainer.run(source, progress)
     choice = PostprocessChoice(setup.scheme, score_of_task(setup.config.task))
@@ -106,6 +108,7 @@ def _identity(net: nn.Module, fold: Fold, setup: Setup) -> str:
         fold.number,
         [case.name for case in fold.training],
         *identity_of_settings(setup.config),
+        *identity_of_annotation(fold.training),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

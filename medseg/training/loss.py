@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from medseg.config import LossConfig
+from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
-from medseg.losses import build_loss, build_loss_sum
+from medseg.losses import build_loss, build_loss_sum, takes_weights
+from medseg.preparation.annotation import channel_frequencies
 from medseg.preparation.prepare import Preparation
 from medseg.training.net import auxiliary_weights
 
@@ -29,7 +30,7 @@ def loss_for(config: LossConfig, preparation: Preparation, net: nn.Module) -> nn
         ConfigError: for an unknown loss or option, or an impossible value.
     """
     frequencies = _frequencies(preparation) if _needs_frequencies(config) else None
-    return _built(config, preparation.dataset.labels, frequencies, net)
+    return _built(config, preparation.sample_labels, frequencies, net)
 
 
 def check_loss(config: LossConfig, net: nn.Module) -> None:
@@ -41,19 +42,37 @@ def check_loss(config: LossConfig, net: nn.Module) -> None:
     _built(config, None, (1.0, 1.0) if _needs_frequencies(config) else None, net)
 
 
+def _terms(config: LossConfig) -> list[tuple[str, float, dict[str, Any]]]:
+    """Name, weight and options of each loss, `loss.weights` among the options of those that take them."""
+    terms = [(term.name, term.weight, term.options) for term in config.terms] or [(config.name, 1.0, config.options)]
+    if config.weights is None:
+        return terms
+    takes = [takes_weights(name) for name, _, _ in terms]
+    if not any(takes):
+        raise ConfigError(
+            f"loss.weights is given, but {', '.join(name for name, _, _ in terms)} has no weights of classes; they are "
+            "an option of losses made of cross-entropy, such as dice_ce"
+        )
+    return [
+        (name, weight, {**options, "weights": config.weights} if able else options)
+        for (name, weight, options), able in zip(terms, takes, strict=True)
+    ]
+
+
 def _needs_frequencies(config: LossConfig) -> bool:
-    given: list[dict[str, Any]] = [term.options for term in config.terms] or [config.options]
-    return any(options.get("weights") == "inverse_frequency" and "frequencies" not in options for options in given)
+    return any(
+        options.get("weights") == "inverse_frequency" and "frequencies" not in options
+        for _, _, options in _terms(config)
+    )
 
 
 def _built(
     config: LossConfig, labels: LabelScheme | None, frequencies: Sequence[float] | None, net: nn.Module
 ) -> nn.Module:
-    weights = auxiliary_weights(net)
+    weights, terms = auxiliary_weights(net), _terms(config)
     if config.terms:
-        terms = [(term.name, term.weight, term.options) for term in config.terms]
         return build_loss_sum(terms, labels, frequencies=frequencies, auxiliary_weights=weights)
-    options = {"auxiliary_weights": weights, **config.options}
+    options = {"auxiliary_weights": weights, **terms[0][2]}
     if frequencies is not None:
         options["frequencies"] = frequencies
     return build_loss(config.name, labels, **options)
@@ -61,10 +80,5 @@ def _built(
 
 def _frequencies(preparation: Preparation) -> list[float]:
     """Fraction of voxels per output channel: background and labels, or each region."""
-    scheme = preparation.dataset.labels
-    counts: Counter[int] = Counter()
-    for case in preparation.fingerprint.cases:
-        counts.update(case.label_voxels)
-    total = sum(n for value, n in counts.items() if value != scheme.ignore) or 1
-    inside = [sum(counts[v] for v in values) / total for values in scheme.values]
-    return inside if scheme.is_regions else [counts[0] / total, *inside]
+    dataset = preparation.dataset
+    return channel_frequencies(dataset.cases, preparation.fingerprint.cases, dataset.labels)

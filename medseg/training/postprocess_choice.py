@@ -58,17 +58,24 @@ class PostprocessChoice:
         self.score = score
         self.gains: dict[str, dict[str, list[float]]] = {name: {} for name in scheme.names}
 
-    def add(self, predicted: NDArray[Any], reference: NDArray[Any], spacing_mm: Sequence[float] | None) -> None:
+    def add(
+        self,
+        predicted: NDArray[Any],
+        reference: NDArray[Any],
+        spacing_mm: Sequence[float] | None,
+        annotated: Sequence[str] | None = None,
+    ) -> None:
         """Try every candidate on a case.
 
         Args:
             predicted: `(I, J[, K])` label map without post-processing.
             reference: the same shape.
             spacing_mm: per axis; None where it is not known; limits by volume are then not tried.
+            annotated: names of the labels that the reference has annotated; None: all.
         """
         spacing = tuple(spacing_mm or (1.0,) * predicted.ndim)
         known = None if self.scheme.ignore is None else reference != self.scheme.ignore
-        for name in self.scheme.names:
+        for name in self.scheme.names if annotated is None else annotated:
             pred, ref = self.scheme.mask(predicted, name), self.scheme.mask(reference, name)
             if not ref.any():
                 continue

@@ -28,7 +28,6 @@ from medseg.preparation.kept_split import check_other_folds, fold_folder, keep_s
 from medseg.preparation.prepare import Preparation, prepare
 from medseg.preparation.run_folder import record_config, recorded_values, refuse_other_data, refuse_other_split
 from medseg.preparation.split import fold_numbers
-from medseg.preparation.store import open_case
 from medseg.progress import console_progress
 from medseg.tasks.defaults import with_task_defaults
 from medseg.training.bundle_info import bundle_info
@@ -150,8 +149,8 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
         fold = Fold(
             number,
             fold_folder(output, number),
-            training=[open_case(preparation.cases[name]) for name in split.train],
-            validation=[open_case(preparation.cases[name]) for name in split.validation],
+            training=[preparation.open(name) for name in split.train],
+            validation=[preparation.open(name) for name in split.validation],
         )
         if not scores:
             rehearse(net_info.build(), net_info, fold, setup, preparation)

@@ -21,7 +21,7 @@ from medseg.preparation.normalize import normalize
 from medseg.preparation.plan import Plan
 from medseg.preparation.store import PreparedCase
 
-__all__ = ["Scores", "dice_of_held", "on_native_grid", "validate"]
+__all__ = ["Scores", "annotated_of", "dice_of_held", "on_native_grid", "validate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ def validate(
     plan: Plan,
     scheme: LabelScheme,
     device: torch.device,
-    seen: Callable[[NDArray[Any], NDArray[Any], tuple[float, ...] | None], None] | None = None,
+    seen: Callable[[NDArray[Any], NDArray[Any], tuple[float, ...] | None, Sequence[str]], None] | None = None,
 ) -> Scores:
     """Dice of `net` on prepared cases, without test-time augmentation, on the grid that masks are delivered on.
 
-    Cases whose reference lacks a label do not enter that label's mean. `seen` is called with each case's predicted
-    label map, its reference, and the spacing where it is known.
+    Cases whose reference lacks a label, or that have it not annotated, do not enter that label's mean. `seen` is called
+    with each case's predicted label map, its reference, the spacing where it is known, and the annotated labels.
     """
     net.eval()
     per_label: dict[str, list[float]] = {name: [] for name in scheme.names}
@@ -58,18 +58,25 @@ def validate(
         )
         predicted, reference, spacing = on_native_grid(logits, case, plan, scheme)
         if seen is not None:
-            seen(predicted, reference, None if plan.spacing_mm is None else spacing)
-        for name, dice in dice_of_held(predicted, reference, scheme).items():
+            seen(predicted, reference, None if plan.spacing_mm is None else spacing, annotated_of(case, scheme))
+        for name, dice in dice_of_held(predicted, reference, scheme, annotated_of(case, scheme)).items():
             per_label[name].append(dice)
     means = {name: float(np.mean(values)) if values else None for name, values in per_label.items()}
     known = [value for value in means.values() if value is not None]
     return Scores(float(np.mean(known)) if known else 0.0, means, len(cases))
 
 
-def dice_of_held(predicted: NDArray[Any], reference: NDArray[Any], scheme: LabelScheme) -> dict[str, float]:
-    """Dice of each label that the reference holds; both are label maps on one grid."""
+def annotated_of(case: PreparedCase, scheme: LabelScheme) -> tuple[str, ...]:
+    """Names of the labels that are annotated in a case."""
+    return scheme.names if case.annotated is None else case.annotated
+
+
+def dice_of_held(
+    predicted: NDArray[Any], reference: NDArray[Any], scheme: LabelScheme, annotated: Sequence[str]
+) -> dict[str, float]:
+    """Dice of each annotated label that the reference holds; both are label maps on one grid."""
     scores = score_case(predicted, reference, (1.0,) * reference.ndim, labels=scheme, metrics=("dice",))
-    return {name: scores[name]["dice"] for name in scheme.names if scheme.mask(reference, name).any()}
+    return {name: scores[name]["dice"] for name in annotated if scheme.mask(reference, name).any()}
 
 
 def on_native_grid(

@@ -9,7 +9,17 @@ import torch
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
-from medseg.losses import CrossEntropyLoss, DiceLoss, FocalLoss, build_loss, inverse_frequency_weights
+from medseg.losses import (
+    CrossEntropyLoss,
+    DiceLoss,
+    FocalLoss,
+    GeneralizedDiceLoss,
+    TopKCrossEntropyLoss,
+    TverskyLoss,
+    build_loss,
+    inverse_frequency_weights,
+)
+from medseg.losses.dice import _masked_sums, _row_sums
 
 
 def logits_of(probabilities):
@@ -187,3 +197,85 @@ def test_own_loss_that_is_none_or_lacks_the_option_is_refused():
         build_loss(f"{__name__}:no_loss")
     with pytest.raises(ConfigError, match=r"squared cannot be called.*facto"):
         build_loss(f"{__name__}:squared", facto=1)
+
+
+def test_generalised_dice_of_four_voxels():
+    # One voxel of the label, three of the background, everything predicted with 1/2: weights 1 and 1/9.
+    even = logits_of([[0.5] * 4, [0.5] * 4])
+    labels = labels_of([0, 0, 0, 1])
+    expected = 1 - 2 * (1.5 / 9 + 0.5) / ((2 + 3) / 9 + (2 + 1))
+    assert GeneralizedDiceLoss(smooth=1e-9)(even, labels).item() == pytest.approx(expected)
+    assert GeneralizedDiceLoss(background=False)(even, labels).item() == pytest.approx(1 - (1 + 1) / (3 + 1))
+
+
+def test_generalised_dice_of_a_label_that_does_not_occur_weighs_it_like_the_rarest():
+    even = logits_of([[0.5] * 4, [0.25] * 4, [0.25] * 4])
+    labels = labels_of([0, 0, 0, 1])
+    # Weights 1/9, 1, 1; predicted 2, 1, 1; true 3, 1, 0.
+    expected = 1 - 2 * (1.5 / 9 + 0.25) / (5 / 9 + 2 + 1)
+    assert GeneralizedDiceLoss(smooth=1e-9)(even, labels).item() == pytest.approx(expected)
+
+
+def test_tversky_of_four_voxels():
+    # I = 1.5, predicted outside 0.2 + 0.5, missed 0.4 + 0.1
+    index = (1.5 + 1) / (1.5 + 0.3 * 0.7 + 0.7 * 0.5 + 1)
+    assert TverskyLoss()(FOUR, FOUR_LABELS).item() == pytest.approx(1 - index)
+    assert TverskyLoss(gamma=4 / 3)(FOUR, FOUR_LABELS).item() == pytest.approx((1 - index) ** 0.75)
+    halves = TverskyLoss(alpha=0.5, beta=0.5, smooth=0.5)
+    assert halves(FOUR, FOUR_LABELS).item() == pytest.approx(DiceLoss()(FOUR, FOUR_LABELS).item())
+
+
+def test_focal_tversky_of_a_perfect_or_absent_label_has_a_finite_gradient():
+    logits = torch.tensor([[[200.0, 200.0], [-200.0, -200.0], [-200.0, -200.0]]], requires_grad=True)
+    TverskyLoss(gamma=2.0)(logits, labels_of([0, 0])).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_the_hardest_half_of_four_voxels():
+    # The losses are -log 0.8, 0.6, 0.9 and 0.5.
+    loss = TopKCrossEntropyLoss(percent=50)(FOUR, FOUR_LABELS)
+    assert loss.item() == pytest.approx(-(math.log(0.6) + math.log(0.5)) / 2)
+    weighted = TopKCrossEntropyLoss(percent=50, weights=[1.0, 3.0])(FOUR, FOUR_LABELS)
+    assert weighted.item() == pytest.approx(-(3 * math.log(0.6) + math.log(0.5)) / 4)
+    assert TopKCrossEntropyLoss(percent=1)(FOUR, FOUR_LABELS).item() == pytest.approx(-math.log(0.5))
+
+
+def test_a_smoothed_label_by_hand():
+    # Target 0.9 and 0.1 in place of 1 and 0.
+    loss = CrossEntropyLoss(label_smoothing=0.2)(logits_of([[0.8], [0.2]]), labels_of([0]))
+    assert loss.item() == pytest.approx(-(0.9 * math.log(0.8) + 0.1 * math.log(0.2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("tversky", {"alpha": -1}, "alpha is -1 and beta 0.7"),
+        ("tversky", {"alpha": 0, "beta": 0}, "one of them above 0"),
+        ("tversky", {"gamma": 0.5}, "gamma is 0.5; expected a number from 1 on"),
+        ("topk_cross_entropy", {"percent": 0}, "percent is 0; expected a share"),
+        ("topk_cross_entropy", {"percent": 101}, "percent is 101"),
+        ("cross_entropy", {"label_smoothing": 1}, "label_smoothing is 1; expected a number from 0, below 1"),
+        ("generalized_dice", {"smooth": 0}, "smooth is 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        build_loss(name, **options)
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 4), (7, 3), (9,)])
+def test_both_ways_to_sum_over_labels_agree(shape):
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(4, (2, math.prod(shape)), generator=generator)
+    values = torch.rand(2, math.prod(shape), generator=generator, dtype=torch.float64)
+    expected = torch.nn.functional.one_hot(target, 5)
+    for ours in (_row_sums, _masked_sums):
+        true, both = ours(target, values, shape, 5)
+        assert torch.equal(true, expected.sum(1))
+        torch.testing.assert_close(both, (values[..., None] * expected).sum(1))
+
+
+def test_sums_of_millions_of_small_probabilities_do_not_stop_growing():
+    values = torch.full((1, 2**22), 0.01)
+    _, both = _row_sums(torch.zeros(1, 2**22, dtype=torch.int64), values, (2**8, 2**7, 2**7), 2)
+    assert both[0, 0].item() == pytest.approx(2**22 * 0.01, rel=1e-5)

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 import medseg
-from medseg.config import LossConfig, RunConfig, validate_model
+from medseg.config import LossConfig, LossTerm, RunConfig, load_config, validate_model
 from medseg.errors import ConfigError
-from medseg.losses import build_loss, build_loss_sum
-from medseg.training.loss import check_loss
+from medseg.losses import build_loss, build_loss_sum, distances_for
+from medseg.training.data import BatchSource
+from medseg.training.loss import _built, check_loss
+from medseg.training.run import prepare_run
 
 NET = nn.Conv2d(1, 2, 1)
 
@@ -84,6 +86,12 @@ def test_a_loss_of_ones_own_may_be_a_term(
         ({"terms": [{"name": "dice", "weight": 0}]}, "no term has a weight above 0"),
         ({"name": "focal", "terms": [{"name": "dice"}]}, "give either name and options, or terms"),
         ({"options": {"smooth": 1}, "terms": [{"name": "dice"}]}, "give either name and options, or terms"),
+        ({"name": "dice", "weights": "inverse_frequency"}, "loss.weights is given, but dice has no weights of classes"),
+        ({"name": "dsie", "weights": [1, 2]}, "did you mean 'dice'"),
+        ({"weights": [1, 2], "options": {"weights": [1, 2]}}, "give weights once"),
+        ({"weights": [0, 0]}, "no weight is above 0"),
+        ({"weights": [1, -2]}, r"loss\.weights.*greater than or equal to 0"),
+        ({"weights": "inverse"}, r"loss\.weights"),
     ],
 )
 def test_a_wrong_loss_is_refused_before_data_is_read(loss: dict[str, Any], message: str) -> None:
@@ -103,3 +111,47 @@ def test_terms_and_listed_augmentations_are_trained_with_and_resumed(tiny_datase
     run = medseg.train(tiny_dataset / "config.yaml", overrides={"training.max_iterations": 2, **overrides})
     again = medseg.train(run.folder / "config.yaml", overrides={"training.max_iterations": 3}, resume=True)
     assert medseg.load_model(again.bundle, device="cpu").info.provenance.iterations == 3
+
+
+def test_weights_of_the_loss_reach_every_term_made_of_cross_entropy(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    names = ("dice", "cross_entropy", "topk_cross_entropy", "dice_focal")
+    config = LossConfig(terms=tuple(LossTerm(name=name) for name in names), weights=(1, 2, 4))
+    options: list[dict[str, Any]] = [{} if name == "dice" else {"weights": [1, 2, 4]} for name in names]
+    expected = build_loss_sum([(name, 1.0, each) for name, each in zip(names, options, strict=True)])
+    assert torch.equal(_built(config, None, None, NET)(*batch), expected(*batch))
+
+
+def test_a_number_of_weights_that_does_not_fit_the_labels_is_refused(tiny_dataset: Path) -> None:
+    with pytest.raises(ConfigError, match="the loss has 3 weights or frequencies; this data set has 2 channels"):
+        medseg.train(tiny_dataset / "config.yaml", overrides={"loss.weights": [1, 2, 3]})
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"loss.name": "generalized_dice"},
+        {"loss.terms": [{"name": "tversky", "options": {"gamma": 4 / 3}}, {"name": "topk_cross_entropy"}]},
+        {"loss.name": "dice_ce", "loss.options": {"label_smoothing": 0.1}, "loss.weights": "inverse_frequency"},
+        {
+            "loss.terms": [{"name": "dice_ce"}, {"name": "boundary", "weight": 0.01}],
+            "net.deep_supervision": True,
+            "net.channels": [4, 8, 16],
+        },
+    ],
+)
+def test_every_loss_trains(tiny_dataset: Path, loss: dict[str, Any]) -> None:
+    run = medseg.train(tiny_dataset / "config.yaml", overrides={"training.max_iterations": 2, **loss})
+    assert 0 <= run.scores[0].mean_dice <= 1
+
+
+def test_distance_maps_are_made_with_the_batch(tiny_dataset: Path) -> None:
+    config = load_config(tiny_dataset / "config.yaml")
+    preparation = prepare_run(config)
+    complete = distances_for(build_loss("boundary", preparation.dataset.labels), (1.0, 1.0, 1.0))
+    cases = [preparation.open(name) for name in preparation.cases]
+    source = BatchSource(cases, preparation.plan, preparation.dataset.labels, config, 0, complete)
+    plain = BatchSource(cases, preparation.plan, preparation.dataset.labels, config, 0)
+    batch, bare = source.batch(3), plain.batch(3)
+    assert batch.labels.shape == (2, 2, 16, 16, 16)
+    assert torch.equal(batch.labels[:, :1].long(), bare.labels.long())
+    assert (batch.labels[:, 1:][bare.labels == 1] <= 0).all()
