@@ -10,7 +10,10 @@ __all__ = ["identity_of_settings"]
 
 # Keys younger than checkpoints that may still be resumed: left out where they hold their default, so that those
 # checkpoints are recognised.
-_YOUNGER = {"loss": ("terms",), "augmentation": ("extra",)}
+_YOUNGER = {
+    "loss": ("terms",),
+    "augmentation": ("extra", "cutmix_probability", "cutmix_alpha", "mixup_probability", "mixup_alpha"),
+}
 
 
 def identity_of_settings(config: RunConfig) -> list[Any]:
