@@ -53,8 +53,7 @@ def check_augmentation(config: AugmentationConfig, plan: Plan) -> None:
 
 def _check_window(where: str, plan: Plan) -> None:
     for number, channel in enumerate(plan.normalization):
-        bounded = channel.kind in ("unit", "rgb") or (channel.low is not None and channel.high is not None)
-        if not bounded or channel.kind in ("zscore", "none"):
+        if channel.kind in ("zscore", "none"):
             raise ConfigError(
                 f"{where} draws a window around the plan's, but channel {number} is normalized by {channel.kind}, "
                 "without a range; remove the entry (brightness and contrast serve there), or set data.normalization "
