@@ -19,8 +19,8 @@ def check_augmentation(config: AugmentationConfig, plan: Plan) -> None:
     """Refuse augmentations that the images or the batches of a plan do not allow.
 
     Raises:
-        ConfigError: for hue or saturation of what is no photograph, a window where the plan has no range, and samples
-            to mix in a batch of one.
+        ConfigError: for hue or saturation of what is not a photograph, a window where the plan has no range, and
+            mixing in batches of one sample.
 
     Example:
         >>> check_augmentation(AugmentationConfig(), medseg.load_model("runs/lung/model").info.plan)

@@ -31,7 +31,9 @@ CT = (ChannelPlan(kind="clip", low=-800.0, high=1000.0, mean=30.0, std=500.0),)
 MR = (ChannelPlan(kind="zscore"),)
 OFF: dict[str, Any] = {
     **{f"{kind}_probability": 0.0 for kind in ("noise", "blur", "brightness", "contrast", "gamma", "low_resolution")},
-    **{"spatial_probability": 0.0, "elastic_probability": 0.0, "mirror": False},
+    "spatial_probability": 0.0,
+    "elastic_probability": 0.0,
+    "mirror": False,
 }
 
 
