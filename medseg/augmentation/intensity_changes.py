@@ -310,7 +310,9 @@ def _raise_to(channel: Tensor, exponent: float, inverted: bool) -> None:
     low, high = (float(value) for value in channel.aminmax())
     if high <= low:
         return
-    std, mean = (float(value) for value in torch.std_mean(channel, correction=0))
+    # Not torch.std_mean, which is twenty times as slow.
+    mean = float(channel.mean())
+    std = math.sqrt(float((channel - mean).square_().mean()))
     if inverted:
         channel.neg_().add_(high)
     else:
@@ -318,5 +320,6 @@ def _raise_to(channel: Tensor, exponent: float, inverted: bool) -> None:
     channel.div_(high - low).clamp_(0, 1).pow_(exponent)
     if inverted:
         channel.neg_()
-    new_std, new_mean = (float(value) for value in torch.std_mean(channel, correction=0))
-    channel.sub_(new_mean).mul_(std / max(new_std, 1e-8)).add_(mean)
+    channel.sub_(float(channel.mean()))
+    new_std = math.sqrt(float(channel.square().mean()))
+    channel.mul_(std / max(new_std, 1e-8)).add_(mean)
