@@ -23,6 +23,7 @@ from medseg.preparation.prepare import Preparation
 from medseg.preparation.store import PreparedCase, open_case
 from medseg.reports.figures import label_colours
 from medseg.tasks.defaults import with_task_defaults
+from medseg.training.augmentation_check import colours_are_shown
 from medseg.training.data import BatchSource
 
 __all__ = ["check_sheet_path", "write_augmentation_sheet"]
@@ -57,7 +58,8 @@ def check_sheet_path(path: Path) -> None:
 def write_augmentation_sheet(config: RunConfig, preparation: Preparation, path: Path) -> None:
     """Draw at most three cases as a PNG: a row for each, the case and five augmented patches around its labels.
 
-    Of a volume, the slice in the middle of those that hold a label. Grey levels of a row are shown alike.
+    Of a volume, the slice in the middle of those that hold a label; of several channels that are no colours, the first.
+    Grey levels of a row are shown alike.
 
     Args:
         config: of the run; its seed decides what is drawn.
@@ -78,11 +80,12 @@ def write_augmentation_sheet(config: RunConfig, preparation: Preparation, path: 
     figure = Figure(figsize=(_INCHES * len(columns), _INCHES * len(cases) + 0.4), layout="constrained", dpi=_DPI)
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(cases), len(columns), squeeze=False)
+    in_colour = colours_are_shown(config, preparation.fingerprint) and plan.normalize_on == "network"
     colours = {name: strong for name, (strong, _) in label_colours(list(scheme.names)).items()}
     for row, case in enumerate(cases):
-        limits = np.percentile(columns[0][row].image, [_DARKEST, _BRIGHTEST])
+        limits = None if in_colour else _limits(columns[0][row].image[0])
         for column, panels in enumerate(columns):
-            _draw(axes[row, column], panels[row], plan, case.scales, (limits[0], limits[1]), scheme, colours)
+            _draw(axes[row, column], panels[row], plan, case.scales, limits, scheme, colours)
             if row == 0:
                 axes[row, column].set_title(f"sample {column}" if column else "case", fontsize=8)
         axes[row, 0].set_ylabel(as_text(case.name[-30:]), fontsize=7)
@@ -130,19 +133,27 @@ def _middle_slice(labels: NDArray[Any]) -> int:
     return int(held[len(held) // 2]) if len(held) else labels.shape[2] // 2
 
 
+def _limits(image: NDArray[np.float32]) -> tuple[float, float]:
+    low, high = np.percentile(image, [_DARKEST, _BRIGHTEST])
+    return float(low), float(high)
+
+
 def _draw(
     axes: Any,
     panel: _Panel,
     plan: Plan,
     scales: tuple[Scale, ...],
-    limits: tuple[float, float],
+    limits: tuple[float, float] | None,
     scheme: LabelScheme,
     colours: Mapping[str, str],
 ) -> None:
-    """The picture upright, as a radiologist sees it: the patient's right on the left, front or head at the top."""
+    """The picture upright, as a radiologist sees it: the patient's right on the left, front or head at the top.
+
+    Without `limits` of the grey levels it is a photograph, whose colours are those of the file; else channel 0.
+    """
     letters = plan.orientation or ""
     flips = tuple(n for n, letter in enumerate(letters[:2]) if letter in "RAS")
-    if all(channel.kind == "rgb" for channel in plan.normalization) and plan.in_channels == 3:
+    if limits is None:
         levels = [(c * scale.std + scale.mean) / 255 for c, scale in zip(panel.image, scales, strict=True)]
         shown = np.clip(np.stack(levels, axis=-1), 0, 1)
     else:

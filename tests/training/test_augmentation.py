@@ -16,11 +16,13 @@ from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
 from medseg.losses import build_loss
 from medseg.nets import build_net
+from medseg.preparation.case_features import CaseFeatures
+from medseg.preparation.fingerprint import CaseFingerprint, ChannelFingerprint, Fingerprint
 from medseg.preparation.normalize import Scale
 from medseg.preparation.plan import ChannelPlan, Plan
 from medseg.preparation.plan_upgrade import hashed_content
 from medseg.preparation.store import PreparedCase
-from medseg.training.augmentation_check import check_augmentation
+from medseg.training.augmentation_check import check_augmentation, colours_are_shown
 from medseg.training.data import MIXING, Batch, BatchSource
 from medseg.training.fold import Fold, Setup
 from medseg.training.loop import train_fold
@@ -89,10 +91,8 @@ def same(first: Batch, second: Batch) -> bool:
 @pytest.mark.parametrize(
     ("entry", "channels", "words"),
     [
-        ({"name": "hue"}, CT, r"extra\.0: hue is for photographs .* 1 channel\(s\), normalized by clip"),
-        ({"name": "saturation"}, MR, r"extra\.0: saturation is for photographs .* zscore"),
-        ({"name": "hue"}, MR * 3, r"hue is for photographs of red, green and blue"),
-        ({"name": "saturation"}, (ChannelPlan(kind="rgb"),), r"1 channel\(s\), normalized by rgb"),
+        ({"name": "hue"}, CT, r"extra\.0: hue is for colour photographs .* with 1 channel\(s\), are not"),
+        ({"name": "saturation"}, MR * 3, r"extra\.0: saturation is for colour photographs .* with 3 channel"),
         ({"name": "random_window"}, MR, "channel 0 is normalized by zscore, without a range"),
         ({"name": "random_window"}, (*CT, ChannelPlan(kind="none")), "channel 1 is normalized by none"),
     ],
@@ -101,35 +101,69 @@ def test_what_the_images_do_not_allow_is_refused(
     entry: dict[str, Any], channels: tuple[ChannelPlan, ...], words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words) as refused:
-        check_augmentation(AugmentationConfig(extra=[entry]), plan_for(2, channels))
+        check_augmentation(AugmentationConfig(extra=[entry]), plan_for(2, channels), colours=False)
     assert "\n" not in str(refused.value)
-    check_augmentation(AugmentationConfig(extra=[entry], enabled=False), plan_for(2, channels))
+    check_augmentation(AugmentationConfig(extra=[entry], enabled=False), plan_for(2, channels), colours=False)
+
+
+@pytest.mark.parametrize("name", ["hue", "saturation"])
+def test_colours_need_the_grey_levels_of_a_photograph(name: str) -> None:
+    entry = AugmentationConfig(extra=[{"name": name}])
+    with pytest.raises(ConfigError, match="from 0 to 255, but the plan normalizes by clip"):
+        check_augmentation(entry, plan_for(2, CT * 3), colours=True)
+    for channels in (PHOTO, MR * 3):
+        check_augmentation(entry, plan_for(2, channels), colours=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "top", "modality", "expected"),
+    [
+        ((40, 30), 3, 255.0, None, True),
+        ((40, 30), 3, 255.0, "RGB", True),
+        ((40, 30), 3, 255.0, "MR", False),
+        ((40, 30), 3, 255.0, ["T1", "CT", "PET"], False),
+        ((40, 30), 1, 255.0, None, False),
+        ((40, 30, 20), 3, 255.0, None, False),
+        ((40, 30), 3, 4000.0, None, False),
+    ],
+)
+def test_colour_photographs_are_2d_with_three_channels_of_8_bits_and_no_scanner(
+    shape: tuple[int, ...], channels: int, top: float, modality: Any, expected: bool
+) -> None:
+    levels = ChannelFingerprint(0.0, top, True, 4.0, 1.0, (4.0,) * 200)
+    features = CaseFeatures((), (), ())
+    known = (1.0,) * len(shape)
+    case = CaseFingerprint(
+        "a", "", shape, known, False, "RAS"[: len(shape)], "", (levels,) * channels, {}, {}, features
+    )
+    config = RunConfig.model_validate({"data": {"root": "x", "modality": modality}})
+    assert colours_are_shown(config, Fingerprint((case,), ())) == expected
 
 
 @pytest.mark.parametrize("key", ["cutmix_probability", "mixup_probability"])
 def test_a_batch_of_one_sample_cannot_be_mixed(key: str) -> None:
     with pytest.raises(ConfigError, match=rf"augmentation\.{key} .* one sample; set training\.batch_size"):
-        check_augmentation(AugmentationConfig(**{key: 0.5}), plan_for(2, CT, batch_size=1))
-    check_augmentation(AugmentationConfig(**{key: 0.5}), plan_for(2, CT))
+        check_augmentation(AugmentationConfig(**{key: 0.5}), plan_for(2, CT, batch_size=1), colours=False)
+    check_augmentation(AugmentationConfig(**{key: 0.5}), plan_for(2, CT), colours=False)
 
 
 @pytest.mark.parametrize("name", ["random_window", "hue", "saturation"])
 def test_what_acts_before_normalization_is_refused_where_the_store_is_normalized(name: str) -> None:
     with pytest.raises(ConfigError, match="normalize_on: native"):
-        check_augmentation(AugmentationConfig(extra=[{"name": name}]), plan_for(2, PHOTO, normalize_on="native"))
+        check_augmentation(
+            AugmentationConfig(extra=[{"name": name}]), plan_for(2, PHOTO, normalize_on="native"), colours=True
+        )
 
 
 def test_what_the_images_allow_passes() -> None:
     window = {"name": "random_window"}
     for channels in (CT, CT * 2, PHOTO, (ChannelPlan(kind="unit"),)):
-        check_augmentation(AugmentationConfig(extra=[window]), plan_for(2, channels))
-    colours = [{"name": "hue"}, {"name": "saturation"}]
-    check_augmentation(AugmentationConfig(extra=colours), plan_for(2, PHOTO))
+        check_augmentation(AugmentationConfig(extra=[window]), plan_for(2, channels), colours=False)
 
 
 def test_an_augmentation_that_does_not_suit_is_refused_before_the_training(tiny_dataset: Path) -> None:
     overrides = {"augmentation.extra": [{"name": "hue"}]}
-    with pytest.raises(ConfigError, match="hue is for photographs"):
+    with pytest.raises(ConfigError, match="hue is for colour photographs"):
         medseg.train(tiny_dataset / "config.yaml", overrides=overrides)
     assert not (tiny_dataset / "run" / "last.pt").exists() and not (tiny_dataset / "run" / "model").exists()
 
@@ -247,7 +281,7 @@ def trained(plan: Plan, folder: Path, **augmentation: Any) -> dict[str, torch.Te
 )
 def test_a_few_steps_with_each_kind_give_other_finite_weights(dims: int, kind: str, tmp_path: Path) -> None:
     plan = plan_for(dims, PHOTO if kind in ("hue", "saturation") else CT)
-    check_augmentation(configured(**KINDS[kind]).augmentation, plan)
+    check_augmentation(configured(**KINDS[kind]).augmentation, plan, colours=kind in ("hue", "saturation"))
     plain = trained(plan, tmp_path / "plain")
     weights = trained(plan, tmp_path / "augmented", **KINDS[kind])
     assert all(torch.isfinite(value).all() for value in weights.values() if value.is_floating_point())
