@@ -216,7 +216,7 @@ class BiasField(IntensityChange[BiasFieldConfig]):
 
     def apply(self, image: Tensor, drawn: DrawnChange) -> Tensor:
         powers = np.arange(self.settings.order + 1)
-        degrees = sum(np.meshgrid(*[powers] * (image.ndim - 1), indexing="ij"))
+        degrees = np.indices((len(powers),) * (image.ndim - 1)).sum(axis=0)
         field = np.random.default_rng(drawn.variant).uniform(-1, 1, degrees.shape)
         field[(degrees == 0) | (degrees > self.settings.order)] = 0
         for axis, size in enumerate(image.shape[1:]):

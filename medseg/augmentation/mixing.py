@@ -108,7 +108,7 @@ class BatchMixing:
             params: from `draw`.
         """
         if params.box is not None:
-            inside = (..., *(slice(first, last) for first, last in params.box))
+            inside = (slice(None), slice(None), *(slice(first, last) for first, last in params.box))
             cut, cut_labels = images.clone(), labels.clone()
             cut[inside] = images.roll(params.partner, 0)[inside]
             cut_labels[inside] = labels.roll(params.partner, 0)[inside]

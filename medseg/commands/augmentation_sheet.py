@@ -58,8 +58,8 @@ def check_sheet_path(path: Path) -> None:
 def write_augmentation_sheet(config: RunConfig, preparation: Preparation, path: Path) -> None:
     """Draw at most three cases as a PNG: a row for each, the case and five augmented patches around its labels.
 
-    Of a volume, the slice in the middle of those that hold a label; of several channels that are no colours, the first.
-    Grey levels of a row are shown alike.
+    Of a volume, the slice in the middle of those that hold a label is shown; of several channels that are not colours,
+    the first. Grey levels of a row are shown alike.
 
     Args:
         config: of the run; its seed decides what is drawn.
