@@ -121,6 +121,18 @@ def test_gamma_squares_what_lies_between_minimum_and_maximum(variant: int) -> No
     assert result.flatten().tolist() == pytest.approx([(v - mean) * scale + 1 for v in values], abs=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(16, 18), (96, 80), (40, 56, 40)])
+def test_gamma_gives_the_bits_that_torchs_mean_and_deviation_give(shape: tuple[int, ...]) -> None:
+    for seed in range(6):
+        image = picture(1, *shape, seed=seed) * (seed + 0.1) + seed
+        low, high = (float(value) for value in image.aminmax())
+        std, mean = (float(value) for value in torch.std_mean(image[0], correction=0))
+        expected = image.sub(low).div_(high - low).clamp_(0, 1).pow_(1.3)
+        new_std, new_mean = (float(value) for value in torch.std_mean(expected[0], correction=0))
+        expected.sub_(new_mean).mul_(std / new_std).add_(mean)
+        assert torch.equal(changed(GammaConfig(), image, 1.3), expected)
+
+
 def test_low_resolution_of_a_half_takes_either_of_two_voxels_by_turns_and_enlarges_linearly() -> None:
     image = torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7]).expand(1, 8, 8)
     result = changed(LowResolutionConfig(), image, 0.5)[0, 4]
