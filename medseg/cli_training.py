@@ -31,7 +31,8 @@ medseg init data/
 medseg init data/ -o chest.yaml data.modality=CT"""
 PREPARE_EXAMPLES = """\
 medseg prepare data/
-medseg prepare hippocampus data.root=/data/hippocampus"""
+medseg prepare hippocampus data.root=/data/hippocampus
+medseg prepare chest.yaml --show-augmentation samples.png"""
 TRAIN_EXAMPLES = """\
 medseg train data/ --minutes 20
 medseg train hippocampus data.root=/data/hippocampus --hours 2
@@ -55,11 +56,34 @@ Overrides = Annotated[
 ]
 
 
-def prepare(context: typer.Context, config: Config, overrides: Overrides = None, debug: Debug = False) -> None:
+def prepare(
+    context: typer.Context,
+    config: Config,
+    overrides: Overrides = None,
+    show_augmentation: Annotated[
+        Path | None,
+        typer.Option(
+            "--show-augmentation",
+            metavar="FILE",
+            help="Also draw a PNG of some cases, and of samples as training would see them.",
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
     """Check a data set, plan the training and store the prepared cases (train does it when needed)."""
     from medseg.training import prepare_run
 
-    typer.echo(prepare_run(_load(context, config, overrides)).text())
+    loaded = _load(context, config, overrides)
+    if show_augmentation is None:
+        typer.echo(prepare_run(loaded).text())
+        return
+    from medseg.commands.augmentation_sheet import check_sheet_path, write_augmentation_sheet
+
+    check_sheet_path(show_augmentation)
+    preparation = prepare_run(loaded)
+    typer.echo(preparation.text())
+    write_augmentation_sheet(loaded, preparation, show_augmentation)
+    typer.echo(f"samples as training sees them: {show_augmentation}")
 
 
 def train(

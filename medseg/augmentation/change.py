@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ class DrawnChange:
     Attributes:
         strengths: one per channel; what they mean and in which unit is said by the change.
         variant: a further random number for changes that need one, such as the seed of the noise; else 0.
+        shifts: a second number per channel for changes that have two, such as the move of a window; else ().
 
     Example:
         >>> DrawnChange((0.1, -0.2)).variant
@@ -38,12 +39,18 @@ class DrawnChange:
 
     strengths: tuple[float, ...]
     variant: int = 0
+    shifts: tuple[float, ...] = ()
 
 
 class IntensityChange(ABC, Generic[SettingsT]):
     """Base of the intensity changes: drawn once per sample, with a strength for each channel.
 
     Channels of one study (T1 and T2, say) change together but differently strongly.
+
+    Attributes:
+        on_range: False: it changes normalised images. True: it acts before normalisation, on grey levels of which 0 and
+            1 are the ends of the channel's range (a window, the range that is kept, or 0 and 255) and which may lie
+            beyond it.
 
     Args:
         settings: from `medseg.config`; it states the defaults and their bounds.
@@ -55,6 +62,8 @@ class IntensityChange(ABC, Generic[SettingsT]):
         >>> len(drawn.strengths)
         2
     """
+
+    on_range: ClassVar[bool] = False
 
     def __init__(self, settings: SettingsT) -> None:
         self.settings = settings
@@ -71,7 +80,9 @@ class IntensityChange(ABC, Generic[SettingsT]):
     def draw(self, rng: np.random.Generator, channels: int) -> DrawnChange | None:
         """The change for a sample of that many channels, or None where it is left out."""
         strengths = self.draw_strengths(rng, channels)
-        return None if strengths is None else DrawnChange(strengths, self.draw_variant(rng))
+        if strengths is None:
+            return None
+        return DrawnChange(strengths, self.draw_variant(rng), self.draw_shifts(rng, channels))
 
     def draw_strengths(self, rng: np.random.Generator, channels: int) -> tuple[float, ...] | None:
         """A strength per channel, or None where the change is left out."""
@@ -86,3 +97,7 @@ class IntensityChange(ABC, Generic[SettingsT]):
     def draw_variant(self, rng: np.random.Generator) -> int:
         """What the change needs beside its strengths; most need nothing, and draw nothing."""
         return 0
+
+    def draw_shifts(self, rng: np.random.Generator, channels: int) -> tuple[float, ...]:
+        """A second number per channel; most changes have none, and draw nothing."""
+        return ()

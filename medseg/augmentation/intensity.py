@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medseg.augmentation.change import DrawnChange
-from medseg.augmentation.intensity_changes import CHANGES, build_change
+from medseg.augmentation.intensity_changes import CHANGES, LowResolutionTies, build_change
 from medseg.config import AugmentationConfig, validate_model
 from medseg.errors import ConfigError
 from medseg.lookup import check_option_names
@@ -62,9 +62,13 @@ class IntensityAugment:
         self.changes = tuple(build_change(each) for each in config.intensity())
 
     @classmethod
-    def from_config(cls, config: AugmentationConfig) -> IntensityAugment:
+    def from_config(
+        cls, config: AugmentationConfig, low_resolution_ties: LowResolutionTies = "unbiased"
+    ) -> IntensityAugment:
         """The augmentation that a configuration asks for, without its `custom` and `extra`."""
-        return cls(**config.model_dump(include=_KEYS))
+        augment = cls()
+        augment.changes = tuple(build_change(each, low_resolution_ties) for each in config.intensity())
+        return augment
 
     def draw(self, rng: np.random.Generator, channels: int) -> IntensityParams:
         """Random changes for an image of that many channels; `rng` is the only source of randomness."""

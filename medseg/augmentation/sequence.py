@@ -1,17 +1,19 @@
-"""Everything that happens to a sample after the spatial augmentation, in the order of the configuration."""
+"""Everything that happens to a sample beside the spatial augmentation, in the order of the configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from medseg.augmentation.change import IntensityChange
 from medseg.augmentation.custom import CustomAugment, load_custom
 from medseg.augmentation.intensity import IntensityAugment
-from medseg.augmentation.intensity_changes import build_change
-from medseg.config import AugmentationConfig, IntensityConfig, PluginConfig
+from medseg.augmentation.intensity_changes import LowResolutionTies, build_change
+from medseg.config import AugmentationConfig, PluginConfig
 
 __all__ = ["SampleAugment"]
 
@@ -21,10 +23,12 @@ Step = Callable[[np.random.Generator, Tensor, Tensor], tuple[Tensor, Tensor]]
 class SampleAugment:
     """The intensity changes, then `augmentation.custom`, then the entries of `augmentation.extra`.
 
-    Each step is drawn and applied before the next is drawn. Without `enabled`, only `custom` remains.
+    Each step is drawn and applied before the next is drawn. Without `enabled`, only `custom` remains. Entries that act
+    on grey levels as stored are not among these steps: `before_normalization` has them.
 
     Args:
         config: `augmentation` of a run.
+        low_resolution_ties: of its plan.
 
     Raises:
         ConfigError: an augmentation of one's own that cannot be imported or built.
@@ -36,17 +40,22 @@ class SampleAugment:
         True
     """
 
-    def __init__(self, config: AugmentationConfig) -> None:
+    def __init__(self, config: AugmentationConfig, low_resolution_ties: LowResolutionTies = "unbiased") -> None:
         self.steps: list[Step] = []
+        self.on_range: list[IntensityChange[Any]] = []
         if config.enabled:
-            self.steps.append(_intensity(IntensityAugment.from_config(config)))
+            self.steps.append(_intensity(IntensityAugment.from_config(config, low_resolution_ties)))
         if config.custom:
             self.steps.append(_custom(load_custom(config.custom)))
         for number, entry in enumerate(config.extra if config.enabled else ()):
             if isinstance(entry, PluginConfig):
                 self.steps.append(_custom(load_custom(entry.name, entry.options, f"augmentation.extra.{number}")))
+                continue
+            change = build_change(entry, low_resolution_ties)
+            if change.on_range:
+                self.on_range.append(change)
             else:
-                self.steps.append(_change(entry))
+                self.steps.append(_change(change))
 
     def __call__(self, rng: np.random.Generator, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The changed sample.
@@ -63,6 +72,28 @@ class SampleAugment:
             image, labels = step(rng, image, labels)
         return image, labels
 
+    def before_normalization(
+        self, rng: np.random.Generator, image: Tensor, ranges: Sequence[tuple[float, float]]
+    ) -> Tensor:
+        """The sample after the entries of `augmentation.extra` that act on grey levels as stored.
+
+        Args:
+            rng: the only source of randomness.
+            image: (C, I, J[, K]) float32, grey levels as stored.
+            ranges: per channel, the grey levels that become 0 and 1 for these entries, both finite.
+
+        Returns:
+            The image, of the same shape; where an entry was drawn, within its ranges.
+        """
+        drawn = [(change, each) for change in self.on_range if (each := change.draw(rng, image.shape[0])) is not None]
+        if not drawn:
+            return image
+        low, high = image.new_tensor(ranges).T.reshape(2, -1, *[1] * (image.ndim - 1))
+        image = (image - low).div_(high - low)
+        for change, each in drawn:
+            image = change.apply(image, each)
+        return image.mul_(high - low).add_(low)
+
 
 def _intensity(augment: IntensityAugment) -> Step:
     return lambda rng, image, labels: (augment.apply(image, augment.draw(rng, image.shape[0])), labels)
@@ -72,9 +103,7 @@ def _custom(augment: CustomAugment) -> Step:
     return lambda rng, image, labels: augment.apply(image, labels, augment.draw(rng, image.shape[1:]))
 
 
-def _change(settings: IntensityConfig) -> Step:
-    change = build_change(settings)
-
+def _change(change: IntensityChange[Any]) -> Step:
     def step(rng: np.random.Generator, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         drawn = change.draw(rng, image.shape[0])
         if drawn is None:

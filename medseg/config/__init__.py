@@ -5,14 +5,19 @@ from __future__ import annotations
 from medseg.config.augmentation import AugmentationConfig
 from medseg.config.data import DataConfig, Labels, SplitConfig, WindowConfig
 from medseg.config.intensity import (
+    BiasFieldConfig,
     BlurConfig,
     BrightnessConfig,
     ContrastConfig,
     GammaConfig,
+    HueConfig,
     IntensityConfig,
     LowResolutionConfig,
     NoiseConfig,
     PluginConfig,
+    RandomWindowConfig,
+    SaturationConfig,
+    SharpenConfig,
 )
 from medseg.config.keys import Key, all_keys, entry_keys, is_known, keys_meant, nearest_keys
 from medseg.config.loading import config_from_values, load_config, parse_overrides
@@ -38,11 +43,13 @@ __all__ = [
     "RESENC_NET",
     "RESENC_SIZES",
     "AugmentationConfig",
+    "BiasFieldConfig",
     "BlurConfig",
     "BrightnessConfig",
     "ContrastConfig",
     "DataConfig",
     "GammaConfig",
+    "HueConfig",
     "IntensityConfig",
     "Key",
     "Labels",
@@ -58,9 +65,12 @@ __all__ = [
     "PluginConfig",
     "PostprocessConfig",
     "PredictionConfig",
+    "RandomWindowConfig",
     "Range",
     "RunConfig",
+    "SaturationConfig",
     "SelectRule",
+    "SharpenConfig",
     "Spacing",
     "SplitConfig",
     "TrainingConfig",

@@ -18,7 +18,7 @@ from medseg.config.intensity import (
     Standard,
     Zoom,
 )
-from medseg.config.part import Fraction, Part, Range
+from medseg.config.part import Fraction, Part, Positive, Range
 
 __all__ = ["AugmentationConfig"]
 
@@ -60,7 +60,12 @@ class AugmentationConfig(Part):
     `low_resolution`: range of the zoom, at most 1, to which they are reduced and enlarged again.
     `custom`: an augmentation of your own, as package.module:builder; it runs after those above.
     `extra`: a list of further augmentations, applied in this order after all others; a name may stand in it repeatedly,
-    e.g. [{name: noise, std: 0.3}, {name: "my_package.module:build", options: {strength: 2}}].
+    e.g. [{name: noise, std: 0.3}, {name: "my_package.module:build", options: {strength: 2}}]. Those that act on grey
+    levels as stored (random_window, hue, saturation) come first, before normalisation.
+    `cutmix_probability`: share of the batches whose samples exchange a box of image and labels (CutMix).
+    `cutmix_alpha`: the share of the patch outside of the box is drawn from Beta(alpha, alpha); 1 is uniform.
+    `mixup_probability`: share of the batches whose images are blended in pairs; the loss is blended alike (MixUp).
+    `mixup_alpha`: the share of the first image is drawn from Beta(alpha, alpha); below 1, mostly near 0 or 1.
     """
 
     enabled: bool = True
@@ -85,6 +90,10 @@ class AugmentationConfig(Part):
     low_resolution: Zoom = _LOW_RESOLUTION.zoom
     custom: str | None = None
     extra: Annotated[tuple[ExtraAugmentation, ...], BeforeValidator(_listed)] = ()
+    cutmix_probability: Fraction = 0.0
+    cutmix_alpha: Positive = 1.0
+    mixup_probability: Fraction = 0.0
+    mixup_alpha: Positive = 0.2
 
     def intensity(self) -> tuple[IntensityConfig, ...]:
         """The intensity changes that the keys above mean, in the order in which they are drawn and applied."""

@@ -1,7 +1,8 @@
 """Settings of the intensity changes: of each its name, defaults, bounds and meaning, stated once.
 
 `medseg.augmentation.CHANGES` holds the class that carries each of them out. Probabilities are per sample; strengths
-are drawn uniformly within the range given, one per channel. Defaults follow nnU-Net (Isensee et al. 2021).
+are drawn uniformly within the range given, one per channel. Defaults of the first six follow nnU-Net (Isensee et al.
+2021).
 """
 
 from __future__ import annotations
@@ -16,15 +17,20 @@ from medseg.lookup import nearest_hint
 from medseg.plugins import is_plugin
 
 __all__ = [
+    "BiasFieldConfig",
     "BlurConfig",
     "BrightnessConfig",
     "ContrastConfig",
     "ExtraAugmentation",
     "GammaConfig",
+    "HueConfig",
     "IntensityConfig",
     "LowResolutionConfig",
     "NoiseConfig",
     "PluginConfig",
+    "RandomWindowConfig",
+    "SaturationConfig",
+    "SharpenConfig",
     "Standard",
     "Zoom",
 ]
@@ -105,6 +111,72 @@ class GammaConfig(Part):
     exponent: Range = (0.7, 1.5)
 
 
+class SharpenConfig(Part):
+    """An unsharp mask: the difference to the blurred image, added.
+
+    `probability`: share of the samples that are sharpened. `amount`: range of the factor of the difference. `sigma`:
+    standard deviation of the Gaussian that blurs, in voxels.
+    """
+
+    name: Literal["sharpen"] = "sharpen"
+    probability: Fraction = 0.15
+    amount: Range = (0.3, 1.5)
+    sigma: Annotated[float, Field(gt=0, le=10)] = 1.0
+
+
+class BiasFieldConfig(Part):
+    """The smooth shading of MR coils: the distance of all values from their channel's minimum times a smooth field.
+
+    The field is exp(polynomial of the place) along axes from -1 to 1, as in TorchIO's RandomBiasField (Van Leemput et
+    al. 1999). `probability`: share of the samples that are shaded. `coefficient`: largest coefficient of the
+    polynomial, in either direction; each channel draws its own strength between 0 and this. `order`: its degree.
+    """
+
+    name: Literal["bias_field"] = "bias_field"
+    probability: Fraction = 0.3
+    coefficient: Annotated[float, Field(ge=0, le=5)] = 0.5
+    order: Annotated[int, Field(ge=1, le=6)] = 3
+
+
+class RandomWindowConfig(Part):
+    """Another window on the grey levels as stored, drawn around the one of the plan; the colour jitter of CT.
+
+    It acts before normalisation, so that grey levels beyond the plan's window come into view. It needs channels that
+    are normalised by a range: window, clip, unit or rgb. `probability`: share of the samples that get another window.
+    `shift`: largest move of the centre, up or down, as a fraction of the plan's width. `width`: range of the factor of
+    the width, drawn log-uniformly.
+    """
+
+    name: Literal["random_window"] = "random_window"
+    probability: Fraction = 0.5
+    shift: Annotated[float, Field(ge=0, le=1)] = 0.1
+    width: Range = (0.8, 1.25)
+
+
+class HueConfig(Part):
+    """Colours turned around the axis from black to white; for photographs of red, green and blue alone.
+
+    It acts before normalisation. `probability`: share of the samples that are changed. `turn`: largest turn in either
+    direction, as a fraction of a full one.
+    """
+
+    name: Literal["hue"] = "hue"
+    probability: Fraction = 0.5
+    turn: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+
+
+class SaturationConfig(Part):
+    """The distance of all colours from their grey times a factor; for photographs of red, green and blue alone.
+
+    It acts before normalisation. `probability`: share of the samples that are changed. `factor`: range of the factor,
+    drawn log-uniformly.
+    """
+
+    name: Literal["saturation"] = "saturation"
+    probability: Fraction = 0.5
+    factor: Range = (0.7, 1.4)
+
+
 class PluginConfig(Part):
     """An augmentation of your own; it may change image and labels.
 
@@ -115,7 +187,19 @@ class PluginConfig(Part):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-IntensityConfig = NoiseConfig | BlurConfig | BrightnessConfig | ContrastConfig | LowResolutionConfig | GammaConfig
+IntensityConfig = (
+    NoiseConfig
+    | BlurConfig
+    | BrightnessConfig
+    | ContrastConfig
+    | LowResolutionConfig
+    | GammaConfig
+    | SharpenConfig
+    | BiasFieldConfig
+    | RandomWindowConfig
+    | HueConfig
+    | SaturationConfig
+)
 """Settings of any built-in intensity change."""
 
 

@@ -10,7 +10,7 @@ from medseg.preparation.nnunet_names import kind_of_nnunet_name
 from medseg.preparation.plan_fields import ChannelPlan
 from medseg.windowing import PRESETS
 
-__all__ = ["IMAGENET", "asked_kinds", "channel_plan", "kind_in_words"]
+__all__ = ["IMAGENET", "are_photographs", "asked_kinds", "channel_plan", "kind_in_words"]
 
 # Mean and standard deviation of red, green and blue over ImageNet, grey levels from 0 to 1: what torchvision's weights
 # were trained with (torchvision.transforms, "Models and pre-trained weights").
@@ -78,7 +78,7 @@ def _suitable(fingerprint: Fingerprint, config: RunConfig, channel: int, modalit
         return named_kind
     if modality == "CT" and _has_contrast(fingerprint, channel):
         return "clip"
-    return "imagenet" if _starts_from_public_weights(config) and _are_photographs(fingerprint) else "zscore"
+    return "imagenet" if _starts_from_public_weights(config) and are_photographs(fingerprint) else "zscore"
 
 
 def _starts_from_public_weights(config: RunConfig) -> bool:
@@ -87,8 +87,8 @@ def _starts_from_public_weights(config: RunConfig) -> bool:
     return init is not None and init.suffix != ".zip" and not init.is_dir()
 
 
-def _are_photographs(fingerprint: Fingerprint) -> bool:
-    """Whether all images are 2D with red, green and blue of 8 bits."""
+def are_photographs(fingerprint: Fingerprint) -> bool:
+    """Whether all images are 2D with red, green and blue of 8 bits, as far as names and grey levels tell."""
     names = tuple(name.lower() for name in fingerprint.channel_names if name)
     if fingerprint.dims != 2 or fingerprint.in_channels != len(IMAGENET) or (len(names) > 1 and names not in COLOURS):
         return False

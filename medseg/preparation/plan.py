@@ -61,6 +61,8 @@ HEADER = """\
 #   logits         order of interpolation on the way back to the image (0 or 1)
 #   shape_rounding extent: voxels = round(n * spacing / target); ratio: round(n * (spacing / target))
 #   padding        what surrounds an image smaller than the patch: its minimum, or zero after normalisation
+#   low_resolution_ties   of the augmentation low_resolution: which of two equally near voxels is taken, either by turns
+#                  (unbiased) or the upper one, which moves a patch by up to half a voxel (upper, as older plans had it)
 #   windows        overlap (0 to 0.95), starts (whole_step, real_step), weights (gaussian, impulse, uniform)
 #   unmirrored     axes of the net that are never mirrored, with the reason: mirroring would exchange left and right, or
 #                  make images that point another way than all others. Take an entry out to mirror all the same; null:
@@ -99,6 +101,8 @@ class Plan(PlanPart):
             'ratio' round(n * (spacing / target)); half goes to the even number, and 1 is the least.
         padding: what surrounds an image that is shorter than the patch: the 'minimum' of each channel, or 'zero', both
             after normalisation.
+        low_resolution_ties: of two equally near voxels, the augmentation `low_resolution` takes either by turns
+            ('unbiased'), or the 'upper' one, as in version 1.
         windows: of prediction and validation.
         unmirrored: the axes that are not mirrored, and why; None: as in version 1, see `mirroring.plan_axes`.
         rotation_degrees: largest rotation of a training sample about each axis, 0 to 180, where the configuration gives
@@ -133,6 +137,7 @@ class Plan(PlanPart):
     logits: LogitPlan = LogitPlan()
     shape_rounding: Literal["extent", "ratio"] = "extent"
     padding: Literal["minimum", "zero"] = "minimum"
+    low_resolution_ties: Literal["unbiased", "upper"] = "upper"
     windows: WindowPlan = WindowPlan()
     unmirrored: Annotated[tuple[UnmirroredAxis, ...], Field(max_length=3)] | None = None
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] | None = None

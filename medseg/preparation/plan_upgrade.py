@@ -26,6 +26,7 @@ IMPLIED: Mapping[str, Any] = {
     "logits": {"order": 1, "thick_axis": "same"},
     "shape_rounding": "extent",
     "padding": "minimum",
+    "low_resolution_ties": "upper",
     "windows": {"overlap": 0.5, "starts": "whole_step", "weights": "gaussian"},
     "unmirrored": None,
     "rotation_degrees": None,

@@ -117,6 +117,7 @@ def make_plan(
         "scale": FIXED_POSE_SCALE if directed else None,
         "image": {"prefilter": "area"},
         "labels": {"method": "area", "ties": "unbiased"},
+        "low_resolution_ties": "unbiased",
     }
     return validate_model(Plan, values, "planning")
 

@@ -12,15 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medseg.augmentation import SampleAugment, SpatialAugment
+from medseg.augmentation import BatchMixing, SampleAugment, SpatialAugment
 from medseg.config import AugmentationConfig, RunConfig
 from medseg.labels import LabelScheme
 from medseg.preparation.mirroring import plan_axes
 from medseg.preparation.plan import Plan
 from medseg.preparation.store import PreparedCase
+from medseg.training.augmentation_check import grey_ranges
 from medseg.training.label_draw import LabelDraw
 
 __all__ = ["Batch", "BatchSource", "mirror_axes", "prefetched"]
+
+# The last number of the seed of a batch's mixing, beyond any number of a sample.
+MIXING = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +33,13 @@ class Batch:
 
     Samples of cases without some labels hold codes of `medseg.sample_labels`; what a loss needs besides follows in
     further channels of `labels`.
+    Where MixUp blended images, `others` are the labels of what was blended in, and `share` is that of `labels`.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
+    others: torch.Tensor | None = None
+    share: float = 1.0
 
 
 def mirror_axes(config: AugmentationConfig, plan: Plan, scheme: LabelScheme) -> tuple[int, ...]:
@@ -89,16 +96,25 @@ class BatchSource:
             mirror_axes=[axis in mirrored for axis in range(plan.dims)],
             ignore=scheme.ignore,
         )
-        self.augment = SampleAugment(augmentation)
+        self.augment = SampleAugment(augmentation, plan.low_resolution_ties)
+        self.mixing = BatchMixing(augmentation)
         self._fills: dict[str, tuple[float, ...]] = {}
 
     def batch(self, iteration: int) -> Batch:
         """The batch of this iteration."""
         rng = np.random.default_rng([*self.seed, iteration])
         samples = [self._sample(rng, n < self.foreground_samples) for n in range(self.plan.batch_size)]
-        images, labels = zip(*samples, strict=True)
-        stacked = torch.stack(labels)
-        return Batch(torch.stack(images), stacked if self.complete is None else self.complete(stacked))
+        images, labels = (torch.stack(each) for each in zip(*samples, strict=True))
+        if not self.mixing.active:
+            return Batch(images, self._completed(labels))
+        # A generator of its own: how samples are mixed does not depend on how many numbers the samples took.
+        params = self.mixing.draw(np.random.default_rng([*self.seed, iteration, MIXING]), len(images), images.shape[2:])
+        mixed = self.mixing.apply(images, labels, params)
+        others = None if mixed.others is None else self._completed(mixed.others)
+        return Batch(mixed.images, self._completed(mixed.labels), others, mixed.share)
+
+    def _completed(self, labels: torch.Tensor) -> torch.Tensor:
+        return labels if self.complete is None else self.complete(labels)
 
     def _sample(self, rng: np.random.Generator, foreground: bool) -> tuple[torch.Tensor, torch.Tensor]:
         if foreground and self.draw is not None:
@@ -112,6 +128,8 @@ class BatchSource:
             image, labels, center = image[..., k], labels[..., k], center[:2]
         params = self.spatial.draw(rng, labels.shape, center=[float(c) for c in center])
         patch, patch_labels = self.spatial.apply(image, labels[None], params, fill=self._outside(case))
+        if self.augment.on_range:
+            patch = self.augment.before_normalization(rng, patch, grey_ranges(self.plan, case.scales))
         for channel, scale in enumerate(case.scales):
             values = patch[channel]
             values.clamp_(scale.low, scale.high).sub_(scale.mean).div_(scale.std)

@@ -12,7 +12,10 @@ __all__ = ["identity_of_annotation", "identity_of_settings"]
 
 # Keys younger than checkpoints that may still be resumed: left out where they hold their default, so that those
 # checkpoints are recognised.
-_YOUNGER = {"loss": ("terms", "weights"), "augmentation": ("extra",)}
+_YOUNGER = {
+    "loss": ("terms", "weights"),
+    "augmentation": ("extra", "cutmix_probability", "cutmix_alpha", "mixup_probability", "mixup_alpha"),
+}
 # What a default was called in these checkpoints, where it is planned now.
 _BEFORE = {"augmentation": {"scale": [0.75, 1.33]}}
 

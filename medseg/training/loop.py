@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from medseg.augmentation import mixed_loss
 from medseg.config import PostprocessConfig
 from medseg.disk.atomic import atomic_path
 from medseg.errors import CheckpointError, MedsegError
@@ -24,7 +25,7 @@ from medseg.preparation.plan_upgrade import hashed_content
 from medseg.progress import ProgressCallback
 from medseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from medseg.training.cost import Stopwatch, peak_memory_gb
-from medseg.training.data import BatchSource, prefetched
+from medseg.training.data import Batch, BatchSource, prefetched
 from medseg.training.ema import WeightAverage
 from medseg.training.fold import Fold, Setup
 from medseg.training.identity import identity_of_annotation, identity_of_settings
@@ -185,7 +186,7 @@ class _Trainer:
                 done_before = progress_of(self.iteration, self.elapsed, self.training)
                 rate = learning_rate(self.iteration, done_before, self.training)
                 with self.signals.uninterrupted(), watch.measuring("step"):
-                    losses.append(self._step(batch.images, batch.labels, rate))
+                    losses.append(self._step(batch, rate))
                     self.iteration += 1
                     self.elapsed = time.monotonic() - started
                 done = progress_of(self.iteration, self.elapsed, self.training)
@@ -211,13 +212,14 @@ class _Trainer:
         self.save()
         progress(1, 1, f"{self.iteration} iterations")
 
-    def _step(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> torch.Tensor:
+    def _step(self, batch: Batch, rate: float) -> torch.Tensor:
         set_rate(self.optimizer, rate)
-        images, labels = (t.to(self.device, non_blocking=True) for t in (images, labels))
+        images, labels = (t.to(self.device, non_blocking=True) for t in (batch.images, batch.labels))
+        others = None if batch.others is None else batch.others.to(self.device, non_blocking=True)
         self.net.train()
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
             logits = self.net(images)
-        value: torch.Tensor = self.loss(logits, labels)
+        value = mixed_loss(self.loss, logits, labels, others, batch.share)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)

@@ -30,6 +30,7 @@ from medseg.preparation.run_folder import record_config, recorded_values, refuse
 from medseg.preparation.split import fold_numbers
 from medseg.progress import console_progress
 from medseg.tasks.defaults import with_task_defaults
+from medseg.training.augmentation_check import check_augmentation, colours_are_shown
 from medseg.training.bundle_info import bundle_info
 from medseg.training.calibrate import calibrated
 from medseg.training.crf_choice import choose_crf
@@ -209,6 +210,9 @@ def prepare_run(config: RunConfig) -> Preparation:
             memory_gb=config.plan.memory_gb or device_memory(device) / 1e9,
             on_gpu=device.type == "cuda",
         )
+    check_augmentation(
+        config.augmentation, preparation.plan, colours=colours_are_shown(config, preparation.fingerprint)
+    )
     if not recorded_values(output):
         record_config(output, config)
     return preparation

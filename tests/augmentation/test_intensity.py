@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from medseg.augmentation import CHANGES, DrawnChange, IntensityAugment, IntensityParams, build_change
 from medseg.config import (
     AugmentationConfig,
+    BiasFieldConfig,
     BlurConfig,
     BrightnessConfig,
     ContrastConfig,
@@ -21,6 +22,7 @@ from medseg.config import (
     IntensityConfig,
     LowResolutionConfig,
     NoiseConfig,
+    SharpenConfig,
 )
 from medseg.errors import ConfigError
 
@@ -107,6 +109,93 @@ def test_gamma_keeps_mean_deviation_and_the_order_of_values(inverted: bool) -> N
     assert torch.equal(image.flatten().argsort(), result.flatten().argsort())
     skew = ((result - result.mean()) ** 3).mean() - ((image - image.mean()) ** 3).mean()
     assert (skew < 0) == inverted
+
+
+@pytest.mark.parametrize("variant", [0, 1], ids=["plain", "inverted"])
+def test_gamma_squares_what_lies_between_minimum_and_maximum(variant: int) -> None:
+    # 0, 1/2, 1 become 0, 1/4, 1, or 0, 3/4, 1 inverted: mean 5/12 or 7/12, standard deviation sqrt(26)/12 both times;
+    # they are brought back to mean 1 and standard deviation sqrt(2/3).
+    result = changed(GammaConfig(), torch.tensor([[[0.0, 1.0, 2.0]]]), 2.0, variant=variant)
+    scale = np.sqrt(2 / 3) / (np.sqrt(26) / 12)
+    values, mean = ([0, 0.25, 1], 5 / 12) if variant == 0 else ([0, 0.75, 1], 7 / 12)
+    assert result.flatten().tolist() == pytest.approx([(v - mean) * scale + 1 for v in values], abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(16, 18), (96, 80), (40, 56, 40)])
+def test_gamma_gives_the_bits_that_torchs_mean_and_deviation_give(shape: tuple[int, ...]) -> None:
+    for seed in range(6):
+        image = picture(1, *shape, seed=seed) * (seed + 0.1) + seed
+        low, high = (float(value) for value in image.aminmax())
+        std, mean = (float(value) for value in torch.std_mean(image[0], correction=0))
+        expected = image.sub(low).div_(high - low).clamp_(0, 1).pow_(1.3)
+        new_std, new_mean = (float(value) for value in torch.std_mean(expected[0], correction=0))
+        expected.sub_(new_mean).mul_(std / new_std).add_(mean)
+        assert torch.equal(changed(GammaConfig(), image, 1.3), expected)
+
+
+def test_low_resolution_of_a_half_takes_either_of_two_voxels_by_turns_and_enlarges_linearly() -> None:
+    image = torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7]).expand(1, 8, 8)
+    result = changed(LowResolutionConfig(), image, 0.5)[0, 4]
+    # Taken are 0, 3, 4 and 7; each new voxel stands between two old ones.
+    assert result.tolist() == [0.0, 0.75, 2.25, 3.25, 3.75, 4.75, 6.25, 7.0]
+    upper = build_change(LowResolutionConfig(), low_resolution_ties="upper").apply(image.clone(), DrawnChange((0.5,)))
+    assert upper[0, 4].tolist() == [1.0, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.0]
+
+
+@pytest.mark.parametrize("size", [24, 30, 36, 48, 60])
+@pytest.mark.parametrize("zoom", [0.5, 0.501, 0.6, 2 / 3, 0.75, 0.8, 0.83, 0.9])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_low_resolution_moves_nothing_at_any_zoom(size: int, zoom: float, dims: int) -> None:
+    ramp = torch.arange(float(size)).view(-1, *[1] * (dims - 1)).expand(size, *[6] * (dims - 1))
+    moved = (changed(LowResolutionConfig(), ramp[None], zoom)[0] - ramp).reshape(size, -1)[:, 0]
+    inner = moved[3 : size - 3]
+    assert abs(inner.mean().item()) < 0.06
+
+
+def test_sharpening_adds_the_difference_to_the_blurred_image() -> None:
+    image = picture(2, 9, 8)
+    blurred = np.stack([gaussian_filter(c.numpy(), 1.0, mode="nearest", radius=2) for c in image])
+    result = changed(SharpenConfig(sigma=1.0), image, 0.5, 1.5).numpy()
+    factors = np.array([0.5, 1.5])[:, None, None]
+    np.testing.assert_allclose(result, image.numpy() + factors * (image.numpy() - blurred), atol=1e-5)
+    assert torch.equal(changed(SharpenConfig(), image, 0.0, 0.0), image)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 6)])
+def test_a_bias_field_is_the_exponential_of_a_polynomial_without_a_constant(shape: tuple[int, ...]) -> None:
+    order, seed, strength = 2, 11, 0.4
+    image = picture(1, *shape).abs()
+    low = image.min()
+    result = changed(BiasFieldConfig(order=order), image, strength, variant=seed)
+    coefficients = np.random.default_rng(seed).uniform(-1, 1, (order + 1,) * len(shape))
+    places = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    exponent = np.zeros(shape)
+    for powers in np.ndindex(*coefficients.shape):
+        if 1 <= sum(powers) <= order:
+            exponent += coefficients[powers] * np.prod([p**n for p, n in zip(places, powers, strict=True)], axis=0)
+    expected = (image[0] - low).numpy() * np.exp(strength * exponent) + low.numpy()
+    np.testing.assert_allclose(result[0].numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_bias_field_of_no_strength_or_of_a_flat_image_changes_nothing() -> None:
+    image = picture(1, 6, 6)
+    assert torch.allclose(changed(BiasFieldConfig(), image, 0.0, variant=3), image, atol=1e-6)
+    assert torch.equal(
+        changed(BiasFieldConfig(), torch.full((1, 6, 6), 2.0), 0.5, variant=3), torch.full((1, 6, 6), 2.0)
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 8), (2, 9, 8, 7), (1, 1, 1)])
+@pytest.mark.parametrize("settings", [SharpenConfig(probability=1), BiasFieldConfig(probability=1)])
+def test_sharpening_and_bias_fields_are_the_same_for_the_same_draw(
+    settings: IntensityConfig, shape: tuple[int, ...]
+) -> None:
+    image, change = picture(*shape), build_change(settings)
+    drawn, again = (change.draw(np.random.default_rng(2), shape[0]) for _ in range(2))
+    assert drawn is not None and drawn == again and len(drawn.strengths) == shape[0]
+    first = change.apply(image.clone(), drawn)
+    assert torch.equal(first, change.apply(image.clone(), drawn)) and first.shape == image.shape
+    assert torch.isfinite(first).all() and (image.numel() == 1 or not torch.allclose(first, image))
 
 
 def test_low_resolution_loses_detail_and_keeps_flat_areas() -> None:
