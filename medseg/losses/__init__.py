@@ -13,6 +13,7 @@ from medseg.losses.combined import DeepSupervision, SumLoss, SumOf
 from medseg.losses.cross_entropy import CrossEntropyLoss, inverse_frequency_weights
 from medseg.losses.dice import DiceLoss
 from medseg.losses.focal import FocalLoss
+from medseg.losses.ranks import over_ranks
 from medseg.losses.voxels import VoxelLoss, Voxels
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "dice_cldice",
     "dice_focal",
     "inverse_frequency_weights",
+    "over_ranks",
 ]

@@ -33,6 +33,7 @@ class CrossEntropyLoss(VoxelLoss):
         0.6931
     """
 
+    sums_over_ranks = True
     inside: Tensor | None
     outside: Tensor | None
 
@@ -66,9 +67,10 @@ class CrossEntropyLoss(VoxelLoss):
             mask = voxels.mask[:, None] if voxels.regions else voxels.mask
             weight = mask.to(loss.dtype).expand_as(loss) if weight is None else weight * mask
         if weight is None:
-            return loss.mean()
+            return self.mean_over_ranks(loss.mean(), len(loss))
         # A batch in which all voxels are ignored or have weight 0 gives 0, not 0 / 0.
-        return (loss * weight).sum() / weight.sum().clamp_min(torch.finfo(loss.dtype).tiny)
+        total = self.all_sum(weight.sum()).clamp_min(torch.finfo(loss.dtype).tiny)
+        return self.all_sum((loss * weight).sum()) / total
 
 
 def inverse_frequency_weights(frequencies: Sequence[float]) -> list[float]:

@@ -28,6 +28,8 @@ class DiceLoss(VoxelLoss):
         0.0
     """
 
+    sums_over_ranks = True
+
     def __init__(
         self,
         labels: LabelScheme | None = None,
@@ -46,9 +48,9 @@ class DiceLoss(VoxelLoss):
     def compute(self, voxels: Voxels) -> Tensor:
         predicted, true, both = self.sums(voxels)
         if self.batch:
-            predicted, true, both = predicted.sum(0), true.sum(0), both.sum(0)
+            predicted, true, both = (self.all_sum(part.sum(0)) for part in (predicted, true, both))
         dice = (2 * both + self.smooth) / (predicted + true + self.smooth)
-        return 1 - dice.mean()
+        return 1 - (dice.mean() if self.batch else self.mean_over_ranks(dice.mean(), len(dice)))
 
     def sums(self, voxels: Voxels) -> tuple[Tensor, Tensor, Tensor]:
         """Sums over voxels of prediction, label and their product: each `(B, labels)`."""

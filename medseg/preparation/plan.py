@@ -53,6 +53,8 @@ HEADER = """\
 #   windows        overlap (0 to 0.95), starts (whole_step, real_step), weights (gaussian, impulse, uniform)
 #   unmirrored     axes of the net that are never mirrored, with the reason: mirroring would exchange left and right.
 #                  Take an entry out to mirror all the same; null: decided by names, as far as version 1 knew them
+#   seeding        random numbers of training: a stream for each sample, so that a batch is the same on any number of
+#                  devices, or one for each batch, as older plans had it
 #   crop, thick_axis   none, same: nothing else is built yet
 """
 Channels = Annotated[int, Field(ge=1, le=1024)]
@@ -86,6 +88,8 @@ class Plan(PlanPart):
             after normalisation.
         windows: of prediction and validation.
         unmirrored: the axes that are not mirrored, and why; None: as in version 1, see `mirroring.plan_axes`.
+        seeding: 'sample': every sample of a training batch has a stream of random numbers of its own; 'batch': those of
+            a batch share one, as in version 1.
 
     Raises:
         pydantic.ValidationError: for parts that do not fit together; `load_plan` gives a ConfigError.
@@ -115,6 +119,7 @@ class Plan(PlanPart):
     padding: Literal["minimum", "zero"] = "minimum"
     windows: WindowPlan = WindowPlan()
     unmirrored: Annotated[tuple[UnmirroredAxis, ...], Field(max_length=3)] | None = None
+    seeding: Literal["batch", "sample"] = "batch"
 
     @property
     def spatial_dims(self) -> int:

@@ -28,6 +28,7 @@ IMPLIED: Mapping[str, Any] = {
     "padding": "minimum",
     "windows": {"overlap": 0.5, "starts": "whole_step", "weights": "gaussian"},
     "unmirrored": None,
+    "seeding": "batch",
 }
 ADDED = (*IMPLIED, "axes", "transpose")
 

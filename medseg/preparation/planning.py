@@ -77,6 +77,7 @@ def make_plan(fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, 
         "unmirrored": unmirrored_axes(dims, orientation, scheme, find_twins(fingerprint.cases, scheme)),
         "image": {"prefilter": "area"},
         "labels": {"method": "area", "ties": "unbiased"},
+        "seeding": "sample",
     }
     return validate_model(Plan, values, "planning")
 

@@ -24,10 +24,14 @@ __all__ = ["Batch", "BatchSource", "mirror_axes", "prefetched"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples for one step: `images` (B, C, I, J[, K]) float32, `labels` (B, 1, I, J[, K]) in the data set's values."""
+    """Samples for one step: `images` (B, C, I, J[, K]) float32, `labels` (B, 1, I, J[, K]) in the data set's values.
+
+    `cases`: of each sample, the name of the case that it is from.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
+    cases: tuple[str, ...] = ()
 
 
 def mirror_axes(config: AugmentationConfig, plan: Plan, scheme: LabelScheme) -> tuple[int, ...]:
@@ -47,15 +51,23 @@ class BatchSource:
         scheme: meaning of the labels.
         config: augmentation, foreground oversampling, seed.
         fold: part of the seed, so that folds see different samples.
+        numbers: the samples of a batch to make, counted from 0 to the plan's batch size; None: all.
     """
 
     def __init__(
-        self, cases: Sequence[PreparedCase], plan: Plan, scheme: LabelScheme, config: RunConfig, fold: int
+        self,
+        cases: Sequence[PreparedCase],
+        plan: Plan,
+        scheme: LabelScheme,
+        config: RunConfig,
+        fold: int,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         self.cases = cases
         self.plan = plan
         self.scheme = scheme
         self.seed = (config.seed, fold)
+        self.numbers = range(plan.batch_size) if numbers is None else numbers
         training, augmentation = config.training, config.augmentation
         self.foreground_samples = round(training.foreground_fraction * plan.batch_size)
         if training.foreground_fraction and not self.foreground_samples:
@@ -75,14 +87,21 @@ class BatchSource:
         self.augment = SampleAugment(augmentation)
         self._fills: dict[str, tuple[float, ...]] = {}
 
-    def batch(self, iteration: int) -> Batch:
-        """The batch of this iteration."""
-        rng = np.random.default_rng([*self.seed, iteration])
-        samples = [self._sample(rng, n < self.foreground_samples) for n in range(self.plan.batch_size)]
-        images, labels = zip(*samples, strict=True)
-        return Batch(torch.stack(images), torch.stack(labels))
+    def batch(self, iteration: int, numbers: Sequence[int] | None = None) -> Batch:
+        """The batch of this iteration, or those of its samples that `numbers` (None: the source's own) lists."""
+        wanted = self.numbers if numbers is None else numbers
+        if self.plan.seeding == "sample":
+            samples = [self._sample(np.random.default_rng([*self.seed, iteration, n]), n) for n in wanted]
+        else:
+            # A sample depends on all before it, so they are made, too.
+            rng = np.random.default_rng([*self.seed, iteration])
+            drawn = [self._sample(rng, n) for n in range(max(wanted) + 1)]
+            samples = [drawn[n] for n in wanted]
+        images, labels, cases = zip(*samples, strict=True)
+        return Batch(torch.stack(images), torch.stack(labels), cases)
 
-    def _sample(self, rng: np.random.Generator, foreground: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _sample(self, rng: np.random.Generator, number: int) -> tuple[torch.Tensor, torch.Tensor, str]:
+        foreground = number < self.foreground_samples
         case = self.cases[int(rng.integers(len(self.cases)))]
         image, labels = case.image, case.labels
         center = self._center(case, rng, foreground)
@@ -95,7 +114,7 @@ class BatchSource:
             values = patch[channel]
             values.clamp_(scale.low, scale.high).sub_(scale.mean).div_(scale.std)
         patch, patch_labels = self.augment(rng, patch, patch_labels)
-        return patch, patch_labels.to(torch.int16 if patch_labels.dtype == torch.uint8 else torch.int32)
+        return patch, patch_labels.to(torch.int16 if patch_labels.dtype == torch.uint8 else torch.int32), case.name
 
     def _center(self, case: PreparedCase, rng: np.random.Generator, foreground: bool) -> NDArray[np.float64]:
         """Voxel the patch is centred on: the patch stays inside the case where the case is large enough."""

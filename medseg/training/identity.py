@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
-from medseg.config import RunConfig
+from torch import nn
 
-__all__ = ["identity_of_settings"]
+from medseg.config import RunConfig
+from medseg.preparation.plan_upgrade import hashed_content
+from medseg.training.fold import Fold, Setup
+
+__all__ = ["identity_of", "identity_of_settings"]
 
 # Keys younger than checkpoints that may still be resumed: left out where they hold their default, so that those
 # checkpoints are recognised.
 _YOUNGER = {"loss": ("terms",), "augmentation": ("extra",)}
+
+
+def identity_of(net: nn.Module, fold: Fold, setup: Setup) -> str:
+    """Hash of what must not change between the parts of one training: plan, labels, net, seed, cases and settings."""
+    shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    content = [
+        hashed_content(setup.plan),
+        repr(setup.scheme.trained),
+        repr(shapes),
+        setup.config.seed,
+        fold.number,
+        [case.name for case in fold.training],
+        *identity_of_settings(setup.config),
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def identity_of_settings(config: RunConfig) -> list[Any]:
