@@ -21,7 +21,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is exhausted: on a GPU a class of its own, on a CPU a plain RuntimeError."""
     text = str(error)
     return isinstance(error, MemoryError) or any(
-        each in text for each in ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
+        each in text for each in ("out of memory", "can't allocate memory", "tried to allocate", "ALLOC_FAILED")
     )
 
 

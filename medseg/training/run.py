@@ -57,11 +57,13 @@ class Run:
         folder: the run folder.
         bundle: the model, for `medseg.load_model` and `medseg predict`.
         scores: fold -> validation scores (Dice on the images' own grids); {} where `training.fold` is full.
+        rank: of this process, where several have trained together.
     """
 
     folder: Path
     bundle: Path
     scores: Mapping[int, Scores]
+    rank: int = 0
 
 
 def train(
@@ -193,7 +195,7 @@ def _train_folds(config: RunConfig, device: torch.device, ranks: Ranks, begun: _
         ranks.from_first(partial(_finish, trained, fold, setup, begun))
         if config.training.fold != "full":
             scores[number] = trained.scores
-    return Run(output, output / "model", scores)
+    return Run(output, output / "model", scores, ranks.rank)
 
 
 def _ready(fold: Fold, split: Split, setup: Setup, begun: _Begun, rehearsed: bool) -> None:
