@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from medseg.errors import ConfigError, MachineError, MedsegError
+from medseg.errors import ConfigError, MachineError, MedsegError, MissingPartError
 from medseg.inference.device import resolve_device
 
 __all__ = ["ONE", "Part", "Ranks", "ranks_of_torchrun"]
@@ -208,6 +208,7 @@ def ranks_of_torchrun(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     Raises:
         ConfigError: a device that is not there, or that cannot be shared.
         MachineError: the processes do not reach each other.
+        MissingPartError: a torch without `torch.distributed`.
     """
     initialized = distributed.is_available() and distributed.is_initialized()
     size = distributed.get_world_size() if initialized else _number("WORLD_SIZE", 1)
@@ -231,6 +232,10 @@ def ranks_of_torchrun(device: str) -> Iterator[tuple[Ranks, torch.device]]:
 
 
 def _connected(device: torch.device) -> distributed.Store:
+    if not distributed.is_available():
+        raise MissingPartError(
+            "this build of torch cannot train in several processes; install another, or train in one"
+        )
     try:
         store, rank, size = next(iter(distributed.rendezvous("env://", timeout=LONGEST_WAIT)))
         # Messages on the CPU are small and pass through gloo on every device.
@@ -243,23 +248,19 @@ def _connected(device: torch.device) -> distributed.Store:
 
 
 def _device_of_rank(name: str, size: int) -> torch.device:
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        local, there = _number("LOCAL_RANK", 0), torch.cuda.device_count()
+        if local >= there:
+            raise ConfigError(
+                f"process {local + 1} of this machine has no GPU, as there are {there}; start at most as many "
+                f"processes (torchrun --nproc-per-node {there}), or train with device=cpu"
+            )
+        torch.cuda.set_device(local)
+        return resolve_device(f"cuda:{local}")
     device = resolve_device(name)
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device is {name}, but a training of {size} processes needs cpu or cuda")
-    if device.type == "cpu":
-        return device
-    if device.index is not None:
-        raise ConfigError(
-            f"device is {name}, one GPU for {size} processes; give device=cuda, so that each takes its own"
-        )
-    local, there = _number("LOCAL_RANK", 0), torch.cuda.device_count()
-    if local >= there:
-        raise ConfigError(
-            f"process {local + 1} of this machine has no GPU, as there are {there}; start at most as many processes "
-            f"(torchrun --nproc-per-node {there}), or train with device=cpu"
-        )
-    torch.cuda.set_device(local)
-    return torch.device("cuda", local)
+    if device.type != "cpu":
+        raise ConfigError(f"device is {name}, but a training of {size} processes takes auto, cpu or cuda")
+    return device
 
 
 def _number(variable: str, default: int) -> int:

@@ -22,8 +22,10 @@ from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
 from medseg.preparation.prepare import prepare
 from medseg.preparation.store import open_case
+from medseg.training import distributed
 from medseg.training.data import BatchSource
 from medseg.training.distributed import ONE, Ranks, ranks_of_torchrun
+from medseg.training.synced_batch_norm import with_synced_batch_norm
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 # float32: in bfloat16, which some processors compute in, one sample rounds differently than two.
@@ -97,6 +99,39 @@ def test_one_process_needs_no_messages() -> None:
     ONE.same_weights(net)
     with ranks_of_torchrun("cpu") as (ranks, device):
         assert ranks == ONE and device.type == "cpu" and not torch.distributed.is_initialized()
+
+
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(distributed, "resolve_device", torch.device)
+    for local in (0, 1):
+        monkeypatch.setenv("LOCAL_RANK", str(local))
+        for name in ("auto", "cuda"):
+            assert distributed._device_of_rank(name, 2) == torch.device("cuda", local)
+        assert distributed._device_of_rank("cpu", 2).type == "cpu"
+    assert taken == [0, 0, 1, 1]
+    with pytest.raises(ConfigError, match="takes auto, cpu or cuda"):
+        distributed._device_of_rank("cuda:1", 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="process 3 of this machine has no GPU, as there are 2"):
+        distributed._device_of_rank("auto", 3)
+
+
+def test_on_a_gpu_batch_norm_is_torchs_own_with_the_same_names() -> None:
+    net = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3), torch.nn.BatchNorm3d(2))
+    before = {name: value.data_ptr() for name, value in net.state_dict().items()}
+    synced = with_synced_batch_norm(net, torch.device("cuda"))
+    assert isinstance(synced[1], torch.nn.SyncBatchNorm)
+    assert {name: value.data_ptr() for name, value in synced.state_dict().items()} == before
+
+
+def test_a_number_that_torchrun_never_sets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(ConfigError, match="WORLD_SIZE is 'two'"), ranks_of_torchrun("cpu"):
+        pass
 
 
 def test_a_sample_is_the_same_whichever_rank_makes_it(tiny_dataset: Path) -> None:
