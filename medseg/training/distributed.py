@@ -13,13 +13,16 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
 from medseg.errors import ConfigError, MachineError, MedsegError, MissingPartError
 from medseg.inference.device import resolve_device
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 __all__ = ["ONE", "Part", "Ranks", "ranks_of_torchrun"]
 
@@ -59,7 +62,7 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
-    store: distributed.Store | None = None
+    store: Store | None = None
 
     def parts(self, batch_size: int, accumulate: int) -> list[Part]:
         """What this rank computes of every batch; each part of a batch is divided among all ranks.
@@ -107,7 +110,7 @@ class Ranks:
         flat = torch.cat([grad.flatten() for grad in grads])
         with self._answered():
             distributed.all_reduce(flat)
-        for grad, total in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+        for grad, total in zip(grads, torch.split(flat, [grad.numel() for grad in grads]), strict=True):
             grad.copy_(total.view_as(grad))
 
     def same_weights(self, net: nn.Module) -> None:
@@ -231,13 +234,15 @@ def ranks_of_torchrun(device: str) -> Iterator[tuple[Ranks, torch.device]]:
         distributed.destroy_process_group()
 
 
-def _connected(device: torch.device) -> distributed.Store:
+def _connected(device: torch.device) -> Store:
     if not distributed.is_available():
         raise MissingPartError(
             "this build of torch cannot train in several processes; install another, or train in one"
         )
+    from torch.distributed.rendezvous import rendezvous
+
     try:
-        store, rank, size = next(iter(distributed.rendezvous("env://", timeout=LONGEST_WAIT)))
+        store, rank, size = next(iter(rendezvous("env://", timeout=LONGEST_WAIT)))
         # Messages on the CPU are small and pass through gloo on every device.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)

@@ -258,7 +258,7 @@ class _Trainer:
         counts = [len(part.numbers) for part in self.parts]
         value = torch.zeros((), device=self.device)
         for part, images, labels in zip(
-            self.parts, batch.images.split(counts), batch.labels.split(counts), strict=True
+            self.parts, torch.split(batch.images, counts), torch.split(batch.labels, counts), strict=True
         ):
             value += self._gradients(images, labels, part.share)
         self.ranks.sum_gradients(self.net)

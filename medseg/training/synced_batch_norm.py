@@ -77,7 +77,7 @@ def with_synced_batch_norm(net: nn.Module, device: torch.device) -> nn.Module:
         device: where it trains; on a GPU, `nn.SyncBatchNorm` is used.
     """
     if device.type == "cuda":
-        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
         return synced
     for parent in list(net.modules()):
         for name, norm in parent.named_children():

@@ -23,6 +23,7 @@ from medseg.labels import LabelScheme
 from medseg.preparation.prepare import prepare
 from medseg.preparation.store import open_case
 from medseg.training import distributed
+from medseg.training.checkpoint import load_checkpoint
 from medseg.training.data import BatchSource
 from medseg.training.distributed import ONE, Ranks, ranks_of_torchrun
 from medseg.training.synced_batch_norm import with_synced_batch_norm
@@ -32,11 +33,11 @@ HELPERS = Path(__file__).parents[1] / "helpers"
 SHORT = ["training.mixed_precision=false", "training.batch_size=4", "prediction.postprocess=off", "device=cpu"]
 
 
-def torchrun(size: int, *arguments: str) -> subprocess.Popen[str]:
+def torchrun(size: int, *arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*command, *arguments], env=environment, text=True, **pipes)
+    return subprocess.Popen([*command, *arguments], env=environment, text=True, cwd=cwd, **pipes)
 
 
 def finished(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
@@ -245,8 +246,6 @@ def test_all_processes_stop_after_the_same_step_and_go_on_to_the_same_weights(ti
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0 and "continue with --resume" in errors
-    from medseg.training.checkpoint import load_checkpoint
-
     done = load_checkpoint(tiny_dataset / "run" / "last.pt").iteration
     assert f"stopped at iteration {done}" in errors
     settings = ["training.schedule=constant", f"training.max_iterations={done + 2}"]
@@ -265,7 +264,13 @@ def test_a_batch_smaller_than_the_ranks_is_refused_by_one_line_and_exit_code_2(t
     assert "Traceback (most recent call last)" not in errors.split("medseg: a batch")[0]
 
 
-def test_the_guide_starts_processes_as_these_tests_do() -> None:
-    guide = (Path(__file__).parents[2] / "docs" / "guides" / "several_devices.md").read_text()
-    lines = [shlex.split(line) for line in guide.splitlines() if line.startswith("torchrun ")]
-    assert lines and all(line[line.index("-m") :][:3] == ["-m", "medseg", "train"] for line in lines)
+@pytest.mark.slow
+def test_the_commands_of_the_guide_run_as_written(tiny_dataset: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "several_devices.md").read_text(encoding="utf-8")
+    (tiny_dataset / "config.yaml").rename(tiny_dataset / "chest.yaml")
+    lines = [line for line in guide.splitlines() if line.startswith("torchrun --standalone")]
+    assert len(lines) == 2
+    for line in lines:
+        _, _, _, size, *rest = shlex.split(line)
+        finished(torchrun(int(size), *rest, cwd=tiny_dataset))
+    assert (tiny_dataset / "run" / "model" / "model.json").exists()

@@ -83,8 +83,9 @@ def test_where_one_sample_is_too_much_a_smaller_patch_is_advised(
 
 
 def test_the_least_patch_is_not_halved(tiny_dataset: Path) -> None:
-    config = load_config(tiny_dataset / "config.yaml", {"plan.patch_size": [2, 2, 2], "training.batch_size": 1})
-    assert "smaller network" in step_too_large(config, prepare(config, memory_gb=4, on_gpu=False).plan, 1, 1)
+    config = load_config(tiny_dataset / "config.yaml", {"training.batch_size": 1})
+    plan = prepare(config, memory_gb=4, on_gpu=False).plan.model_copy(update={"patch_size": (2, 2, 2)})
+    assert "smaller network" in step_too_large(config, plan, 1, 1)
 
 
 def test_memory_that_torch_cannot_get_is_told_from_other_errors() -> None:
