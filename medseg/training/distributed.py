@@ -242,7 +242,8 @@ def _connected(device: torch.device) -> Store:
     from torch.distributed.rendezvous import rendezvous
 
     try:
-        store, rank, size = next(iter(rendezvous("env://", timeout=LONGEST_WAIT)))
+        found: tuple[Store, int, int] = next(iter(rendezvous("env://", timeout=LONGEST_WAIT)))
+        store, rank, size = found
         # Messages on the CPU are small and pass through gloo on every device.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)

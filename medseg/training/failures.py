@@ -1,4 +1,4 @@
-"""What ends a training early, said so that the user can go on: too little memory, a loss that is no number."""
+"""What ends a training early, said so that the user can go on: too little memory, a loss that is not a number."""
 
 from __future__ import annotations
 

@@ -265,7 +265,7 @@ class _Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.training.gradient_clip)
         if not self.scaler.is_enabled():
-            value += 0 * norm  # so that a gradient which is no number shows at its own batch, not at the next
+            value += 0 * norm  # so that a gradient which is not a number shows at its own batch, not at the next
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update(self.net, self.iteration)
@@ -357,7 +357,7 @@ class _Trainer:
         self.save()
 
     def _require_numbers(self, source: BatchSource) -> None:
-        """Refuse to go on, to save or to validate after a loss that is no number."""
+        """Refuse to go on, to save or to validate after a loss that is not a number."""
         losses = torch.stack(self.losses) if self.losses else torch.zeros(1)
         wrong = (~losses.isfinite()).nonzero()
         if len(wrong):
