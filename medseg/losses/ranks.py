@@ -49,6 +49,13 @@ def over_ranks(loss: nn.Module, all_sum: Callable[[Tensor], Tensor]) -> nn.Modul
 
     Returns:
         A module called with the (logits, labels) of one rank; it gives the loss of all.
+
+    Example:
+        >>> from medseg.losses import build_loss
+        >>> loss = over_ranks(build_loss("dice_ce"), all_sum=lambda value: 2 * value)  # two ranks with the same samples
+        >>> whole = build_loss("dice_ce")(torch.zeros(2, 2, 8, 8), torch.ones(2, 1, 8, 8))
+        >>> round(loss(torch.zeros(1, 2, 8, 8), torch.ones(1, 1, 8, 8)).item() - whole.item(), 6)
+        0.0
     """
     if isinstance(loss, DeepSupervision):
         loss.loss = over_ranks(loss.loss, all_sum)
