@@ -48,7 +48,7 @@ def step_too_large(config: RunConfig, plan: Plan, samples: int, ranks: int) -> s
     Args:
         config: of the run.
         plan: whose batch and patch were too large.
-        samples: that a process computed at a time.
+        samples: that a process computed at a time, at most.
         ranks: the number of processes.
     """
     folder = config.output or Path("runs") / "run"
@@ -58,9 +58,9 @@ def step_too_large(config: RunConfig, plan: Plan, samples: int, ranks: int) -> s
         f"{plan.batch_size} and patch_size of {folder / 'plan.yaml'}, training.accumulate {config.training.accumulate})"
     )
     command = ("medseg", "train", str(folder / "config.yaml"))
-    if samples > 1:
-        # Parts of one sample at least, on every rank.
-        accumulate = min(2 * config.training.accumulate, plan.batch_size // ranks)
+    # Parts of one sample at least, on every rank.
+    accumulate = min(2 * config.training.accumulate, plan.batch_size // ranks)
+    if accumulate > config.training.accumulate:
         resume = shlex.join([*command, f"training.accumulate={accumulate}", "--resume"])
         return f"{found}; go on with fewer at a time, from the last checkpoint: {resume}"
     smaller = _halved(plan)

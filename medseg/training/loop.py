@@ -200,8 +200,9 @@ class _Trainer:
         if self.training.compile:
             zeros = torch.zeros(len(self.parts[0].numbers), self.plan.in_channels, *self.plan.patch_size)
             self.forward = compiled(self.net.train(), self._on_device(zeros), self.precision)
+        numbers = [part.numbers for part in self.parts]
         batches = prefetched(source, self.iteration, self.device.type == "cuda")
-        too_large = step_too_large(self.config, self.plan, len(self.parts[0].numbers), self.ranks.size)
+        too_large = step_too_large(self.config, self.plan, max(map(len, numbers)), self.ranks.size)
         started = time.monotonic() - self.elapsed
         self._look_again()
         try:

@@ -17,6 +17,7 @@ from medseg.preparation.store import open_case
 from medseg.training import loop
 from medseg.training.checkpoint import load_checkpoint
 from medseg.training.data import BatchSource
+from medseg.training.distributed import Ranks
 from medseg.training.failures import is_out_of_memory, no_number, step_too_large
 from medseg.training.schedule import has_no_gain, with_epochs
 
@@ -80,6 +81,19 @@ def test_where_one_sample_is_too_much_a_smaller_patch_is_advised(
     path, settings, resume = advised(str(caught.value))
     assert settings["plan.patch_size"] == [16, 16, 16] and not resume
     assert medseg.train(path, settings).folder == tiny_dataset / "run_smaller"
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "ranks", "more"), [(4, 1, 1, 2), (3, 2, 1, 3), (8, 2, 2, 4), (6, 2, 2, 3)]
+)
+def test_the_advised_parts_are_more_and_hold_a_sample_for_each_process(
+    tiny_dataset: Path, batch: int, accumulate: int, ranks: int, more: int
+) -> None:
+    settings = {"training.batch_size": batch, "training.accumulate": accumulate}
+    config = load_config(tiny_dataset / "config.yaml", settings)
+    _, advice, resume = advised(step_too_large(config, prepare(config, memory_gb=4, on_gpu=False).plan, 2, ranks))
+    assert advice == {"training.accumulate": more} and resume
+    assert Ranks(0, ranks).parts(batch, more)
 
 
 def test_the_least_patch_is_not_halved(tiny_dataset: Path) -> None:
