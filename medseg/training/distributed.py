@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ONE", "Part", "Ranks", "ranks_of_torchrun"]
 
+_log = logging.getLogger("medseg")
 T = TypeVar("T")
 # Ranks wait for rank 0 while it prepares and validates. One that has died is noticed by its closed connection.
 LONGEST_WAIT = datetime.timedelta(days=1)
@@ -162,9 +163,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            if not self.speaks():
-                raise SystemExit(MachineError.exit_code) from error
-            raise MachineError(
+            raise _LostError(
                 f"one of the {self.size} processes of this training has ended, and the others end with it (noticed by "
                 f"rank {self.rank}); continue from the last checkpoint with --resume, on any number of processes"
             ) from error
@@ -179,6 +178,10 @@ class Ranks:
 
 ONE = Ranks()
 """A training in one process."""
+
+
+class _LostError(MachineError):
+    """Another rank has ended."""
 
 
 class _AllSum(torch.autograd.Function):
@@ -211,6 +214,7 @@ def ranks_of_torchrun(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     Raises:
         ConfigError: a device that is not there, or that cannot be shared.
         MachineError: the processes do not reach each other.
+        SystemExit: another process has ended, which one of the others logs.
         MissingPartError: a torch without `torch.distributed`.
     """
     initialized = distributed.is_available() and distributed.is_initialized()
@@ -224,9 +228,14 @@ def ranks_of_torchrun(device: str) -> Iterator[tuple[Ranks, torch.device]]:
         return
     ranks = Ranks(_number("RANK", 0), size, _connected(mine))
     if ranks.rank > 0:
-        logging.getLogger("medseg").setLevel(logging.WARNING)
+        _log.setLevel(logging.WARNING)
     try:
         yield ranks, mine
+    except _LostError as error:
+        # Said here, as the signal by which torchrun now ends this process may come before the command's last line.
+        if ranks.speaks():
+            _log.error("%s", error)
+        raise SystemExit(MachineError.exit_code) from error
     except MedsegError:
         ranks.speaks()
         raise

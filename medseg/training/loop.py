@@ -306,7 +306,7 @@ class _Trainer:
 
         try:
             self.elapsed, self.exhausted = self.ranks.from_first(validated)
-        except (MachineError, SystemExit):
+        except MachineError:
             if self.ranks.rank and self.signals.caught:  # Rank 0 has been stopped, as this one.
                 raise KeyboardInterrupt(signal.Signals(self.signals.caught)) from None
             raise

@@ -234,7 +234,7 @@ def test_a_killed_process_ends_all_with_one_sentence_and_the_rest_can_be_resumed
     _, errors = finished(process, code=1)
     assert time.monotonic() - killed < 60
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
-    assert errors.count("medseg: one of the 2 processes of this training has ended") == 1
+    assert errors.count("one of the 2 processes of this training has ended") == 1
     resumed = _train(tiny_dataset, 1, "training.max_iterations=4", "--resume")
     finished(resumed)
 
