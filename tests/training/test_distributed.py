@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -179,7 +179,7 @@ def test_two_processes_train_to_the_weights_of_one(tiny_dataset: Path) -> None:
     ids=["dice_ce", "accumulate", "uneven", "batch_norm"],
 )
 def test_the_losses_of_two_and_four_processes_are_those_of_one(
-    tiny_dataset: Path, settings: list[str], bound: float, record_property: Callable[[str, object], None]
+    tiny_dataset: Path, settings: list[str], bound: float
 ) -> None:
     settings = ["training.max_iterations=20", *settings]
     one = recorded(1, tiny_dataset, "one", *settings)
@@ -187,8 +187,8 @@ def test_the_losses_of_two_and_four_processes_are_those_of_one(
     for size, name in ((2, "two"), (4, "four")):
         several = recorded(size, tiny_dataset, name, *settings)
         difference = max(abs(a - b) for a, b in zip(one, several, strict=True))
-        assert difference < bound, f"{size} processes"
-        record_property(f"largest difference, {size} processes", difference)
+        logging.getLogger(__name__).info("%d processes: losses differ by %.1e at most", size, difference)
+        assert difference < bound
         assert_close(tiny_dataset / name, tiny_dataset / "one", 10 * bound)
 
 
