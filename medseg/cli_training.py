@@ -110,6 +110,8 @@ def train(
     from medseg.training import train_run
 
     run = train_run(_load(context, config, overrides, fold, minutes, hours), resume=resume)
+    if run.rank:
+        return  # Of several processes that train together, one prints.
     for number, scores in sorted(run.scores.items()):
         labels = ", ".join(f"{name} {value:.3f}" for name, value in scores.dice.items() if value is not None)
         typer.echo(f"fold {number}: validation Dice {scores.mean_dice:.3f} on {scores.cases} cases ({labels})")

@@ -10,6 +10,7 @@ MedsegError                      exit code
 ├── PartialFailure     RuntimeError  4     some cases done and some failed
 ├── CheckpointError    ValueError    5     a model or checkpoint that cannot be used
 ├── WriteError         OSError       6     disk full, no permission
+├── MachineError       RuntimeError  6     too little memory, or a process of a training that has ended
 └── MissingPartError   ImportError   6     an optional part that is not installed
 
 A message is one readable line: what was found, what was expected, which file, what to do.
@@ -24,6 +25,7 @@ __all__ = [
     "DatasetError",
     "GeometryError",
     "InternalError",
+    "MachineError",
     "MedsegError",
     "MissingPartError",
     "PartialFailure",
@@ -95,6 +97,12 @@ class CheckpointError(MedsegError, ValueError):
 
 class WriteError(MedsegError, OSError):
     """An output that could not be written: disk full, no permission, no such folder."""
+
+    exit_code = 6
+
+
+class MachineError(MedsegError, RuntimeError):
+    """The machine does not suffice, or a process that works with this one has ended."""
 
     exit_code = 6
 

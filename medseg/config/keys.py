@@ -16,7 +16,10 @@ __all__ = ["Key", "all_keys", "entry_keys", "is_known", "keys_meant", "nearest_k
 # Names that other programs and papers use for these keys, without dots and underscores.
 _SYNONYMS = {
     **dict.fromkeys(("lr", "stepsize"), "training.learning_rate"),
-    **dict.fromkeys(("epochs", "epoch", "maxepochs", "iterations", "iters", "steps"), "training.max_iterations"),
+    **dict.fromkeys(("iterations", "iters", "steps"), "training.max_iterations"),
+    **dict.fromkeys(("epochs", "epoch", "numepochs"), "training.max_epochs"),
+    **dict.fromkeys(("earlystopping", "earlystop"), "training.patience"),
+    **dict.fromkeys(("accumulation", "accumulategradbatches", "gradaccum"), "training.accumulate"),
     **dict.fromkeys(("minutes", "hours", "maxhours", "time", "maxtime", "budget"), "training.max_minutes"),
     **dict.fromkeys(("batch", "bs"), "training.batch_size"),
     **dict.fromkeys(("wd",), "training.weight_decay"),

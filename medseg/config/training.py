@@ -24,18 +24,23 @@ class TrainingConfig(Part):
     several that apply, the most specific one counts.
     `batch_statistics`: of batch norms whose running statistics came with `init`: frozen ones are used as they are,
     updated ones follow the batches of the training; auto freezes them where a batch has fewer than 8 samples.
-    `max_minutes`, `max_iterations`: the training ends at the first that is reached; with neither, after one hour.
-    `batch_size`: patches per step, else planned.
+    `max_minutes`, `max_iterations`: the training ends at the first limit that is reached; without any, after one hour.
+    `max_epochs`: the same limit in passes over the training cases: ceil(cases / batch size) iterations are an epoch.
+    `patience`: the training also ends after this many validations in a row without a better score.
+    `batch_size`: patches per step, on all devices together, else planned.
+    `accumulate`: a step computes its batch in this many parts, one after the other; needs the memory of one part.
     `learning_rate`: the highest, else the usual one for the optimizer.
     `optimizer`: AdamW, or SGD with Nesterov momentum.
     `weight_decay`: else the usual one for the optimizer.
     `momentum`: of SGD.
-    `schedule`: with poly the learning rate falls as (1 - progress)^`poly_power`.
-    `warmup_iterations`: the learning rate rises linearly during these.
+    `schedule`: the learning rate falls as (1 - progress)^`poly_power` or as half a cosine, stays, or rises and falls.
+    `warmup_iterations`: the learning rate rises linearly during these; one_cycle has a rise of its own.
     `gradient_clip`: largest norm of the gradient.
     `ema_decay`: decay of the running average of the weights.
     `foreground_fraction`: share of the patches that are centred on a label.
     `mixed_precision`: used where it makes the device faster.
+    `channels_last`: images and weights lie in memory with the channels last, which is faster on some devices.
+    `compile`: the network is compiled by torch.compile before the first step, where that works.
     `checkpoint`: which weights become the model, the last or those with the best validation score.
     `validate_every`: iterations between two validations.
     `validation_cases`: number of cases that a validation during training uses, else all.
@@ -51,18 +56,23 @@ class TrainingConfig(Part):
     batch_statistics: Literal["auto", "frozen", "updated"] = "auto"
     max_minutes: Positive | None = None
     max_iterations: Count | None = None
+    max_epochs: Count | None = None
+    patience: Count | None = None
     batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
+    accumulate: Count = 1
     learning_rate: Positive | None = None
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    schedule: Literal["poly", "constant"] = "poly"
+    schedule: Literal["poly", "cosine", "one_cycle", "constant"] = "poly"
     poly_power: Positive = 0.9
     warmup_iterations: Annotated[int, Field(ge=0)] = 20
     gradient_clip: Positive = 12.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
     foreground_fraction: Fraction = 0.33
     mixed_precision: bool = True
+    channels_last: bool = False
+    compile: bool = False
     checkpoint: Literal["last", "best"] = "last"
     validate_every: Count | None = None
     validation_cases: Count | None = None

@@ -15,6 +15,7 @@ from medseg.losses.cross_entropy import CrossEntropyLoss, inverse_frequency_weig
 from medseg.losses.dice import DiceLoss
 from medseg.losses.focal import FocalLoss
 from medseg.losses.generalized_dice import GeneralizedDiceLoss
+from medseg.losses.ranks import over_ranks
 from medseg.losses.topk import TopKCrossEntropyLoss
 from medseg.losses.tversky import TverskyLoss
 from medseg.losses.voxels import VoxelLoss, Voxels
@@ -41,5 +42,6 @@ __all__ = [
     "dice_focal",
     "distances_for",
     "inverse_frequency_weights",
+    "over_ranks",
     "takes_weights",
 ]

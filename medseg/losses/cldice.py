@@ -41,6 +41,8 @@ class ClDiceLoss(VoxelLoss):
         0.0
     """
 
+    sums_over_ranks = True
+
     def __init__(
         self,
         labels: LabelScheme | None = None,
@@ -57,7 +59,7 @@ class ClDiceLoss(VoxelLoss):
             raise ConfigError(f"smooth is {smooth}; expected a positive number of voxels")
         self.iterations = iterations
         self.first = 0 if background or self.regions else 1
-        self.axes = (0, 2) if batch else (2,)
+        self.batch = batch
         self.smooth = smooth
 
     def compute(self, voxels: Voxels) -> Tensor:
@@ -73,14 +75,18 @@ class ClDiceLoss(VoxelLoss):
             p, target = p * counted, target * counted
         precise = self._inside(self._skeleton(p, voxels.shape), target)
         sensitive = self._inside(self._skeleton(target, voxels.shape), p)
-        return 1 - (2 * precise * sensitive / (precise + sensitive)).mean()
+        both = 2 * precise * sensitive / (precise + sensitive)
+        return 1 - (both.mean() if self.batch else self.mean_over_ranks(both.mean(), len(both)))
 
     def _skeleton(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         return soft_skeleton(x.reshape(*x.shape[:2], *shape), self.iterations).flatten(2)
 
     def _inside(self, skeleton: Tensor, mask: Tensor) -> Tensor:
         """Fraction of the skeleton that lies in the mask."""
-        within, whole = (skeleton * mask).sum(self.axes), skeleton.sum(self.axes)
+        axes = (0, 2) if self.batch else (2,)
+        within, whole = (skeleton * mask).sum(axes), skeleton.sum(axes)
+        if self.batch:
+            within, whole = self.all_sum(within), self.all_sum(whole)
         return (within + self.smooth) / (whole + self.smooth)
 
 

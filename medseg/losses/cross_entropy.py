@@ -36,6 +36,7 @@ class CrossEntropyLoss(VoxelLoss):
         0.6931
     """
 
+    sums_over_ranks = True
     inside: Tensor | None
     outside: Tensor | None
 
@@ -87,9 +88,10 @@ class CrossEntropyLoss(VoxelLoss):
             weight: of each, 0 where ignored; None: all weigh 1.
         """
         if weight is None:
-            return weighted.mean()
+            return self.mean_over_ranks(weighted.mean(), len(weighted))
         # A batch in which all voxels are ignored or have weight 0 gives 0, not 0 / 0.
-        return weighted.sum() / weight.sum().clamp_min(torch.finfo(weighted.dtype).tiny)
+        total = self.all_sum(weight.sum()).clamp_min(torch.finfo(weighted.dtype).tiny)
+        return self.all_sum(weighted.sum()) / total
 
     def _spread(self, voxels: Voxels) -> Tensor:
         """The mean over the classes of `-w log p`, which label smoothing mixes in; regions: over inside and outside."""

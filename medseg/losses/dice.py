@@ -30,6 +30,8 @@ class DiceLoss(VoxelLoss):
         0.0
     """
 
+    sums_over_ranks = True
+
     def __init__(
         self,
         labels: LabelScheme | None = None,
@@ -48,8 +50,8 @@ class DiceLoss(VoxelLoss):
     def compute(self, voxels: Voxels) -> Tensor:
         predicted, true, both = self.sums(voxels)
         if self.batch:
-            predicted, true, both = predicted.sum(0), true.sum(0), both.sum(0)
-        return self.of_sums(predicted, true, both)
+            return self.of_sums(*(self.all_sum(part.sum(0)) for part in (predicted, true, both)))
+        return self.mean_over_ranks(self.of_sums(predicted, true, both), len(predicted))
 
     def of_sums(self, predicted: Tensor, true: Tensor, both: Tensor) -> Tensor:
         """The loss of sums per label, `(labels,)` or per patch `(B, labels)`."""

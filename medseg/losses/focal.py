@@ -35,6 +35,8 @@ class FocalLoss(CrossEntropyLoss):
         0.1733
     """
 
+    sums_over_ranks = True
+
     def __init__(
         self,
         labels: LabelScheme | None = None,

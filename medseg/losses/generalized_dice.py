@@ -32,6 +32,8 @@ class GeneralizedDiceLoss(DiceLoss):
         0.0
     """
 
+    sums_over_ranks = True
+
     def __init__(
         self,
         labels: LabelScheme | None = None,

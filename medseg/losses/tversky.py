@@ -42,6 +42,8 @@ class TverskyLoss(DiceLoss):
         0.3333
     """
 
+    sums_over_ranks = True
+
     def __init__(
         self,
         labels: LabelScheme | None = None,

@@ -6,6 +6,7 @@ The one-hot of the labels is never built: losses need the probability of each vo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from medseg.labels import LabelScheme
 from medseg.sample_labels import SampleLabels
 
-__all__ = ["VoxelLoss", "Voxels"]
+__all__ = ["VoxelLoss", "Voxels", "mean_over_ranks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,15 @@ class Voxels:
         return self.annotated if mask is None else mask & self.annotated
 
 
+def mean_over_ranks(mean: Tensor, samples: int, all_sum: Callable[[Tensor], Tensor]) -> Tensor:
+    """The mean over the samples of all ranks, from that over the `samples` of this one, see `losses/ranks.py`."""
+    return all_sum(mean * (samples / all_sum(mean.new_tensor(float(samples)))))
+
+
+def _own(value: Tensor) -> Tensor:
+    return value
+
+
 class VoxelLoss(nn.Module):
     """Base of the losses: turns dataset values into channels, hands `Voxels` to `compute`.
 
@@ -83,11 +93,15 @@ class VoxelLoss(nn.Module):
 
     table: Tensor | None
     annotated: Tensor | None
+    # A class that sums what it counts by `all_sum` sets this in its own body; of others, the ranks' mean is taken.
+    sums_over_ranks = False
 
     def __init__(self, labels: LabelScheme | None = None) -> None:
         super().__init__()
         self.regions = labels is not None and labels.is_regions
         self.ignore = None if labels is None else labels.ignore
+        # Of several processes that share a batch, the sum of their values; see `losses/ranks.py`.
+        self.all_sum: Callable[[Tensor], Tensor] = _own
         table = None
         if labels is not None:
             table = torch.from_numpy(labels.region_table() if self.regions else labels.channel_table())
@@ -118,6 +132,10 @@ class VoxelLoss(nn.Module):
     def compute(self, voxels: Voxels) -> Tensor:
         """The loss of voxels that are already encoded; what a loss overrides."""
         raise RuntimeError(f"{type(self).__name__} has no compute")
+
+    def mean_over_ranks(self, mean: Tensor, samples: int) -> Tensor:
+        """The mean over the samples of all ranks, from that over the `samples` of this one."""
+        return mean_over_ranks(mean, samples, self.all_sum)
 
     def voxels(self, logits: Tensor, labels: Tensor) -> Voxels:
         """Encode once; several losses can share the result."""

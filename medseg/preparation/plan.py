@@ -70,6 +70,8 @@ HEADER = """\
 #   rotation_degrees   the largest rotation of a training sample where augmentation.rotation_degrees is not given;
 #                  null: 30, and 180 for pictures without orientation
 #   scale          the range of its magnification likewise; null: 0.75 to 1.33
+#   seeding        random numbers of training: a stream for each sample, so that a batch is the same on any number of
+#                  devices, or one for each batch, as older plans had it
 #   crop, thick_axis   none, same: nothing else is built yet
 """
 Channels = Annotated[int, Field(ge=1, le=1024)]
@@ -110,6 +112,8 @@ class Plan(PlanPart):
         scale: range of the magnification of a training sample, likewise.
         kernels: voxels of the convolutions of each stage and axis, odd, at most 7, for nets that take them; None: 3.
         size: what `plan.size` asked for; None: the default. For people, it decides nothing.
+        seeding: 'sample': every sample of a training batch has a stream of random numbers of its own; 'batch': those of
+            a batch share one, as in version 1.
 
     Raises:
         pydantic.ValidationError: for parts that do not fit together; `load_plan` gives a ConfigError.
@@ -149,6 +153,7 @@ class Plan(PlanPart):
         | None
     ) = None
     size: PlanSize | None = None
+    seeding: Literal["batch", "sample"] = "batch"
 
     @property
     def spatial_dims(self) -> int:

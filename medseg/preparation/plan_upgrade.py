@@ -31,6 +31,7 @@ IMPLIED: Mapping[str, Any] = {
     "unmirrored": None,
     "rotation_degrees": None,
     "scale": None,
+    "seeding": "batch",
 }
 ADDED = (*IMPLIED, "axes", "transpose")
 # Keys younger than version 2; a plan that does not use them is written without them.

@@ -118,6 +118,7 @@ def make_plan(
         "image": {"prefilter": "area"},
         "labels": {"method": "area", "ties": "unbiased"},
         "low_resolution_ties": "unbiased",
+        "seeding": "sample",
     }
     return validate_model(Plan, values, "planning")
 

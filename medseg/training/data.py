@@ -31,6 +31,7 @@ MIXING = 1 << 20
 class Batch:
     """Samples for one step: `images` (B, C, I, J[, K]) float32, `labels` (B, 1, I, J[, K]) in the data set's values.
 
+    `cases`: of each sample, the name of the case that it is from; where samples are mixed, of all in the batch.
     Samples of cases without some labels hold codes of `medseg.sample_labels`; what a loss needs besides follows in
     further channels of `labels`.
     Where MixUp blended images, `others` are the labels of what was blended in, and `share` is that of `labels`.
@@ -38,6 +39,7 @@ class Batch:
 
     images: torch.Tensor
     labels: torch.Tensor
+    cases: tuple[str, ...] = ()
     others: torch.Tensor | None = None
     share: float = 1.0
 
@@ -60,6 +62,7 @@ class BatchSource:
         config: augmentation, foreground oversampling, seed.
         fold: part of the seed, so that folds see different samples.
         complete: adds to the labels of a batch, in further channels, what the loss needs beside them.
+        numbers: the samples of a batch to make, counted from 0 to the plan's batch size; None: all.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class BatchSource:
         config: RunConfig,
         fold: int,
         complete: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         self.cases = cases
         self.complete = complete
@@ -77,6 +81,7 @@ class BatchSource:
         self.plan = plan
         self.scheme = scheme
         self.seed = (config.seed, fold)
+        self.numbers = range(plan.batch_size) if numbers is None else numbers
         training, augmentation = config.training, config.augmentation
         self.foreground_samples = round(training.foreground_fraction * plan.batch_size)
         if training.foreground_fraction and not self.foreground_samples:
@@ -100,23 +105,35 @@ class BatchSource:
         self.mixing = BatchMixing(augmentation)
         self._fills: dict[str, tuple[float, ...]] = {}
 
-    def batch(self, iteration: int) -> Batch:
-        """The batch of this iteration."""
-        rng = np.random.default_rng([*self.seed, iteration])
-        samples = [self._sample(rng, n < self.foreground_samples) for n in range(self.plan.batch_size)]
-        images, labels = (torch.stack(each) for each in zip(*samples, strict=True))
+    def batch(self, iteration: int, numbers: Sequence[int] | None = None) -> Batch:
+        """The batch of this iteration, or those of its samples that `numbers` (None: the source's own) lists."""
+        wanted = self.numbers if numbers is None else numbers
+        # Each sample is mixed with another one, which may be none of those asked for.
+        made = range(self.plan.batch_size) if self.mixing.active else wanted
+        if self.plan.seeding == "sample":
+            samples = [self._sample(np.random.default_rng([*self.seed, iteration, n]), n) for n in made]
+        else:
+            # A sample depends on all before it, so they are made, too.
+            rng = np.random.default_rng([*self.seed, iteration])
+            drawn = [self._sample(rng, n) for n in range(max(made) + 1)]
+            samples = [drawn[n] for n in made]
+        each_image, each_label, cases = zip(*samples, strict=True)
+        images, labels = torch.stack(each_image), torch.stack(each_label)
         if not self.mixing.active:
-            return Batch(images, self._completed(labels))
+            return Batch(images, self._completed(labels), cases)
         # A generator of its own: how samples are mixed does not depend on how many numbers the samples took.
         params = self.mixing.draw(np.random.default_rng([*self.seed, iteration, MIXING]), len(images), images.shape[2:])
         mixed = self.mixing.apply(images, labels, params)
-        others = None if mixed.others is None else self._completed(mixed.others)
-        return Batch(mixed.images, self._completed(mixed.labels), others, mixed.share)
+        mine = list(wanted)
+        others = None if mixed.others is None else self._completed(mixed.others[mine])
+        # All cases of the batch, as any of them may be mixed in.
+        return Batch(mixed.images[mine], self._completed(mixed.labels[mine]), cases, others, mixed.share)
 
     def _completed(self, labels: torch.Tensor) -> torch.Tensor:
         return labels if self.complete is None else self.complete(labels)
 
-    def _sample(self, rng: np.random.Generator, foreground: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _sample(self, rng: np.random.Generator, number: int) -> tuple[torch.Tensor, torch.Tensor, str]:
+        foreground = number < self.foreground_samples
         if foreground and self.draw is not None:
             case, label = self.draw.draw(rng)
         else:
@@ -136,8 +153,10 @@ class BatchSource:
         patch, patch_labels = self.augment(rng, patch, patch_labels)
         if case.codes is not None:
             patch_labels = torch.from_numpy(case.codes)[patch_labels.long()]
-            return patch, patch_labels.to(torch.int16 if case.codes.max() < 2**15 else torch.int32)
-        return patch, patch_labels.to(torch.int16 if patch_labels.dtype == torch.uint8 else torch.int32)
+            kind = torch.int16 if case.codes.max() < 2**15 else torch.int32
+        else:
+            kind = torch.int16 if patch_labels.dtype == torch.uint8 else torch.int32
+        return patch, patch_labels.to(kind), case.name
 
     def _center(
         self, case: PreparedCase, rng: np.random.Generator, foreground: bool, label: int | None

@@ -70,7 +70,7 @@ def start_from_init(net: nn.Module, fold: Fold, setup: Setup, *, resume: bool) -
         report = kept_report(fold.folder) if begun else None
         if report is None:
             report = initialise(net, training.init)
-        if not begun:
+        if not begun and setup.ranks.rank == 0:
             show_and_keep(report, training.init, fold.folder)
         ending = ".running_mean"
         with_statistics = {name.removesuffix(ending) for name in report.loaded if name.endswith(ending)}

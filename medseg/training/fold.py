@@ -12,6 +12,7 @@ from medseg.config import RunConfig
 from medseg.labels import LabelScheme
 from medseg.preparation.plan import Plan
 from medseg.preparation.store import PreparedCase
+from medseg.training.distributed import ONE, Ranks
 
 __all__ = ["Fold", "Setup"]
 
@@ -25,12 +26,14 @@ class Setup:
         plan: the network's grid, patch and batch size.
         scheme: meaning of the labels.
         device: where to train.
+        ranks: the processes that train together.
     """
 
     config: RunConfig
     plan: Plan
     scheme: LabelScheme
     device: torch.device
+    ranks: Ranks = ONE
 
 
 @dataclass(frozen=True, slots=True, eq=False)

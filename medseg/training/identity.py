@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from medseg.config import RunConfig
-from medseg.preparation.store import PreparedCase
+from torch import nn
 
-__all__ = ["identity_of_annotation", "identity_of_settings"]
+from medseg.config import RunConfig
+from medseg.preparation.plan_upgrade import hashed_content
+from medseg.preparation.store import PreparedCase
+from medseg.training.fold import Fold, Setup
+
+__all__ = ["identity_of", "identity_of_annotation", "identity_of_settings"]
 
 # Keys younger than checkpoints that may still be resumed: left out where they hold their default, so that those
 # checkpoints are recognised.
@@ -18,6 +24,22 @@ _YOUNGER = {
 }
 # What a default was called in these checkpoints, where it is planned now.
 _BEFORE = {"augmentation": {"scale": [0.75, 1.33]}}
+
+
+def identity_of(net: nn.Module, fold: Fold, setup: Setup) -> str:
+    """Hash of what must not change between the parts of one training: plan, labels, net, seed, cases and settings."""
+    shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    content = [
+        hashed_content(setup.plan),
+        repr(setup.scheme.trained),
+        repr(shapes),
+        setup.config.seed,
+        fold.number,
+        [case.name for case in fold.training],
+        *identity_of_settings(setup.config),
+        *identity_of_annotation(fold.training),
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def identity_of_settings(config: RunConfig) -> list[Any]:

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from medseg.augmentation import mixed_loss
 from medseg.config import PostprocessConfig
 from medseg.disk.atomic import atomic_path
-from medseg.errors import CheckpointError, MedsegError
-from medseg.losses import distances_for
+from medseg.errors import CheckpointError, MachineError, MedsegError
+from medseg.losses import distances_for, over_ranks
 from medseg.nets.weights_file import first_line, load_torch_file
-from medseg.preparation.plan_upgrade import hashed_content
 from medseg.progress import ProgressCallback
 from medseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from medseg.training.cost import Stopwatch, peak_memory_gb
 from medseg.training.data import Batch, BatchSource, prefetched
 from medseg.training.ema import WeightAverage
+from medseg.training.failures import memory_explained, no_number, step_too_large, validation_too_large
+from medseg.training.faster import channels_last, compiled
 from medseg.training.fold import Fold, Setup
-from medseg.training.identity import identity_of_annotation, identity_of_settings
+from medseg.training.identity import identity_of
 from medseg.training.journal import Journal
 from medseg.training.mask_pictures import MaskPictures
 from medseg.training.optimizer import build_optimizer, set_rate
 from medseg.training.postprocess_choice import PostprocessChoice, score_of_task
 from medseg.training.precision import precision_for
-from medseg.training.schedule import is_over, learning_rate, progress_of
+from medseg.training.schedule import has_no_gain, is_over, learning_rate, progress_of, with_epochs
 from medseg.training.stop_signals import StopSignals
+from medseg.training.synced_batch_norm import with_synced_batch_norm
 from medseg.training.validation import Scores, validate
 
 __all__ = ["Trained", "train_fold"]
@@ -84,52 +87,61 @@ def train_fold(
     Raises:
         CheckpointError: `resume` with a checkpoint that is damaged or belongs to another training.
         WriteError: disk full; the last good checkpoint stays.
+        MachineError: too little memory, or another process of the training has ended.
         MedsegError: the loss has become NaN or infinite.
     """
+    distances = distances_for(loss, setup.plan.net_spacing_mm or (1.0,) * setup.plan.dims)
     trainer = _Trainer(net, loss, fold, setup)
     if resume and trainer.last.exists():
-        trainer.restore()
+        setup.ranks.from_first(trainer.restore)
+        if setup.ranks.rank:
+            trainer.restore()
         _log.info("resuming at iteration %d", trainer.iteration)
-    distances = distances_for(loss, setup.plan.net_spacing_mm or (1.0,) * setup.plan.dims)
-    source = BatchSource(fold.training, setup.plan, setup.scheme, setup.config, fold.number, distances)
+    numbers = [n for part in trainer.parts for n in part.numbers]
+    source = BatchSource(fold.training, setup.plan, setup.scheme, setup.config, fold.number, distances, numbers)
     with trainer.signals.listening():
         trainer.run(source, progress)
-    choice = PostprocessChoice(setup.scheme, score_of_task(setup.config.task))
-    weights, scores = trainer.shipped(choice)
-    return Trained(weights, trainer.iteration, trainer.elapsed, scores, *choice.chosen())
 
+    def shipped() -> Trained:
+        choice = PostprocessChoice(setup.scheme, score_of_task(setup.config.task))
+        weights, scores = trainer.shipped(choice)
+        return Trained(weights, trainer.iteration, trainer.elapsed, scores, *choice.chosen())
 
-def _identity(net: nn.Module, fold: Fold, setup: Setup) -> str:
-    shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    content = [
-        hashed_content(setup.plan),
-        repr(setup.scheme.trained),
-        repr(shapes),
-        setup.config.seed,
-        fold.number,
-        [case.name for case in fold.training],
-        *identity_of_settings(setup.config),
-        *identity_of_annotation(fold.training),
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return setup.ranks.from_first(shipped)
 
 
 class _Trainer:
     """State of one training; `restore` and `save` keep all of it."""
 
     def __init__(self, net: nn.Module, loss: nn.Module, fold: Fold, setup: Setup) -> None:
-        self.plan, self.scheme, self.device = setup.plan, setup.scheme, setup.device
+        self.plan, self.scheme, self.device, self.ranks = setup.plan, setup.scheme, setup.device, setup.ranks
+        self.config, self.seed, self.cases = setup.config, (setup.config.seed, fold.number), fold.validation
+        self.training = with_epochs(setup.config.training, len(fold.training), setup.plan.batch_size)
+        self.parts = self.ranks.parts(setup.plan.batch_size, self.training.accumulate)
         self.net, self.loss = net.to(self.device), loss.to(self.device)
-        self.training, self.cases = setup.config.training, fold.validation
-        self.folder, self.identity = fold.folder, _identity(net, fold, setup)
+        if self.ranks.size > 1:
+            self.net = with_synced_batch_norm(self.net, self.device)
+            self.loss = over_ranks(self.loss, self.ranks.all_sum)
+        if self.training.channels_last:
+            for parameter in self.net.parameters():
+                parameter.data = channels_last(parameter.data, self.plan.dims)
+        self.forward: Callable[[torch.Tensor], Any] = self.net
+        self.folder, self.identity = fold.folder, identity_of(self.net, fold, setup)
         self.last, self.best = (fold.folder / name for name in ("last.pt", "best.pt"))
-        self.journal = Journal(fold.folder, self.training.logger)
-        self.average = WeightAverage(net, self.training.ema_decay)
-        self.optimizer = build_optimizer(net, self.training)
-        self.precision = precision_for(net, self.plan, self.device) if self.training.mixed_precision else None
+        self.journal = Journal(fold.folder, self.training.logger if self.ranks.rank == 0 else None)
+        self.average = WeightAverage(self.net, self.training.ema_decay)
+        self.optimizer = build_optimizer(self.net, self.training)
+        self.precision = precision_for(self.net, self.plan, self.device) if self.training.mixed_precision else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.iteration, self.elapsed, self.best_score = 0, 0.0, -1.0
-        self.signals = StopSignals()
+        self.signals = StopSignals(several=self.ranks.size > 1)
+        self.exhausted = False
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Losses and times are collected from here on."""
+        self.losses: list[torch.Tensor] = []
+        self.watch = Stopwatch()
 
     def restore(self) -> None:
         """Continue where the last checkpoint stopped."""
@@ -155,6 +167,7 @@ class _Trainer:
         if any(case.native for case in self.cases) and any(entry.get("grid") != _GRID for entry in validated):
             # Measured on the network's grid by an older medseg: the scores to come cannot be compared with it.
             self.best_score = -1.0
+        self.exhausted = self._is_exhausted()
 
     def save(self) -> None:
         """Write `last.pt`, the log and the curve."""
@@ -175,73 +188,122 @@ class _Trainer:
 
     def run(self, source: BatchSource, progress: ProgressCallback) -> None:
         """Steps until the limit, saving and validating on the way; Ctrl-C or SIGTERM ends the step, then saves."""
+        self.ranks.same_weights(self.net)
+        if self.training.compile:
+            zeros = torch.zeros(len(self.parts[0].numbers), self.plan.in_channels, *self.plan.patch_size)
+            self.forward = compiled(self.net.train(), self._on_device(zeros), self.precision)
+        numbers = [part.numbers for part in self.parts]
         batches = prefetched(source, self.iteration, self.device.type == "cuda")
+        too_large = step_too_large(self.config, self.plan, max(map(len, numbers)), self.ranks.size)
         started = time.monotonic() - self.elapsed
-        losses, watch = [], Stopwatch()
+        self._look_again()
         try:
-            self._validate_again()
-            while not is_over(self.iteration, self.elapsed, self.training):
-                with watch.measuring("wait"):
-                    batch = next(batches)
+            if self._validation_was_stopped():
+                self._validate_in_time(source, started)
+            while not self._is_over():
                 done_before = progress_of(self.iteration, self.elapsed, self.training)
                 rate = learning_rate(self.iteration, done_before, self.training)
-                with self.signals.uninterrupted(), watch.measuring("step"):
-                    losses.append(self._step(batch, rate))
+                with self.signals.uninterrupted(), memory_explained(too_large):
+                    with self.watch.measuring("wait"):
+                        batch = next(batches)
+                    with self.watch.measuring("step"):
+                        self.losses.append(self._step(batch, rate))
                     self.iteration += 1
-                    self.elapsed = time.monotonic() - started
+                    self.elapsed, stop = self.ranks.agreed(time.monotonic() - started, self.signals.caught)
+                if stop:
+                    raise KeyboardInterrupt(signal.Signals(stop))
                 done = progress_of(self.iteration, self.elapsed, self.training)
                 if self.iteration % _LOG_EVERY == 0:
-                    with watch.measuring("step"):  # A GPU ends its steps only here.
-                        mean = torch.stack(losses).mean().item()
-                    self._require_number(mean)
-                    spent = watch.taken(len(losses))
-                    self._note(loss=mean, learning_rate=rate, **spent, memory_gb=peak_memory_gb(self.device))
-                    progress(done, 1.0, self.journal.status())
-                    losses = []
-                if self._validation_due(done_before, done) and not is_over(self.iteration, self.elapsed, self.training):
-                    self._validate()
-                    self.elapsed = time.monotonic() - started
+                    self.ranks.from_first(partial(self._log_losses, source, rate, progress, done))
+                    self._look_again()
+                if self._validation_due(done_before, done) and not self._is_over():
+                    self._validate_in_time(source, started)
                 if self.iteration % self.training.save_every == 0:
-                    self.save()
+                    self.ranks.from_first(partial(self._save_numbers, source))
         except KeyboardInterrupt:
-            self.save()
+            if self.ranks.rank == 0:
+                self._save_numbers(source)
             _log.info("stopped at iteration %d; continue with --resume", self.iteration)
             raise
         finally:
             batches.close()  # type: ignore[attr-defined]
-        self.save()
+        self.ranks.from_first(partial(self._save_numbers, source))
+        if self.exhausted:
+            _log.info("stopped at iteration %d, as training.patience validations gave no better score", self.iteration)
         progress(1, 1, f"{self.iteration} iterations")
+
+    def _is_over(self) -> bool:
+        return self.exhausted or is_over(self.iteration, self.elapsed, self.training)
+
+    def _is_exhausted(self) -> bool:
+        measured = (e for e in self.journal.entries if e.get("grid") == _GRID and not e.get("final"))
+        return has_no_gain([e["validation_dice"] for e in measured], self.training)
 
     def _step(self, batch: Batch, rate: float) -> torch.Tensor:
         set_rate(self.optimizer, rate)
-        images, labels = (t.to(self.device, non_blocking=True) for t in (batch.images, batch.labels))
-        others = None if batch.others is None else batch.others.to(self.device, non_blocking=True)
         self.net.train()
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
-            logits = self.net(images)
-        value = mixed_loss(self.loss, logits, labels, others, batch.share)
+        if self.ranks.size > 1:
+            # Dropout: other masks on every rank, and the same ones after a resume.
+            numbers = np.random.SeedSequence([*self.seed, self.iteration, self.ranks.rank]).generate_state(1)
+            torch.manual_seed(int(numbers[0]))
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
+        counts = [len(part.numbers) for part in self.parts]
+        others = [None] * len(counts) if batch.others is None else torch.split(batch.others, counts)
+        split = zip(torch.split(batch.images, counts), torch.split(batch.labels, counts), others, strict=True)
+        value = torch.zeros((), device=self.device)
+        for part, (images, labels, mixed_in) in zip(self.parts, split, strict=True):
+            value += self._gradients(Batch(images, labels, batch.cases, mixed_in, batch.share), part.share)
+        self.ranks.sum_gradients(self.net)
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.net.parameters(), self.training.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.training.gradient_clip)
+        if not self.scaler.is_enabled():
+            value += 0 * norm  # so that a gradient which is not a number shows at its own batch, not at the next
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update(self.net, self.iteration)
+        return value
+
+    def _gradients(self, batch: Batch, share: float) -> torch.Tensor:
+        """Add the gradients of a part of the batch, which counts as its share of it."""
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
+            logits = self.forward(self._on_device(batch.images))
+        labels = batch.labels.to(self.device, non_blocking=True)
+        others = None if batch.others is None else batch.others.to(self.device, non_blocking=True)
+        value = mixed_loss(self.loss, logits, labels, others, batch.share) * share
+        self.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
         return value.detach()
 
-    def _validate_again(self) -> None:
-        """Validate where the training was stopped within a validation, as its score may choose the weights."""
+    def _on_device(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.to(self.device, non_blocking=True)
+        return channels_last(images, self.plan.dims) if self.training.channels_last else images
+
+    def _validation_was_stopped(self) -> bool:
+        """Whether the training was stopped within a validation, which is made up for: it may choose the weights."""
         before, now = (progress_of(n, self.elapsed, self.training) for n in (self.iteration - 1, self.iteration))
-        done = any(
-            "validation_dice" in entry and entry["iteration"] == self.iteration for entry in self.journal.entries
-        )
-        if self.iteration and not done and now < 1 and self._validation_due(before, now):
-            self._validate()
+        done = any("validation_dice" in e and e["iteration"] == self.iteration for e in self.journal.entries)
+        return bool(self.iteration) and not done and now < 1 and self._validation_due(before, now)
 
     def _validation_due(self, before: float, now: float) -> bool:
         if self.training.validate_every is not None:
             return self.iteration % self.training.validate_every == 0
         return int(before * _VALIDATIONS) != int(now * _VALIDATIONS)
+
+    def _validate_in_time(self, source: BatchSource, started: float) -> None:
+        """Validate on rank 0, whose clock and patience count, while the others wait."""
+
+        def validated() -> tuple[float, bool]:
+            self._require_numbers(source)
+            with self.signals.interruptible():
+                self._validate()
+            return time.monotonic() - started, self._is_exhausted()
+
+        try:
+            self.elapsed, self.exhausted = self.ranks.from_first(validated)
+        except MachineError:
+            if self.ranks.rank and self.signals.caught:  # Rank 0 has been stopped, as this one.
+                raise KeyboardInterrupt(signal.Signals(self.signals.caught)) from None
+            raise
+        self._look_again()
 
     def _validate(self) -> None:
         if not self.cases:
@@ -249,7 +311,7 @@ class _Trainer:
         limit = self.training.validation_cases or len(self.cases)
         picked = self.cases[:: math.ceil(len(self.cases) / limit)]
         pictures, watch = MaskPictures(picked, self.plan, self.scheme), Stopwatch()
-        with watch.measuring("validate"):
+        with memory_explained(validation_too_large(self.config)), watch.measuring("validate"):
             scores = validate(self.average.net, picked, self.plan, self.scheme, self.device, pictures.add)
         if scores.mean_dice > self.best_score:
             with atomic_path(self.best) as temporary:
@@ -265,23 +327,38 @@ class _Trainer:
             best = load_torch_file(self.best, "delete it, or train from the start")
             _restored(self.best, lambda: self.average.net.load_state_dict(best))
         watch = Stopwatch()
-        with watch.measuring("validate"):
+        with memory_explained(validation_too_large(self.config)), watch.measuring("validate"):
             scores = validate(self.average.net, self.cases, self.plan, self.scheme, self.device, choice.add)
         found = {"validation_dice": scores.mean_dice, "dice": scores.dice, "grid": _GRID} if self.cases else {}
         self._note(**found, **watch.taken(), final=True)
         self.journal.save()
         self.journal.draw()
-        return {name: value.cpu() for name, value in self.average.net.state_dict().items()}, scores
+        return {name: value.cpu().contiguous() for name, value in self.average.net.state_dict().items()}, scores
 
     def _note(self, **values: Any) -> None:
         self.journal.note(self.iteration, self.elapsed, **values)
 
-    def _require_number(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise MedsegError(
-                f"the loss is {loss} at iteration {self.iteration}; lower training.learning_rate or check the "
-                f"intensities of the data; the last good state is in {self.last}"
-            )
+    def _log_losses(self, source: BatchSource, rate: float, progress: ProgressCallback, done: float) -> None:
+        with self.watch.measuring("step"):  # A GPU ends its steps only here.
+            self._require_numbers(source)
+            loss = torch.stack(self.losses).mean().item()
+        spent = self.watch.taken(len(self.losses))
+        self._note(loss=loss, learning_rate=rate, **spent, memory_gb=peak_memory_gb(self.device))
+        progress(done, 1.0, self.journal.status())
+
+    def _save_numbers(self, source: BatchSource) -> None:
+        self._require_numbers(source)
+        self.save()
+
+    def _require_numbers(self, source: BatchSource) -> None:
+        """Refuse to go on, to save or to validate after a loss that is not a number."""
+        losses = torch.stack(self.losses) if self.losses else torch.zeros(1)
+        wrong = (~losses.isfinite()).nonzero()
+        if len(wrong):
+            first = int(wrong[0])
+            iteration = self.iteration - len(losses) + first
+            cases = source.batch(iteration, range(self.plan.batch_size)).cases
+            raise MedsegError(no_number(losses[first].item(), iteration + 1, cases, self.last))
 
 
 def _restored(path: Path, take: Callable[[], Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from medseg.disk.atomic import write_text_atomic
 from medseg.errors import CheckpointError, ConfigError
 from medseg.inference.bundle import save_bundle
 from medseg.inference.bundle_files import INFO, open_regular
-from medseg.inference.bundle_info import BundleInfo, NetInfo
+from medseg.inference.bundle_info import NetInfo
 from medseg.inference.bundle_json import read_info
 from medseg.inference.device import device_memory, resolve_device
 from medseg.inference.postprocess import check_postprocess
@@ -27,13 +28,14 @@ from medseg.preparation.folder import config_of
 from medseg.preparation.kept_split import check_other_folds, fold_folder, keep_split, split_of_run
 from medseg.preparation.prepare import Preparation, prepare
 from medseg.preparation.run_folder import record_config, recorded_values, refuse_other_data, refuse_other_split
-from medseg.preparation.split import fold_numbers
+from medseg.preparation.split import Split, fold_numbers
 from medseg.progress import console_progress
 from medseg.tasks.defaults import with_task_defaults
 from medseg.training.augmentation_check import check_augmentation, colours_are_shown
 from medseg.training.bundle_info import bundle_info
 from medseg.training.calibrate import calibrated
 from medseg.training.crf_choice import choose_crf
+from medseg.training.distributed import Ranks, ranks_of_torchrun
 from medseg.training.fine_tuning import check_parts, start_from_init
 from medseg.training.fold import Fold, Setup
 from medseg.training.loop import Trained, train_fold
@@ -57,11 +59,13 @@ class Run:
         folder: the run folder.
         bundle: the model, for `medseg.load_model` and `medseg predict`.
         scores: fold -> validation scores (Dice on the images' own grids); {} where `training.fold` is full.
+        rank: of this process, where several have trained together.
     """
 
     folder: Path
     bundle: Path
     scores: Mapping[int, Scores]
+    rank: int = 0
 
 
 def train(
@@ -87,6 +91,7 @@ def train(
         DatasetError, GeometryError, ReadError: a data set that cannot be trained on.
         CheckpointError: a damaged checkpoint, or one of another training.
         WriteError: disk full or no permission.
+        MachineError: too little memory, or another process of the training has ended.
 
     Example (trains for ten minutes):
         >>> run = medseg.train("configs/lung.yaml", overrides={"training.max_minutes": 10})  # doctest: +SKIP
@@ -106,17 +111,38 @@ def train(
 def train_run(config: RunConfig, resume: bool = False) -> Run:
     """`train` for a configuration that is loaded already; the same errors."""
     config = with_task_defaults(config)
-    device = resolve_device(config.device)
+    with ranks_of_torchrun(config.device) as (ranks, device):
+        begun = ranks.from_first(lambda: _begin(config, device, ranks, resume))
+        return _train_folds(begun, device, ranks, resume)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What is known of a run before it trains; `recorded`: the configuration that its folder held before."""
+
+    config: RunConfig
+    preparation: Preparation
+    splits: Mapping[int, Split]
+    net_info: NetInfo
+    recorded: Mapping[str, Any]
+
+
+def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) -> _Begun:
+    """Check everything, prepare the data set, and write the configuration into the run folder."""
     if config.training.logger == "tensorboard":
         require_tensorboard()
     _check_names(config)
     output = _output(config)
     config = with_norm(config, output)
+    training = config.training
+    if training.batch_size is not None:
+        ranks.parts(training.batch_size, training.accumulate)
     full = config.training.fold == "full"
     if config.training.fold != "all":
         _refuse_overwriting(fold_folder(output, 0 if config.training.fold == "full" else config.training.fold), resume)
     _refuse_other_kind(output / "model", full)
-    preparation = prepare_run(config)
+    preparation = _prepared(config, device)
+    ranks.parts(preparation.plan.batch_size, training.accumulate)
     for finding in preparation.findings:
         _log.info("%s: %s", finding.kind, finding.message)
     if preparation.plan.size is not None:
@@ -141,55 +167,78 @@ def train_run(config: RunConfig, resume: bool = False) -> Run:
     before = recorded_values(output)
     record_config(output, config)
     splits = {number: split_of_run(preparation.dataset, config, number) for number in numbers}
+    if training.patience is not None and not all(split.validation for split in splits.values()):
+        raise ConfigError(
+            "training.patience counts validations without a better score, but no case is left to validate; leave it "
+            "out, or give a split with validation cases"
+        )
     net_info = net_info_for(config, preparation.plan, scheme, device.type == "cuda")
     _log.info("%s", describe_net(net_info))
-    setup = Setup(config, preparation.plan, scheme.written, device)
+    return _Begun(config, preparation, splits, net_info, before)
+
+
+def _train_folds(begun: _Begun, device: torch.device, ranks: Ranks, resume: bool) -> Run:
+    config, preparation = begun.config, begun.preparation
+    output = _output(config)
+    if not output.is_dir():
+        raise ConfigError(
+            f"rank {ranks.rank} does not see {output.resolve()}, which rank 0 has prepared; give an output folder on a "
+            "disk that all machines of the training share"
+        )
+    setup = Setup(config, preparation.plan, preparation.dataset.labels.written, device, ranks)
     scores: dict[int, Scores] = {}
-    for number, split in splits.items():
-        keep_split(split, output, number)
+    for number, split in begun.splits.items():
         fold = Fold(
             number,
             fold_folder(output, number),
             training=[preparation.open(name) for name in split.train],
             validation=[preparation.open(name) for name in split.validation],
         )
-        if not scores:
-            rehearse(net_info.build(), net_info, fold, setup, preparation)
+        ranks.from_first(partial(_ready, fold, split, setup, begun, rehearsed=bool(scores)))
         try:
-            info, trained = _train_one(fold, setup, preparation, net_info, resume)
+            trained = _train_one(fold, setup, begun, resume)
         except CheckpointError:
             # The folder still belongs to the training that was not resumed.
-            write_text_atomic(output / "config.yaml", yaml.safe_dump(before, sort_keys=False))
+            write_text_atomic(output / "config.yaml", yaml.safe_dump(dict(begun.recorded), sort_keys=False))
             raise
-        save_bundle(output / "model", info, {number: trained.weights})
-        if not full:
+        ranks.from_first(partial(_finish, trained, fold, setup, begun))
+        if config.training.fold != "full":
             scores[number] = trained.scores
-    return Run(output, output / "model", scores)
+    return Run(output, output / "model", scores, ranks.rank)
 
 
-def _train_one(
-    fold: Fold, setup: Setup, preparation: Preparation, net_info: NetInfo, resume: bool
-) -> tuple[BundleInfo, Trained]:
-    """Train a fold, then fit what the configuration asks for on its validation cases."""
-    config, device = setup.config, setup.device
+def _ready(fold: Fold, split: Split, setup: Setup, begun: _Begun, rehearsed: bool) -> None:
+    keep_split(split, _output(setup.config), fold.number)
+    if not rehearsed:
+        rehearse(begun.net_info.build(), begun.net_info, fold, setup, begun.preparation)
+
+
+def _train_one(fold: Fold, setup: Setup, begun: _Begun, resume: bool) -> Trained:
+    config = setup.config
     torch.manual_seed(config.seed)
-    net = net_info.build()
+    net = begun.net_info.build()
     start_from_init(net, fold, setup, resume=resume)
-    loss = loss_for(config.loss, preparation, net)
+    loss = loss_for(config.loss, begun.preparation, net)
     title = "train" if config.training.fold == "full" else f"train fold {fold.number}"
-    with console_progress(title, panel=True) as progress:
-        trained = train_fold(net, loss, fold, setup, resume=resume, progress=progress)
+    with console_progress(title, enabled=setup.ranks.rank == 0, panel=True) as progress:
+        return train_fold(net, loss, fold, setup, resume=resume, progress=progress)
+
+
+def _finish(trained: Trained, fold: Fold, setup: Setup, begun: _Begun) -> None:
+    """Fit what the configuration asks for on the validation cases of a fold, and write the bundle."""
+    config, device, preparation, net_info = setup.config, setup.device, begun.preparation, begun.net_info
+    net = net_info.build()
     crf = None
     if config.prediction.crf == "fit":
         net.load_state_dict(trained.weights)
-        crf = choose_crf(net, fold.validation, setup.plan, setup.scheme, device)
+        crf = choose_crf(net.to(device), fold.validation, setup.plan, setup.scheme, device)
     info = bundle_info(config, preparation, net_info, fold.number, trained, crf)
     if config.prediction.quality == "calibrate":
         net.load_state_dict(trained.weights)
         names = {case.name for case in fold.validation}
         held_out = [case for case in preparation.dataset.cases if case.name in names]
         info = calibrated(info, net.to(device), device, held_out, config)
-    return info, trained
+    save_bundle(_output(config) / "model", info, {fold.number: trained.weights})
 
 
 def prepare_run(config: RunConfig) -> Preparation:
@@ -200,7 +249,10 @@ def prepare_run(config: RunConfig) -> Preparation:
         DatasetError, GeometryError, ReadError: naming the files and what to do.
     """
     config = with_task_defaults(config)
-    device = resolve_device(config.device)
+    return _prepared(config, resolve_device(config.device))
+
+
+def _prepared(config: RunConfig, device: torch.device) -> Preparation:
     output = _output(config)
     refuse_other_data(output, config)
     with console_progress("prepare") as progress:

@@ -119,6 +119,24 @@ def test_a_second_signal_ends_even_a_step_that_hangs() -> None:
     assert reached == ["first"]
 
 
+def test_of_several_processes_signals_are_noted_and_end_only_a_validation_at_once() -> None:
+    signals, reached = StopSignals(several=True), []
+    with signals.listening():
+        assert signals.caught == 0
+        with signals.uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)  # from the terminal, then from torchrun
+        assert signals.caught == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt), signals.interruptible():
+            reached.append("validation")
+        assert signals.caught == 0
+        with pytest.raises(KeyboardInterrupt), signals.interruptible():
+            os.kill(os.getpid(), signal.SIGTERM)
+            reached.append("validation")
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert reached == [] and signals.caught == signal.SIGTERM
+
+
 def test_signals_that_a_program_handles_itself_stay_its_own() -> None:
     mine = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: mine.append(number))
