@@ -45,7 +45,13 @@ class MaskPictures:
         self._seen = 0
         self._shown: list[tuple[str, SlicePicture]] = []
 
-    def add(self, predicted: NDArray[Any], reference: NDArray[Any], spacing: tuple[float, ...] | None) -> None:
+    def add(
+        self,
+        predicted: NDArray[Any],
+        reference: NDArray[Any],
+        spacing: tuple[float, ...] | None,
+        annotated: Sequence[str] = (),
+    ) -> None:
         """Take the label map predicted for the next case, as `medseg.training.validation.validate` hands it over."""
         if self._seen in self._chosen:
             case = self._cases[self._seen]

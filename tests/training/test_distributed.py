@@ -145,7 +145,7 @@ def test_a_sample_is_the_same_whichever_rank_makes_it(tiny_dataset: Path) -> Non
         source = (cases, plan, LabelScheme.from_mapping({"ball": 1}), config, 0)
         whole = BatchSource(*source).batch(3)
         for numbers in ([0, 1], [2, 3], [1], range(3)):
-            part = BatchSource(*source, numbers).batch(3)
+            part = BatchSource(*source, numbers=numbers).batch(3)
             assert torch.equal(part.images, whole.images[list(numbers)])
             assert torch.equal(part.labels, whole.labels[list(numbers)])
             assert part.cases == tuple(whole.cases[n] for n in numbers)

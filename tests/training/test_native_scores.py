@@ -38,7 +38,7 @@ def test_scores_and_post_processing_are_measured_on_the_images_own_grid(tiny_dat
     seen = []
     choice = PostprocessChoice(SCHEME)
 
-    def keep(predicted, reference, spacing_mm) -> None:
+    def keep(predicted, reference, spacing_mm, annotated) -> None:
         seen.append((predicted, reference, spacing_mm))
         choice.add(predicted, reference, spacing_mm)
 

@@ -70,12 +70,12 @@ def test_channels_last_is_the_same_training(tiny_dataset: Path, monkeypatch: pyt
     layouts = []
     gradients = loop._Trainer._gradients
 
-    def noting(self: loop._Trainer, images: torch.Tensor, *arguments: object) -> torch.Tensor:
-        layouts.append(self._on_device(images).is_contiguous(memory_format=torch.channels_last_3d))
+    def noting(self: loop._Trainer, batch: Batch, share: float) -> torch.Tensor:
+        layouts.append(self._on_device(batch.images).is_contiguous(memory_format=torch.channels_last_3d))
         layouts.extend(
             p.is_contiguous(memory_format=torch.channels_last_3d) for p in self.net.parameters() if p.ndim == 5
         )
-        return gradients(self, images, *arguments)
+        return gradients(self, batch, share)
 
     monkeypatch.setattr(loop._Trainer, "_gradients", noting)
     last = trained(tiny_dataset, "last", channels_last=True)
