@@ -100,7 +100,9 @@ class Budget:
         """Of a patch, in the unit of the spacing; infinite where the structures to find are not known."""
         if self.thickness is None:
             return math.inf
-        return self.scale ** (1 / self.dims) * max(CONTEXT * self.thickness, LEAST_SIDE[self.dims] * min(spacing))
+        return float(self.scale ** (1 / self.dims)) * max(
+            CONTEXT * self.thickness, LEAST_SIDE[self.dims] * min(spacing)
+        )
 
     @property
     def patch_voxels(self) -> int:

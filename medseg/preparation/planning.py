@@ -37,6 +37,8 @@ ANISOTROPY = 3.0
 # Spacings closer than this count as equal when the slice axis of a 2D net is chosen.
 SAME_SPACING = 1.1
 CT_AIR_HU = -500
+# A patch is as long as most images are, so that it is not cut where some cases have many slices.
+LONG_SHARE = 0.85
 # Where all images point the same way, so will new ones.
 FIXED_POSE_DEGREES, FIXED_POSE_SCALE = 20.0, (0.8, 1.25)
 
@@ -73,7 +75,7 @@ def make_plan(
     dims = _dims(fingerprint, config)
     orientation = _orientation(fingerprint, dims)
     target = _target_spacing(fingerprint, config, orientation, dims)
-    shape = _median_shape(fingerprint, orientation, target)
+    shape, long = (_quantile_shape(fingerprint, orientation, target, share) for share in (0.5, LONG_SHARE))
     spacing = target or (1.0,) * len(shape)
     directed, asked = directed_axes(fingerprint.cases, dims, orientation), config.augmentation.mirror
     needs = needs_of(config.net)
@@ -92,7 +94,7 @@ def make_plan(
     data = DataShape(shape[:dims], spacing[:dims], float(np.prod(shape)) * len(fingerprint.cases), outputs)
     made = resenc_size(config, data, budget)
     if made is None:
-        made = NetSize(*_size(config, shape, spacing, budget, len(fingerprint.cases)))
+        made = NetSize(*_size(config, long, spacing, budget, data.voxels))
     values = {
         "dims": dims,
         "orientation": orientation,
@@ -207,22 +209,22 @@ def _target_spacing(
     return tuple(float(s) for s in target)
 
 
-def _median_shape(
-    fingerprint: Fingerprint, orientation: str | None, target: Sequence[float] | None
+def _quantile_shape(
+    fingerprint: Fingerprint, orientation: str | None, target: Sequence[float] | None, share: float
 ) -> tuple[float, ...]:
+    """Voxels per axis on the network's grid that this share of the cases does not exceed."""
     shapes = []
     for case in fingerprint.cases:
         shape, spacing = case.along(orientation)
         scale = np.ones(len(shape)) if target is None else np.divide(spacing, target)
         shapes.append(np.multiply(shape, scale))
-    return tuple(float(n) for n in np.maximum(1, np.round(np.median(shapes, axis=0))))
+    return tuple(float(n) for n in np.maximum(1, np.round(np.quantile(shapes, share, axis=0))))
 
 
 def _size(
-    config: RunConfig, shape: Sequence[float], spacing: Sequence[float], budget: Budget, cases: int
+    config: RunConfig, shape: Sequence[float], spacing: Sequence[float], budget: Budget, voxels: float
 ) -> tuple[int, tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], ...]]:
     dims = budget.dims
-    voxels = float(np.prod(shape)) * cases
     shape, spacing = shape[:dims], spacing[:dims]
     channels = config.net.channels or channels_of_size(config.plan.size, dims, budget.on_gpu)
     stages = None if config.net.channels is None else len(config.net.channels)

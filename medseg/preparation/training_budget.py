@@ -24,7 +24,7 @@ def core_seconds(training: TrainingConfig, cores: int) -> float | None:
     """
     if training.max_minutes is None and training.max_iterations is not None:
         return None
-    return 60.0 * (training.max_minutes or DEFAULT_MINUTES) * cores**CORE_GAIN
+    return 60.0 * (training.max_minutes or DEFAULT_MINUTES) * float(cores**CORE_GAIN)
 
 
 def typical_thickness(fingerprint: Fingerprint) -> float | None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import medseg
 from medseg.training import faster, loop
 from medseg.training.checkpoint import load_checkpoint
+from medseg.training.data import Batch
 
 # float32, so that only the order of additions differs.
 SAME = {"prediction.postprocess": "off", "training.mixed_precision": False, "training.max_iterations": 3}
