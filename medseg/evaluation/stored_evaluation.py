@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def by_model(arguments: Sequence[str]) -> list[str] | dict[str, list[str]]:
         return list(arguments)
     alone = [text for text in arguments if "=" not in text or is_there(Path(text))]
     found = [(name.strip(), [part.strip() for part in parts.split(",") if part.strip()]) for name, _, parts in grouped]
-    found += [(name, [text]) for name, text in zip(_names([Path(t).resolve() for t in alone]), alone, strict=True)]
+    found += [(name, [text]) for name, text in zip(_names([_absolute(t) for t in alone]), alone, strict=True)]
     names = [name for name, _ in found]
     if "" in names or len(set(names)) < len(names):
         raise ConfigError(
@@ -102,7 +103,7 @@ def read_models(asked: Sequence[str | Path] | Mapping[str, Sequence[str | Path]]
         groups = {name: [Path(folder) for folder in folders] for name, folders in asked.items()}
     else:
         paths = [Path(folder) for folder in asked]
-        names = _names([path.resolve() for path in paths])
+        names = _names([_absolute(path) for path in paths])
         groups = {name: [path] for name, path in zip(names, paths, strict=True)}
         if len(groups) < len(paths):
             raise ConfigError("the same evaluation is given twice: " + ", ".join(map(str, paths)))
@@ -119,6 +120,11 @@ def read_models(asked: Sequence[str | Path] | Mapping[str, Sequence[str | Path]]
         seeds = tuple(_read(title, found[folder]) for title, folder in zip(titles, each, strict=True))
         models.append(Model(name, seeds))
     return tuple(models)
+
+
+def _absolute(path: str | Path) -> Path:
+    # Unlike `resolve`, takes a name that no disk can hold, which is refused with a sentence later.
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _evaluation_in(folder: Path) -> Path:

@@ -14,7 +14,7 @@ __all__ = ["directed_axes"]
 FEWEST_CASES = 8
 # Share of the cases that are more like the others than their mirror images are.
 ALIKE = 0.95
-# Share of a picture's variance that mirroring turns round: less than this is no difference that matters.
+# Share of a picture's variance that mirroring turns round: less than this does not matter.
 LEAST_CHANGE = 0.05
 
 
@@ -22,7 +22,7 @@ def directed_axes(cases: Sequence[CaseFingerprint], dims: int, orientation: str 
     """Axis of the network -> what shows that all images point the same way along it.
 
     Every case is compared, as coarse pictures of 8 blocks per axis, with the sum of the others, once as it is and once
-    mirrored. The left-right axis is no part of it: a body's mirror image is one that may occur, as far as its labels
+    mirrored. The left-right axis is left out: a body's mirror image is one that may occur, as far as its labels
     have no sides.
 
     Args:

@@ -67,7 +67,7 @@ class Budget:
         memory_gb: memory of the device.
         on_gpu: whether that device is a GPU.
         kilobytes: that a step of the net keeps per voxel in float32; None: a U-Net, by the formula above.
-        seconds: of one core that the whole training has; None: the number of steps is given, or time is no limit.
+        seconds: of one core that the whole training has; None: steps are counted instead.
         thickness: of the structures to find, in the unit of the spacing; None: unknown.
         tensors: per stage that a step of a U-Net keeps.
         scale: multiplies the most voxels of a patch and a step.

@@ -12,7 +12,7 @@ from scenes import box, save
 
 from medseg.errors import DatasetError
 from medseg.evaluation import evaluate
-from medseg.evaluation.stored_evaluation import read_evaluations
+from medseg.evaluation.stored_evaluation import read_models
 
 LABELS = {"liver": 1, "spleen": 2}
 
@@ -99,6 +99,7 @@ def test_a_list_that_does_not_fit_is_refused(scene: Path, cell: str, message: st
 def test_evaluations_with_partial_labels_can_be_compared(scene: Path) -> None:
     for name in ("one", "two"):
         scored(scene, out=scene / name)
-    first, _ = read_evaluations([scene / "one", scene / "two"])
+    model, _ = read_models([scene / "one", scene / "two"])
+    first = model.seeds[0]
     assert first.holds("a", "spleen")
     assert not first.holds("b", "spleen")

@@ -74,7 +74,8 @@ def test_whole_floats_become_the_smallest_integers(tmp_path, value, dtype):
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(2.0**24, "2\\*\\*24"), (0.4, "0.4.*label_threshold"), (-2, "-2"), (np.nan, "NaN")]
+    ("value", "words"),
+    [(2.0**24, "16777216 in single precision"), (0.4, "0.4.*label_threshold"), (-2, "-2"), (np.nan, "NaN")],
 )
 def test_values_that_are_no_labels_are_refused(tmp_path, value, words):
     with pytest.raises(DatasetError, match=rf"a\.nii\.gz.*{words}"):

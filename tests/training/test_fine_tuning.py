@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,16 @@ def sensible(shapes: dict[str, torch.Tensor] | dict[str, list[int]]) -> dict[str
         else:
             state[key] = torch.randn(shape) * 0.1 + 0.5 * key.endswith(".weight")
     return state
+
+
+@pytest.fixture(autouse=True)
+def quiet_log() -> Iterator[None]:
+    """As in a program that has not set up logging, whatever tests before this one did."""
+    log = logging.getLogger("medseg")
+    before = log.level
+    log.setLevel(logging.WARNING)
+    yield
+    log.setLevel(before)
 
 
 @pytest.fixture
