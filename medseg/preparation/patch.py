@@ -46,12 +46,12 @@ LARGEST_PATCH_VOXELS = {"cpu": {2: 512 * 512, 3: 180_000}, "gpu": {2: 1024 * 102
 SMALLEST_BATCH = 2
 # Short trainings need many steps more than large ones: the voxels of a step grow with this power of all the voxels
 # that the time is enough for, from this many in a quarter of an hour on one core.
-SHORT_STEP_VOXELS, SHORT_SECONDS, STEP_GROWTH = 200_000, 900.0, 0.5
+SHORT_STEP_VOXELS, SHORT_SECONDS, STEP_GROWTH = 260_000, 900.0, 0.5
 TIMED_STEP_VOXELS = {2: (65_000, 540_000), 3: (65_000, 720_000)}
-# How far a network looks around: this many times the thickness of the structures that it is to find.
-CONTEXT = 6.0
 # A side that is nearly as long as the image is rather a little shorter than longer.
 MOST_OF_IMAGE = 0.75
+# Slices that a patch keeps, where the image has as many.
+FEWEST_SLICES = 16
 # Voxels that a side has at least, where the image is as long: less loses too much to the borders.
 LEAST_SIDE = {2: 256, 3: 48}
 # nnU-Net keeps a batch within 5% of the data; below this many samples the limit costs more than it protects.
@@ -68,7 +68,7 @@ class Budget:
         on_gpu: whether that device is a GPU.
         kilobytes: that a step of the net keeps per voxel in float32; None: a U-Net, by the formula above.
         seconds: of one core that the whole training has; None: steps are counted instead.
-        thickness: of the structures to find, in the unit of the spacing; None: unknown.
+        reach: how long a patch need be to find the structures, in the unit of the spacing; None: unknown.
         tensors: per stage that a step of a U-Net keeps.
         scale: multiplies the most voxels of a patch and a step.
     """
@@ -78,7 +78,7 @@ class Budget:
     on_gpu: bool
     kilobytes: float | None = None
     seconds: float | None = None
-    thickness: float | None = None
+    reach: float | None = None
     tensors: float = TENSORS_PER_STAGE
     scale: float = 1.0
 
@@ -98,11 +98,9 @@ class Budget:
 
     def longest_side(self, spacing: Sequence[float]) -> float:
         """Of a patch, in the unit of the spacing; infinite where the structures to find are not known."""
-        if self.thickness is None:
+        if self.reach is None:
             return math.inf
-        return float(self.scale ** (1 / self.dims)) * max(
-            CONTEXT * self.thickness, LEAST_SIDE[self.dims] * min(spacing)
-        )
+        return float(self.scale ** (1 / self.dims)) * max(self.reach, LEAST_SIDE[self.dims] * min(spacing))
 
     @property
     def patch_voxels(self) -> int:
@@ -203,7 +201,10 @@ def choose_patch(
     multiple: Sequence[int] | None = None,
     least: Sequence[int] | None = None,
 ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-    """The largest patch, as near a cube in mm as the image allows, that fits the budget; and the strides on it.
+    """The largest patch, in the proportions of the image, that fits the budget; and the strides on it.
+
+    It begins with what lies within reach of the structures to find, and shrinks along all axes alike, but in 3D along
+    none below 16 voxels.
 
     Args:
         shape: median shape on the network grid, per axis of the net.
@@ -218,15 +219,19 @@ def choose_patch(
     Returns:
         (patch size, strides); the smallest patch tried where nothing fits.
     """
-    sides = sorted({n * s for n, s in zip(shape, spacing, strict=True)})
-    shortest = min(spacing) * SMALLEST_MAP
-    longest = max(shortest, min(sides[-1], budget.longest_side(spacing)))
     multiples, floor = multiple or (1,) * len(shape), least or (1,) * len(shape)
+    kept = [max(low, FEWEST_SLICES) if len(shape) == 3 else low for low in floor]
+    sides = [
+        min(n, max(low, budget.longest_side(spacing) / s)) for n, s, low in zip(shape, spacing, floor, strict=True)
+    ]
+    smallest_share = min(1.0, SMALLEST_MAP / max(sides))
     best: tuple[tuple[int, ...], tuple[tuple[int, ...], ...]] | None = None
     steps = 200
     for step in range(steps + 1):
-        side = longest * (shortest / longest) ** (step / steps) if longest > shortest else longest
-        wanted = (min(n, max(low, side / s)) for n, s, low in zip(shape, spacing, floor, strict=True))
+        share = smallest_share ** (step / steps)
+        # Once all sides are as short as they should be, memory goes before.
+        lowest = kept if max(sides) * share > max(kept) else floor
+        wanted = (min(n, max(low, share * side)) for n, side, low in zip(shape, sides, lowest, strict=True))
         raw = [max(1, math.ceil(n - 1e-6)) for n in wanted]
         smallest = SMALLEST_MAP if stages is None else FORCED_SMALLEST_MAP
         # Rounded up beforehand to a multiple of 2, since an odd size is padded to an even one anyway.

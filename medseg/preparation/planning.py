@@ -27,7 +27,7 @@ from medseg.preparation.sizes import (
     resenc_size,
     scale_of_size,
 )
-from medseg.preparation.training_budget import core_seconds, typical_thickness
+from medseg.preparation.training_budget import core_seconds, reach_of
 from medseg.preparation.twins import find_twins
 
 __all__ = ["check_plan_fits", "make_plan"]
@@ -88,7 +88,7 @@ def make_plan(
         tensors=tensors_of(config.net, dims),
         scale=scale_of_size(config.plan.size),
         seconds=core_seconds(config.training, cores),
-        thickness=typical_thickness(fingerprint),
+        reach=reach_of(fingerprint),
     )
     outputs = len(scheme.names) + 1
     data = DataShape(shape[:dims], spacing[:dims], float(np.prod(shape)) * len(fingerprint.cases), outputs)

@@ -6,13 +6,15 @@ import numpy as np
 
 from medseg.config import DEFAULT_MINUTES, RunConfig, TrainingConfig
 from medseg.preparation.fingerprint import Fingerprint
-from medseg.preparation.patch import CONTEXT
 from medseg.preparation.plan import Plan
 
-__all__ = ["core_seconds", "plan_reasons", "typical_thickness"]
+__all__ = ["core_seconds", "plan_reasons", "reach_of"]
 
 # Several cores do less than several times the work of one.
 CORE_GAIN = 0.8
+# How far a network looks around, in thicknesses and lengths of what it is to find.
+AROUND_THICKNESS, AROUND_LENGTH = 6.0, 1.5
+LONG_AND_THIN = 10.0
 
 
 def core_seconds(training: TrainingConfig, cores: int) -> float | None:
@@ -27,26 +29,40 @@ def core_seconds(training: TrainingConfig, cores: int) -> float | None:
     return 60.0 * (training.max_minutes or DEFAULT_MINUTES) * float(cores**CORE_GAIN)
 
 
-def typical_thickness(fingerprint: Fingerprint) -> float | None:
-    """Of the thickest label, in mm, or in pixels where no spacing is known: the median over the cases that hold it."""
-    measured: dict[int, list[float]] = {}
-    for case in fingerprint.cases:
-        for value, thickness in case.thickness_mm.items():
-            measured.setdefault(value, []).append(thickness)
-    return max((float(np.median(each)) for each in measured.values()), default=None)
+def reach_of(fingerprint: Fingerprint) -> float | None:
+    """How long a patch need be, in mm, or in pixels where no spacing is known; None where nothing was measured.
+
+    6 times the thickness of the thickest label, or half as long again as the longest one: where a label is 10 times
+    longer than that thickness (vessels, airways), what it looks like nearby tells it. Medians over the cases.
+    """
+    thickness: dict[int, list[float]] = {}
+    length: dict[tuple[int, int], list[float]] = {}
+    for number, case in enumerate(fingerprint.cases):
+        for value, each in case.thickness_mm.items():
+            thickness.setdefault(value, []).append(each)
+        for feature in case.features.features:
+            if feature.kind == "length":
+                length.setdefault((feature.label, number), []).append(feature.value)
+    if not thickness:
+        return None
+    thickest = max(float(np.median(each)) for each in thickness.values())
+    labels = {label for label, _ in length}
+    longest = [float(np.median([max(v) for (of, _), v in length.items() if of == label])) for label in labels]
+    compact = [each for each in longest if each <= LONG_AND_THIN * thickest]
+    return max([AROUND_THICKNESS * thickest, *(AROUND_LENGTH * each for each in compact)])
 
 
 def plan_reasons(plan: Plan, fingerprint: Fingerprint, config: RunConfig, on_gpu: bool, cores: int) -> tuple[str, ...]:
     """Sentences that say why patch, batch, rotation and mirroring of a new plan are what they are."""
     unit = "mm" if fingerprint.spacing_known else "voxels"
-    thickness, seconds = typical_thickness(fingerprint), core_seconds(config.training, cores)
+    reach, seconds = reach_of(fingerprint), core_seconds(config.training, cores)
     reasons = []
     if config.plan.patch_size is not None:
         reasons.append("The patch is the one that the configuration gives.")
-    elif thickness is not None:
+    elif reach is not None:
         reasons.append(
-            f"The thickest structures measure {thickness:.3g} {unit}; a patch need not be longer than {CONTEXT:g} "
-            "times that, nor than the image."
+            f"By thickness and length of the labels a patch need not be longer than {reach:.3g} {unit}, nor than the "
+            "image."
         )
     if config.training.batch_size is not None:
         reasons.append("The batch is the one that the configuration gives.")
