@@ -248,11 +248,14 @@ def _connected(device: torch.device) -> Store:
         raise MissingPartError(
             "this build of torch cannot train in several processes; install another, or train in one"
         )
+    from torch._C._distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     try:
         found: tuple[Store, int, int] = next(iter(rendezvous("env://", timeout=LONGEST_WAIT)))
-        store, rank, size = found
+        # After a restart by torchrun, the same store still holds the addresses of the former processes.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store, rank, size = PrefixStore(f"medseg/attempt{attempt}", found[0]), found[1], found[2]
         # Messages on the CPU are small and pass through gloo on every device.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
