@@ -8,11 +8,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from click.testing import Result
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from medseg.cli import app
 from medseg.errors import ConfigError
