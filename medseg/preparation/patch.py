@@ -207,7 +207,7 @@ def choose_patch(
     none below 16 voxels.
 
     Args:
-        shape: median shape on the network grid, per axis of the net.
+        shape: that most images do not exceed on the network grid, per axis of the net.
         spacing: per axis, same length.
         channels: features per stage; the patch may use fewer stages.
         budget: what a step may use.
