@@ -40,12 +40,15 @@ class PlanConfig(Part):
     features, and patches and steps of at most half or twice the voxels; `resenc_m` or `resenc_l` as nnU-Net plans its
     residual encoders for GPUs of 11 or 24 GB, with the network nnunet_resenc. Less memory gives smaller patches, then
     smaller batches, and the plan says so.
-    `spacing_mm` is the voxel spacing of the network's grid, per axis. `patch_size` is the number of voxels that the
-    network sees at once in training, per axis. `memory_gb` is the memory that a training step may take; without it,
-    what the device has.
+    `spacing_mm` is the voxel spacing of the network's grid, per axis, else planned: as fine as the images, or coarser
+    where a patch would show too little of what is thick enough. `downsampling` says the same of images without a
+    known spacing, such as photographs: so many pixels along each axis become one. `patch_size` is the number of
+    voxels that the network sees at once in training, per axis. `memory_gb` is the memory that a training step may
+    take; without it, what the device has.
     """
 
     size: Literal["fast", "default", "large", "resenc_m", "resenc_l"] = "default"
     spacing_mm: tuple[Spacing, ...] | None = None
+    downsampling: Annotated[float, Field(ge=1, le=64)] | None = None
     patch_size: PatchSize | None = None
     memory_gb: Positive | None = None

@@ -18,7 +18,7 @@ def model_card(info: BundleInfo, weight_files: Sequence[str]) -> str:
         weight_files: names of the weight files.
     """
     plan, net, made = info.plan, info.net, info.provenance
-    spacing = "pixels" if plan.spacing_mm is None else " x ".join(f"{s:g}" for s in plan.spacing_mm) + " mm"
+    spacing = plan.voxels_in_words
     windows = " x ".join(map(str, plan.patch_size))
     labels = "\n".join(
         f"| {name} | {value if isinstance(value, int) else list(value)} |" for name, value in info.labels.items()

@@ -137,7 +137,10 @@ def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
         spacing = tuple(seen.spacing_mm[a] for a in move.axes)
     if plan.spacing_mm is None:
         spacing = spacing if volume.spacing_known else (1.0,) * volume.dims
-        return GridMap(move, volume.shape, shape, shape, spacing, _straightening(volume, seen, move, shape))
+        factors = [plan.downsampling or 1.0] * plan.dims + [1.0] * (volume.dims - plan.dims)
+        network = _network_shape(shape, (1.0,) * volume.dims, factors, plan)
+        real = tuple(n * s / m for n, s, m in zip(shape, spacing, network, strict=True))
+        return GridMap(move, volume.shape, shape, network, real, _straightening(volume, seen, move, network))
     if not volume.spacing_known:
         raise GeometryError(
             f"{what} has no known spacing, but the plan resamples to {plan.spacing_mm} mm; convert it to a format that "

@@ -67,6 +67,7 @@ HEADER = """\
 #   unmirrored     axes of the net that are never mirrored, with the reason: mirroring would exchange left and right, or
 #                  make images that point another way than all others. Take an entry out to mirror all the same; null:
 #                  decided by names, as far as version 1 knew them
+#   downsampling   of images without a known spacing: pixels along each axis that the net sees as one; null: 1
 #   rotation_degrees   the largest rotation of a training sample where augmentation.rotation_degrees is not given;
 #                  null: 30, and 180 for pictures without orientation
 #   scale          the range of its magnification likewise; null: 0.75 to 1.33
@@ -85,6 +86,8 @@ class Plan(PlanPart):
         dims: spatial axes of the net. 2 with an orientation: a net that sees slices of volumes along their last axis.
         orientation: axes of a prepared case, None for 2D images.
         spacing_mm: per axis of a prepared case, 1e-5 to 1e4; None where pixels are used as they are.
+        downsampling: of images without a known spacing, 1 to 64: pixels along each axis of the net that become one;
+            None: pixels are used as they are.
         patch_size: voxels per axis of the net, at most 2^26 together.
         batch_size: samples per training step, at most 65536.
         in_channels: of the images, at most 1024.
@@ -153,6 +156,7 @@ class Plan(PlanPart):
         | None
     ) = None
     size: PlanSize | None = None
+    downsampling: Annotated[float, Field(ge=1, le=64)] | None = None
     seeding: Literal["batch", "sample"] = "batch"
 
     @property
@@ -164,6 +168,13 @@ class Plan(PlanPart):
     def net_spacing_mm(self) -> tuple[float, ...] | None:
         """Spacing along the axes the net sees."""
         return None if self.spacing_mm is None else self.spacing_mm[: self.dims]
+
+    @property
+    def voxels_in_words(self) -> str:
+        """The size of a voxel of the network's grid, e.g. '1 x 1 x 3 mm', 'pixels', or '2 x 2 pixels'."""
+        if self.spacing_mm is not None:
+            return " x ".join(f"{s:.4g}" for s in self.spacing_mm) + " mm"
+        return " x ".join([f"{self.downsampling:g}"] * self.dims) + " pixels" if self.downsampling else "pixels"
 
     @property
     def zscored(self) -> tuple[bool, ...]:
@@ -188,7 +199,11 @@ class Plan(PlanPart):
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Plans without them stay as older releases wrote and hashed them.
         values: dict[str, Any] = write(self)
-        return {key: each for key, each in values.items() if each is not None or key not in ("kernels", "size")}
+        return {
+            key: each
+            for key, each in values.items()
+            if each is not None or key not in ("kernels", "size", "downsampling")
+        }
 
     @model_validator(mode="after")
     def _fits(self) -> Plan:
@@ -205,6 +220,10 @@ class Plan(PlanPart):
             )
         if any(each.axis >= self.dims for each in self.unmirrored or ()):
             raise ValueError(f"unmirrored names an axis that a {self.dims}D net does not have; axes count from 0")
+        if self.downsampling is not None and self.spacing_mm is not None:
+            raise ValueError(
+                "downsampling is for images without a known spacing; spacing_mm says how coarse others are"
+            )
         if self.padding == "zero":
             for n, channel in enumerate(self.normalization):
                 if channel.kind in ("clip", "window") and not (channel.low or 0) <= (channel.mean or 0) <= (

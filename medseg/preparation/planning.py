@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from medseg.config import RunConfig, SelectRule, validate_model
+from medseg.config import RESENC_SIZES, RunConfig, SelectRule, validate_model
 from medseg.errors import ConfigError, DatasetError
 from medseg.io.channel_names import kind_of_name, modality_of_kind
 from medseg.labels import LabelScheme
 from medseg.preparation.channel_plans import asked_kinds, channel_plan, kind_in_words
+from medseg.preparation.coarseness import coarser_spacing, thinnest_of
 from medseg.preparation.direction import directed_axes
 from medseg.preparation.fingerprint import Fingerprint
 from medseg.preparation.mirroring import unmirrored_axes
@@ -37,6 +39,8 @@ ANISOTROPY = 3.0
 # Spacings closer than this count as equal when the slice axis of a 2D net is chosen.
 SAME_SPACING = 1.1
 CT_AIR_HU = -500
+# Patches that a step should have room for when the grid is chosen.
+SAMPLES_OF_A_STEP = 4
 # A patch is as long as most images are, so that it is not cut where some cases have many slices.
 LONG_SHARE = 0.85
 # Where all images point the same way, so will new ones.
@@ -74,9 +78,6 @@ def make_plan(
         )
     dims = _dims(fingerprint, config)
     orientation = _orientation(fingerprint, dims)
-    target = _target_spacing(fingerprint, config, orientation, dims)
-    shape, long = (_quantile_shape(fingerprint, orientation, target, share) for share in (0.5, LONG_SHARE))
-    spacing = target or (1.0,) * len(shape)
     directed, asked = directed_axes(fingerprint.cases, dims, orientation), config.augmentation.mirror
     needs = needs_of(config.net)
     kilobytes = None if needs is None else needs.kilobytes[dims - 2]
@@ -90,6 +91,10 @@ def make_plan(
         seconds=core_seconds(config.training, cores),
         reach=reach_of(fingerprint),
     )
+    target, downsampling = _grid(fingerprint, config, scheme, orientation, budget)
+    sampled = target or (None if downsampling is None else (downsampling,) * dims + (1.0,) * (fingerprint.dims - dims))
+    shape, long = (_quantile_shape(fingerprint, orientation, sampled, share) for share in (0.5, LONG_SHARE))
+    spacing = sampled or (1.0,) * len(shape)
     outputs = len(scheme.names) + 1
     data = DataShape(shape[:dims], spacing[:dims], float(np.prod(shape)) * len(fingerprint.cases), outputs)
     made = resenc_size(config, data, budget)
@@ -107,6 +112,7 @@ def make_plan(
         "strides": made.strides,
         "kernels": kernels_for(data.spacing, made.strides) if catalogue_entry(config.net).kernels else None,
         "size": reason_of_size(config, made, on_gpu),
+        "downsampling": downsampling,
         "select": [rule.model_dump(exclude_defaults=True) for rule in _select(fingerprint, config)],
         "unmirrored": unmirrored_axes(
             dims,
@@ -148,6 +154,8 @@ def check_plan_fits(plan: Plan, fingerprint: Fingerprint, config: RunConfig, pat
         wanted.append(("spacing_mm", tuple(plan.spacing_mm[:count]), tuple(round(s, 6) for s in fixed.spacing_mm)))
     if plan.spacing_mm is not None and not fingerprint.spacing_known:
         wanted.append(("spacing_mm (the images have no known spacing)", plan.spacing_mm, None))
+    if fixed.downsampling is not None:
+        wanted.append(("downsampling", plan.downsampling, fixed.downsampling))
     if plan.in_channels == fingerprint.in_channels:
         kinds = asked_kinds(config, plan.in_channels)
         for channel, (has_plan, kind) in enumerate(zip(plan.normalization, kinds, strict=True)):
@@ -183,14 +191,36 @@ def _orientation(fingerprint: Fingerprint, dims: int) -> str | None:
     return "RAS".replace("RAS"[coarsest], "") + "RAS"[coarsest]
 
 
-def _target_spacing(
+def _grid(
+    fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, orientation: str | None, budget: Budget
+) -> tuple[tuple[float, ...] | None, float | None]:
+    """Spacing of the network's grid, and how many pixels become one of an image without a known spacing."""
+    dims, fixed = budget.dims, config.plan
+    if fixed.spacing_mm is not None and not fingerprint.spacing_known:
+        raise ConfigError(
+            "plan.spacing_mm is given, but the images have no known spacing; leave it out, or give plan.downsampling"
+        )
+    if fixed.downsampling is not None and fingerprint.spacing_known:
+        raise ConfigError("plan.downsampling is given, but the images have a known spacing; give plan.spacing_mm")
+    target = _native_spacing(fingerprint, config, orientation, dims) if fingerprint.spacing_known else None
+    if fixed.spacing_mm is not None or fixed.downsampling is not None or fixed.size in RESENC_SIZES:
+        return target, fixed.downsampling
+    shape = _quantile_shape(fingerprint, orientation, target, LONG_SHARE)[:dims]
+    spacing = (1.0,) * dims if target is None else target[:dims]
+    voxels = min(budget.patch_voxels, budget.step_voxels / SAMPLES_OF_A_STEP)
+    coarser = coarser_spacing(shape, spacing, budget.reach, thinnest_of(fingerprint, scheme), voxels)
+    if target is None:
+        # Whole and half pixels, so that each new one is the mean of equally many.
+        factor = math.floor(2 * coarser[0]) / 2
+        return None, factor if factor > 1 else None
+    return (*coarser, *target[dims:]), None
+
+
+def _native_spacing(
     fingerprint: Fingerprint, config: RunConfig, orientation: str | None, dims: int
-) -> tuple[float, ...] | None:
+) -> tuple[float, ...]:
+    """The spacing that the configuration gives, else the usual one of the images."""
     fixed = config.plan.spacing_mm
-    if not fingerprint.spacing_known:
-        if fixed is not None:
-            raise ConfigError("plan.spacing_mm is given, but the images have no known spacing; leave it out")
-        return None
     grids = [c.along(orientation) for c in fingerprint.cases]
     spacings = np.array([g[1] for g in grids])
     target = np.median(spacings, axis=0)

@@ -118,7 +118,6 @@ class Preparation:
             name: sum(any(c.label_voxels.get(v) for v in values) for c in fingerprint.cases)
             for name, values in zip(scheme.names, scheme.values, strict=True)
         }
-        spacing = "pixels" if plan.spacing_mm is None else " x ".join(f"{s:.3g}" for s in plan.spacing_mm) + " mm"
         kinds = ", ".join(kind_in_words(channel) for channel in plan.normalization)
         patients = len({case.group for case in self.dataset.cases if case.name in self.cases})
         of_patients = f" of {patients} patients" if patients < len(self.cases) else ""
@@ -127,7 +126,8 @@ class Preparation:
         lines += [f"{finding.kind}: {finding.message}" for finding in self.findings]
         patch = " x ".join(map(str, plan.patch_size))
         lines.append(
-            f"plan: {spacing}, patch {patch}, batch {plan.batch_size}, {kinds}, features {list(plan.channels)}"
+            f"plan: {plan.voxels_in_words}, patch {patch}, batch {plan.batch_size}, {kinds}, "
+            f"features {list(plan.channels)}"
         )
         if plan.size is not None:
             lines.append(f"size {plan.size.name}: {plan.size.reason}")

@@ -83,7 +83,7 @@ def choose_crf(
 
 def crf_candidates(plan: Plan) -> list[CrfOptions]:
     """The options to try: from a mild smoothing to the defaults, lengths as multiples of the finest spacing."""
-    finest = 1.0 if plan.spacing_mm is None else min(plan.spacing_mm)
+    finest = (plan.downsampling or 1.0) if plan.spacing_mm is None else min(plan.spacing_mm)
     found: list[CrfOptions] = []
     for (smooth, appearance), voxels, intensity in product(STRENGTHS, APPEARANCE_VOXELS, APPEARANCE_INTENSITIES):
         options = CrfOptions(
