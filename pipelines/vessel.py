@@ -17,7 +17,6 @@ import argparse
 from pathlib import Path
 
 from layouts.dataset import arrange
-from layouts.quick import quick
 from layouts.run import run
 from layouts.samples import integers, samples
 
@@ -62,11 +61,11 @@ def main() -> None:
             "device": arguments.device,
             "training.max_minutes": arguments.minutes / len(folds),
         }
-        trained = medseg.train(config, overrides | quick(config, data.shape, arguments.minutes))
+        trained = medseg.train(config, overrides)
         model = medseg.load_model(trained.bundle, arguments.device)
         for case, part in fold.scored:
             image = data.image(case)
-            logits, grid = model.predict_logits(image, mirror=False)
+            logits, grid = model.predict_logits(image)
             mask = model.to_labels(logits, grid, image)
             data.keep(out, case, part, mask, model.to_probabilities(logits, grid, image))
 

@@ -12,7 +12,8 @@ from medseg.preparation.fingerprint import Fingerprint
 
 __all__ = ["coarser_spacing", "thinnest_of"]
 
-# Voxels that the thinnest label keeps across its thickness.
+# Voxels that the thinnest label keeps across its thickness: a ball of 20 voxels, each of them wholly in or out, comes
+# back to its own grid with a Dice of 0.977 or more.
 VOXELS_ACROSS = 20.0
 # Resampling by less gains nothing that would be worth its blur.
 WORTH_RESAMPLING = 1.3

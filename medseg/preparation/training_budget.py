@@ -53,10 +53,15 @@ def reach_of(fingerprint: Fingerprint) -> float | None:
 
 
 def plan_reasons(plan: Plan, fingerprint: Fingerprint, config: RunConfig, on_gpu: bool, cores: int) -> tuple[str, ...]:
-    """Sentences that say why patch, batch, rotation and mirroring of a new plan are what they are."""
+    """Sentences that say why grid, patch, batch, rotation and mirroring of a new plan are what they are."""
     unit = "mm" if fingerprint.spacing_known else "voxels"
     reach, seconds = reach_of(fingerprint), core_seconds(config.training, cores)
     reasons = []
+    if config.plan.spacing_mm is None and config.plan.downsampling is None and _is_coarser(plan, fingerprint):
+        reasons.append(
+            f"The network's voxels measure {plan.voxels_in_words}: the structures are so thick that on the images' own "
+            "grid a patch would show too little of them."
+        )
     if config.plan.patch_size is not None:
         reasons.append("The patch is the one that the configuration gives.")
     elif reach is not None:
@@ -81,3 +86,11 @@ def plan_reasons(plan: Plan, fingerprint: Fingerprint, config: RunConfig, on_gpu
         )
     reasons += [f"Axis {each.axis} is not mirrored ({each.reason})." for each in plan.unmirrored or ()]
     return tuple(reasons)
+
+
+def _is_coarser(plan: Plan, fingerprint: Fingerprint) -> bool:
+    """Whether the plan's grid is coarser than that of most images, by more than other images of the set may be."""
+    if plan.spacing_mm is None:
+        return plan.downsampling is not None
+    native = np.median([case.along(plan.orientation)[1] for case in fingerprint.cases], axis=0)
+    return bool((np.divide(plan.spacing_mm, native) >= 1.25).any())

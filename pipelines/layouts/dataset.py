@@ -59,7 +59,6 @@ class DataSet:
         shape: of the smallest image to train on, along each axis, without channels.
         patients: case -> patient.
         demonstration: why the scores say nothing about new patients; "" where patients were held out.
-        spacing_mm: of the last image, along its axes; () where it is not known.
     """
 
     root: Path
@@ -68,7 +67,6 @@ class DataSet:
     shape: tuple[int, ...]
     patients: dict[str, str]
     demonstration: str = ""
-    spacing_mm: tuple[float, ...] = ()
 
     def image(self, case: str) -> medseg.Volume:
         """The image of a case with all its channels."""
@@ -167,8 +165,7 @@ def arrange(cases: Iterable[Sample], out: Path, slices: bool = False) -> DataSet
             shape = tuple(map(min, shape, image.shape))
     with (out / "cases.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("case", "group"), *sorted(patients.items())])
-    spacing = last.image.spacing_mm if last is not None and last.image.spacing_known else ()
-    return DataSet(out, training, ending, shape, patients, demonstration, spacing)
+    return DataSet(out, training, ending, shape, patients, demonstration)
 
 
 def _write(case: Sample, out: Path, ending: str) -> None:
