@@ -189,9 +189,11 @@ _VOCABULARY = frozenset().union(*_TERMS, SIDES)
 def _words_of(name: str) -> _Words:
     # 'leftLung' and 'left_lung' are the same two words.
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    of_spine = "vertebra" in name.lower() or "spine" in name.lower()
     found = set()
     for word in re.split(r"[\W_]+", spaced.lower()):
-        known = _SAME.get(word, word)
+        # 'kidney L' is the left one, 'vertebra L 1' is lumbar.
+        known = word if of_spine and word in ("l", "r") else _SAME.get(word, word)
         if known not in _VOCABULARY and known.removesuffix("s") in _VOCABULARY:
             known = known.removesuffix("s")
         # A number counts lesions; it does not change the term.

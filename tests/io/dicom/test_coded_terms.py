@@ -66,3 +66,8 @@ def test_names_of_the_tasks_are_understood(name, type, side, region):
 def test_a_name_that_is_not_fully_understood_is_tissue(name):
     term = term_for(name)
     assert (term.category, term.type, term.side, term.region) == (TISSUE, TISSUE, None, None)
+
+
+def test_a_letter_that_counts_vertebrae_is_no_side():
+    assert {term_for(name).side for name in ("vertebra L 1", "vertebra_L_5", "Vertebra L")} == {None}
+    assert term_for("kidney L").side == SIDES["left"] and term_for("r_lung").side == SIDES["right"]
