@@ -240,7 +240,18 @@ def compared(found: list[Training], tool: str, data: str, minutes: float) -> Com
 
 def table(found: list[Training]) -> str:
     """Markdown: a line per data set, budget and tool."""
-    heads = ("data", "CPU minutes", "tool", "trainings", "steps", "memory (GB)", "cases", "mean Dice", "less nnU-Net", "")
+    heads = (
+        "data",
+        "CPU minutes",
+        "tool",
+        "trainings",
+        "steps",
+        "memory (GB)",
+        "cases",
+        "mean Dice",
+        "less nnU-Net",
+        "",
+    )
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for data, minutes in dict.fromkeys((each.data, each.minutes) for each in found):
         for tool in TOOLS:

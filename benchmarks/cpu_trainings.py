@@ -37,13 +37,15 @@ def count_cpu_seconds() -> None:
     loop.time = clock  # type: ignore[attr-defined]
 
 
-def start(command: Sequence[str], log: Path, core: int, environment: Mapping[str, str] | None = None) -> None:
-    """Run a command on one core with one thread; what it says goes to `log`.
+def start(
+    command: Sequence[str], log: Path, core: int | None = None, environment: Mapping[str, str] | None = None
+) -> None:
+    """Run a command with one thread, on one core if one is given; what it says goes to `log`.
 
     Raises:
         SystemExit: with the end of the log, where the command fails.
     """
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(
@@ -51,7 +53,7 @@ def start(command: Sequence[str], log: Path, core: int, environment: Mapping[str
             env={**os.environ, **threads, **(environment or {})},
             stdout=file,
             stderr=subprocess.STDOUT,
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
         )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed, see {log}:\n{log.read_text()[-3000:]}")

@@ -82,7 +82,9 @@ def open_data(name: str, root: Path, work: Path) -> Data:
     dataset = find_cases(config.data)
     several = next((c.name for c in dataset.cases if len(c.images) != 1 or len(c.labels) != 1), None)
     if several is not None:
-        raise SystemExit(f"{several} of {folder} consists of several files; these benchmarks need one image and one mask")
+        raise SystemExit(
+            f"{several} of {folder} consists of several files; these benchmarks need one image and one mask"
+        )
     pictures = not dataset.cases[0].images[0].name.endswith((".nii", ".nii.gz", ".nrrd", ".mha"))
     labels = dict(zip(dataset.labels.names, (v[0] for v in dataset.labels.values), strict=True))
     return Data(name, dataset.cases, labels, config.data.label_threshold, pictures)

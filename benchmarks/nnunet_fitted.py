@@ -31,7 +31,7 @@ class FittedTrainer(nnUNetTrainer):
 
     minutes, mirror = 1.0, "x"
 
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):  # noqa: N802 (nnU-Net's name)
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
         rotation, flat, patch, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         if self.mirror == "x":
             # Arrays are z, y, x, or in pictures y, x; planning may have changed the order of three axes.
@@ -77,6 +77,8 @@ def prepare(configuration: str) -> None:
     )
 
     extract_fingerprints([1], num_processes=1, verbose=False)
+    # Planning takes it for a number of threads, so 0, which training wants, will not do here.
+    os.environ["nnUNet_n_proc_DA"] = "1"  # noqa: SIM112
     plan_experiments([1])
     path = Path(os.environ["nnUNet_preprocessed"]) / DATASET / f"{PLANS}.json"  # noqa: SIM112
     plans = json.loads(path.read_text())
@@ -89,7 +91,7 @@ def prepare(configuration: str) -> None:
 def train(configuration: str, settings: dict) -> None:
     """Train on all cases; `result` gets iterations, seconds and peak memory."""
     random.seed(settings["seed"])
-    np.random.seed(settings["seed"])
+    np.random.seed(settings["seed"])  # noqa: NPY002 (what nnU-Net draws from)
     torch.manual_seed(settings["seed"])
     torch.set_num_threads(1)
     folder = Path(os.environ["nnUNet_preprocessed"]) / DATASET  # noqa: SIM112

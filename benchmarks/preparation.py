@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from cpu_trainings import any_core, start
+from cpu_trainings import start
 
 SPACING, TARGET = (0.8, 0.8, 1.0), (1.5, 1.5, 1.5)
 TARGETS = {"CPU time": 1 / 5, "peak memory": 1 / 4}
@@ -133,7 +133,6 @@ def main() -> None:
     parser.add_argument("--nnunet-python", help="without it medseg runs alone")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--shape", type=int, nargs=3, default=(512, 512, 300))
-    parser.add_argument("--core", type=int, default=any_core())
     asked = parser.parse_args()
     pythons = {"medseg": sys.executable} | ({"nnU-Net": asked.nnunet_python} if asked.nnunet_python else {})
     found: dict[str, list[dict[str, float]]] = {who: [] for who in pythons}
@@ -146,7 +145,7 @@ def main() -> None:
                 place.mkdir()
                 (place / "plans.json").write_text(json.dumps(nnunet_plans()))
                 command = [python, "-c", RUN, who, str(image), str(labels), str(place / "out")]
-                start(command, place / "output.log", asked.core)
+                start(command, place / "output.log")
                 found[who].append(json.loads((place / "result.json").read_text()))
                 print(f"{who}: " + ", ".join(f"{k} {v:.1f}" for k, v in found[who][-1].items()), flush=True)
                 subprocess.run(["rm", "-rf", str(place)], check=True)
