@@ -59,7 +59,7 @@ def watch():
     while not stop.is_set():
         peak = max(peak, resident() - base)
         time.sleep(0.005)
-watcher = threading.Thread(target=watch)
+watcher = threading.Thread(target=watch, daemon=True)
 watcher.start()
 before = sum(os.times()[:4])
 job()
@@ -108,6 +108,7 @@ def nnunet_plans() -> dict[str, object]:
         "normalization_schemes": ["CTNormalization"],
         "use_mask_for_norm": [False],
         "batch_dice": False,
+        "architecture": {"network_class_name": "", "arch_kwargs": {}, "_kw_requires_import": []},
     }
     for what, order in (("data", 3), ("seg", 1), ("probabilities", 1)):
         configuration[f"resampling_fn_{what}"] = "resample_data_or_seg_to_shape"
