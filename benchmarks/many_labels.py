@@ -3,7 +3,7 @@
     python benchmarks/many_labels.py --out runs/many_labels [--minutes 4] [--labels 24]
     python benchmarks/many_labels.py --out runs/many_labels --root FOLDER        (a data set of your own)
 
-Without --root the cases are made: 16 volumes of 64x48x32 voxels with 24 ellipsoids that lie in the same order in all
+Without --root the cases are made: 16 volumes of 48x36x24 voxels with 24 ellipsoids that lie in the same order in all
 of them, moved, larger or smaller and of other grey levels in each; every fourth case validates. The minutes are CPU
 minutes of one core. Printed are the Dice of each label over the validation cases, their mean, the steps and the peak
 memory of training; --out then holds the run with `progress.png` and its pictures of validation masks, and
@@ -20,7 +20,7 @@ import numpy as np
 from cpu_trainings import any_core, predict, train
 from data_folders import link_cases, open_data
 
-CASES, SHAPE, CELLS = 16, (64, 48, 32), (4, 3, 2)
+CASES, SHAPE, CELLS = 16, (48, 36, 24), (4, 3, 2)
 
 
 def made_cases(folder: Path, labels: int) -> None:
@@ -40,10 +40,10 @@ def made_cases(folder: Path, labels: int) -> None:
             continue
         rng = np.random.default_rng([1, number])
         image, mask = rng.normal(0, 15, SHAPE).astype(np.float32), np.zeros(SHAPE, np.uint8)
-        moved = rng.uniform(-3, 3, 3)
+        moved = rng.uniform(-2, 2, 3)
         for value, (place, level) in enumerate(zip(places, levels, strict=True), start=1):
-            centre = (np.array(place) + 0.5) * np.array(SHAPE) / CELLS + moved + rng.uniform(-2, 2, 3)
-            radii = rng.uniform(4, 6.5, 3)
+            centre = (np.array(place) + 0.5) * np.array(SHAPE) / CELLS + moved + rng.uniform(-1.5, 1.5, 3)
+            radii = rng.uniform(3, 5, 3)
             inside = (((grid - centre.reshape(3, 1, 1, 1)) / radii.reshape(3, 1, 1, 1)) ** 2).sum(0) < 1
             mask[inside] = value
             image[inside] += level + rng.normal(0, 10)
