@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-__all__ = ["MOST_NAMED", "OTHERS", "as_text", "named_labels"]
+__all__ = ["COLOURS", "MOST_NAMED", "OTHERS", "as_text", "named_labels"]
 
 MOST_NAMED = 8
 """As many colours as can be distinguished."""
+COLOURS = ("#0072b2", "#d55e00", "#00856a", "#b5307a", "#6a51a3", "#8a6a00", "#7fa000", "#4d2c19")
+"""Of the labels that are named, on white: contrast of 3 or more (WCAG 2.2, 1.4.11), after Okabe and Ito, none grey."""
 OTHERS = "#b8c2cc"
 """Colour of labels that a picture does not name."""
 

@@ -166,14 +166,17 @@ def agreement(cases: Cases) -> tuple[Picture, ...]:
             points[label] = [(o.in_ref * c.voxel_size, o.dice) for c, o in held]
     if not sizes:
         return ()
-    shown = dict(list(sizes.items())[:_MOST_PANELS])
+    agreements = {label: agreement_of([p for _, p in each], [r for r, _ in each]) for label, each in sizes.items()}
+    widths = {label: (a.high - a.low) / sum(r for r, _ in sizes[label]) for label, a in agreements.items()}
+    widest = sorted(widths, key=lambda label: -widths[label])[:_MOST_PANELS]
+    shown = {label: pairs for label, pairs in sizes.items() if label in widest}
     limits = []
-    for label, pairs in shown.items():
-        found = agreement_of([p for _, p in pairs], [r for r, _ in pairs])
+    for label in shown:
+        found = agreements[label]
         limits.append(f"{label}: bias {found.bias:.3g}, limits {found.low:.3g} to {found.high:.3g} {unit}")
     caption = "Bland-Altman: difference against mean size; lines are the bias and the 95% limits of agreement."
     if len(shown) < len(sizes):
-        caption += f" The first {len(shown)} of {len(sizes)} labels."
+        caption += f" The {len(shown)} of {len(sizes)} labels whose limits are widest for their size."
     return (
         Picture("Agreement of sizes", caption, f"Bland-Altman plot. {'; '.join(limits)}.", agreement_png(shown, unit)),
         Picture(

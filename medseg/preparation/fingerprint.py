@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from medseg.disk.atomic import write_text_atomic
 from medseg.labels import LabelScheme
@@ -29,6 +28,7 @@ __all__ = [
     "Fingerprint",
     "count_labels",
     "fingerprint_case",
+    "labelled_box",
     "load_fingerprint",
 ]
 
@@ -236,13 +236,12 @@ def fingerprint_case(name: str, stamp: str, image: Volume, labels: Volume, schem
 def _thickness(labels: Volume, counts: Mapping[int, int]) -> dict[int, float]:
     if not counts:
         return {}
-    extents = ndimage.find_objects((labels.array > 0).view(np.uint8))
-    return measure_thickness(labels.array, labels.spacing_mm, counts, extents[0])
+    return measure_thickness(labels.array, labels.spacing_mm, counts, labelled_box(labels.array))
 
 
 def count_labels(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(values that occur, how often) of unsigned integers; without the sort of `np.unique` where they are small."""
-    flat = values.reshape(-1)
+    flat = values.ravel(order="K")
     largest = int(flat.max()) if flat.size else 0
     if largest < 65536:
         counts = np.zeros(largest + 1, dtype=np.int64)
@@ -253,6 +252,26 @@ def count_labels(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.in
         return found, counts[found]
     found, counts = np.unique(flat, return_counts=True)
     return found.astype(np.int64), counts
+
+
+def labelled_box(labels: NDArray[Any]) -> tuple[slice, ...]:
+    """The smallest box around all voxels that are not 0; an empty one where there are none.
+
+    Args:
+        labels: `(I, J[, K])`, in any order of memory.
+
+    Example:
+        >>> labelled_box(np.array([[0, 0, 0, 0], [0, 3, 1, 0]]))
+        (slice(1, 2, None), slice(1, 3, None))
+    """
+    box = [slice(0, n) for n in labels.shape]
+    # Planes that lie together in memory come first, so that what is left for the others is small.
+    for axis in np.argsort(labels.strides)[::-1]:
+        planes = np.flatnonzero(labels[tuple(box)].any(axis=tuple(a for a in range(labels.ndim) if a != axis)))
+        if not planes.size:
+            return (slice(0, 0),) * labels.ndim
+        box[axis] = slice(int(planes[0]), int(planes[-1]) + 1)
+    return tuple(box)
 
 
 def _channel(

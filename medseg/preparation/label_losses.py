@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medseg.labels import LabelScheme
-from medseg.preparation.fingerprint import count_labels
+from medseg.preparation.fingerprint import count_labels, labelled_box
 from medseg.resampling import resample_array
 from medseg.volume import Finding
 
@@ -116,8 +116,19 @@ def _name(value: int, scheme: LabelScheme) -> str:
 
 def _boxes(labels: NDArray[Any]) -> dict[int, tuple[slice, ...]]:
     """Label value -> the smallest box around it; 0 has none."""
-    values, _ = count_labels(labels)
-    numbers = labels if values[-1] < 65536 else np.searchsorted(values, labels).astype(np.int32)
-    boxes = ndimage.find_objects(numbers)
-    places = values if numbers is labels else np.arange(len(values))
-    return {int(value): boxes[n - 1] for value, n in zip(values, places, strict=True) if n > 0}
+    around = labelled_box(labels)
+    inside = labels[around]
+    if not inside.size:
+        return {}
+    values, _ = count_labels(inside)
+    small = values[-1] < 65536
+    boxes = ndimage.find_objects(inside if small else (np.searchsorted(values, inside) + 1).astype(np.int32))
+    places = values if small else np.arange(1, len(values) + 1)
+    return {int(v): _moved(boxes[n - 1], around) for v, n in zip(values, places, strict=True) if v > 0}
+
+
+def _moved(box: tuple[slice, ...], around: tuple[slice, ...]) -> tuple[slice, ...]:
+    """A box within another one, on the grid of that one."""
+    return tuple(
+        slice(inner.start + outer.start, inner.stop + outer.start) for inner, outer in zip(box, around, strict=True)
+    )

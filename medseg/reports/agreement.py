@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from medseg.legend import OTHERS, as_text, named_labels
-from medseg.reports.figures import figure_png, label_colours
+from medseg.legend import COLOURS, OTHERS, as_text, named_labels
+from medseg.reports.figures import figure_png
 
 __all__ = ["Agreement", "agreement_of", "agreement_png", "size_png"]
 
@@ -90,9 +90,9 @@ def size_png(points: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> 
     if others:
         size, dice = np.array([pair for label in others for pair in points[label]], dtype=float).T
         axes.scatter(size, dice, s=9, label=f"{len(others)} others", color=OTHERS, linewidths=0)
-    for label, (_, colour) in label_colours(list(named)).items():
+    for label, colour in zip(named, COLOURS, strict=False):
         size, dice = np.array(points[label], dtype=float).T
-        axes.scatter(size, dice, s=20, label=as_text(label), color=colour, edgecolor="#12344d", linewidths=0.6)
+        axes.scatter(size, dice, s=20, label=as_text(label), color=colour, alpha=0.85, linewidths=0)
     sizes = [size for pairs in points.values() for size, _ in pairs]
     if max(sizes) > 10 * min(sizes):
         axes.set_xscale("log")

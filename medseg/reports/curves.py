@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from medseg.legend import OTHERS, as_text, named_labels
-from medseg.reports.figures import figure_png, label_colours
+from medseg.legend import COLOURS, OTHERS, as_text, named_labels
+from medseg.reports.figures import figure_png
 
 __all__ = ["froc_png"]
 
@@ -26,7 +26,7 @@ def froc_png(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], rate
     low, high = rates[0] / 2, rates[-1] * 2
     named = named_labels({label: max(y) for label, (_, y) in curves.items()})
     others = [label for label in curves if label not in named]
-    hues = {label: hue for label, (hue, _) in label_colours(list(named)).items()}
+    hues = dict(zip(named, COLOURS, strict=False))
     for label in (*others, *named):
         x, y = curves[label]
         inside = [(max(a, low), b) for a, b in zip(x, y, strict=True) if a <= high]

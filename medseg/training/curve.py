@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medseg.disk.atomic import atomic_path
-from medseg.legend import OTHERS, as_text, named_labels
+from medseg.legend import COLOURS, OTHERS, as_text, named_labels
 
 __all__ = ["write_curve"]
 
@@ -97,9 +97,10 @@ def _dice(axes: Any, entries: Entries) -> None:
         text = f"Dice of {len(others)} other labels" if name == others[0] else None
         values = [_number(e["dice"].get(name)) for e in checks]
         axes.plot(minutes, values, color=OTHERS, linewidth=0.8, label=text)
-    for name in named:
+    for name, colour in zip(named, COLOURS, strict=False):
         values = [_number(e["dice"].get(name)) for e in checks]
-        axes.plot(minutes, values, marker="o", markersize=3, label=f"Dice {as_text(name)} {_figure(last[name])}")
+        text = f"Dice {as_text(name)} {_figure(last[name])}"
+        axes.plot(minutes, values, color=colour, marker="o", markersize=3, label=text)
     if len(last) > 1:
         means = [e["validation_dice"] for e in checks]
         axes.plot(minutes, means, color="black", linewidth=2, label=f"Dice, mean {means[-1]:.3f}")

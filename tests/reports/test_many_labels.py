@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
 from medseg.evaluation import evaluate
 from medseg.io import write
-from medseg.legend import named_labels
+from medseg.legend import OTHERS, named_labels
 from medseg.reports.agreement import agreement_png, size_png
 from medseg.reports.curves import froc_png
 from medseg.reports.figures import distribution_png
@@ -109,3 +111,47 @@ def test_a_reports_key_and_captions_stay_short(count: int, tmp_path: Path) -> No
     assert ("(the lowest of 104 labels)" in captions[0]) is (count == 104)
     assert (f"Colours of {count} labels" in page) is (count == 104)
     assert ("organ_1, prediction" in page) is (count == 8)
+
+
+def test_what_a_legend_names_is_seen_on_white_and_no_two_labels_look_alike(monkeypatch, tmp_path) -> None:
+    drawn = []
+    save = Figure.savefig
+
+    def noted(self, *args, **kwargs):
+        save(self, *args, **kwargs)
+        for legend in (*self.legends, *(axes.get_legend() for axes in self.axes)):
+            handles = [] if legend is None else legend.legend_handles
+            drawn.append([to_rgb(h.get_color() if hasattr(h, "get_color") else h.get_facecolor()[0]) for h in handles])
+
+    monkeypatch.setattr(Figure, "savefig", noted)
+    _draw(MANY, tmp_path / "progress.png")
+    named = [[colour for colour in each if colour != to_rgb(OTHERS)] for each in drawn if each]
+    assert len(named) == 3 and all(len(each) >= 8 for each in named)
+    for colours in named:
+        assert all(_contrast_to_white(colour) >= 3 for colour in colours)
+        assert min(np.linalg.norm(np.subtract(a, b)) for a, b in combinations(colours, 2)) > 0.2
+
+
+def _contrast_to_white(colour) -> float:
+    """WCAG 2.2: relative luminance of sRGB."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return 1.05 / (float(np.dot(linear, (0.2126, 0.7152, 0.0722))) + 0.05)
+
+
+def test_sizes_agree_least_in_the_labels_that_are_shown(tmp_path: Path) -> None:
+    count = 9
+    reference = np.arange(1, count + 1, dtype=np.uint8).repeat(40).reshape(count, 8, 5)
+    for folder in ("pred", "ref"):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            array = reference.copy()
+            if folder == "pred":
+                # The last labels lose from case to case a varying part; the first lose none.
+                array[4:, : 2 * number] = 0
+            write(Volume(array, np.eye(4)), tmp_path / folder / f"{number}.nii.gz")
+    labels = {f"organ_{n}": n for n in range(1, count + 1)}
+    evaluate(tmp_path / "pred", tmp_path / "ref", labels=labels, metrics=("dice",), out=tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "The 6 of 9 labels whose limits are widest for their size" in page
+    (shown,) = re.findall(r"Bland-Altman plot\. ([^\"]*)", page)
+    assert re.findall(r"(organ_\d): bias", shown) == [f"organ_{n}" for n in (1, 5, 6, 7, 8, 9)]
