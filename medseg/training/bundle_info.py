@@ -8,6 +8,7 @@ import torch
 
 from medseg.config import PostprocessConfig, RunConfig
 from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
+from medseg.inference.bundle_parts import TeacherInfo
 from medseg.preparation.annotation import annotated_features
 from medseg.preparation.kept_split import split_of_run
 from medseg.preparation.prepare import Preparation
@@ -28,8 +29,9 @@ def bundle_info(
     number: int,
     trained: Trained,
     crf: CrfChoice | None = None,
+    teacher: TeacherInfo | None = None,
 ) -> BundleInfo:
-    """`model.json` of one trained fold; `crf` None: none was tried."""
+    """`model.json` of one trained fold; `crf` None: none was tried; `teacher`: of a distillation."""
     plan, scheme = preparation.plan, preparation.dataset.labels
     ranges = _training_range(config, preparation, number)
     split = split_of_run(preparation.dataset, config, number)
@@ -68,6 +70,7 @@ def bundle_info(
             },
             iterations=trained.iterations,
             seconds=round(trained.seconds, 1),
+            teacher=teacher,
         ),
         scores={} if full else {f"fold{number}": scores},
         folds="all" if full else None,
