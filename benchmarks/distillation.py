@@ -3,8 +3,8 @@
     python benchmarks/distillation.py hippocampus --root FOLDER --teacher RUN --iterations 150 --out OUT
     python benchmarks/distillation.py vessel2d --root FOLDER --csv FILE --teacher RUN --iterations 150 --out OUT
 
-For each seed the student is trained once from the labels alone and once for each pair of weight and temperature; all
-have the same plan (the teacher's grid, normalisation and patch), initial weights, order of samples and number of
+For each seed the student is trained from the labels alone, and once for each way (weight and temperature) to distil;
+all have the same plan (the teacher's grid, normalisation and patch), initial weights, order of samples and number of
 steps. The last weights are scored on the validation cases, which the teacher must not have trained on, on the images'
 own grids, without mirroring and post-processing. The interval of the gain is over seeds and cases
 (`medseg.evaluation.seeds`). Further arguments (key=value) are overrides for all trainings.
@@ -13,7 +13,6 @@ own grids, without mirroring and post-processing. The interval of the gain is ov
 from __future__ import annotations
 
 import argparse
-import itertools
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -98,8 +97,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, nargs="+", default=[8, 16, 32], help="of the student, a U-Net")
     parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--weights", type=float, nargs="+", default=[0.5])
-    parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--ways", nargs="+", default=["0.5,1"], help="weight,temperature of each way to distil")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     asked = parser.parse_intermixed_args()
@@ -112,7 +110,7 @@ def main() -> None:
             "distill.weight": weight,
             "distill.temperature": temperature,
         }
-        for weight, temperature in itertools.product(asked.weights, asked.temperatures)
+        for weight, temperature in ([float(each) for each in way.split(",")] for way in asked.ways)
     }
     found: dict[str, list[list[float]]] = {way: [] for way in ways}
     seconds = dict.fromkeys(ways, 0.0)
