@@ -7,12 +7,14 @@ For each seed the student is trained from the labels alone, and once for each wa
 all have the same plan (the teacher's grid, normalisation and patch), initial weights, order of samples and number of
 steps. The last weights are scored on the validation cases, which the teacher must not have trained on, on the images'
 own grids, without mirroring and post-processing. The interval of the gain is over seeds and cases
-(`medseg.evaluation.seeds`). Further arguments (key=value) are overrides for all trainings.
+(`medseg.evaluation.seeds`). Trainings that the folder holds are not repeated, so that seeds can run side by side, and a
+last call with all prints the table. Further arguments (key=value) are overrides for all trainings.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -33,6 +35,7 @@ from medseg.training.validation import validate
 
 Scores = NDArray[np.float64]
 MOST_PARAMETERS = 100_000
+PLAIN = "labels alone"
 
 
 def settings(asked: argparse.Namespace) -> dict[str, Any]:
@@ -59,32 +62,48 @@ def dice_of(net: torch.nn.Module, preparation: Preparation, names: Sequence[str]
     return [validate(net, [preparation.open(name)], plan, scheme, device).mean_dice for name in names]
 
 
-def trained(config: RunConfig, prepared: Path, preparation: Preparation, names: Sequence[str]) -> list[float]:
-    """Mean Dice of each validation case after one training in `config.output`."""
+def trained(config: RunConfig, preparation: Preparation, names: Sequence[str]) -> tuple[list[float], float]:
+    """Mean Dice of each validation case after one training in `config.output`, and its CPU seconds."""
     assert config.output is not None
+    kept, values = config.output / "dice.json", config.model_dump(mode="json")
+    if kept.is_file() and (found := json.loads(kept.read_text()))["config"] == values:
+        return found["dice"], found["seconds"]
+    started = time.process_time()
     shutil.rmtree(config.output, ignore_errors=True)
-    shutil.copytree(prepared, config.output)
+    shutil.copytree(preparation.folder, config.output)
     model = medseg.load_model(train_run(config).bundle, device="cpu")
     (net,) = model.nets
     count = sum(parameter.numel() for parameter in net.parameters())
     if count > MOST_PARAMETERS:
         raise SystemExit(f"the student has {count} parameters, expected {MOST_PARAMETERS} at most: fewer --channels")
-    return dice_of(net, preparation, names)
+    dice, seconds = dice_of(net, preparation, names), time.process_time() - started
+    kept.write_text(json.dumps({"config": values, "dice": dice, "seconds": seconds}))
+    return dice, seconds
 
 
 def table(scores: Mapping[str, Scores], seconds: Mapping[str, float], seeds: Sequence[int]) -> str:
     """Dice of each way and seed, and the gain over the labels alone with its interval."""
-    plain = scores["labels alone"]
+    plain = scores[PLAIN]
     rows = ["| student | " + " | ".join(f"seed {seed}" for seed in seeds) + " | mean Dice | gain | 95 % | CPU s |"]
     rows.append("|" + "---|" * (len(seeds) + 5))
     for way, each in scores.items():
         cells = " | ".join(f"{value:.4f}" for value in each.mean(axis=1))
         gain = "- | -"
-        if way != "labels alone":
+        if way != PLAIN:
             low, high = seeds_interval(each, plain, np.random.default_rng(0))
             gain = f"{each.mean() - plain.mean():+.4f} | {low:+.4f} to {high:+.4f}"
         rows.append(f"| {way} | {cells} | {each.mean():.4f} | {gain} | {seconds[way] / len(seeds):.0f} |")
     return "\n".join(rows)
+
+
+def ways_of(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How each way is called in the table -> its configuration keys; the labels alone come first."""
+    found: dict[str, dict[str, Any]] = {PLAIN: {"distill.teacher": None}}
+    for pair in pairs:
+        weight, temperature = (float(each) for each in pair.split(","))
+        keys = {"distill.weight": weight, "distill.temperature": temperature}
+        found[f"weight {weight:g}, temperature {temperature:g}"] = keys
+    return found
 
 
 def main() -> None:
@@ -97,7 +116,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, nargs="+", default=[8, 16, 32], help="of the student, a U-Net")
     parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--ways", nargs="+", default=["0.5,1"], help="weight,temperature of each way to distil")
+    parser.add_argument("--ways", nargs="*", default=["0.5,1"], help="weight,temperature of each way to distil")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     asked = parser.parse_intermixed_args()
@@ -105,22 +124,16 @@ def main() -> None:
     first = load_config(asked.config, {**shared, "output": str(asked.out / "prepared")})
     preparation = prepare_run(first)
     names = sorted(split_of_run(preparation.dataset, first, 0).validation)
-    ways = {"labels alone": {"distill.teacher": None}} | {
-        f"weight {weight:g}, temperature {temperature:g}": {
-            "distill.weight": weight,
-            "distill.temperature": temperature,
-        }
-        for weight, temperature in ([float(each) for each in way.split(",")] for way in asked.ways)
-    }
+    ways = ways_of(asked.ways)
     found: dict[str, list[list[float]]] = {way: [] for way in ways}
     seconds = dict.fromkeys(ways, 0.0)
     for seed in asked.seeds:
-        for number, (way, keys) in enumerate(ways.items()):
-            output = str(asked.out / f"seed{seed}_{number}")
+        for way, keys in ways.items():
+            output = str(asked.out / f"seed {seed}, {way}")
             config = load_config(asked.config, {**shared, **keys, "seed": seed, "output": output})
-            started = time.process_time()
-            found[way].append(trained(config, asked.out / "prepared", preparation, names))
-            seconds[way] += time.process_time() - started
+            dice, spent = trained(config, preparation, names)
+            found[way].append(dice)
+            seconds[way] += spent
             print(f"seed {seed}, {way}: {np.mean(found[way][-1]):.4f}", flush=True)
     teacher = np.mean([dice_of(net, preparation, names) for net in medseg.load_model(asked.teacher, "cpu").nets])
     print(

@@ -35,7 +35,8 @@ def bundle_info(
     plan, scheme = preparation.plan, preparation.dataset.labels
     ranges = _training_range(config, preparation, number)
     split = split_of_run(preparation.dataset, config, number)
-    content = config.model_dump_json(exclude={"output": True, "data": {"root": True, "csv": True}})
+    paths = {"output": True, "data": {"root": True, "csv": True}, "distill": {"teacher": True}}
+    content = config.model_dump_json(exclude=paths)
     full = config.training.fold == "full"
     scores = {
         "dice": trained.scores.dice,

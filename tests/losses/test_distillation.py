@@ -49,9 +49,7 @@ def test_ignored_voxels_neither_count_nor_have_a_gradient(scheme: LabelScheme) -
     some = labels()
     some[:, :, 2:] = 9
     value = loss.divergence(student, teacher, some)
-    torch.testing.assert_close(
-        value, loss.divergence(student[:, :, :2].detach(), teacher[:, :, :2], some[:, :, :2])
-    )
+    torch.testing.assert_close(value, loss.divergence(student[:, :, :2].detach(), teacher[:, :, :2], some[:, :, :2]))
     value.backward()
     assert student.grad is not None
     assert not student.grad[:, :, 2:].any() and student.grad[:, :, :2].any()
