@@ -170,5 +170,5 @@ def test_the_ranks_of_a_batch_get_the_loss_of_the_whole(scheme: LabelScheme) -> 
 def test_impossible_weights_and_temperatures_are_refused() -> None:
     with pytest.raises(ConfigError, match="temperature is 0"):
         DistillationLoss(temperature=0)
-    with pytest.raises(ConfigError, match="weight of the distillation is 1.5"):
+    with pytest.raises(ConfigError, match=r"weight of the distillation is 1\.5"):
         DistilledLoss(build_loss("dice"), DistillationLoss(), 1.5)
