@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from medseg.config.augmentation import AugmentationConfig
 from medseg.config.data import DataConfig, Labels, SplitConfig, WindowConfig
+from medseg.config.distill import DistillConfig
 from medseg.config.intensity import (
     BiasFieldConfig,
     BlurConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "BrightnessConfig",
     "ContrastConfig",
     "DataConfig",
+    "DistillConfig",
     "GammaConfig",
     "HueConfig",
     "IntensityConfig",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from medseg.config.augmentation import AugmentationConfig
 from medseg.config.data import DataConfig
+from medseg.config.distill import DistillConfig
 from medseg.config.loss import LossConfig
 from medseg.config.net import NetConfig
 from medseg.config.part import Part
@@ -40,6 +41,7 @@ class RunConfig(Part):
     loss: LossConfig = LossConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     training: TrainingConfig = TrainingConfig()
+    distill: DistillConfig = DistillConfig()
     prediction: PredictionConfig = PredictionConfig()
 
     @model_validator(mode="after")

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 from warnings import warn
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 from torch import nn
 
 from medseg.config import Labels, NetOptions, Overlap, PostprocessConfig
 from medseg.errors import ConfigError
-from medseg.inference.bundle_parts import Ignored, InfoPart, Line, NetworkInfo, SourceInfo
+from medseg.inference.bundle_parts import Ignored, InfoPart, Line, NetworkInfo, SourceInfo, TeacherInfo
 from medseg.inference.calibration import Calibration
 from medseg.labels import LabelScheme
 from medseg.nets import build_net
@@ -132,6 +132,7 @@ class Provenance(InfoPart):
         dataset: numbers of cases and names of channels; no names of patients.
         iterations: training steps.
         seconds: time spent training.
+        teacher: of a network that was distilled; None: it learned from the labels alone.
 
     Example:
         >>> medseg.load_model("runs/lung/model").info.provenance.medseg == medseg.__version__
@@ -144,6 +145,13 @@ class Provenance(InfoPart):
     dataset: dict[str, Any] = Field(default_factory=dict)
     iterations: Count = 0
     seconds: Annotated[float, Field(ge=0)] = 0.0
+    teacher: TeacherInfo | None = None
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Without a teacher, older releases read it, too.
+        values: dict[str, Any] = write(self)
+        return {key: each for key, each in values.items() if key != "teacher" or each is not None}
 
 
 class BundleInfo(InfoPart):

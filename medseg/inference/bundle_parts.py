@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from medseg.config import Labels
 
-__all__ = ["COMPOSITES", "CompositeInfo", "InfoPart", "Line", "NetworkInfo", "SourceInfo"]
+__all__ = ["COMPOSITES", "CompositeInfo", "InfoPart", "Line", "NetworkInfo", "SourceInfo", "TeacherInfo"]
 
 # Models made of others, and what a message calls several of them.
 COMPOSITES = {"ensemble": "ensembles", "cascade": "cascades", "parts": "models made of parts"}
@@ -61,6 +61,22 @@ class SourceInfo(InfoPart):
     kind: Literal["medseg", "nnunet", "totalsegmentator", "monai", "deepbet"] = "medseg"
     hash: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     licence: Line = "unknown"
+
+
+class TeacherInfo(InfoPart):
+    """The model that a network learned from, beside the labels, see `medseg.losses.DistillationLoss`.
+
+    Args:
+        name: of its folder or file.
+        hash: its `model_hash`: SHA-256 of `model.json` and weights.
+        weight: of the distillation in the loss.
+        temperature: of the probabilities.
+    """
+
+    name: Line
+    hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    weight: Annotated[float, Field(ge=0, le=1)]
+    temperature: Annotated[float, Field(gt=0)]
 
 
 class CompositeInfo(InfoPart):

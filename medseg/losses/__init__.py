@@ -13,6 +13,7 @@ from medseg.losses.cldice import ClDiceLoss
 from medseg.losses.combined import DeepSupervision, SumLoss, SumOf
 from medseg.losses.cross_entropy import CrossEntropyLoss, inverse_frequency_weights
 from medseg.losses.dice import DiceLoss
+from medseg.losses.distillation import DistillationLoss, DistilledLoss
 from medseg.losses.focal import FocalLoss
 from medseg.losses.generalized_dice import GeneralizedDiceLoss
 from medseg.losses.ranks import over_ranks
@@ -27,6 +28,8 @@ __all__ = [
     "CrossEntropyLoss",
     "DeepSupervision",
     "DiceLoss",
+    "DistillationLoss",
+    "DistilledLoss",
     "FocalLoss",
     "GeneralizedDiceLoss",
     "SumLoss",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from medseg.losses.combined import DeepSupervision, SumLoss
+from medseg.losses.distillation import DistilledLoss
 from medseg.losses.voxels import VoxelLoss, mean_over_ranks
 
 __all__ = ["MeanOfRanks", "over_ranks"]
@@ -59,6 +60,9 @@ def over_ranks(loss: nn.Module, all_sum: Callable[[Tensor], Tensor]) -> nn.Modul
     """
     if isinstance(loss, DeepSupervision):
         loss.loss = over_ranks(loss.loss, all_sum)
+    elif isinstance(loss, DistilledLoss):
+        loss.loss = over_ranks(loss.loss, all_sum)
+        loss.distillation.all_sum = all_sum
     elif isinstance(loss, SumLoss):
         loss.terms = nn.ModuleList(over_ranks(term, all_sum) for term in loss.terms)
     elif isinstance(loss, VoxelLoss) and vars(type(loss)).get("sums_over_ranks", False):

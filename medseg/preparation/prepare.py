@@ -21,6 +21,7 @@ from medseg.preparation.body import hounsfield_channels, labels_inside
 from medseg.preparation.channel_plans import kind_in_words
 from medseg.preparation.fingerprint import CaseFingerprint, Fingerprint, fingerprint_case, load_fingerprint
 from medseg.preparation.grid import labels_to_network_grid, oriented_labels, to_network_grid
+from medseg.preparation.kept_plan import PlannedFor, kept_or_new_plan
 from medseg.preparation.kept_split import split_of_run
 from medseg.preparation.label_losses import label_losses, loss_findings
 from medseg.preparation.mirroring import findings_on_sides
@@ -28,9 +29,8 @@ from medseg.preparation.net_needs import catalogue_entry
 from medseg.preparation.normalize import scales_for
 from medseg.preparation.padding import stated_padding
 from medseg.preparation.parallel import PROCESSES_FROM_BYTES, run_over_cases
-from medseg.preparation.plan import Plan, load_plan, save_plan
+from medseg.preparation.plan import Plan
 from medseg.preparation.plan_upgrade import hashed_content
-from medseg.preparation.planning import check_plan_fits, make_plan
 from medseg.preparation.sources import Reading, label_name, read_case, reading_of, size_of, stamp_of, state_of
 from medseg.preparation.split import fold_numbers
 from medseg.preparation.store import (
@@ -45,7 +45,6 @@ from medseg.preparation.store import (
     remove_leftovers,
     write_case,
 )
-from medseg.preparation.training_budget import plan_reasons
 from medseg.preparation.twins import find_twins
 from medseg.sample_labels import SampleLabels
 from medseg.volume import Finding, Volume
@@ -143,6 +142,7 @@ def prepare(
     memory_gb: float = 8.0,
     on_gpu: bool = False,
     workers: int | None = None,
+    teacher: Plan | None = None,
 ) -> Preparation:
     """Check a data set, plan, and write its cases on the network grid below `config.output`.
 
@@ -155,12 +155,13 @@ def prepare(
         memory_gb: of the device that trains, for the plan.
         on_gpu: whether that device is a GPU.
         workers: cases at a time; by default one per processor, as far as the main memory suffices.
+        teacher: plan of the network that `distill.teacher` names; a new plan takes over what the network's input is.
 
     Returns:
         Where everything lies, and what was found.
 
     Raises:
-        ConfigError: an unknown network, unknown cases in a split, a plan that does not fit.
+        ConfigError: an unknown network, unknown cases in a split, a plan that does not fit, also to the teacher.
         DatasetError: missing labels, values that `data.labels` does not name, labels in a case that is said to lack
             them, left and right swapped, a patient on both sides of the split.
         GeometryError: image and label on different grids.
@@ -189,7 +190,8 @@ def prepare(
     check_annotation(cases, fingerprint.cases, dataset.labels, [split.train for split in splits])
     checks.check_units(fingerprint.cases)
     checks.check_left_right(fingerprint.cases, dataset.labels)
-    plan = _plan(fingerprint, config, dataset.labels, config.output / "plan.yaml", memory_gb, on_gpu)
+    planned_for = PlannedFor(memory_gb, on_gpu, teacher)
+    plan = kept_or_new_plan(config.output / "plan.yaml", fingerprint, config, dataset.labels, planned_for)
     folders = work.write(plan)
     findings = [*dataset.findings, *checks.findings_of(fingerprint.cases, dataset.labels)]
     findings += annotation_findings(cases, dataset.labels)
@@ -198,19 +200,6 @@ def prepare(
     if any(not split.validation for split in splits):
         findings.append(Finding("no_validation", "no case is left for validation: training runs without scores"))
     return Preparation(dataset, fingerprint, plan, folders, tuple(findings), config.output)
-
-
-def _plan(
-    fingerprint: Fingerprint, config: RunConfig, scheme: LabelScheme, path: Path, memory_gb: float, on_gpu: bool
-) -> Plan:
-    if path.exists():
-        plan = load_plan(path)
-        check_plan_fits(plan, fingerprint, config, path)
-        return plan
-    cores = available_cpus()
-    plan = make_plan(fingerprint, config, scheme, memory_gb, on_gpu, cores)
-    save_plan(plan, path, plan_reasons(plan, fingerprint, config, on_gpu, cores))
-    return plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import torch
 
 from medseg.config import PostprocessConfig, RunConfig
 from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
+from medseg.inference.bundle_parts import TeacherInfo
 from medseg.preparation.annotation import annotated_features
 from medseg.preparation.kept_split import split_of_run
 from medseg.preparation.prepare import Preparation
@@ -28,12 +29,14 @@ def bundle_info(
     number: int,
     trained: Trained,
     crf: CrfChoice | None = None,
+    teacher: TeacherInfo | None = None,
 ) -> BundleInfo:
-    """`model.json` of one trained fold; `crf` None: none was tried."""
+    """`model.json` of one trained fold; `crf` None: none was tried; `teacher`: of a distillation."""
     plan, scheme = preparation.plan, preparation.dataset.labels
     ranges = _training_range(config, preparation, number)
     split = split_of_run(preparation.dataset, config, number)
-    content = config.model_dump_json(exclude={"output": True, "data": {"root": True, "csv": True}})
+    paths = {"output": True, "data": {"root": True, "csv": True}, "distill": {"teacher": True}}
+    content = config.model_dump_json(exclude=paths)
     full = config.training.fold == "full"
     scores = {
         "dice": trained.scores.dice,
@@ -68,6 +71,7 @@ def bundle_info(
             },
             iterations=trained.iterations,
             seconds=round(trained.seconds, 1),
+            teacher=teacher,
         ),
         scores={} if full else {f"fold{number}": scores},
         folds="all" if full else None,

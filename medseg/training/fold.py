@@ -13,6 +13,7 @@ from medseg.labels import LabelScheme
 from medseg.preparation.plan import Plan
 from medseg.preparation.store import PreparedCase
 from medseg.training.distributed import ONE, Ranks
+from medseg.training.teacher import Teacher
 
 __all__ = ["Fold", "Setup"]
 
@@ -27,6 +28,7 @@ class Setup:
         scheme: meaning of the labels.
         device: where to train.
         ranks: the processes that train together.
+        teacher: whom the network learns from beside the labels; None without one.
     """
 
     config: RunConfig
@@ -34,6 +36,7 @@ class Setup:
     scheme: LabelScheme
     device: torch.device
     ranks: Ranks = ONE
+    teacher: Teacher | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -27,7 +27,7 @@ _BEFORE = {"augmentation": {"scale": [0.75, 1.33]}}
 
 
 def identity_of(net: nn.Module, fold: Fold, setup: Setup) -> str:
-    """Hash of what must not change between the parts of one training: plan, labels, net, seed, cases and settings."""
+    """Hash of what stays between the parts of one training: plan, labels, net, seed, cases, settings, teacher."""
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     content = [
         hashed_content(setup.plan),
@@ -38,6 +38,7 @@ def identity_of(net: nn.Module, fold: Fold, setup: Setup) -> str:
         [case.name for case in fold.training],
         *identity_of_settings(setup.config),
         *identity_of_annotation(fold.training),
+        *([] if setup.teacher is None else [setup.teacher.identity]),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

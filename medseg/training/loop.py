@@ -78,7 +78,7 @@ def train_fold(
 
     Args:
         net: logits `(B, C, I, J[, K])`, or in training a tuple of main and auxiliary ones.
-        loss: called with (logits, labels), a scalar.
+        loss: called with (logits, labels), a scalar; with a teacher, with ((logits, the teacher's logits), labels).
         fold: cases and folder.
         setup: what all folds share.
         resume: continue from the folder's last checkpoint where there is one.
@@ -118,7 +118,7 @@ class _Trainer:
         self.config, self.seed, self.cases = setup.config, (setup.config.seed, fold.number), fold.validation
         self.training = with_epochs(setup.config.training, len(fold.training), setup.plan.batch_size)
         self.parts = self.ranks.parts(setup.plan.batch_size, self.training.accumulate)
-        self.net, self.loss = net.to(self.device), loss.to(self.device)
+        self.net, self.loss, self.teacher = net.to(self.device), loss.to(self.device), setup.teacher
         if self.ranks.size > 1:
             self.net = with_synced_batch_norm(self.net, self.device)
             self.loss = over_ranks(self.loss, self.ranks.all_sum)
@@ -148,8 +148,8 @@ class _Trainer:
         state = load_checkpoint(self.last)
         if state.identity != self.identity:
             raise CheckpointError(
-                f"{self.last} belongs to a training with another plan, data set, split, labels, loss, augmentation or "
-                "seed; give the same configuration, or choose another output folder"
+                f"{self.last} belongs to a training with another plan, data set, split, labels, loss, augmentation, "
+                "teacher or seed; give the same configuration, or choose another output folder"
             )
 
         def take() -> None:
@@ -265,11 +265,15 @@ class _Trainer:
 
     def _gradients(self, batch: Batch, share: float) -> torch.Tensor:
         """Add the gradients of a part of the batch, which counts as its share of it."""
+        images = self._on_device(batch.images)
+        # Before the student keeps its own maps for the gradients.
+        taught = None if self.teacher is None else self.teacher.logits(images, self.precision)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
-            logits = self.forward(self._on_device(batch.images))
+            logits = self.forward(images)
+        outputs = logits if taught is None else (logits, taught)
         labels = batch.labels.to(self.device, non_blocking=True)
         others = None if batch.others is None else batch.others.to(self.device, non_blocking=True)
-        value = mixed_loss(self.loss, logits, labels, others, batch.share) * share
+        value = mixed_loss(self.loss, outputs, labels, others, batch.share) * share
         self.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
         return value.detach()
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from medseg.config import LossConfig
+from medseg.config import DistillConfig, LossConfig
 from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
-from medseg.losses import build_loss, build_loss_sum, takes_weights
+from medseg.losses import DistillationLoss, DistilledLoss, build_loss, build_loss_sum, takes_weights
 from medseg.preparation.annotation import channel_frequencies
 from medseg.preparation.prepare import Preparation
 from medseg.training.net import auxiliary_weights
@@ -18,19 +18,26 @@ from medseg.training.net import auxiliary_weights
 __all__ = ["check_loss", "loss_for"]
 
 
-def loss_for(config: LossConfig, preparation: Preparation, net: nn.Module) -> nn.Module:
+def loss_for(
+    config: LossConfig, preparation: Preparation, net: nn.Module, distill: DistillConfig | None = None
+) -> nn.Module:
     """The loss to train with.
 
     Args:
         config: name and options, or terms.
         preparation: gives the labels, and how often each occurs for weights by inverse frequency.
         net: gives the weights of its auxiliary logits.
+        distill: of a training with a teacher, whose logits the loss then takes as well, see `DistilledLoss`.
 
     Raises:
         ConfigError: for an unknown loss or option, or an impossible value.
     """
     frequencies = _frequencies(preparation) if _needs_frequencies(config) else None
-    return _built(config, preparation.sample_labels, frequencies, net)
+    loss = _built(config, preparation.sample_labels, frequencies, net)
+    if distill is None or distill.teacher is None:
+        return loss
+    distillation = DistillationLoss(preparation.sample_labels, temperature=distill.temperature)
+    return DistilledLoss(loss, distillation, distill.weight)
 
 
 def check_loss(config: LossConfig, net: nn.Module) -> None:

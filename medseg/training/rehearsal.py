@@ -65,7 +65,8 @@ def rehearse(net: nn.Module, net_info: NetInfo, fold: Fold, setup: Setup, prepar
     """
     scheme = setup.scheme
     untrained = Trained(net.state_dict(), 0, 0.0, Scores(0.0, {}, 0), PostprocessConfig(), {})
-    info = bundle_info(setup.config, preparation, net_info, fold.number, untrained)
+    teacher = None if setup.teacher is None else setup.teacher.info
+    info = bundle_info(setup.config, preparation, net_info, fold.number, untrained, teacher=teacher)
     image = _part((*fold.training, *fold.validation)[0], setup)
     own_code = (net_info.name.partition(":")[0],) if ":" in net_info.name else ()
     with temporary_folder() as folder:

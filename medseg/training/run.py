@@ -18,7 +18,7 @@ from medseg.disk.atomic import write_text_atomic
 from medseg.errors import CheckpointError, ConfigError
 from medseg.inference.bundle import save_bundle
 from medseg.inference.bundle_files import INFO, open_regular
-from medseg.inference.bundle_info import NetInfo
+from medseg.inference.bundle_info import BundleInfo, NetInfo
 from medseg.inference.bundle_json import read_info
 from medseg.inference.device import device_memory, resolve_device
 from medseg.inference.postprocess import check_postprocess
@@ -43,6 +43,7 @@ from medseg.training.loss import check_loss, loss_for
 from medseg.training.net import describe_net, meta_net_of_any_form, net_info_for
 from medseg.training.norm_choice import with_norm
 from medseg.training.rehearsal import check_regions, rehearse
+from medseg.training.teacher import channel_order, load_teacher, teacher_info
 from medseg.training.tensorboard import require_tensorboard
 from medseg.training.validation import Scores
 
@@ -89,7 +90,7 @@ def train(
     Raises:
         ConfigError: an unknown key, net or loss, or an output folder that already holds a training.
         DatasetError, GeometryError, ReadError: a data set that cannot be trained on.
-        CheckpointError: a damaged checkpoint, or one of another training.
+        CheckpointError: a damaged checkpoint, or one of another training; a teacher that is absent or damaged.
         WriteError: disk full or no permission.
         MachineError: too little memory, or another process of the training has ended.
 
@@ -141,7 +142,8 @@ def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) 
     if config.training.fold != "all":
         _refuse_overwriting(fold_folder(output, 0 if config.training.fold == "full" else config.training.fold), resume)
     _refuse_other_kind(output / "model", full)
-    preparation = _prepared(config, device)
+    taught = teacher_info(config)
+    preparation = _prepared(config, device, taught)
     ranks.parts(preparation.plan.batch_size, training.accumulate)
     for finding in preparation.findings:
         _log.info("%s: %s", finding.kind, finding.message)
@@ -150,6 +152,8 @@ def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) 
     for each in preparation.plan.unmirrored or ():
         _log.info("axis %d is not mirrored: %s", each.axis, each.reason)
     scheme = preparation.dataset.labels
+    if taught is not None and config.distill.teacher is not None:
+        channel_order(taught.scheme, scheme, config.distill.teacher)
     check_regions(scheme)
     check_label_bounds(scheme.written.mapping)
     rules = config.prediction.postprocess
@@ -185,7 +189,9 @@ def _train_folds(begun: _Begun, device: torch.device, ranks: Ranks, resume: bool
             f"rank {ranks.rank} does not see {output.resolve()}, which rank 0 has prepared; give an output folder on a "
             "disk that all machines of the training share"
         )
-    setup = Setup(config, preparation.plan, preparation.dataset.labels.written, device, ranks)
+    scheme = preparation.dataset.labels.written
+    teacher = load_teacher(config, preparation.plan, scheme, device)
+    setup = Setup(config, preparation.plan, scheme, device, ranks, teacher)
     scores: dict[int, Scores] = {}
     for number, split in begun.splits.items():
         fold = Fold(
@@ -218,7 +224,7 @@ def _train_one(fold: Fold, setup: Setup, begun: _Begun, resume: bool) -> Trained
     torch.manual_seed(config.seed)
     net = begun.net_info.build()
     start_from_init(net, fold, setup, resume=resume)
-    loss = loss_for(config.loss, begun.preparation, net)
+    loss = loss_for(config.loss, begun.preparation, net, config.distill)
     title = "train" if config.training.fold == "full" else f"train fold {fold.number}"
     with console_progress(title, enabled=setup.ranks.rank == 0, panel=True) as progress:
         return train_fold(net, loss, fold, setup, resume=resume, progress=progress)
@@ -232,7 +238,8 @@ def _finish(trained: Trained, fold: Fold, setup: Setup, begun: _Begun) -> None:
     if config.prediction.crf == "fit":
         net.load_state_dict(trained.weights)
         crf = choose_crf(net.to(device), fold.validation, setup.plan, setup.scheme, device)
-    info = bundle_info(config, preparation, net_info, fold.number, trained, crf)
+    teacher = None if setup.teacher is None else setup.teacher.info
+    info = bundle_info(config, preparation, net_info, fold.number, trained, crf, teacher)
     if config.prediction.quality == "calibrate":
         net.load_state_dict(trained.weights)
         names = {case.name for case in fold.validation}
@@ -249,10 +256,10 @@ def prepare_run(config: RunConfig) -> Preparation:
         DatasetError, GeometryError, ReadError: naming the files and what to do.
     """
     config = with_task_defaults(config)
-    return _prepared(config, resolve_device(config.device))
+    return _prepared(config, resolve_device(config.device), teacher_info(config))
 
 
-def _prepared(config: RunConfig, device: torch.device) -> Preparation:
+def _prepared(config: RunConfig, device: torch.device, taught: BundleInfo | None) -> Preparation:
     output = _output(config)
     refuse_other_data(output, config)
     with console_progress("prepare") as progress:
@@ -261,6 +268,7 @@ def _prepared(config: RunConfig, device: torch.device) -> Preparation:
             progress=progress,
             memory_gb=config.plan.memory_gb or device_memory(device) / 1e9,
             on_gpu=device.type == "cuda",
+            teacher=None if taught is None else taught.plan,
         )
     check_augmentation(
         config.augmentation, preparation.plan, colours=colours_are_shown(config, preparation.fingerprint)

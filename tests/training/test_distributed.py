@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from inference_bundles import make_info, make_plan, unet_weights
 from safetensors.torch import load_file
 
 import medseg
 from medseg.config import load_config
 from medseg.errors import ConfigError
+from medseg.inference import save_bundle
 from medseg.labels import LabelScheme
 from medseg.preparation.prepare import prepare
 from medseg.preparation.store import open_case
@@ -190,6 +192,16 @@ def test_the_losses_of_two_and_four_processes_are_those_of_one(
         logging.getLogger(__name__).info("%d processes: losses differ by %.1e at most", size, difference)
         assert difference < bound
         assert_close(tiny_dataset / name, tiny_dataset / "one", 10 * bound)
+
+
+@pytest.mark.slow
+def test_the_losses_of_a_taught_training_in_two_processes_are_those_of_one(tiny_dataset: Path) -> None:
+    info = make_info(make_plan(patch_size=(16, 16, 16)), labels={"ball": 1})
+    path = save_bundle(tiny_dataset / "teacher", info, {0: unet_weights(info)})
+    settings = ["training.max_iterations=8", f"distill.teacher={path}", "training.accumulate=2"]
+    settings += ["distill.temperature=2", "augmentation.mixup_probability=0.5"]
+    one, two = (recorded(size, tiny_dataset, f"of{size}", *settings) for size in (1, 2))
+    assert len(one) == 8 and max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-4
 
 
 @pytest.mark.slow
