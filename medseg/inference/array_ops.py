@@ -5,13 +5,13 @@ Slicing, filling and arithmetic are written alike for both and are not repeated 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ArrayOps", "Values", "ops_of"]
+__all__ = ["ArrayOps", "Values", "host_parts", "ops_of"]
 
 Values: TypeAlias = Any
 """A numpy array, or a torch tensor on any device."""
@@ -96,3 +96,21 @@ def ops_of(values: NDArray[Any] | Values) -> ArrayOps:
     from medseg.inference.tensor_ops_cuda import TensorOps
 
     return TensorOps(values.device, values.device)
+
+
+def host_parts(
+    slab: NDArray[Any] | Values, axis: int, first: int, last: int, rows: int
+) -> Iterator[tuple[NDArray[Any], int, int]]:
+    """A slab as arrays, with the samples and cells of each, see `Restorer.add`: whole where it lies in the memory of
+    the CPU, which it shares; else in parts of `rows` cells, so that only these are copied from the device.
+    """
+    if isinstance(slab, np.ndarray):
+        yield slab, first, last
+        return
+    slab = slab.detach()
+    step = (last - first) if slab.device.type == "cpu" else rows
+    for begin in range(first, last, max(1, step)):
+        end = min(begin + step, last)
+        part = slab[(*[slice(None)] * (1 + axis), slice(begin - first, end - first + 1))].cpu()
+        # numpy has no bfloat16.
+        yield (part.float() if part.dtype.itemsize < 4 else part).numpy(), begin, end

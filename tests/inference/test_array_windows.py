@@ -9,12 +9,16 @@ from torch import nn
 
 from medseg.inference.array_ops import ArrayOps
 from medseg.inference.fused_sums import FusedSums
+from medseg.inference.half_by_torch import half_by_torch
+from medseg.inference.probabilities import half, to_probabilities
+from medseg.inference.restore import to_label_map
 from medseg.inference.sliding_window import Body, Passes, logit_slabs, sliding_window, whole_logits
 from medseg.inference.tensor_ops_cuda import TensorOps
 from medseg.inference.torch_network import TorchNetwork
 from medseg.inference.tta import mean_of, mirrored_logits
 from medseg.inference.window_grid import Windows, stream_axis
 from medseg.inference.window_slabs import slabs_by
+from medseg.labels import LabelScheme
 
 CPU = torch.device("cpu")
 BODY = Body((slice(3, 20), slice(0, 9), slice(2, 15)), np.array([0.0, -20.0], np.float32))
@@ -105,3 +109,43 @@ def test_windows_on_a_gpu_give_the_logits_of_the_cpu(held):
     slabs = slabs_by(ops, net.to(place), tensor, windows, 2, passes, BODY)
     found = whole_logits(slabs, image.shape[1:], stream_axis(image.shape[1:], windows.patch_size))
     np.testing.assert_allclose(found.cpu().numpy(), expected, atol=1e-3)
+
+
+def test_torch_rounds_probabilities_to_half_precision_as_numpy_does():
+    values = np.concatenate([np.random.default_rng(0).random(100_000), [0, 1, 2.0**-24, 3 * 2.0**-26, 1 - 2.0**-12]])
+    values = np.concatenate([values, values * 1e-5]).astype(np.float32)
+    assert np.array_equal(half_by_torch(values).view(np.uint16), values.astype(np.float16).view(np.uint16))
+    assert np.array_equal(half(values), values.astype(np.float16))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_tensors_become_labels_and_probabilities_as_their_arrays_do(kind):
+    labels = LabelScheme.from_mapping({"a": 3, "b": 5})
+    tensor = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 5, 6, 7))).to(kind)
+    array = tensor.float().numpy()
+    for shape in ((5, 6, 7), (9, 5, 11)):
+        assert np.array_equal(to_label_map(tensor, shape, labels), to_label_map(array, shape, labels))
+        assert np.array_equal(to_probabilities(tensor, shape, labels), to_probabilities(array, shape, labels))
+
+
+def test_logits_on_a_device_are_taken_part_by_part():
+    class OnDevice:
+        """A tensor that says it lies on a device; counts what is copied from there."""
+
+        def __init__(self, tensor):
+            self.tensor, self.device, self.shape = tensor, torch.device("cuda"), tensor.shape
+
+        def detach(self):
+            return self
+
+        def __len__(self):
+            return len(self.tensor)
+
+        def __getitem__(self, box):
+            copied.append(self.tensor[box].numel())
+            return self.tensor[box]
+
+    copied, tensor = [], torch.from_numpy(np.random.default_rng(0).normal(size=(2, 40, 5, 6)).astype(np.float32))
+    for shape in ((60, 7, 6), (40, 5, 6)):
+        assert np.array_equal(to_label_map(OnDevice(tensor), shape), to_label_map(tensor, shape))
+    assert max(copied) < tensor.numel() / 3
