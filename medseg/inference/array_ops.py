@@ -67,11 +67,11 @@ class ArrayOps:
 
     def flipped(self, values: Values, axes: Sequence[int]) -> Values:
         """A copy, flipped along some axes."""
-        return np.ascontiguousarray(np.flip(values, axes))
+        return np.ascontiguousarray(np.flip(values, tuple(axes)))
 
     def flipped_back(self, values: Values, axes: Sequence[int]) -> Values:
         """As `flipped`, to be read once: a view will do."""
-        return np.flip(values, axes)
+        return np.flip(values, tuple(axes))
 
     def run(self, passes: Callable[[Values], Values], batch: Values) -> Values:
         """What a network makes of a batch of windows."""

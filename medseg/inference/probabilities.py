@@ -89,7 +89,8 @@ class ProbabilitySlabs:
 
     def _linear(self, source: NDArray[Any], first: int, place: tuple[slice, ...]) -> NDArray[np.float32]:
         """The logits at a place, interpolated from the last axis to the first."""
-        box, lows = [slice(None)], []
+        box: list[slice] = [slice(None)]
+        lows: list[int] = []
         for along, voxels, start in zip(self._maps, place, (first, *[0] * len(place)), strict=False):
             below = along.below[voxels]
             box.append(slice(int(below[0]) - start, int(below[-1]) - start + 2))
@@ -103,11 +104,12 @@ class ProbabilitySlabs:
         """The nearest samples at a place; half-way, those of the label map."""
         sides = []
         for side in (0, 1):
-            index = [each[side][voxels] for each, voxels in zip(self._samples, place, strict=True)]
-            index[0] = index[0] - first
-            sides.append(source[(slice(None), *np.ix_(*index))].astype(np.float32))
+            along, *others = (each[side][voxels] for each, voxels in zip(self._samples, place, strict=True))
+            index: tuple[Any, ...] = np.ix_(along - first, *others)
+            sides.append(source[(slice(None), *index)].astype(np.float32))
         shape = self._rows.shape[1:]
-        odd = sum(np.ix_(*(np.arange(n)[voxels] for n, voxels in zip(shape, place, strict=True)))) % 2 == 1
+        places = [np.arange(n)[voxels] for n, voxels in zip(shape, place, strict=True)]
+        odd = sum(np.ix_(*places)) % 2 == 1
         return np.where(odd, sides[1], sides[0])
 
 
@@ -127,7 +129,7 @@ def _between(values: NDArray[np.float32], along: AxisMap, voxels: slice, low: in
 
 def half(values: NDArray[np.float32]) -> NDArray[np.float16]:
     """In half precision; by torch where it is loaded, which rounds alike at five times the speed."""
-    if "torch" not in sys.modules:
+    if sys.modules.get("torch") is None:
         return values.astype(np.float16)
     from medseg.inference.half_by_torch import half_by_torch
 

@@ -62,7 +62,8 @@ class Painter:
     def joined(self, channels: Mask) -> Index:
         """(C, n) bool, the channels that paint, as running indices (n,)."""
         codes = np.where(channels, np.array(self.codes, dtype=np.intp)[:, None], 0)
-        return codes.sum(0) if self.union else codes.max(0)
+        joined: Index = codes.sum(0) if self.union else codes.max(0)
+        return joined
 
     def candidates(self, lowest: Floats, highest: Floats, slack: float) -> tuple[Index, Mask]:
         """Who can win in a block.
@@ -173,7 +174,8 @@ def _run(
     places = (np.zeros_like(chosen), chosen // across, chosen % across)
     codes = np.array(painter.codes, dtype=np.int16)
     join = np.bitwise_or if painter.union else np.maximum
-    winner = best = second = lower = np.empty(0)
+    winner, best = np.empty(0, dtype=np.int16), np.empty(0, dtype=np.float32)
+    second = lower = best
     for rank in range(int(counts[0])):
         # Blocks are sorted by their number of candidates, so those that still have one come first.
         n = int((counts > rank).sum())
@@ -195,7 +197,7 @@ def _run(
             np.copyto(winner[:n], channels.astype(np.int16)[:, None, None, None], where=values > above)
             np.maximum(second[:n], np.minimum(above, values, out=below), out=second[:n])
             np.maximum(above, values, out=above)
-    return winner, best if painter.regions else np.subtract(best, second, out=lower)
+    return winner, best if painter.regions else best - second
 
 
 def _interpolate(values: Floats, axis: int, weights: Floats) -> Floats:

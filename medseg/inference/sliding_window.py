@@ -137,10 +137,11 @@ def whole_logits(slabs: Iterable[tuple[V, int, int]], shape: Sequence[int], axis
         if out is None:
             # As the slab lies in memory: the slices of a 2D net one after the other.
             ops = ops_of(slab)
-            others = [n for a, n in enumerate(slab.shape) if a != 1 + axis]
-            turned = ops.is_compact(ops.moved(slab, 1 + axis, 0))
-            out = ops.empty((shape[axis], *others) if turned else (len(slab), *shape), slab)
-            out = ops.moved(out, 0, 1 + axis) if turned else out
+            turned: Values = ops.moved(slab, 1 + axis, 0)
+            if ops.is_compact(turned):
+                out = ops.moved(ops.empty((shape[axis], *turned.shape[1:]), slab), 0, 1 + axis)
+            else:
+                out = ops.empty((len(slab), *shape), slab)
         out[(*[slice(None)] * (1 + axis), slice(first, first + slab.shape[1 + axis]))] = slab
     found: V = out
     return found

@@ -34,6 +34,7 @@ from medseg.studies.memory import file_bytes
 from medseg.studies.options import PredictOptions
 from medseg.studies.outputs import PREVIEWS, UNCERTAINTY, algorithm_of, format_for, write_mask
 from medseg.studies.private import PrivateCases
+from medseg.studies.registration import require_simpleitk
 from medseg.studies.selection import channel_names, select_series
 from medseg.studies.sources import Source, input_hash
 from medseg.version import __version__
@@ -105,6 +106,8 @@ class CaseChain:
         self.private = None if deidentifier is None else PrivateCases(deidentifier)
         if options.crf:
             require_torch("--crf")
+        if options.register:
+            require_simpleitk()
         self.crf = model.crf_options() if options.crf else None
         # Everything that affects a mask besides model and input; JSON types, so that they compare equal when read back.
         self.settings: dict[str, Any] = {
