@@ -130,18 +130,22 @@ def whole_logits(slabs: Iterable[tuple[V, int, int]], shape: Sequence[int], axis
         >>> whole_logits([(np.ones((2, 3, 5)), 0, 2), (np.ones((2, 2, 5)), 2, 4)], (4, 5), 0).shape
         (2, 4, 5)
     """
+    whole: V = _joined(slabs, tuple(shape), axis)
+    return whole
+
+
+def _joined(slabs: Iterable[tuple[Values, int, int]], shape: tuple[int, ...], axis: int) -> Values:
     out: Values = None
     for slab, first, _ in slabs:
-        if tuple(slab.shape[1:]) == tuple(shape):
+        if tuple(slab.shape[1:]) == shape:
             return slab
         if out is None:
             # As the slab lies in memory: the slices of a 2D net one after the other.
             ops = ops_of(slab)
-            turned: Values = ops.moved(slab, 1 + axis, 0)
+            turned = ops.moved(slab, 1 + axis, 0)
             if ops.is_compact(turned):
                 out = ops.moved(ops.empty((shape[axis], *turned.shape[1:]), slab), 0, 1 + axis)
             else:
                 out = ops.empty((len(slab), *shape), slab)
         out[(*[slice(None)] * (1 + axis), slice(first, first + slab.shape[1 + axis]))] = slab
-    found: V = out
-    return found
+    return out
