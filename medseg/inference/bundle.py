@@ -12,10 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import safetensors.torch
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from medseg.disk.atomic import atomic_folder
 from medseg.errors import CheckpointError, WriteError
@@ -29,14 +26,15 @@ from medseg.inference.bundle_files import (
 )
 from medseg.inference.bundle_info import MOST_FOLDS, BundleInfo
 from medseg.inference.bundle_json import read_info
-from medseg.inference.bundle_nets import catalogue_weights, refuse_misfit
-from medseg.inference.device import device_memory
+from medseg.inference.device import CPU, device_memory
 from medseg.inference.model_card import model_card
-from medseg.nets.weights_file import StoredTensor, read_header, read_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Bundle", "load_bundle", "read_bundle", "save_bundle"]
 
-Expected = Callable[[BundleFiles, BundleInfo], Mapping[str, Tensor] | None]
+Expected = Callable[[BundleFiles, BundleInfo], "Mapping[str, Tensor] | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +125,8 @@ def load_bundle(path: str | Path) -> Bundle:
         >>> load_bundle("runs/lung/model").info.scheme.names
         ('lung', 'tumour')
     """
+    from medseg.inference.bundle_nets import catalogue_weights
+
     return read_bundle(Path(path), lambda files, info: catalogue_weights(path, info))
 
 
@@ -157,7 +157,7 @@ def read_bundle(place: Path, expected: Expected) -> Bundle:
         if len(found) > MOST_FOLDS:
             raise CheckpointError(f"{place} holds weights of {len(found)} folds; expected {MOST_FOLDS} at most")
         size = sum(_size(files, name) for name in found.values())
-        if size > (memory := device_memory(torch.device("cpu"))):
+        if size > (memory := device_memory(CPU)):
             raise CheckpointError(
                 f"{place} holds {size / 1e9:.1f} GB of weights, this machine has {memory / 1e9:.1f} GB of memory"
             )
@@ -183,9 +183,12 @@ def _read_weights(
     wanted: Mapping[str, Tensor] | None,
     seen: Callable[[bytes | memoryview], None],
 ) -> dict[str, Tensor]:
+    from medseg.inference.bundle_nets import refuse_misfit
+    from medseg.nets.weights_file import read_header, read_tensors
+
     with files.open(name) as (file, size):
         try:
-            header: dict[str, StoredTensor] = read_header(file, size, seen)
+            header = read_header(file, size, seen)
         except ValueError as error:
             raise CheckpointError(f"{where} is damaged ({error}); {MEND}") from None
         if wanted is not None:
@@ -208,6 +211,8 @@ def _precision(states: Iterable[Mapping[str, Tensor]]) -> str:
 
 
 def _encode(state: Mapping[str, Tensor]) -> bytes:
+    import safetensors.torch
+
     # Cloned, since safetensors refuses tensors that share memory (tied weights).
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     return safetensors.torch.save(tensors)

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from warnings import warn
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
-from torch import nn
 
 from medseg.config import Labels, NetOptions, Overlap, PostprocessConfig
+from medseg.config.crf_options import CrfOptions
 from medseg.errors import ConfigError
 from medseg.inference.bundle_parts import Ignored, InfoPart, Line, NetworkInfo, SourceInfo, TeacherInfo
 from medseg.inference.calibration import Calibration
 from medseg.labels import LabelScheme
-from medseg.nets import build_net
-from medseg.nets.crf import CrfOptions
 from medseg.preparation.plan import Plan
 from medseg.preparation.training_range import TrainingRange
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["MOST_FOLDS", "BundleInfo", "NetInfo", "PredictionInfo", "Provenance"]
 
@@ -72,6 +73,8 @@ class NetInfo(InfoPart):
         Raises:
             ConfigError: for an unknown name or option.
         """
+        from medseg.nets import build_net
+
         return build_net(**self.arguments)
 
     @property

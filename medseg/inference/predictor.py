@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
+from medseg.config.crf_options import CrfOptions
 from medseg.errors import CheckpointError, ConfigError, GeometryError, ReadError
-from medseg.inference.bundle import Bundle, read_bundle
+from medseg.inference.array_ops import Values
 from medseg.inference.bundle_files import BundleFiles
 from medseg.inference.bundle_info import BundleInfo
-from medseg.inference.bundle_nets import unfilled_net, with_weights
-from medseg.inference.device import resolve_device
-from medseg.inference.engine import NetworkEngine
+from medseg.inference.device import CpuDevice, require_torch, resolve_device
+from medseg.inference.given_networks import GivenNetworks
 from medseg.inference.layer_memory import layer_memory_kept
+from medseg.inference.network import Network
 from medseg.inference.postprocess import check_postprocess, postprocess
 from medseg.inference.probabilities import NativeProbabilities
 from medseg.inference.restore import Restorer, to_label_map
-from medseg.inference.rolling import open_rows
 from medseg.inference.sliding_window import Body, Passes, logit_slabs, whole_logits
-from medseg.inference.trial_windows import trial_batches, trial_shape
 from medseg.inference.tta import allowed_mirror_axes, mean_of
-from medseg.inference.window_batch import SMALLEST_BATCH, windows_at_a_time
+from medseg.inference.window_batch import windows_at_a_time
 from medseg.inference.window_grid import Windows, stream_axis
 from medseg.labels import LabelScheme
-from medseg.nets.crf import CrfOptions, dense_crf
 from medseg.plugins import permitted_modules
 from medseg.preparation.body import body_box, hounsfield_channels
 from medseg.preparation.grid import GridMap, to_network_grid
@@ -41,6 +35,13 @@ from medseg.preparation.mirroring import plan_axes
 from medseg.preparation.normalize import normalize, scales_for
 from medseg.preparation.padding import stated_padding
 from medseg.volume import Volume
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from medseg.inference.bundle import Bundle
+    from medseg.inference.engine import NetworkEngine
 
 __all__ = ["Model", "load_model", "load_permitted"]
 
@@ -54,7 +55,8 @@ class Model:
 
     Args:
         info: contents of `model.json`.
-        nets: one per fold, in eval mode on `device`; their logits are averaged.
+        nets: one per fold; their logits are averaged. Modules of torch in eval mode on `device`; or, with
+            `GivenNetworks` as their engine, networks of arrays, for which no torch is needed.
         device: where the networks are.
         model_hash: identifies `model.json` and all weights.
         engine: how the networks are run.
@@ -67,16 +69,25 @@ class Model:
     """
 
     info: BundleInfo
-    nets: tuple[nn.Module, ...]
-    device: torch.device
+    nets: tuple[nn.Module, ...] | tuple[Network, ...]
+    device: torch.device | CpuDevice
     model_hash: str
-    engine: NetworkEngine
+    engine: NetworkEngine | GivenNetworks
     folds: tuple[int, ...] | None = None
 
     @property
     def engine_name(self) -> str:
         """How the networks are run: one of `medseg.inference.engine.ENGINES`; '' until it is chosen."""
         return self.engine.name or ""
+
+    @property
+    def engine_versions(self) -> dict[str, str]:
+        """What runs the networks, by name: torch, or what an exported model needs."""
+        if isinstance(self.engine, GivenNetworks):
+            return dict(self.engine.versions)
+        import torch
+
+        return {"torch": torch.__version__}
 
     @property
     def scheme(self) -> LabelScheme:
@@ -145,13 +156,14 @@ class Model:
         Raises:
             GeometryError: dimensions, channels or an unknown spacing that do not fit the model.
             ReadError: NaN or infinite voxels.
+            MissingPartError: for a CRF where torch is not installed.
         """
         volume = _as_volume(image, affine, channels)
-        tensor, grid, box = self._network_input(volume)
-        slabs = self._slabs(tensor, box, mirror, overlap, batch_size, progress)
+        array, grid, box = self._network_input(volume)
+        slabs = self._slabs(array, box, mirror, overlap, batch_size, progress)
         axis = stream_axis(grid.network_shape, self.info.plan.patch_size)
         if crf is not None:
-            logits = self._sharpened(whole_logits(slabs, grid.network_shape, axis), tensor, grid, crf)
+            logits = self._sharpened(whole_logits(slabs, grid.network_shape, axis), array, grid, crf)
             slabs = iter([(logits, 0, grid.network_shape[axis])])
         restorer = Restorer(
             grid.network_shape,
@@ -184,22 +196,23 @@ class Model:
         batch_size: int | None = None,
         crf: CrfOptions | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[Tensor, GridMap]:
+    ) -> tuple[Any, GridMap]:
         """Mean logits of all folds, float32 (K, *network grid), and the map that leads back to the image's grid.
 
-        Arguments and errors are those of `predict`.
+        The logits are a torch tensor on the model's device, or of an exported model a numpy array. Arguments and errors
+        are those of `predict`.
         """
-        tensor, grid, box = self._network_input(_as_volume(image, affine, channels))
-        slabs = self._slabs(tensor, box, mirror, overlap, batch_size, progress)
+        array, grid, box = self._network_input(_as_volume(image, affine, channels))
+        slabs = self._slabs(array, box, mirror, overlap, batch_size, progress)
         logits = whole_logits(slabs, grid.network_shape, stream_axis(grid.network_shape, self.info.plan.patch_size))
-        return (logits if crf is None else self._sharpened(logits, tensor, grid, crf)), grid
+        return (logits if crf is None else self._sharpened(logits, array, grid, crf)), grid
 
-    def to_labels(self, logits: Tensor, grid: GridMap, like: Volume) -> Volume:
+    def to_labels(self, logits: Tensor | NDArray[Any], grid: GridMap, like: Volume) -> Volume:
         """The label map of `predict_logits`, post-processed, on the grid of the image they were made from."""
         oriented = to_label_map(logits, grid.oriented_shape, self.scheme, self.info.plan.logits.order)
         return self._mask(oriented, grid, like)
 
-    def to_probabilities(self, logits: Tensor, grid: GridMap, like: Volume) -> Volume:
+    def to_probabilities(self, logits: Tensor | NDArray[Any], grid: GridMap, like: Volume) -> Volume:
         """Probability of each label or region, float16 (labels, I, J[, K]) on the image's grid, without background."""
         native = np.empty((len(self.scheme.names), *like.shape), dtype=np.float16)
         chances = NativeProbabilities(grid, self.scheme, 0, native, self.info.plan.logits.order)
@@ -210,41 +223,46 @@ class Model:
     def _mask(self, oriented: NDArray[Any], grid: GridMap, like: Volume) -> Volume:
         return postprocess(like.with_array(grid.to_native(oriented)), self.scheme, self.info.prediction.postprocess)
 
-    def _sharpened(self, logits: Tensor, image: Tensor, grid: GridMap, crf: CrfOptions) -> Tensor:
-        seen = image.to(logits.device)
-        return dense_crf(logits, seen, grid.network_spacing_mm, crf, regions=self.scheme.is_regions)
+    def _sharpened(self, logits: Values, image: NDArray[np.float32], grid: GridMap, crf: CrfOptions) -> Values:
+        require_torch("a CRF")
+        from medseg.inference.torch_passes import sharpened
+
+        return sharpened(logits, image, grid.network_spacing_mm, crf, self.scheme.is_regions)
 
     def _slabs(
         self,
-        image: Tensor,
+        image: NDArray[np.float32],
         box: tuple[slice, ...],
         mirror: bool | None,
         overlap: float | None,
         batch_size: int | None,
         progress: Callable[[int, int], None] | None,
-    ) -> Iterator[tuple[Tensor, int, int]]:
+    ) -> Iterator[tuple[Values, int, int]]:
         """The mean logits of all folds, slab by slab."""
         windows = Windows.of(self.info.plan, self.info.overlap if overlap is None else overlap)
-        axes = self.mirror_axes(mirror)
-        batch_size = batch_size or windows_at_a_time(self.info.net, windows.patch_size, self.device)
-        beyond = torch.tensor([*[0.0] * (not self.scheme.is_regions), *[ABSENT] * len(self.scheme.names)])
+        given = isinstance(self.engine, GivenNetworks)
+        batch_size = batch_size or windows_at_a_time(self.info.net, windows.patch_size, self.device, not given)
+        passes = Passes(batch_size, self.mirror_axes(mirror))
+        beyond = [*[0.0] * (not self.scheme.is_regions), *[ABSENT] * len(self.scheme.names)]
+        body = Body(box, np.array(beyond, dtype=np.float32))
+        channels = self.info.net.out_channels
         with layer_memory_kept() if self.device.type == "cpu" else nullcontext():
-            # All folds see a batch of windows before the next: their weights are in memory anyway, and one sum of
-            # logits serves them all.
-            yield from logit_slabs(
-                mean_of(self._networks(image[(slice(None), *box)], windows, batch_size, 2 ** len(axes))),
-                image.to(self._place_for(image)),
-                windows,
-                self.info.net.out_channels,
-                Passes(batch_size, axes, self.device, None if self.device.type == "cpu" else self._on_cpu),
-                Body(box, beyond),
-                progress,
-            )
+            if given:
+                nets: Any = self.nets
+                yield from logit_slabs(mean_of(nets), image, windows, channels, passes, body, progress)
+            else:
+                yield from self._by_torch.slabs(image, windows, channels, passes, body, progress)
 
-    def _on_cpu(self) -> Callable[[Tensor], Tensor]:
-        return mean_of([copy.deepcopy(net).cpu() for net in self.nets])
+    @property
+    def _by_torch(self) -> Any:
+        from medseg.inference.torch_passes import TorchPasses
 
-    def _network_input(self, volume: Volume) -> tuple[Tensor, GridMap, tuple[slice, ...]]:
+        nets: Any = self.nets
+        device: Any = self.device
+        engine: Any = self.engine
+        return TorchPasses(nets, device, engine, self.scheme.is_regions)
+
+    def _network_input(self, volume: Volume) -> tuple[NDArray[np.float32], GridMap, tuple[slice, ...]]:
         """What the network sees, the way back, and where something may be found."""
         what = volume.metadata.source or "the image"
         if volume.array.dtype.kind not in "biuf":
@@ -261,35 +279,7 @@ class Model:
             else tuple(slice(0, n) for n in array.shape[1:])
         )
         scales = scales_for(array, self.info.plan, stated_padding(volume.metadata, volume.channels))
-        return torch.from_numpy(normalize(array, scales)), grid, box
-
-    def _networks(
-        self, image: Tensor, windows: Windows, batch_size: int, mirrored: int
-    ) -> tuple[Callable[[Tensor], Tensor], ...]:
-        """The networks by the model's engine, which is chosen by a few windows of the image."""
-        patch = self.info.plan.patch_size
-        spatial = image.shape[1:]
-        count = math.prod(len(windows.along(axis, n)) for axis, n in enumerate(spatial))
-
-        # Two windows measure as well as a full batch, sooner.
-        measured = min(SMALLEST_BATCH, batch_size, count)
-        trial = trial_shape(patch)
-        # In passes of the size that is measured.
-        passes = math.ceil(count / measured) * mirrored * len(self.nets) * (math.prod(patch) // math.prod(trial))
-        return self.engine.networks(
-            self.nets, lambda: trial_batches(image, trial, measured), passes, regions=self.scheme.is_regions
-        )
-
-    def _place_for(self, image: Tensor) -> torch.device:
-        """The network's device where image and open logits take less than half of its free memory, else the CPU."""
-        if self.device.type != "cuda":
-            return torch.device("cpu") if self.device.type == "cpu" else self.device
-        free, _ = torch.cuda.mem_get_info(self.device)
-        patch, spatial = self.info.plan.patch_size, image.shape[1:]
-        axis = stream_axis(spatial, patch)
-        rows = open_rows(spatial[axis], (*patch, 1)[axis])
-        needed = image.nbytes + self.info.net.out_channels * image[0].nbytes * rows / spatial[axis]
-        return self.device if needed < free / 2 else torch.device("cpu")
+        return normalize(array, scales), grid, box
 
 
 def load_model(
@@ -338,6 +328,10 @@ def load_permitted(
 ) -> Model:
     """`load_model` with the permitted modules and no others, whatever the environment says."""
     place = resolve_device(device)
+    from medseg.inference.bundle import read_bundle
+    from medseg.inference.bundle_nets import unfilled_net, with_weights
+    from medseg.inference.engine import NetworkEngine
+
     chosen = NetworkEngine(place, engine, fast=fast)
     first: list[nn.Module] = []
     folders: list[Path] = []

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from medseg.errors import GeometryError
+from medseg.inference.array_ops import Values, host_parts
 from medseg.inference.restore_axes import AxisMap, Blocks
-from medseg.inference.restore_blocks import Painter, contest
+from medseg.inference.restore_blocks import Floats, Painter, contest
 from medseg.inference.restore_same import paint
 from medseg.labels import LabelScheme
 from medseg.resampling import nearest_by_turns
@@ -49,8 +48,8 @@ class Restorer:
 
     Example:
         >>> restorer = Restorer((4, 2, 2), (8, 2, 2), channels=2)
-        >>> restorer.add(torch.zeros(2, 3, 2, 2), 0, 2)  # cells 0 and 1 lie between samples 0, 1 and 2
-        >>> restorer.add(torch.zeros(2, 2, 2, 2), 2, 4)
+        >>> restorer.add(np.zeros((2, 3, 2, 2)), 0, 2)  # cells 0 and 1 lie between samples 0, 1 and 2
+        >>> restorer.add(np.zeros((2, 2, 2, 2)), 2, 4)
         >>> restorer.label_map.shape
         (8, 2, 2)
     """
@@ -100,19 +99,23 @@ class Restorer:
             return self._painted
         return nearest_by_turns(self._painted, self._native_shape)
 
-    @torch.inference_mode()
-    def add(self, slab: Tensor, first: int, last: int) -> None:
+    def add(self, slab: Values, first: int, last: int) -> None:
         """Label the voxels of cells `first` to `last` (excluded) along the slab axis.
 
         Args:
-            slab: (C, ...) with all other axes whole and, along the slab axis, samples `first` to `last`; of the last
-                sample, which closes the last cell, there may be none at the image's end.
+            slab: (C, ...), an array or a tensor of any float type, with all other axes whole and, along the slab axis,
+                samples `first` to `last`; of the last sample, which closes the last cell, there may be none at the
+                image's end.
             first, last: cells.
 
         Raises:
             CheckpointError: for NaN or infinite logits.
         """
-        turned = slab.permute(0, *(a + 1 for a in self._turn))
+        for part, begin, end in host_parts(slab, self._turn[0], first, last, self._length):
+            self._add(part, begin, end)
+
+    def _add(self, slab: NDArray[Any], first: int, last: int) -> None:
+        turned = slab.transpose(0, *(a + 1 for a in self._turn))
         if self._flat:
             turned = turned[:, :, None]
         result = self._painted.transpose(self._turn)
@@ -131,12 +134,12 @@ class Restorer:
 
 
 def to_label_map(
-    logits: Tensor | NDArray[Any], shape: Sequence[int], labels: LabelScheme | None = None, order: int = 1
+    logits: Values, shape: Sequence[int], labels: LabelScheme | None = None, order: int = 1
 ) -> NDArray[np.unsignedinteger[Any]]:
     """The label of each voxel of a grid of `shape` that covers the same extent as the logits.
 
     Args:
-        logits: (C, i, j, k) or (C, i, j), any float type.
+        logits: (C, i, j, k) or (C, i, j), an array or a tensor of any float type.
         shape: (I, J, K) or (I, J) of the result; equal to the logits' shape means no interpolation.
         labels: plain labels: the winning channel's label value, 0 for channel 0, ties to the lower channel; regions:
             the value of all channels whose logit is above 0, see `LabelScheme.codes`. None: the channel's index.
@@ -153,17 +156,16 @@ def to_label_map(
         >>> to_label_map(np.array([[[0.0, 0.0]], [[-1.0, 1.0]]]), (1, 4)).tolist()
         [[0, 0, 1, 1]]
     """
-    source = logits if isinstance(logits, Tensor) else torch.from_numpy(np.ascontiguousarray(logits))
-    restorer = Restorer(source.shape[1:], shape, len(source), labels, order=order)
-    restorer.add(source, 0, source.shape[1])
+    restorer = Restorer(logits.shape[1:], shape, len(logits), labels, order=order)
+    restorer.add(logits, 0, logits.shape[1])
     return restorer.label_map
 
 
-def _with_borders(slab: Tensor, blocks: tuple[Blocks, ...]) -> Tensor:
-    """The slab in float32 on the CPU, with as many samples as all blocks need; the last one is repeated."""
+def _with_borders(slab: NDArray[Any], blocks: tuple[Blocks, ...]) -> Floats:
+    """The slab in float32, with as many samples as all blocks need; the last one is repeated."""
     size = [(len(b.starts) - 1) * b.length + b.samples for b in blocks]
     part = slab[:, : size[0]]
-    out = torch.empty((len(slab), *size), dtype=torch.float32)
+    out = np.empty((len(slab), *size), dtype=np.float32)
     i, j, k = part.shape[1:]
     out[:, :i, :j, :k] = part
     out[:, :i, :j, k:] = out[:, :i, :j, k - 1 : k]

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 __all__ = ["AxisMap", "Blocks"]
 
@@ -33,7 +31,7 @@ class Blocks:
     starts: NDArray[np.intp]
     first: NDArray[np.intp]
     last: NDArray[np.intp]
-    weights: Tensor
+    weights: NDArray[np.float32]
     moves: bool
 
     @property
@@ -60,18 +58,17 @@ class AxisMap:
     size: int
     new_size: int
     below: NDArray[np.intp]
-    fraction: Tensor
+    fraction: NDArray[np.float32]
 
     @classmethod
     def between(cls, size: int, new_size: int) -> AxisMap:
         """The map from `size` samples to `new_size` voxels of the same extent."""
         if size == new_size:
-            return cls(size, new_size, np.arange(size), torch.zeros(size))
-        scale = torch.tensor(size / new_size, dtype=torch.float32).double()
-        position = ((torch.arange(new_size, dtype=torch.float64) + 0.5) * scale - 0.5).float().clamp(min=0)
-        below = position.long().clamp(max=size - 1)
-        fraction = position - below
-        return cls(size, new_size, below.numpy(), fraction)
+            return cls(size, new_size, np.arange(size), np.zeros(size, dtype=np.float32))
+        scale = np.float64(np.float32(size / new_size))
+        position = ((np.arange(new_size) + 0.5) * scale - 0.5).astype(np.float32).clip(min=0)
+        below = position.astype(np.intp).clip(max=size - 1)
+        return cls(size, new_size, below, position - below.astype(np.float32))
 
     def blocks(self, length: int, first: int = 0, last: int | None = None) -> Blocks:
         """Cells `first` to `last` (excluded; None: all) in blocks of `length`."""
@@ -79,12 +76,12 @@ class AxisMap:
         ends = np.minimum(starts + length, self.size if last is None else last)
         begin, end = np.searchsorted(self.below, starts), np.searchsorted(self.below, ends)
         moves = self.size != self.new_size
-        weights = torch.zeros(len(starts), length + 1, max(1, int((end - begin).max())))
+        weights = np.zeros((len(starts), length + 1, max(1, int((end - begin).max()))), dtype=np.float32)
         for block, (a, b, start) in enumerate(zip(begin, end, starts, strict=True)):
-            voxel = torch.arange(b - a)
-            below = torch.from_numpy(self.below[a:b] - start)
+            voxel = np.arange(b - a)
+            below = self.below[a:b] - start
             weights[block, below, voxel] += 1 - self.fraction[a:b]
             weights[block, below + 1, voxel] += self.fraction[a:b]
             if b > a:
-                weights[block, :, b - a :] = weights[block, :, b - a - 1, None]
+                weights[block, :, b - a :] = weights[block, :, b - a - 1 : b - a]
         return Blocks(length, starts, begin, end, weights, moves)

@@ -6,15 +6,18 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
-from torch import Tensor
 
 from medseg.errors import CheckpointError
 from medseg.inference.restore_axes import AxisMap, Blocks
 from medseg.labels import LabelScheme
 
 __all__ = ["Painter", "contest"]
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Index = NDArray[np.intp]
 
 # Native voxels that are interpolated at a time, few enough for a processor's cache.
 CHUNK_VOXELS = 2**17
@@ -56,12 +59,13 @@ class Painter:
         """Whether every channel above 0 paints; else the highest channel wins."""
         return bool(self.codes)
 
-    def joined(self, channels: Tensor) -> Tensor:
+    def joined(self, channels: Mask) -> Index:
         """(C, n) bool, the channels that paint, as running indices (n,)."""
-        codes = torch.where(channels, torch.tensor(self.codes)[:, None], 0)
-        return codes.sum(0) if self.union else codes.amax(0)
+        codes = np.where(channels, np.array(self.codes, dtype=np.intp)[:, None], 0)
+        joined: Index = codes.sum(0) if self.union else codes.max(0)
+        return joined
 
-    def candidates(self, lowest: Tensor, highest: Tensor, slack: float) -> tuple[Tensor, Tensor]:
+    def candidates(self, lowest: Floats, highest: Floats, slack: float) -> tuple[Index, Mask]:
         """Who can win in a block.
 
         Args:
@@ -73,16 +77,16 @@ class Painter:
             bool (C, blocks).
         """
         if not self.regions:
-            possible = highest >= lowest.amax(0) - slack
-            return possible.to(torch.uint8).argmax(0), possible
+            possible = highest >= lowest.max(0) - np.float32(slack)
+            return possible.argmax(0), possible
         sure = lowest > slack
         base = self.joined(sure)
-        matters = ~sure if self.union else torch.tensor(self.codes)[:, None] > base
+        matters = ~sure if self.union else np.array(self.codes)[:, None] > base
         return base, matters & (highest > -slack)
 
 
 def contest(
-    samples: Tensor,
+    samples: Floats,
     blocks: tuple[Blocks, ...],
     maps: tuple[AxisMap, ...],
     stages: tuple[int, ...],
@@ -92,7 +96,7 @@ def contest(
     """Label one layer of blocks.
 
     Args:
-        samples: float32 (C, i, j, k), the samples of the layer with repeated borders.
+        samples: (C, i, j, k), the samples of the layer with repeated borders.
         blocks: of the three axes; one block along the first.
         maps: the axes themselves.
         stages: the axes in the order of interpolation.
@@ -102,40 +106,51 @@ def contest(
     Raises:
         CheckpointError: for NaN or infinite logits.
     """
-    low, high = _block_extremes(samples, blocks)
-    slack = ROUNDING * float(torch.maximum(high.amax(), -low.amin()))
+    low, high = (_block_extremes(samples, blocks, extreme) for extreme in (np.minimum, np.maximum))
+    slack = ROUNDING * max(float(high.max()), -float(low.min()))
     if not math.isfinite(slack):
         raise CheckpointError("the network's answer holds NaN or infinite logits; train the model again")
     base, possible = painter.candidates(low, high, slack)
     ours = possible.sum(0)
-    open_ = ours > (0 if painter.regions else 1)
-    _fill(out, painter.values[base.numpy()], blocks)
-    where = open_.nonzero()[:, 0]
+    _fill(out, painter.values[base], blocks)
+    where = (ours > (0 if painter.regions else 1)).nonzero()[0]
     if not len(where):
         return
-    where = where[ours[where].argsort(dim=0, descending=True, stable=True)]
+    where = where[np.argsort(-ours[where], kind="stable")]
     # Row r: the r-th candidate of each block, in ascending order of channels.
-    ranked = possible.to(torch.uint8).argsort(dim=0, descending=True, stable=True)
+    ranked = np.argsort(~possible, axis=0, kind="stable")
     step = max(1, CHUNK_VOXELS // int(np.prod([b.voxels for b in blocks])))
-    tiles = samples
-    for axis, each in enumerate(blocks, start=1):
-        tiles = tiles.unfold(axis, each.samples, each.length)
-    tiles = tiles[:, 0]  # (C, blocks along j, blocks along k, i, j, k)
+    tiles = _tiles(samples, blocks)
     for begin in range(0, len(where), step):
         chosen = where[begin : begin + step]
         winner, gap = _run(tiles, chosen, ours[chosen], ranked, base, blocks, stages, painter)
-        _write(out, painter.values[winner.numpy()], chosen, blocks)
-        close = gap < slack
+        _write(out, painter.values[winner], chosen, blocks)
+        close = gap < np.float32(slack)
         if close.any():
             _settle(out, close, chosen, samples, blocks, maps, stages, painter)
 
 
-def _block_extremes(samples: Tensor, blocks: tuple[Blocks, ...]) -> tuple[Tensor, Tensor]:
-    low, high = samples.amin(1), samples.amax(1)
+def _tiles(samples: Floats, blocks: tuple[Blocks, ...]) -> Floats:
+    """(C, blocks along j, blocks along k, i, j, k), a view."""
+    c, i, j, k = samples.strides
+    _, by_j, by_k = blocks
+    counts = (len(samples), len(by_j.starts), len(by_k.starts), *(b.samples for b in blocks))
+    return as_strided(samples, counts, (c, j * by_j.length, k * by_k.length, i, j, k), writeable=False)
+
+
+def _block_extremes(samples: Floats, blocks: tuple[Blocks, ...], extreme: np.ufunc) -> Floats:
+    """The lowest or highest sample of each channel in each block, (C, blocks)."""
+    found = np.empty((len(samples), *samples.shape[2:]), dtype=np.float32)
+    for values, channel in zip(found, samples, strict=True):
+        extreme.reduce(channel, axis=0, out=values)
     for axis, each in enumerate(blocks[1:], start=1):
-        low, high = (t.unfold(axis, each.samples, each.length) for t in (low, high))
-        low, high = low.amin(-1), high.amax(-1)
-    return low.flatten(1), high.flatten(1)
+        ends = (len(each.starts) - 1) * each.length + 1
+        lead = (slice(None),) * axis
+        parts = [found[(*lead, slice(n, n + ends, each.length))] for n in range(each.samples)]
+        found = parts[0].copy()
+        for part in parts[1:]:
+            extreme(found, part, out=found)
+    return found.reshape(len(samples), -1)
 
 
 def _fill(out: NDArray[np.unsignedinteger], labels: NDArray[np.unsignedinteger], blocks: tuple[Blocks, ...]) -> None:
@@ -145,21 +160,22 @@ def _fill(out: NDArray[np.unsignedinteger], labels: NDArray[np.unsignedinteger],
 
 
 def _run(
-    tiles: Tensor,
-    chosen: Tensor,
-    counts: Tensor,
-    ranked: Tensor,
-    base: Tensor,
+    tiles: Floats,
+    chosen: Index,
+    counts: Index,
+    ranked: Index,
+    base: Index,
     blocks: tuple[Blocks, ...],
     stages: tuple[int, ...],
     painter: Painter,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[NDArray[np.int16], Floats]:
     """Winner's index and how clear it was, both (blocks, I, J, K)."""
     across = len(blocks[2].starts)
-    places = (torch.zeros_like(chosen), chosen // across, chosen % across)
-    winner = best = second = torch.empty(0)
-    codes = torch.tensor(painter.codes, dtype=torch.int16)
-    join = torch.bitwise_or if painter.union else torch.maximum
+    places = (np.zeros_like(chosen), chosen // across, chosen % across)
+    codes = np.array(painter.codes, dtype=np.int16)
+    join = np.bitwise_or if painter.union else np.maximum
+    winner, best = np.empty(0, dtype=np.int16), np.empty(0, dtype=np.float32)
+    second = lower = best
     for rank in range(int(counts[0])):
         # Blocks are sorted by their number of candidates, so those that still have one come first.
         n = int((counts > rank).sum())
@@ -169,32 +185,33 @@ def _run(
             if blocks[axis].moves:
                 values = _interpolate(values, axis, blocks[axis].weights[places[axis][:n]])
         if rank == 0:
-            winner = base[chosen].to(torch.int16)[:, None, None, None].expand(values.shape).clone()
-            best = values if not painter.regions else values.abs()
-            second = torch.full_like(values, -torch.inf)
+            winner = np.empty(values.shape, dtype=np.int16)
+            winner[...] = base[chosen][:, None, None, None]
+            best = np.abs(values) if painter.regions else values
+            second, lower = np.full_like(best, -np.inf), np.empty_like(best)
+        above, below = best[:n], lower[:n]
         if painter.regions:
-            winner[:n] = join(winner[:n], torch.where(values > 0, codes[channels][:, None, None, None], 0))
-            torch.minimum(best[:n], values.abs(), out=best[:n])
+            join(winner[:n], np.where(values > 0, codes[channels][:, None, None, None], 0), out=winner[:n])
+            np.minimum(above, np.abs(values, out=values), out=above)
         elif rank > 0:
-            index = channels.to(torch.int16)[:, None, None, None]
-            winner[:n] = torch.where(values > best[:n], index, winner[:n])
-            torch.maximum(second[:n], torch.minimum(best[:n], values), out=second[:n])
-            torch.maximum(best[:n], values, out=best[:n])
+            np.copyto(winner[:n], channels.astype(np.int16)[:, None, None, None], where=values > above)
+            np.maximum(second[:n], np.minimum(above, values, out=below), out=second[:n])
+            np.maximum(above, values, out=above)
     return winner, best if painter.regions else best - second
 
 
-def _interpolate(values: Tensor, axis: int, weights: Tensor) -> Tensor:
+def _interpolate(values: Floats, axis: int, weights: Floats) -> Floats:
     """(n, i, j, k) along one axis by weights (n, samples, voxels)."""
     n, i, j, k = values.shape
     if axis == 2:
-        return torch.bmm(values.reshape(n, i * j, k), weights).reshape(n, i, j, -1)
+        return (values.reshape(n, i * j, k) @ weights).reshape(n, i, j, -1)
     if axis == 0:
-        return torch.bmm(weights.transpose(1, 2), values.reshape(n, i, j * k)).reshape(n, -1, j, k)
-    return torch.matmul(weights.transpose(1, 2)[:, None], values)
+        return (weights.transpose(0, 2, 1) @ values.reshape(n, i, j * k)).reshape(n, -1, j, k)
+    return weights.transpose(0, 2, 1)[:, None] @ values
 
 
 def _write(
-    out: NDArray[np.unsignedinteger], labels: NDArray[np.unsignedinteger], chosen: Tensor, blocks: tuple[Blocks, ...]
+    out: NDArray[np.unsignedinteger], labels: NDArray[np.unsignedinteger], chosen: Index, blocks: tuple[Blocks, ...]
 ) -> None:
     _, j, k = blocks
     for n, block in enumerate(chosen.tolist()):
@@ -205,46 +222,39 @@ def _write(
 
 def _settle(
     out: NDArray[np.unsignedinteger],
-    close: Tensor,
-    chosen: Tensor,
-    samples: Tensor,
+    close: Mask,
+    chosen: Index,
+    samples: Floats,
     blocks: tuple[Blocks, ...],
     maps: tuple[AxisMap, ...],
     stages: tuple[int, ...],
     painter: Painter,
 ) -> None:
     """Decide again, bit by bit as torch's interpolation does, where the last bits decide."""
-    n, *inside = close.nonzero().T.numpy()
-    block = chosen.numpy()[n]
+    n, *inside = close.nonzero()
+    block = chosen[n]
     across = len(blocks[2].starts)
-    native = [
-        v + b.first[p] for v, b, p in zip(inside, blocks, (0 * block, block // across, block % across), strict=True)
-    ]
-    real = np.all(
-        [v < b.last[p] for v, b, p in zip(native, blocks, (0 * block, block // across, block % across), strict=True)],
-        axis=0,
-    )
+    numbers = (0 * block, block // across, block % across)
+    native = [v + b.first[p] for v, b, p in zip(inside, blocks, numbers, strict=True)]
+    real = np.all([v < b.last[p] for v, b, p in zip(native, blocks, numbers, strict=True)], axis=0)
     i, j, k = (v[real] for v in native)
     for begin in range(0, len(i), CHUNK_VOXELS // 8):
         voxel = [v[begin : begin + CHUNK_VOXELS // 8] for v in (i, j, k)]
         values = _interpolate_like_torch(samples, voxel, blocks, maps, stages)
-        if painter.regions:
-            winner = painter.joined(values > 0)
-        else:
-            winner = (values >= values.amax(0)).to(torch.uint8).argmax(0)
-        out[voxel[0] - int(blocks[0].first[0]), voxel[1], voxel[2]] = painter.values[winner.numpy()]
+        winner = painter.joined(values > 0) if painter.regions else (values >= values.max(0)).argmax(0)
+        out[voxel[0] - int(blocks[0].first[0]), voxel[1], voxel[2]] = painter.values[winner]
 
 
 def _interpolate_like_torch(
-    samples: Tensor,
-    voxel: list[NDArray[np.intp]],
+    samples: Floats,
+    voxel: list[Index],
     blocks: tuple[Blocks, ...],
     maps: tuple[AxisMap, ...],
     stages: tuple[int, ...],
-) -> Tensor:
+) -> Floats:
     """All channels at some native voxels, (C, n): the upper part is rounded, the lower one added in one step."""
-    corners: list[Tensor] = []
-    lower = [torch.from_numpy(m.below[v] - int(b.starts[0])) for m, v, b in zip(maps, voxel, blocks, strict=True)]
+    corners: list[Floats] = []
+    lower = [m.below[v] - int(b.starts[0]) for m, v, b in zip(maps, voxel, blocks, strict=True)]
     for corner in range(8):
         index = [
             a + (int(b.moves) if corner >> axis & 1 else 0)
@@ -253,11 +263,11 @@ def _interpolate_like_torch(
         corners.append(samples[:, index[0], index[1], index[2]])
     values = dict(enumerate(corners))
     for axis in stages:
-        weight = maps[axis].fraction[torch.from_numpy(voxel[axis])]
+        weight = maps[axis].fraction[voxel[axis]]
         low = {c: v for c, v in values.items() if not c >> axis & 1}
         if blocks[axis].moves:
             for corner, value in low.items():
-                upper = (values[corner | 1 << axis] * weight).double()
-                low[corner] = (value.double() * (1 - weight).double() + upper).float()
+                upper = (values[corner | 1 << axis] * weight).astype(np.float64)
+                low[corner] = (value.astype(np.float64) * (1 - weight) + upper).astype(np.float32)
         values = low
     return values[0]

@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from torch import Tensor, stack
-from torch.nn.functional import pad
-
+from medseg.inference.array_ops import Values, ops_of
 from medseg.inference.same_labels import MOST_WINDOWS
 
 __all__ = ["trial_batches", "trial_shape"]
@@ -24,18 +22,18 @@ def trial_shape(patch: Sequence[int]) -> tuple[int, ...]:
     return tuple(n // 2 for n in patch) if math.prod(patch) > LARGE_WINDOW else tuple(patch)
 
 
-def trial_batches(image: Tensor, shape: Sequence[int], size: int) -> Iterator[Tensor]:
+def trial_batches(image: Values, shape: Sequence[int], size: int) -> Iterator[Values]:
     """Batches (size, C, *shape) of windows, cut when they are asked for.
 
     Args:
-        image: (C, *spatial), at least as many axes as `shape`; further axes are slices.
+        image: (C, *spatial), an array or a tensor; at least as many axes as `shape`; further axes are slices.
         shape: of the windows; where the image is smaller, they are padded with the minimum.
         size: windows in each batch; the last window is repeated where the image has no other place.
     """
-    places = list(_places(image.shape[1:], (*shape, *[1] * (image.dim() - 1 - len(shape)))))
+    places = list(_places(image.shape[1:], (*shape, *[1] * (image.ndim - 1 - len(shape)))))
     for first in range(0, len(places), size):
         some = places[first : first + size]
-        yield stack([_window(image, place, shape) for place in some + some[-1:] * (size - len(some))])
+        yield ops_of(image).stacked([_window(image, place, shape) for place in some + some[-1:] * (size - len(some))])
 
 
 def _places(spatial: Sequence[int], sizes: Sequence[int]) -> Iterator[tuple[slice, ...]]:
@@ -61,8 +59,10 @@ def _places(spatial: Sequence[int], sizes: Sequence[int]) -> Iterator[tuple[slic
         yield tuple(slice(at, at + size) for at, size in zip(start, sizes, strict=True))
 
 
-def _window(image: Tensor, place: tuple[slice, ...], shape: Sequence[int]) -> Tensor:
+def _window(image: Values, place: tuple[slice, ...], shape: Sequence[int]) -> Values:
     spatial = image.shape[1:]
     window = image[(slice(None), *place)].reshape(len(image), *map(min, spatial[: len(shape)], shape))
-    missing = [p - n for n, p in zip(window.shape[1:], shape, strict=True)]
-    return pad(window, [m for n in reversed(missing) for m in (0, n)], value=float(window.min()))
+    padded = ops_of(image).empty((len(image), *shape), image)
+    padded[...] = float(window.min())
+    padded[(slice(None), *(slice(0, n) for n in window.shape[1:]))] = window
+    return padded

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from medseg.inference.bundle_info import NetInfo
-from medseg.inference.device import device_memory
-from medseg.nets.profile import build_on_meta, forward_bytes
+from medseg.inference.device import Place, device_memory
 from medseg.plugins import is_plugin
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["SMALLEST_BATCH", "window_bytes", "windows_at_a_time"]
 
@@ -29,7 +29,7 @@ MAPS = 1024
 SHARE = 0.3
 
 
-def windows_at_a_time(net: NetInfo, patch: Sequence[int], device: torch.device) -> int:
+def windows_at_a_time(net: NetInfo, patch: Sequence[int], device: Place, counted: bool = True) -> int:
     """Windows per forward pass: as many as still make it faster, fewer where the device's memory does not hold them.
 
     From all of the memory, not from what is free, so that a model gives the same bytes on every run: with another batch
@@ -40,6 +40,8 @@ def windows_at_a_time(net: NetInfo, patch: Sequence[int], device: torch.device) 
         net: the network.
         patch: voxels of a window.
         device: where it runs.
+        counted: whether the memory of its layers can be counted, which needs torch; else single windows are taken
+            where a large network might not fit.
     """
     voxels = math.prod(patch)
     wanted = max(SMALLEST_BATCH, min(LARGEST_BATCH, BATCH_VOXELS.get(device.type, BATCH_VOXELS["cpu"]) // voxels))
@@ -47,6 +49,10 @@ def windows_at_a_time(net: NetInfo, patch: Sequence[int], device: torch.device) 
     # A plug-in may compute with numbers, which the meta device does not have.
     if MAPS * 4 * voxels * wanted < room or is_plugin(net.name):
         return wanted
+    if not counted:
+        return 1
+    from medseg.nets.profile import build_on_meta, forward_bytes
+
     each = forward_bytes(build_on_meta(**net.arguments), (1, net.in_channels, *patch))
     if each > room:
         log.warning("one window of the network takes about %.1f GB of %.1f GB", each / 1e9, room / SHARE / 1e9)
@@ -64,4 +70,6 @@ def window_bytes(net: nn.Module, channels: int, patch: Sequence[int], memory: in
     """
     if MAPS * 4 * math.prod(patch) < SHARE * memory:
         return 0
+    from medseg.nets.profile import forward_bytes
+
     return forward_bytes(net, (1, channels, *patch))

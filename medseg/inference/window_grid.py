@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from medseg.preparation.plan import Plan
 
@@ -53,7 +53,7 @@ class Windows:
             plan.padding,
         )
 
-    def along(self, axis: int, length: int) -> dict[int, Tensor]:
+    def along(self, axis: int, length: int) -> dict[int, NDArray[np.float32]]:
         """Start -> weights of the windows along an axis of `length` voxels; beyond the patch's axes, single voxels."""
         patch = self.patch_size[axis] if axis < len(self.patch_size) else 1
         return blend_weights(length, patch, self.overlap, self.starts, self.weights)
@@ -84,20 +84,20 @@ def window_starts(length: int, patch: int, overlap: float, starts: str = "whole_
 
 def blend_weights(
     length: int, patch: int, overlap: float, starts: str = "whole_step", weights: str = "gaussian"
-) -> dict[int, Tensor]:
-    """Start -> weights (patch,) along one axis; over all windows they sum to 1 at every voxel.
+) -> dict[int, NDArray[np.float32]]:
+    """Start -> float32 weights (patch,) along one axis; over all windows they sum to 1 at every voxel.
 
     'gaussian': with standard deviation patch / 8, centred in the window; at the window's border it is still exp(-8), so
     no voxel is without weight. 'impulse': the same around voxel patch // 2. 'uniform': 1.
     """
     centre = patch // 2 if weights == "impulse" else (patch - 1) / 2
-    offset = torch.arange(patch, dtype=torch.float64) - centre
-    line = torch.ones_like(offset) if weights == "uniform" else torch.exp(-0.5 * (offset / (patch / 8)) ** 2)
+    offset = np.arange(patch, dtype=np.float64) - centre
+    line = np.ones_like(offset) if weights == "uniform" else np.exp(-0.5 * (offset / (patch / 8)) ** 2)
     corners = window_starts(length, patch, overlap, starts)
-    total = torch.zeros(max(length, patch), dtype=torch.float64)
+    total = np.zeros(max(length, patch))
     for start in corners:
         total[start : start + patch] += line
-    return {start: (line / total[start : start + patch]).float() for start in corners}
+    return {start: (line / total[start : start + patch]).astype(np.float32) for start in corners}
 
 
 def stream_axis(shape: Sequence[int], patch_size: Sequence[int]) -> int:

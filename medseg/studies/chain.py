@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from medseg.disk.atomic import atomic_path
 from medseg.disk.snapshot import CaseSnapshot
 from medseg.errors import InternalError, MedsegError, ReadError, WriteError
+from medseg.inference.device import require_torch
 from medseg.inference.predictor import Model
 from medseg.inference.probabilities import disk_array
 from medseg.inference.quality import check_case, needs_review
-from medseg.inference.quality.disagreement import passes_of
-from medseg.inference.quality.estimate import QualityEstimate, check_calibrated, estimate_quality
 from medseg.io import write
 from medseg.machine import free_memory
 from medseg.output_formats import MASK_FORMATS
@@ -36,12 +34,14 @@ from medseg.studies.memory import file_bytes
 from medseg.studies.options import PredictOptions
 from medseg.studies.outputs import PREVIEWS, UNCERTAINTY, algorithm_of, format_for, write_mask
 from medseg.studies.private import PrivateCases
+from medseg.studies.registration import require_simpleitk
 from medseg.studies.selection import channel_names, select_series
 from medseg.studies.sources import Source, input_hash
 from medseg.version import __version__
 from medseg.volume import Finding, Metadata, Volume
 
 if TYPE_CHECKING:
+    from medseg.inference.quality.estimate import QualityEstimate
     from medseg.io.dicom.deidentify.profile import Deidentifier
 
 __all__ = ["CaseChain", "CaseWork"]
@@ -104,6 +104,10 @@ class CaseChain:
         self.options = options
         self.deidentifier = deidentifier
         self.private = None if deidentifier is None else PrivateCases(deidentifier)
+        if options.crf:
+            require_torch("--crf")
+        if options.register:
+            require_simpleitk()
         self.crf = model.crf_options() if options.crf else None
         # Everything that affects a mask besides model and input; JSON types, so that they compare equal when read back.
         self.settings: dict[str, Any] = {
@@ -121,9 +125,12 @@ class CaseChain:
         if model.folds is not None:
             self.settings["folds"] = list(model.folds)
         if options.estimate_quality:
+            require_torch("--estimate-quality")
+            from medseg.inference.quality.estimate import check_calibrated
+
             check_calibrated(model.info)
             self.settings["estimate_quality"] = True
-        self.versions = {"medseg": __version__, "torch": torch.__version__, "device": str(model.device)}
+        self.versions = {"medseg": __version__, **model.engine_versions, "device": str(model.device)}
 
     @property
     def whole_logits(self) -> int:
@@ -205,7 +212,12 @@ class CaseChain:
             work.probabilities = disk_array(self.folder, shape)
             return work.probabilities
 
-        more = passes_of(self.model) if self.options.estimate_quality else 0
+        more = 0
+        if self.options.estimate_quality:
+            from medseg.inference.quality.disagreement import passes_of
+            from medseg.inference.quality.estimate import estimate_quality
+
+            more = passes_of(self.model)
 
         def take() -> None:
             work.mask = self.model.predict(

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import GeometryError
+from medseg.errors import GeometryError, MissingPartError
 from medseg.geometry import flip_lps_ras
 from medseg.preparation.deskew import is_orthogonal
 from medseg.volume import Volume
 
-__all__ = ["Registration", "register_rigid"]
+__all__ = ["Registration", "register_rigid", "require_simpleitk"]
 
 SEED = 20240501
 BINS = 32
@@ -48,6 +48,22 @@ class Registration:
     information: float
 
 
+def require_simpleitk() -> Any:
+    """The module SimpleITK.
+
+    Raises:
+        MissingPartError: it is not installed.
+    """
+    try:
+        import SimpleITK as sitk
+    except ImportError:
+        raise MissingPartError(
+            "--register needs SimpleITK, which is not installed here: in the folder of medseg, "
+            "pip install -c constraints.txt SimpleITK"
+        ) from None
+    return sitk
+
+
 def register_rigid(fixed: Volume, moving: Volume) -> Registration:
     """Rotation and shift that align a 3D image with another of the same patient, by mutual information.
 
@@ -61,12 +77,12 @@ def register_rigid(fixed: Volume, moving: Volume) -> Registration:
     Raises:
         GeometryError: if the images cannot be registered, or the result is implausible: less information than before,
             hardly any information, or a motion beyond 45 degrees or 100 mm.
+        MissingPartError: SimpleITK is not installed.
 
     Source:
         Mattes et al., PET-CT image registration in the chest, IEEE TMI 22 (2003).
     """
-    import SimpleITK as sitk
-
+    sitk = require_simpleitk()
     with _one_thread(sitk):
         a, b = _image(sitk, fixed), _image(sitk, moving)
         start = _start(sitk, a, b)

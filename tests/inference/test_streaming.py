@@ -9,6 +9,7 @@ from inference_bundles import make_info, make_plan, unet_weights
 
 from medseg.errors import WriteError
 from medseg.inference import load_model, rolling, save_bundle
+from medseg.inference.array_ops import ArrayOps
 from medseg.inference.probabilities import disk_array
 from medseg.inference.sliding_window import Passes, logit_slabs, sliding_window
 from medseg.inference.window_grid import Windows
@@ -80,12 +81,12 @@ def test_slabs_leave_in_order_without_gap_and_hold_their_samples(monkeypatch, le
 
 def test_only_open_rows_are_held(monkeypatch):
     made = []
-    zeros = rolling.zeros
-    monkeypatch.setattr(rolling, "zeros", lambda *a: made.append(zeros(*a)) or made[-1])
+    zeros = ArrayOps.zeros
+    monkeypatch.setattr(ArrayOps, "zeros", lambda *a: made.append(zeros(*a)) or made[-1])
     monkeypatch.setattr(rolling, "LEAST_ROWS", 4)
     slabs = logit_slabs(lambda x: x, torch.randn(1, 160, 8, 8), Windows((8, 8, 8)), 1)
     assert sum(last - first for _, first, last in slabs) == 160
-    assert sum(each.numel() for each in made if each.ndim == 4) == (8 + 2) * 8 * 8  # a window, its lead, and a copy
+    assert sum(each.size for each in made if each.ndim == 4) == (8 + 2) * 8 * 8  # a window, its lead, and a copy
 
 
 @pytest.mark.parametrize("orientation", ["RAS", "PSR"])

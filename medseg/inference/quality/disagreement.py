@@ -124,7 +124,7 @@ class _Passes:
         """Probabilities (labels, *grid) without background, and the grid."""
         logits, grid = model.predict_logits(image, mirror=False, overlap=self.overlap, progress=self._show)
         self._finished += 1
-        logits = logits.cpu()
+        logits = torch.as_tensor(logits).cpu()
         return torch.sigmoid(logits) if self.scheme.is_regions else torch.softmax(logits, dim=0)[1:], grid
 
     def _show(self, done: int, total: int) -> None:
