@@ -279,8 +279,7 @@ _add(
     "Masks and scores",
     """\
 medseg export runs/lung/model lung_onnx --format onnx
-medseg export runs/lung/model lung_openvino --format openvino --folds 0,2
-medseg predict lung_onnx studies/ -o masks/""",
+medseg export runs/lung/model lung_openvino --format openvino --folds 0,2""",
 )
 _add(evaluate, "Masks and scores", EVALUATE_EXAMPLES)
 _add(compare, "Masks and scores", COMPARE_EXAMPLES)
