@@ -258,7 +258,9 @@ class BundleInfo(InfoPart):
 
     def to_json(self) -> str:
         """`model.json`; NaN becomes null."""
-        return self.model_dump_json(indent=2) + "\n"
+        # Only exports are compared with an original.
+        without = {"network": {"parity"}} if self.network.parity is None else None
+        return self.model_dump_json(indent=2, exclude=without) + "\n"
 
 
 def _shared(mine: dict[str, V], theirs: dict[str, V], milder: Callable[[V, V], V]) -> dict[str, V]:

@@ -16,7 +16,7 @@ from medseg.errors import CheckpointError, ConfigError, GeometryError, ReadError
 from medseg.inference.array_ops import Values
 from medseg.inference.bundle_files import BundleFiles
 from medseg.inference.bundle_info import BundleInfo
-from medseg.inference.device import CpuDevice, require_torch, resolve_device
+from medseg.inference.device import CPU, CpuDevice, device_without_torch, require_torch, resolve_device
 from medseg.inference.given_networks import GivenNetworks
 from medseg.inference.layer_memory import layer_memory_kept
 from medseg.inference.network import Network
@@ -327,26 +327,38 @@ def load_permitted(
     folds: Sequence[int] | None = None,
 ) -> Model:
     """`load_model` with the permitted modules and no others, whatever the environment says."""
-    place = resolve_device(device)
     from medseg.inference.bundle import read_bundle
-    from medseg.inference.bundle_nets import unfilled_net, with_weights
-    from medseg.inference.engine import NetworkEngine
 
-    chosen = NetworkEngine(place, engine, fast=fast)
     first: list[nn.Module] = []
     folders: list[Path] = []
 
-    def expected(files: BundleFiles, info: BundleInfo) -> Mapping[str, Tensor]:
+    def expected(files: BundleFiles, info: BundleInfo) -> Mapping[str, Tensor] | None:
         folders.extend(files.folders)
         try:
             check_postprocess(info.prediction.postprocess, info.scheme)
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
+        if info.network.format != "safetensors":
+            device_without_torch(device)
+            return None
+        resolve_device(device)
+        from medseg.inference.bundle_nets import unfilled_net
+
         first.append(unfilled_net(Path(path), folders, info, permitted))
         return first[0].state_dict()
 
     bundle = read_bundle(Path(path), expected)
     chosen_folds = _chosen_folds(bundle, folds)
+    if bundle.networks:
+        from medseg.inference.exported_networks import exported_networks
+
+        networks, given = exported_networks(bundle, engine, chosen_folds)
+        return Model(bundle.info, networks, CPU, bundle.model_hash, given, chosen_folds)
+    from medseg.inference.bundle_nets import unfilled_net, with_weights
+    from medseg.inference.engine import NetworkEngine
+
+    place = resolve_device(device)
+    chosen = NetworkEngine(place, engine, fast=fast)
     nets = []
     for fold, weights in bundle.weights.items():
         if chosen_folds is not None and fold not in chosen_folds:
@@ -362,12 +374,12 @@ def _chosen_folds(bundle: Bundle, folds: Sequence[int] | None) -> tuple[int, ...
         return None
     if bundle.info.folds == "all":
         raise ConfigError(f"{bundle.path} is one network trained on all cases, so there are no folds to choose from")
-    missing = sorted(set(folds) - bundle.weights.keys())
+    missing = sorted(set(folds) - bundle.held_folds)
     if missing or not folds:
-        held = ", ".join(map(str, sorted(bundle.weights)))
+        held = ", ".join(map(str, sorted(bundle.held_folds)))
         asked = ", ".join(map(str, missing)) or "none"
         raise ConfigError(f"{bundle.path} holds the folds {held}, asked for {asked}; choose among those")
-    return None if bundle.weights.keys() <= set(folds) else tuple(sorted(set(folds)))
+    return None if bundle.held_folds <= set(folds) else tuple(sorted(set(folds)))
 
 
 def _as_volume(image: Volume | NDArray[Any], affine: NDArray[np.float64] | None, channels: int) -> Volume:
