@@ -6,12 +6,18 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["available_cpus", "free_memory", "peak_memory"]
+__all__ = ["available_cpus", "compute_threads", "free_memory", "peak_memory"]
 
 
 def available_cpus() -> int:
     """Number of processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def compute_threads() -> int:
+    """Threads that a network may use: `OMP_NUM_THREADS` where it is set, as torch takes it; else all processors."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) else available_cpus()
 
 
 def free_memory() -> int | None:
