@@ -107,7 +107,7 @@ class NetworkEngine:
     def _candidates(self, passes: int, trials: Callable[[], Iterator[Tensor]]) -> tuple[str, ...]:
         """The engines that are worth trying beside the network as it is."""
         if self._has("bf16"):
-            # Where nobody knows how many images will come, nobody knows whether a graph pays either.
+            # Where the number of images is unknown, so is whether a graph pays.
             return ("bf16", "openvino-bf16") if self.images and self._has("openvino-bf16") else ("bf16",)
         expected = passes * self.images
         wanted = {

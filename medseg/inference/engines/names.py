@@ -71,7 +71,7 @@ def problem_with(name: str, device: str, fast: bool) -> str:
 
 
 def unknown_engine(name: str) -> str:
-    """What is wrong with a name that is no engine's."""
+    """What is wrong with the name of an engine that does not exist."""
     return f"unknown; choose one of {', '.join(ENGINES)}{nearest_hint(name, ENGINES)}"
 
 

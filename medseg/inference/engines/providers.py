@@ -67,7 +67,7 @@ def provider_chain(
 
 
 def _cuda_options(number: int) -> dict[str, Any]:
-    # TF32 keeps 10 bits of a number, which is no float32; and memory grows by what is asked for, not by doubling.
+    # TF32 keeps 10 of float32's 23 bits; and memory grows by what is asked for, not by doubling.
     return {"device_id": number, "use_tf32": 0, "arena_extend_strategy": "kSameAsRequested"}
 
 
