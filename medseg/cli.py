@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,7 +23,7 @@ from medseg.cli_exit import ended_by_errors
 from medseg.cli_help import ADVANCED, Command, Group
 from medseg.cli_options import AsJson, Debug, Irregular
 from medseg.cli_predict import EXAMPLES as PREDICT_EXAMPLES
-from medseg.cli_predict import predict
+from medseg.cli_predict import AllowCode, Folds, fold_numbers, predict
 from medseg.output_formats import OUTPUT_FORMATS
 from medseg.version import __version__
 
@@ -220,6 +220,35 @@ def nets(
     typer.echo(table.to_json() if as_json else table.text())
 
 
+def export(
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", readable=False, help="A model bundle: the folder or zip that train wrote."),
+    ],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder for the exported model.")],
+    output_format: Annotated[
+        Literal["onnx", "openvino"],
+        typer.Option(
+            "--format", metavar="onnx|openvino", help="The runtime that will run it: ONNX Runtime or OpenVINO."
+        ),
+    ] = "onnx",
+    folds: Folds = None,
+    allow_code: AllowCode = None,
+    debug: Debug = False,
+) -> None:
+    """Write a trained model as ONNX or OpenVINO, which run without torch; predict takes it like the original.
+
+    Each network is compared with the original before it is kept.
+    """
+    from medseg.commands.export import export_text
+    from medseg.inference.export import export_model
+    from medseg.progress import console_progress
+
+    with console_progress("export") as progress:
+        done = export_model(model, target, output_format, fold_numbers(folds), tuple(allow_code or ()), progress)
+    typer.echo(export_text(done))
+
+
 def _add(command: Callable[..., None], group: str, examples: str, lenient: bool = False) -> None:
     # With `lenient`, unknown options come as arguments, so that a setting written as an option is recognised as one.
     settings = {"ignore_unknown_options": lenient}
@@ -245,6 +274,14 @@ _add(cli_training.presets, "Training", "medseg presets")
 _add(cli_training.config, "Training", "medseg config\nmedseg config --explain training.max_minutes")
 _add(nets, "Training", "medseg nets\nmedseg nets deeplabv3plus --backbone all --width 0.5")
 _add(predict, "Masks and scores", PREDICT_EXAMPLES)
+_add(
+    export,
+    "Masks and scores",
+    """\
+medseg export runs/lung/model lung_onnx --format onnx
+medseg export runs/lung/model lung_openvino --format openvino --folds 0,2
+medseg predict lung_onnx studies/ -o masks/""",
+)
 _add(evaluate, "Masks and scores", EVALUATE_EXAMPLES)
 _add(compare, "Masks and scores", COMPARE_EXAMPLES)
 

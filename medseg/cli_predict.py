@@ -12,7 +12,7 @@ from medseg.cli_help import ADVANCED
 from medseg.cli_options import AsJson, Debug, Irregular
 from medseg.output_formats import MASK_FORMATS
 
-__all__ = ["EXAMPLES", "predict"]
+__all__ = ["EXAMPLES", "AllowCode", "Folds", "fold_numbers", "predict"]
 
 EXAMPLES = """\
 medseg predict runs/lung/model studies/ -o masks/
@@ -220,7 +220,7 @@ def predict(
         ray_address=ray_address,
         allow_code=tuple(allow_code or ()),
         irregular=irregular,
-        folds=_fold_numbers(folds),
+        folds=fold_numbers(folds),
     )
     with console_progress("predict", enabled=not as_json) as progress:
         result = predict_studies(model, sources, out, options, progress=progress)
@@ -228,7 +228,8 @@ def predict(
     result.raise_for_failures()
 
 
-def _fold_numbers(text: str | None) -> tuple[int, ...] | None:
+def fold_numbers(text: str | None) -> tuple[int, ...] | None:
+    """What `--folds` says; None where it is not given."""
     from medseg.errors import ConfigError
 
     if text is None:

@@ -1,7 +1,7 @@
 """The model bundle: a folder, or one zip of it, that holds all that prediction needs, and no code.
 
 model.json                  labels, plan, net, prediction defaults, provenance, scores, source, licences
-weights_fold{N}.safetensors one per fold
+weights_fold{N}.safetensors one per fold; of an exported model network_fold{N}.onnx, or .xml and .bin
 README.md                   model card
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors.torch
@@ -18,19 +18,23 @@ import torch
 from torch import Tensor
 
 from medseg.disk.atomic import atomic_folder
-from medseg.errors import CheckpointError, WriteError
+from medseg.errors import CheckpointError
 from medseg.inference.bundle_files import (
+    FOLD_FILES,
+    FOLD_NAMES,
     INFO,
     MEND,
     WEIGHTS,
     BundleFiles,
     bundle_files,
     open_regular,
+    refuse_foreign,
 )
 from medseg.inference.bundle_info import MOST_FOLDS, BundleInfo
 from medseg.inference.bundle_json import read_info
 from medseg.inference.bundle_nets import catalogue_weights, refuse_misfit
 from medseg.inference.device import device_memory
+from medseg.inference.exported_files import StoredNetwork, partner, read_network
 from medseg.inference.model_card import model_card
 from medseg.nets.weights_file import StoredTensor, read_header, read_tensors
 
@@ -46,8 +50,9 @@ class Bundle:
     Args:
         path: where it was read from.
         info: contents of `model.json`; one of format_version 1 is upgraded, see `bundle_upgrade`.
-        weights: fold -> state dict on the CPU.
-        model_hash: SHA-256 of `model.json` and weights as they lie there.
+        weights: fold -> state dict on the CPU; {} of an exported model.
+        model_hash: SHA-256 of `model.json` and weights or networks as they lie there.
+        networks: fold -> network, of an exported model.
 
     Example:
         >>> load_bundle("runs/lung/model").weights.keys()
@@ -58,6 +63,12 @@ class Bundle:
     info: BundleInfo
     weights: dict[int, dict[str, Tensor]]
     model_hash: str
+    networks: dict[int, StoredNetwork] = field(default_factory=dict)
+
+    @property
+    def held_folds(self) -> set[int]:
+        """The numbers of its folds; 0 for a network trained on all cases."""
+        return {*self.weights, *self.networks}
 
 
 def save_bundle(folder: str | Path, info: BundleInfo, weights: Mapping[int, Mapping[str, Tensor]]) -> Path:
@@ -88,8 +99,7 @@ def save_bundle(folder: str | Path, info: BundleInfo, weights: Mapping[int, Mapp
     files = {f"weights_fold{fold}.safetensors": _encode(state) for fold, state in weights.items()}
     if not files:
         raise CheckpointError(f"{target}: a bundle needs the weights of at least one fold")
-    if target.exists() and not (target / INFO).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise WriteError(f"{target} exists and is not a model bundle; choose another folder or move it away")
+    refuse_foreign(target)
     kept: list[Path] = []
     if (target / INFO).is_file():
         with open_regular(target / INFO) as file:
@@ -118,7 +128,8 @@ def load_bundle(path: str | Path) -> Bundle:
     """Read a bundle: its folder, a zip of it, or a run folder that holds it as `model/`.
 
     No code is run. Weights are read after their header was compared with the network that `model.json` names, built
-    without memory; with that of a network that is not part of medseg, only `load_model` compares them.
+    without memory; with that of a network that is not part of medseg, only `load_model` compares them. Networks of an
+    exported model are read, and opened by `load_model` alone.
 
     Raises:
         CheckpointError: missing, damaged, hostile, or written by a newer medseg.
@@ -136,7 +147,7 @@ def read_bundle(place: Path, expected: Expected) -> Bundle:
     Args:
         place: the bundle.
         expected: called with the open bundle and its `model.json`: names, shapes and types of the weights; None where
-            they are not known.
+            they are not known, as those inside of an exported network.
 
     Raises:
         CheckpointError: as `load_bundle`; what `expected` raises.
@@ -146,28 +157,36 @@ def read_bundle(place: Path, expected: Expected) -> Bundle:
             raise CheckpointError(f"{place} is not a model bundle: it contains no {INFO}")
         with files.open(INFO) as (file, _):
             info, content = read_info(file, place)
-        found = {int(m[1]): name for name in files.names if (m := WEIGHTS.fullmatch(name))}
+        stored = info.network.format
+        what = "weights" if stored == "safetensors" else "networks"
+        found = {int(m[1]): name for name in files.names if (m := FOLD_FILES[stored].fullmatch(name))}
         if not found:
-            raise CheckpointError(f"{place}: no weights_fold0.safetensors or other fold beside {INFO}; {MEND}")
+            raise CheckpointError(f"{place}: no {FOLD_NAMES[stored].format(0)} or other fold beside {INFO}; {MEND}")
         promised = (0,) if info.folds == "all" else info.folds
         if promised is not None and tuple(sorted(found)) != tuple(sorted(promised)):
             raise CheckpointError(
-                f"{place} holds weights of the folds {_listed(found)}, but {INFO} names {_listed(promised)}; {MEND}"
+                f"{place} holds {what} of the folds {_listed(found)}, but {INFO} names {_listed(promised)}; {MEND}"
             )
         if len(found) > MOST_FOLDS:
-            raise CheckpointError(f"{place} holds weights of {len(found)} folds; expected {MOST_FOLDS} at most")
-        size = sum(_size(files, name) for name in found.values())
+            raise CheckpointError(f"{place} holds {what} of {len(found)} folds; expected {MOST_FOLDS} at most")
+        names = [name for each in found.values() for name in (each, *partner(each))]
+        if missing := sorted(set(names) - set(files.names)):
+            raise CheckpointError(f"{place}: {missing[0]} is missing beside {INFO}; {MEND}")
+        size = sum(_size(files, name) for name in names)
         if size > (memory := device_memory(torch.device("cpu"))):
             raise CheckpointError(
-                f"{place} holds {size / 1e9:.1f} GB of weights, this machine has {memory / 1e9:.1f} GB of memory"
+                f"{place} holds {size / 1e9:.1f} GB of {what}, this machine has {memory / 1e9:.1f} GB of memory"
             )
         wanted = expected(files, info)
         digest = hashlib.sha256(content)
-        weights = {}
+        weights, networks = {}, {}
         for fold, name in sorted(found.items()):
             digest.update(name.encode())
-            weights[fold] = _read_weights(files, name, f"{place}: {name}", info, wanted, digest.update)
-    return Bundle(place, info, weights, digest.hexdigest())
+            if stored == "safetensors":
+                weights[fold] = _read_weights(files, name, f"{place}: {name}", info, wanted, digest.update)
+            else:
+                networks[fold] = read_network(files, name, place, digest.update)
+    return Bundle(place, info, weights, digest.hexdigest(), networks)
 
 
 def _size(files: BundleFiles, name: str) -> int:

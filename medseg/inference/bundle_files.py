@@ -17,12 +17,30 @@ from typing import IO, Protocol
 
 from medseg.disk.archive import check_members, opened_zip
 from medseg.disk.atomic import replaced_folder
-from medseg.errors import CheckpointError, ReadError
+from medseg.errors import CheckpointError, ReadError, WriteError
 
-__all__ = ["INFO", "MEND", "WEIGHTS", "BundleFiles", "bundle_files", "open_regular"]
+__all__ = [
+    "FOLD_FILES",
+    "FOLD_NAMES",
+    "INFO",
+    "MEND",
+    "WEIGHTS",
+    "BundleFiles",
+    "bundle_files",
+    "open_regular",
+    "refuse_foreign",
+]
 
 INFO = "model.json"
-WEIGHTS = re.compile(r"weights_fold(0|[1-9][0-9]{0,3})\.safetensors")
+FOLD = r"(0|[1-9][0-9]{0,3})"
+# The file of a fold by the format of the network; that of OpenVINO has a second one, .bin.
+FOLD_NAMES = {
+    "safetensors": "weights_fold{}.safetensors",
+    "onnx": "network_fold{}.onnx",
+    "openvino": "network_fold{}.xml",
+}
+FOLD_FILES = {kind: re.compile(name.replace(".", r"\.").format(FOLD)) for kind, name in FOLD_NAMES.items()}
+WEIGHTS = FOLD_FILES["safetensors"]
 MEND = "restore it from a backup or train again"
 # Weights are noise and shrink by a tenth; what shrinks more, and is large, was made to grow.
 BOMB_BYTES, BOMB_RATIO = 64 << 20, 20
@@ -62,6 +80,16 @@ def bundle_files(place: Path) -> Iterator[BundleFiles]:
         raise CheckpointError(
             f"{place} is neither a bundle folder nor an intact zip of one ({error}); {MEND}"
         ) from None
+
+
+def refuse_foreign(target: Path) -> None:
+    """Refuse a place for a bundle that holds something else.
+
+    Raises:
+        WriteError: a file, or a folder that is neither empty nor a bundle.
+    """
+    if target.exists() and not (target / INFO).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise WriteError(f"{target} exists and is not a model bundle; choose another folder or move it away")
 
 
 def open_regular(path: Path) -> IO[bytes]:

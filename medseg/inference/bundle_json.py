@@ -72,10 +72,8 @@ def _checked(values: dict[str, Any], place: Path) -> BundleInfo:
         info.plan.dims,
     ):
         raise CheckpointError(f"{place}: {INFO}: net does not fit labels and plan (channels or dims differ); {MEND}")
-    stored = info.network
-    if stored.format != "safetensors" or stored.precision == "int8":
-        what = stored.format if stored.format != "safetensors" else stored.precision
-        raise CheckpointError(f"{place}: this medseg cannot run networks stored as {what} yet; update medseg")
+    if info.network.format == "safetensors" and info.network.precision == "int8":
+        raise CheckpointError(f"{place}: this medseg cannot run weights stored as int8 yet; update medseg")
     return info
 
 

@@ -30,12 +30,13 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 def catalogue_weights(place: str | Path, info: BundleInfo) -> Mapping[str, Tensor] | None:
-    """The weights, on the meta device, of a network of the catalogue; None for one that is not part of medseg.
+    """The weights, on the meta device, of a network of the catalogue; None for one that is exported or not of medseg.
 
     Raises:
         CheckpointError: for an unknown network, or options that it cannot be built with.
     """
-    return None if is_plugin(info.net.name) else _on_meta(place, info).state_dict()
+    exported = info.network.format != "safetensors"
+    return None if exported or is_plugin(info.net.name) else _on_meta(place, info).state_dict()
 
 
 def unfilled_net(place: Path, folders: Sequence[Path], info: BundleInfo, permitted: Sequence[str]) -> nn.Module:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from medseg.config import Labels
 
-__all__ = ["COMPOSITES", "CompositeInfo", "InfoPart", "Line", "NetworkInfo", "SourceInfo"]
+__all__ = ["COMPOSITES", "CompositeInfo", "InfoPart", "Line", "NetworkInfo", "ParityInfo", "SourceInfo"]
 
 # Models made of others, and what a message calls several of them.
 COMPOSITES = {"ensemble": "ensembles", "cascade": "cascades", "parts": "models made of parts"}
@@ -35,18 +35,37 @@ class InfoPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
+class ParityInfo(InfoPart):
+    """How an exported network compares with the one that it was made of, over all folds.
+
+    Args:
+        windows: how many were compared in each fold.
+        seen: 'cases': windows of prepared cases; 'noise': blurred noise, where none were at hand.
+        probability: largest difference of a probability, 0 to 1.
+        changed: share of the voxels that get another label, 0 to 1.
+    """
+
+    windows: Annotated[int, Field(ge=1)]
+    seen: Literal["cases", "noise"]
+    probability: Annotated[float, Field(ge=0, le=1)]
+    changed: Annotated[float, Field(ge=0, le=1)]
+
+
 class NetworkInfo(InfoPart):
     """How the network is stored.
 
     Args:
-        format: of the weight files; this medseg runs 'safetensors'.
-        precision: of the weights; None where it was never recorded. 'int8' is not run yet.
+        format: of the files: 'safetensors' are weights of a network that is built; 'onnx' and 'openvino' are networks
+            as `medseg export` writes them.
+        precision: of the weights; None where it was never recorded.
         engines_passed: engines whose masks were found to be those of the network itself.
+        parity: of an exported network with the original; None for what was not exported.
     """
 
     format: Literal["safetensors", "onnx", "openvino"] = "safetensors"
     precision: Literal["float32", "float16", "bfloat16", "int8"] | None = None
     engines_passed: Annotated[tuple[Line, ...], Field(max_length=32)] = ()
+    parity: ParityInfo | None = None
 
 
 class SourceInfo(InfoPart):
@@ -54,7 +73,7 @@ class SourceInfo(InfoPart):
 
     Args:
         kind: 'medseg': trained here; else the program whose model was imported.
-        hash: SHA-256 of what was imported, in hexadecimal digits; '' for models trained here.
+        hash: SHA-256 of what was imported or exported, in hexadecimal digits; '' for models trained here.
         licence: of what was imported, "unknown" where not stated.
     """
 

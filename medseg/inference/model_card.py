@@ -32,6 +32,15 @@ def model_card(info: BundleInfo, weight_files: Sequence[str]) -> str:
     mirrored = "".join(f"\n- axis {each.axis} is not mirrored: {each.reason}" for each in plan.unmirrored or ())
     source = info.source
     imported = "" if source.kind == "medseg" else f"\n- imported from {source.kind}: {source.licence}"
+    parity = info.network.parity
+    exported = ""
+    if parity is not None:
+        compared = "windows of training cases" if parity.seen == "cases" else "windows of noise"
+        exported = (
+            f"\n- exported as {info.network.format} for windows of this size, from the model {source.hash[:12]}; on "
+            f"{parity.windows} {compared} its probabilities differ by {parity.probability:.1e} at most, and "
+            f"{parity.changed:.3%} of the voxels get another label"
+        )
     dataset = "\n".join(f"- {name}: {json.dumps(value)}" for name, value in made.dataset.items()) or "- not described"
     return f"""# Segmentation model
 
@@ -51,7 +60,7 @@ Research software, not a medical device.
 - {net.name}{backbone}, {net.dims}D, {net.in_channels} image channel(s), {net.out_channels} output channels
 - grid: {spacing}, orientation {plan.orientation or "as stored"}, windows of {windows} voxels{mirrored}
 - {made.iterations} iterations, {made.seconds:.0f} s of training, configuration {made.config_hash[:12] or "unknown"}
-- weights ({folds}{stored}): {", ".join(sorted(weight_files))}
+- weights ({folds}{stored}): {", ".join(sorted(weight_files))}{exported}
 
 ## Training data
 

@@ -51,13 +51,6 @@ class OpenvinoNetwork:
     Raises:
         CheckpointError: a damaged file; one that needs other files or code; other inputs or outputs.
         MissingPartError: OpenVINO is not installed.
-
-    Example:
-        >>> from medseg.nets import build_net
-        >>> from medseg.nets.onnx_graph import onnx_graph
-        >>> net = build_net("unet", dims=2, in_channels=1, out_channels=2, channels=(4, 8)).eval()
-        >>> OpenvinoNetwork(onnx_graph(net, 1, (15, 17)))(np.zeros((3, 1, 15, 17), np.float32)).shape
-        (3, 2, 15, 17)
     """
 
     def __init__(

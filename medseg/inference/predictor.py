@@ -22,6 +22,7 @@ from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.bundle_nets import unfilled_net, with_weights
 from medseg.inference.device import resolve_device
 from medseg.inference.engine import NetworkEngine
+from medseg.inference.exported_module import exported_modules
 from medseg.inference.layer_memory import layer_memory_kept
 from medseg.inference.postprocess import check_postprocess, postprocess
 from medseg.inference.probabilities import NativeProbabilities
@@ -343,17 +344,23 @@ def load_permitted(
     first: list[nn.Module] = []
     folders: list[Path] = []
 
-    def expected(files: BundleFiles, info: BundleInfo) -> Mapping[str, Tensor]:
+    def expected(files: BundleFiles, info: BundleInfo) -> Mapping[str, Tensor] | None:
         folders.extend(files.folders)
         try:
             check_postprocess(info.prediction.postprocess, info.scheme)
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
+        if info.network.format != "safetensors":
+            return None
         first.append(unfilled_net(Path(path), folders, info, permitted))
         return first[0].state_dict()
 
     bundle = read_bundle(Path(path), expected)
     chosen_folds = _chosen_folds(bundle, folds)
+    if bundle.networks:
+        modules = exported_modules(bundle, device, engine, chosen_folds)
+        place = torch.device("cpu")
+        return Model(bundle.info, modules, place, bundle.model_hash, NetworkEngine(place, "eager"), chosen_folds)
     nets = []
     for fold, weights in bundle.weights.items():
         if chosen_folds is not None and fold not in chosen_folds:
@@ -369,12 +376,12 @@ def _chosen_folds(bundle: Bundle, folds: Sequence[int] | None) -> tuple[int, ...
         return None
     if bundle.info.folds == "all":
         raise ConfigError(f"{bundle.path} is one network trained on all cases, so there are no folds to choose from")
-    missing = sorted(set(folds) - bundle.weights.keys())
+    missing = sorted(set(folds) - bundle.held_folds)
     if missing or not folds:
-        held = ", ".join(map(str, sorted(bundle.weights)))
+        held = ", ".join(map(str, sorted(bundle.held_folds)))
         asked = ", ".join(map(str, missing)) or "none"
         raise ConfigError(f"{bundle.path} holds the folds {held}, asked for {asked}; choose among those")
-    return None if bundle.weights.keys() <= set(folds) else tuple(sorted(set(folds)))
+    return None if bundle.held_folds <= set(folds) else tuple(sorted(set(folds)))
 
 
 def _as_volume(image: Volume | NDArray[Any], affine: NDArray[np.float64] | None, channels: int) -> Volume:

@@ -72,9 +72,15 @@ def onnx_graph(net: nn.Module, in_channels: int, patch: Sequence[int]) -> bytes:
             assert program is not None
             written: bytes = program.model_proto.SerializeToString()
     except Exception as error:  # The exporter meets what a network does with errors of every kind.
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"the network cannot be written as ONNX ({type(error).__name__}: {reason})") from None
+        raise CheckpointError(f"the network cannot be written as ONNX ({_reason(error)})") from None
     return written
+
+
+def _reason(error: BaseException) -> str:
+    """The first error: the exporter raises others from it that describe its own steps."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 @contextlib.contextmanager

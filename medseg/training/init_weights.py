@@ -96,7 +96,10 @@ def _is_bundle(path: Path) -> bool:
 
 
 def _of_bundle(path: Path) -> dict[str, Tensor]:
-    return dict(next(iter(load_bundle(path).weights.values())))
+    bundle = load_bundle(path)
+    if bundle.networks:
+        raise CheckpointError("no training can start from an exported model; give the one that it was exported from")
+    return dict(next(iter(bundle.weights.values())))
 
 
 def _named(path: Path, error: CheckpointError) -> CheckpointError:

@@ -1,0 +1,207 @@
+"""A trained model as a bundle that runs without torch: its networks as ONNX or OpenVINO files, all else as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from medseg.disk.atomic import atomic_folder
+from medseg.errors import CheckpointError, MissingPartError, WriteError
+from medseg.inference.bundle_files import FOLD_NAMES, INFO, open_regular, refuse_foreign
+from medseg.inference.bundle_info import BundleInfo
+from medseg.inference.bundle_json import read_info
+from medseg.inference.bundle_parts import NetworkInfo, ParityInfo
+from medseg.inference.exported_files import StoredNetwork, open_network, partner
+from medseg.inference.model_card import model_card
+from medseg.inference.onnx_network import require_onnxruntime
+from medseg.inference.openvino_network import require_openvino
+from medseg.inference.parity import MOST_CHANGED, MOST_DIFFERENT, joined, measured_parity, parity_windows
+from medseg.inference.predictor import Model, load_model
+from medseg.nets.onnx_graph import onnx_graph
+from medseg.progress import ProgressCallback
+
+__all__ = ["Exported", "ExportedFile", "Format", "export_model"]
+
+Format = Literal["onnx", "openvino"]
+# The runtime of each format, by the name that engines have.
+RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
+    """The network of one fold.
+
+    Args:
+        name: of the file.
+        size: in bytes, with the weights that belong to it.
+        parity: with the original.
+    """
+
+    name: str
+    size: int
+    parity: ParityInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written.
+
+    Args:
+        folder: the bundle.
+        files: its networks.
+    """
+
+    folder: Path
+    files: tuple[ExportedFile, ...]
+
+
+def export_model(
+    model: str | Path,
+    target: str | Path,
+    format: Format = "onnx",
+    folds: Sequence[int] | None = None,
+    allow_code: Sequence[str] = (),
+    progress: ProgressCallback | None = None,
+) -> Exported:
+    """Write a model as a bundle of exported networks, which `load_model` and `medseg predict` take like the original.
+
+    Each network is written for windows of the plan's size and any number of them at a time, in float32, and compared
+    with the original on three windows: of prepared cases where the model lies in its run folder, else of noise. What
+    was found is in `model.json` under `network.parity`.
+
+    Args:
+        model: the bundle; a folder, a zip, or a run folder.
+        target: folder to write; one that holds an exported model is replaced.
+        format: 'onnx', run by ONNX Runtime, or 'openvino'.
+        folds: those wanted; None: all.
+        allow_code: as for `load_model`.
+        progress: called with (folds done, folds in all, the fold).
+
+    Raises:
+        CheckpointError: as `load_model`; a model that is exported already; a network that the format cannot hold, or
+            that answers otherwise there.
+        ConfigError: a fold that the bundle does not hold.
+        MissingPartError: a package that writes or runs the format is not installed.
+        WriteError: a target that holds something else, or weights; disk full, no permission.
+
+    Example:
+        >>> export_model("runs/lung/model", "lung_onnx").files[0].name
+        'network_fold0.onnx'
+    """
+    folder = Path(target)
+    _refuse_target(folder)
+    require_packages(format)
+    loaded = load_model(model, "cpu", allow_code=allow_code, folds=folds)
+    if loaded.info.network.format != "safetensors":
+        raise CheckpointError(
+            f"{model} is an exported model ({loaded.info.network.format}); give the model that it was exported from"
+        )
+    windows, seen = parity_windows(Path(model), loaded.info)
+    files: list[ExportedFile] = []
+    with atomic_folder(folder, overwrite=True) as fresh:
+        for number, (fold, net) in enumerate(zip(_folds(loaded), loaded.nets, strict=True)):
+            stored = _written(net, fresh / FOLD_NAMES[format].format(fold), loaded.info, f"{model}: fold {fold}")
+            parity = measured_parity(net, open_network(stored, loaded.info), windows, seen, loaded.scheme.is_regions)
+            _refuse_other_answers(parity, stored.where)
+            size = len(stored.content) + len(stored.weights or b"")
+            files.append(ExportedFile(FOLD_NAMES[format].format(fold), size, parity))
+            if progress is not None:
+                progress(number + 1, len(loaded.nets), f"fold {fold}")
+        network = NetworkInfo(
+            format=format,
+            precision="float32",
+            engines_passed=(RUNTIMES[format],),
+            parity=joined([each.parity for each in files]),
+        )
+        info = _described(loaded, network)
+        (fresh / INFO).write_text(info.to_json(), encoding="utf-8")
+        names = [name for each in files for name in (each.name, *partner(each.name))]
+        (fresh / "README.md").write_text(model_card(info, names), encoding="utf-8")
+    return Exported(folder, tuple(files))
+
+
+def require_packages(format: Format) -> None:
+    """See that what writes and what runs a format is there, before anything is computed.
+
+    Raises:
+        MissingPartError: with the command that installs it.
+    """
+    extras = ".[onnx]" if format == "onnx" else ".[onnx,openvino]"
+    try:
+        # What torch writes ONNX with, from which OpenVINO's format is made.
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingPartError(
+            f"medseg export --format {format} needs {error.name}: in the folder of medseg, "
+            f"pip install -c constraints.txt '{extras}'"
+        ) from None
+    (require_onnxruntime if format == "onnx" else require_openvino)()
+
+
+def _refuse_target(folder: Path) -> None:
+    refuse_foreign(folder)
+    if not (folder / INFO).is_file():
+        return
+    with open_regular(folder / INFO) as file:
+        present, _ = read_info(file, folder)
+    if present.network.format == "safetensors":
+        raise WriteError(f"{folder} holds a trained model, which an export would replace; choose another folder")
+
+
+def _folds(model: Model) -> tuple[int, ...]:
+    """The numbers of the folds, in the order of the networks."""
+    if model.folds is not None:
+        return model.folds
+    held = model.info.folds
+    # Bundles of format_version 1 do not name their folds, and hold them from 0 on.
+    return tuple(range(len(model.nets))) if held is None or held == "all" else tuple(sorted(held))
+
+
+def _described(model: Model, network: NetworkInfo) -> BundleInfo:
+    """`model.json` of the export: the original's, of the chosen folds."""
+    info = model.info
+    folds = info.folds if info.folds == "all" else _folds(model)
+    scores = {
+        name: value
+        for name, value in info.scores.items()
+        if folds == "all" or not name.startswith("fold") or name in {f"fold{fold}" for fold in folds}
+    }
+    source = info.source.model_copy(update={"hash": model.model_hash})
+    return info.model_copy(update={"folds": folds, "scores": scores, "network": network, "source": source})
+
+
+def _written(net: nn.Module, file: Path, info: BundleInfo, where: str) -> StoredNetwork:
+    """Write the network of one fold, and read again what lies on the disk."""
+    try:
+        content = onnx_graph(net, info.net.in_channels, info.plan.patch_size)
+    except CheckpointError as error:
+        raise CheckpointError(f"{where}: {error}") from None
+    if file.suffix == ".onnx":
+        file.write_bytes(content)
+        return StoredNetwork(where, file.read_bytes())
+    openvino = require_openvino()
+    try:
+        model = openvino.Core().read_model(content, b"")
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{where}: OpenVINO cannot read the network ({str(error).splitlines()[-1][:200]})"
+        ) from None
+    try:
+        openvino.save_model(model, file, compress_to_fp16=False)
+    except RuntimeError as error:  # Its only reasons here are the disk and permissions.
+        raise WriteError(f"cannot write {file.name}: {str(error).strip().splitlines()[-1][:200]}") from None
+    return StoredNetwork(where, file.read_bytes(), file.with_suffix(".bin").read_bytes())
+
+
+def _refuse_other_answers(parity: ParityInfo, where: str) -> None:
+    if parity.probability > MOST_DIFFERENT or parity.changed > MOST_CHANGED:
+        raise CheckpointError(
+            f"{where}: the exported network answers otherwise than the original (probabilities differ by up to "
+            f"{parity.probability:.2g}, {parity.changed:.2%} of the voxels get another label; permitted are "
+            f"{MOST_DIFFERENT:g} and {MOST_CHANGED:.1%}), so it was not written"
+        )
