@@ -11,7 +11,7 @@ from torch import nn
 
 from medseg.disk.atomic import atomic_folder
 from medseg.errors import CheckpointError, MissingPartError, WriteError
-from medseg.inference.bundle_files import FOLD_NAMES, INFO, open_regular, refuse_foreign
+from medseg.inference.bundle_files import FOLD_NAMES, INFO, WEIGHTS, bundle_files, open_regular, refuse_foreign
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.bundle_json import read_info
 from medseg.inference.bundle_parts import NetworkInfo, ParityInfo
@@ -100,10 +100,11 @@ def export_model(
         raise CheckpointError(
             f"{model} is an exported model ({loaded.info.network.format}); give the model that it was exported from"
         )
+    numbers = _held_folds(Path(model)) if loaded.folds is None else loaded.folds
     windows, seen = parity_windows(Path(model), loaded.info)
     files: list[ExportedFile] = []
     with atomic_folder(folder, overwrite=True) as fresh:
-        for number, (fold, net) in enumerate(zip(_folds(loaded), loaded.nets, strict=True)):
+        for number, (fold, net) in enumerate(zip(numbers, loaded.nets, strict=True)):
             stored = _written(net, fresh / FOLD_NAMES[format].format(fold), loaded.info, f"{model}: fold {fold}")
             parity = measured_parity(net, open_network(stored, loaded.info), windows, seen, loaded.scheme.is_regions)
             _refuse_other_answers(parity, stored.where)
@@ -117,7 +118,7 @@ def export_model(
             engines_passed=(RUNTIMES[format],),
             parity=joined([each.parity for each in files]),
         )
-        info = _described(loaded, network)
+        info = _described(loaded, numbers, network)
         (fresh / INFO).write_text(info.to_json(), encoding="utf-8")
         names = [name for each in files for name in (each.name, *partner(each.name))]
         (fresh / "README.md").write_text(model_card(info, names), encoding="utf-8")
@@ -153,26 +154,23 @@ def _refuse_target(folder: Path) -> None:
         raise WriteError(f"{folder} holds a trained model, which an export would replace; choose another folder")
 
 
-def _folds(model: Model) -> tuple[int, ...]:
-    """The numbers of the folds, in the order of the networks."""
-    if model.folds is not None:
-        return model.folds
-    held = model.info.folds
-    # Bundles of format_version 1 do not name their folds, and hold them from 0 on.
-    return tuple(range(len(model.nets))) if held is None or held == "all" else tuple(sorted(held))
+def _held_folds(model: Path) -> tuple[int, ...]:
+    """The numbers of a bundle's folds; bundles of format_version 1 do not name them in `model.json`."""
+    with bundle_files(model) as files:
+        return tuple(sorted(int(found[1]) for name in files.names if (found := WEIGHTS.fullmatch(name))))
 
 
-def _described(model: Model, network: NetworkInfo) -> BundleInfo:
+def _described(model: Model, folds: Sequence[int], network: NetworkInfo) -> BundleInfo:
     """`model.json` of the export: the original's, of the chosen folds."""
     info = model.info
-    folds = info.folds if info.folds == "all" else _folds(model)
     scores = {
         name: value
         for name, value in info.scores.items()
-        if folds == "all" or not name.startswith("fold") or name in {f"fold{fold}" for fold in folds}
+        if info.folds == "all" or not name.startswith("fold") or name in {f"fold{fold}" for fold in folds}
     }
     source = info.source.model_copy(update={"hash": model.model_hash})
-    return info.model_copy(update={"folds": folds, "scores": scores, "network": network, "source": source})
+    changes = {"scores": scores, "network": network, "source": source}
+    return info.model_copy(update=changes if info.folds == "all" else changes | {"folds": tuple(folds)})
 
 
 def _written(net: nn.Module, file: Path, info: BundleInfo, where: str) -> StoredNetwork:

