@@ -232,6 +232,22 @@ def export(
             "--format", metavar="onnx|openvino", help="The runtime that will run it: ONNX Runtime or OpenVINO."
         ),
     ] = "onnx",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="In 8-bit integers: a quarter of the size, two or more times as fast.")
+    ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            metavar="FOLDER",
+            readable=False,
+            help="For --int8: images to measure on; by default the prepared cases of the model's own run.",
+        ),
+    ] = None,
+    max_loss: Annotated[
+        float,
+        typer.Option("--max-loss", metavar="DICE", help="For --int8: Dice that may be lost; layers stay float for it."),
+    ] = 0.005,
     folds: Folds = None,
     allow_code: AllowCode = None,
     debug: Debug = False,
@@ -240,12 +256,20 @@ def export(
 
     Each network is compared with the original before it is kept.
     """
-    from medseg.commands.export import export_text
+    from medseg.commands.export import export_text, int8_options
     from medseg.inference.export import export_model
     from medseg.progress import console_progress
 
     with console_progress("export") as progress:
-        done = export_model(model, target, output_format, fold_numbers(folds), tuple(allow_code or ()), progress)
+        done = export_model(
+            model,
+            target,
+            output_format,
+            fold_numbers(folds),
+            tuple(allow_code or ()),
+            progress,
+            int8_options(int8, calibration, max_loss),
+        )
     typer.echo(export_text(done))
 
 
@@ -279,7 +303,9 @@ _add(
     "Masks and scores",
     """\
 medseg export runs/lung/model lung_onnx --format onnx
-medseg export runs/lung/model lung_openvino --format openvino --folds 0,2""",
+medseg export runs/lung/model lung_openvino --format openvino --folds 0,2
+medseg export runs/lung/model lung_int8 --format openvino --int8
+medseg predict lung_onnx studies/ -o masks/""",
 )
 _add(evaluate, "Masks and scores", EVALUATE_EXAMPLES)
 _add(compare, "Masks and scores", COMPARE_EXAMPLES)

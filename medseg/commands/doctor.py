@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from medseg.commands.requirements import Requirement, requirements
 from medseg.errors import MissingPartError
-from medseg.machine import available_cpus, free_memory
+from medseg.machine import VNNI, available_cpus, free_memory, processor
 from medseg.version import __version__
 
 __all__ = ["Check", "Report", "examine"]
@@ -30,7 +30,7 @@ _VECTORS = {
     "AVX2": ("avx2",),
     "AVX-512": ("avx512f",),
     "bfloat16": ("avx512_bf16", "amx_bf16", "bf16"),
-    "VNNI": ("avx512_vnni", "avx_vnni", "asimddp"),
+    "VNNI": VNNI,
 }
 _LEAST_DISK = 1 << 30
 _LEAST_MEMORY = 2 << 30
@@ -151,7 +151,7 @@ def _ending(code: int) -> str:
 
 def _machine() -> Iterator[Check]:
     usable, total = available_cpus(), os.cpu_count() or 1
-    model, flags = _cpu()
+    model, flags = processor()
     yield Check("machine", "system", "ok", f"{platform.platform()}, Python {platform.python_version()}")
     yield Check("machine", "processors", "ok", f"{usable} of {total} usable, {model or platform.machine()}")
     if flags:
@@ -168,16 +168,6 @@ def _machine() -> Iterator[Check]:
         yield Check(
             "machine", "memory", "ok" if enough else "broken", f"{free / 2**30:.1f} GB free", advice, required=False
         )
-
-
-def _cpu() -> tuple[str, set[str]]:
-    """The model and the flags of the processor, where the system lists them."""
-    values: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            values.setdefault(key.strip().lower(), value.strip())
-    return values.get("model name", ""), set((values.get("flags") or values.get("features") or "").split())
 
 
 def _disk() -> Iterator[Check]:

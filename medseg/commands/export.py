@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from medseg.inference.export import Exported
+from pathlib import Path
 
-__all__ = ["export_text"]
+from medseg.errors import ConfigError
+from medseg.inference.export import Exported
+from medseg.inference.export_int8 import Int8Options
+
+__all__ = ["export_text", "int8_options"]
+
+
+def int8_options(int8: bool, calibration: Path | None, max_loss: float) -> Int8Options | None:
+    """The options of `--int8`; None without it.
+
+    Raises:
+        ConfigError: a calibration without `--int8`, or an impossible loss.
+    """
+    if not int8 and calibration is not None:
+        raise ConfigError("--calibration is for --int8; add that, or leave it out")
+    return Int8Options(calibration, max_loss) if int8 else None
 
 
 def export_text(exported: Exported) -> str:
@@ -22,6 +37,7 @@ def export_text(exported: Exported) -> str:
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     first = exported.files[0].parity
     seen = "prepared cases" if first.seen == "cases" else "noise, as no prepared cases lie beside the model"
+    lines += [f"{each.name}: {each.int8.text()}" for each in exported.files if each.int8 is not None]
     lines += [
         f"Probabilities and labels were compared with the original's on {first.windows} windows of {seen}.",
         f"Written to {exported.folder}",

@@ -13,6 +13,7 @@ __all__ = [
     "COMPOSITES",
     "CompositeInfo",
     "InfoPart",
+    "Int8Info",
     "Line",
     "NetworkInfo",
     "ParityInfo",
@@ -60,6 +61,28 @@ class ParityInfo(InfoPart):
     changed: Annotated[float, Field(ge=0, le=1)]
 
 
+class Int8Info(InfoPart):
+    """What a network in INT8 costs and saves; of several folds the worst.
+
+    Args:
+        loss: mean Dice that it loses.
+        against: what Dice was measured against: 'labels', or what the network finds in 'float32'.
+        cases: how many it was measured on.
+        size: of the files, as a share of those in float32.
+        speed: how many times as fast a window is as in float32, on the machine of the export.
+        floating: layers that stay float.
+        seven_bits: whether weights keep to 7 bits, for processors whose 8-bit sums overflow.
+    """
+
+    loss: Annotated[float, Field(ge=-1, le=1)]
+    against: Literal["labels", "float32"]
+    cases: Annotated[int, Field(ge=1)]
+    size: Annotated[float, Field(gt=0)]
+    speed: Annotated[float, Field(gt=0)]
+    floating: Annotated[tuple[Line, ...], Field(max_length=1024)] = ()
+    seven_bits: bool = False
+
+
 class NetworkInfo(InfoPart):
     """How the network is stored.
 
@@ -69,12 +92,14 @@ class NetworkInfo(InfoPart):
         precision: of the weights; None where it was never recorded.
         engines_passed: engines whose masks were found to be those of the network itself.
         parity: of an exported network with the original; None for what was not exported.
+        int8: of a network of this precision.
     """
 
     format: Literal["safetensors", "onnx", "openvino"] = "safetensors"
     precision: Literal["float32", "float16", "bfloat16", "int8"] | None = None
     engines_passed: Annotated[tuple[Line, ...], Field(max_length=32)] = ()
     parity: ParityInfo | None = None
+    int8: Int8Info | None = None
 
 
 class SourceInfo(InfoPart):

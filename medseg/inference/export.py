@@ -15,12 +15,14 @@ from medseg.inference.bundle_files import FOLD_NAMES, INFO, WEIGHTS, bundle_file
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.bundle_json import read_info
 from medseg.inference.bundle_parts import NetworkInfo, ParityInfo
+from medseg.inference.export_int8 import Int8Options, calibration_cases, int8_info, refuse_int8
 from medseg.inference.exported_files import StoredNetwork, open_network, partner
 from medseg.inference.model_card import model_card
 from medseg.inference.onnx_network import require_onnxruntime
 from medseg.inference.openvino_network import require_openvino
 from medseg.inference.parity import MOST_CHANGED, MOST_DIFFERENT, joined, measured_parity, parity_windows
 from medseg.inference.predictor import Model, load_model
+from medseg.inference.quantisation import Int8Network, quantised
 from medseg.nets.onnx_graph import onnx_graph
 from medseg.progress import ProgressCallback
 
@@ -39,11 +41,13 @@ class ExportedFile:
         name: of the file.
         size: in bytes, with the weights that belong to it.
         parity: with the original.
+        int8: what it is in INT8; None for float32.
     """
 
     name: str
     size: int
     parity: ParityInfo
+    int8: Int8Network | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +70,13 @@ def export_model(
     folds: Sequence[int] | None = None,
     allow_code: Sequence[str] = (),
     progress: ProgressCallback | None = None,
+    int8: Int8Options | None = None,
 ) -> Exported:
     """Write a model as a bundle of exported networks, which `load_model` and `medseg predict` take like the original.
 
     Each network is written for windows of the plan's size and any number of them at a time, in float32, and compared
     with the original on three windows: of prepared cases where the model lies in its run folder, else of noise. What
-    was found is in `model.json` under `network.parity`.
+    was found is in `model.json` under `network.parity`; for INT8, what that costs and saves is under `network.int8`.
 
     Args:
         model: the bundle; a folder, a zip, or a run folder.
@@ -80,11 +85,13 @@ def export_model(
         folds: those wanted; None: all.
         allow_code: as for `load_model`.
         progress: called with (folds done, folds in all, the fold).
+        int8: write it in 8-bit integers, see `medseg.inference.quantisation`; None: in float32.
 
     Raises:
         CheckpointError: as `load_model`; a model that is exported already; a network that the format cannot hold, or
-            that answers otherwise there.
-        ConfigError: a fold that the bundle does not hold.
+            that answers otherwise there, or loses too much Dice in INT8.
+        ConfigError: a fold that the bundle does not hold; INT8 of a 3D network as ONNX.
+        DatasetError: nothing to calibrate with, or images that do not fit the model.
         MissingPartError: a package that writes or runs the format is not installed.
         WriteError: a target that holds something else, or weights; disk full, no permission.
 
@@ -102,21 +109,30 @@ def export_model(
         )
     numbers = _held_folds(Path(model)) if loaded.folds is None else loaded.folds
     windows, seen = parity_windows(Path(model), loaded.info)
+    cases = []
+    if int8 is not None:
+        refuse_int8(loaded.info, format)
+        cases = calibration_cases(Path(model), loaded.info, int8)
     files: list[ExportedFile] = []
     with atomic_folder(folder, overwrite=True) as fresh:
         for number, (fold, net) in enumerate(zip(numbers, loaded.nets, strict=True)):
-            stored = _written(net, fresh / FOLD_NAMES[format].format(fold), loaded.info, f"{model}: fold {fold}")
-            parity = measured_parity(net, open_network(stored, loaded.info), windows, seen, loaded.scheme.is_regions)
-            _refuse_other_answers(parity, stored.where)
+            file, where = fresh / FOLD_NAMES[format].format(fold), f"{model}: fold {fold}"
+            graph, regions = _graph(net, loaded.info, where), loaded.scheme.is_regions
+            made = None if int8 is None else quantised(graph, format, cases, regions=regions, max_loss=int8.max_loss)
+            stored = _written(graph, file, where) if made is None else _kept(made, file, where)
+            parity = measured_parity(net, open_network(stored, loaded.info), windows, seen, regions)
+            if made is None:
+                _refuse_other_answers(parity, stored.where)
             size = len(stored.content) + len(stored.weights or b"")
-            files.append(ExportedFile(FOLD_NAMES[format].format(fold), size, parity))
+            files.append(ExportedFile(file.name, size, parity, made))
             if progress is not None:
                 progress(number + 1, len(loaded.nets), f"fold {fold}")
         network = NetworkInfo(
             format=format,
-            precision="float32",
-            engines_passed=(RUNTIMES[format],),
+            precision="float32" if int8 is None else "int8",
+            engines_passed=(RUNTIMES[format],) if int8 is None else (),
             parity=joined([each.parity for each in files]),
+            int8=None if int8 is None else int8_info([each.int8 for each in files if each.int8 is not None]),
         )
         info = _described(loaded, numbers, network)
         (fresh / INFO).write_text(info.to_json(), encoding="utf-8")
@@ -173,12 +189,24 @@ def _described(model: Model, folds: Sequence[int], network: NetworkInfo) -> Bund
     return info.model_copy(update=changes if info.folds == "all" else changes | {"folds": tuple(folds)})
 
 
-def _written(net: nn.Module, file: Path, info: BundleInfo, where: str) -> StoredNetwork:
-    """Write the network of one fold, and read again what lies on the disk."""
+def _graph(net: nn.Module, info: BundleInfo, where: str) -> bytes:
     try:
-        content = onnx_graph(net, info.net.in_channels, info.plan.patch_size)
+        return onnx_graph(net, info.net.in_channels, info.plan.patch_size)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None
+
+
+def _kept(made: Int8Network, file: Path, where: str) -> StoredNetwork:
+    """Write a network in INT8, and read again what lies on the disk."""
+    file.write_bytes(made.content)
+    if made.weights is None:
+        return StoredNetwork(where, file.read_bytes())
+    file.with_suffix(".bin").write_bytes(made.weights)
+    return StoredNetwork(where, file.read_bytes(), file.with_suffix(".bin").read_bytes())
+
+
+def _written(content: bytes, file: Path, where: str) -> StoredNetwork:
+    """Write the ONNX graph of one fold in its format, and read again what lies on the disk."""
     if file.suffix == ".onnx":
         file.write_bytes(content)
         return StoredNetwork(where, file.read_bytes())
