@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ from medseg.preparation.mirroring import plan_axes
 from medseg.preparation.normalize import normalize, scales_for
 from medseg.preparation.padding import stated_padding
 from medseg.volume import Volume
+
+if TYPE_CHECKING:
+    from medseg.inference.stream import Frame, FrameStream
 
 __all__ = ["Model", "load_model", "load_permitted"]
 
@@ -194,7 +197,13 @@ class Model:
         logits = whole_logits(slabs, grid.network_shape, stream_axis(grid.network_shape, self.info.plan.patch_size))
         return (logits if crf is None else self._sharpened(logits, tensor, grid, crf)), grid
 
-    def to_labels(self, logits: Tensor, grid: GridMap, like: Volume) -> Volume:
+    def stream(self, frames: Iterable[Frame] | None = None, **options: Any) -> FrameStream:
+        """Frames in, masks out, for models of 2D images; the arguments are those of `medseg.inference.FrameStream`."""
+        from medseg.inference.stream import FrameStream
+
+        return FrameStream(self, frames, **options)
+
+    def to_labels(self, logits: Tensor | NDArray[Any], grid: GridMap, like: Volume) -> Volume:
         """The label map of `predict_logits`, post-processed, on the grid of the image they were made from."""
         oriented = to_label_map(logits, grid.oriented_shape, self.scheme, self.info.plan.logits.order)
         return self._mask(oriented, grid, like)
