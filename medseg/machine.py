@@ -6,12 +6,37 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["available_cpus", "free_memory", "peak_memory"]
+__all__ = ["VNNI", "available_cpus", "compute_threads", "free_memory", "has_vnni", "peak_memory", "processor"]
+
+
+VNNI = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
+"""Flags of processors with such instructions, on x86-64 and on ARM."""
 
 
 def available_cpus() -> int:
     """Number of processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def compute_threads() -> int:
+    """Threads that a network may use: `OMP_NUM_THREADS` where it is set, as torch takes it; else all processors."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) else available_cpus()
+
+
+def processor() -> tuple[str, frozenset[str]]:
+    """The model and the flags of the processor, such as 'avx2'; empty where the system does not list them."""
+    values: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            values.setdefault(key.strip().lower(), value.strip())
+    return values.get("model name", ""), frozenset((values.get("flags") or values.get("features") or "").split())
+
+
+def has_vnni() -> bool:
+    """Whether the processor adds products of 8-bit integers in 32 bits at once; where flags are unknown, it has not."""
+    return not processor()[1].isdisjoint(VNNI)
 
 
 def free_memory() -> int | None:

@@ -11,17 +11,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from medseg.commands.requirements import Requirement, requirements
 from medseg.errors import MissingPartError
-from medseg.machine import available_cpus, free_memory
+from medseg.machine import VNNI, available_cpus, free_memory, processor
 from medseg.version import __version__
 
-__all__ = ["Check", "Report", "examine"]
+__all__ = ["Check", "Report", "examine", "vector_extensions"]
 
 State = Literal["ok", "missing", "broken"]
 # A library that takes longer to load waits for something that will not come.
@@ -30,7 +30,7 @@ _VECTORS = {
     "AVX2": ("avx2",),
     "AVX-512": ("avx512f",),
     "bfloat16": ("avx512_bf16", "amx_bf16", "bf16"),
-    "VNNI": ("avx512_vnni", "avx_vnni", "asimddp"),
+    "VNNI": VNNI,
 }
 _LEAST_DISK = 1 << 30
 _LEAST_MEMORY = 2 << 30
@@ -151,12 +151,11 @@ def _ending(code: int) -> str:
 
 def _machine() -> Iterator[Check]:
     usable, total = available_cpus(), os.cpu_count() or 1
-    model, flags = _cpu()
+    model, flags = processor()
     yield Check("machine", "system", "ok", f"{platform.platform()}, Python {platform.python_version()}")
     yield Check("machine", "processors", "ok", f"{usable} of {total} usable, {model or platform.machine()}")
     if flags:
-        has = [name for name, any_of in _VECTORS.items() if flags.intersection(any_of)]
-        lacks = [name for name in _VECTORS if name not in has]
+        has, lacks = vector_extensions(flags)
         text = ", ".join(has) or "none"
         yield Check("machine", "CPU features", "ok", f"{text}; not: {', '.join(lacks)}" if lacks else text)
     free = free_memory()
@@ -170,14 +169,10 @@ def _machine() -> Iterator[Check]:
         )
 
 
-def _cpu() -> tuple[str, set[str]]:
-    """The model and the flags of the processor, where the system lists them."""
-    values: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            values.setdefault(key.strip().lower(), value.strip())
-    return values.get("model name", ""), set((values.get("flags") or values.get("features") or "").split())
+def vector_extensions(flags: Set[str]) -> tuple[list[str], list[str]]:
+    """Those that networks gain from and a processor with these flags has, and those that it lacks."""
+    has = [name for name, any_of in _VECTORS.items() if not flags.isdisjoint(any_of)]
+    return has, [name for name in _VECTORS if name not in has]
 
 
 def _disk() -> Iterator[Check]:
