@@ -1,0 +1,63 @@
+"""Networks as ONNX, run by ONNX Runtime and OpenVINO: the probabilities of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from net_contract import moved
+
+from medseg.inference.network import Network
+from medseg.inference.onnx_network import OnnxNetwork
+from medseg.inference.openvino_network import OpenvinoNetwork
+from medseg.nets import NETS, build_net
+from medseg.nets.onnx_graph import onnx_graph
+
+ODD_PATCHES = {2: [(63, 65), (95, 71)], 3: [(33, 31, 35), (41, 37, 47)]}
+SMALL: dict[str, dict[str, Any]] = {
+    name: {"channels": (8, 16, 32)} for name in ("unet", "unet_residual", "nnunet_plain", "nnunet_resenc")
+}
+IN_CHANNELS = 2
+ENGINES: dict[str, Callable[[bytes], Network]] = {"onnx": OnnxNetwork, "openvino": OpenvinoNetwork}
+
+
+def gives_probabilities_of_torch(name: str, dims: int, patch: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    options = SMALL.get(name) or ({} if name == "enet" or name.startswith("monai_") else {"width": 0.25})
+    net = moved(build_net(name, dims=dims, in_channels=IN_CHANNELS, out_channels=3, **options)).eval()
+    content = onnx_graph(net, IN_CHANNELS, patch)
+    windows = torch.randn(3, IN_CHANNELS, *patch)
+    with torch.no_grad():
+        wanted = net(windows).softmax(1)
+    assert wanted.std() > 1e-3, "a network that answers the same everywhere would show nothing"
+    for engine, make in ENGINES.items():
+        network = make(content)
+        # A single window is the size that exporters mistake for a constant.
+        for part in (slice(0, 1), slice(1, 3)):
+            found = torch.from_numpy(network(windows[part].numpy())).softmax(1)
+            assert found.shape == wanted[part].shape
+            assert (found - wanted[part]).abs().max() < 1e-3, engine
+
+
+@pytest.mark.parametrize(("name", "dims"), [("unet", 3), ("nnunet_plain", 2)])
+def test_exported_networks_give_the_probabilities_of_torch(name: str, dims: int) -> None:
+    gives_probabilities_of_torch(name, dims, ODD_PATCHES[dims][0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patch", [patch for patches in ODD_PATCHES.values() for patch in patches], ids=str)
+@pytest.mark.parametrize("name", list(NETS))
+def test_every_network_exports_with_the_probabilities_of_torch(name: str, patch: tuple[int, ...]) -> None:
+    gives_probabilities_of_torch(name, len(patch), patch)
+
+
+def test_exporting_leaves_the_network_as_it_was() -> None:
+    net = build_net("unet", dims=2, in_channels=1, out_channels=2, channels=(4, 8)).eval()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    first = onnx_graph(net, 1, (15, 17))
+    assert first == onnx_graph(net, 1, (15, 17)), "the same network gives the same bytes"
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert np.isfinite(OnnxNetwork(first)(np.ones((1, 1, 15, 17), np.float32))).all()
