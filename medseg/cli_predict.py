@@ -88,6 +88,16 @@ Fast = Annotated[
         "--fast", help="Use bfloat16 where the CPU supports it; a few voxels change.", rich_help_panel=ADVANCED
     ),
 ]
+NetworkEngine = Annotated[
+    str | None,
+    typer.Option(
+        "--network-engine",
+        metavar="NAME",
+        help="How the network is run: eager, winograd, frozen, onnxruntime, openvino, tensorrt, or with --fast bf16 or "
+        "openvino-bf16; measured by default, where that pays.",
+        rich_help_panel=ADVANCED,
+    ),
+]
 EstimateQuality = Annotated[
     bool,
     typer.Option(
@@ -166,6 +176,7 @@ def predict(
     register: Register = False,
     anonymize: Anonymize = False,
     fast: Fast = False,
+    network_engine: NetworkEngine = None,
     estimate_quality: EstimateQuality = False,
     time_limit: TimeLimit = None,
     settle: Settle = None,
@@ -197,6 +208,7 @@ def predict(
         crf=crf,
         register=register,
         fast=fast,
+        network_engine=network_engine,
         estimate_quality=estimate_quality,
         time_limit=time_limit,
         settle=settle,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ class OnnxNetwork:
         content: the ONNX file.
         where: its name for messages.
         threads: of one layer; None: `OMP_NUM_THREADS`, else all processors.
+        providers: where it is computed, in order, see `medseg.inference.engines.providers`; None: on the CPU.
 
     Attributes:
         input_shape, output_shape: as the file states them, None for sizes that it leaves open.
@@ -56,7 +58,13 @@ class OnnxNetwork:
         (3, 2, 15, 17)
     """
 
-    def __init__(self, content: bytes, where: str = "the ONNX model", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        where: str = "the ONNX model",
+        threads: int | None = None,
+        providers: Sequence[tuple[str, dict[str, Any]]] | None = None,
+    ) -> None:
         runtime = require_onnxruntime()
         check_onnx(content, where)
         options = runtime.SessionOptions()
@@ -68,7 +76,9 @@ class OnnxNetwork:
         # Threads that wait for the next layer by spinning take the processor from readers and writers.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = runtime.InferenceSession(
+                content, options, providers=list(providers or [("CPUExecutionProvider", {})])
+            )
         except Exception as error:  # Each of ONNX Runtime's errors has a class of its own, below Exception.
             raise CheckpointError(f"{where} cannot be run by ONNX Runtime: {_first_line(error)}") from None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()

@@ -315,7 +315,8 @@ def load_model(
         path: the bundle.
         device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
         engine: how the networks are run on a CPU: 'eager' (as they are), 'winograd' (faster 3D convolutions), 'frozen'
-            (as a graph) or 'bf16' (with `fast`).
+            (as a graph), 'bf16' (with `fast`), or as ONNX by 'onnxruntime', 'openvino' or 'openvino-bf16' (with `fast`)
+            where these are installed. On a GPU 'eager', 'onnxruntime' or 'tensorrt'.
             None: as they are, unless `fast` is given; `predict_studies` measures what is faster where that pays.
         fast: permit bfloat16 where the CPU has it and it is faster: half the time, and up to 1 in 400 voxels of a mask
             got another label. Measured at the first image, on which it must change at most 2 % of the labelled voxels.
@@ -328,7 +329,7 @@ def load_model(
         CheckpointError: missing, damaged or hostile bundle, unknown format, weights that do not fit the net, a net that
             is neither medseg's nor permitted.
         ConfigError: unknown device, an engine that it does not have, or a fold that the bundle does not hold.
-        MissingPartError: if the net was permitted but is not installed here.
+        MissingPartError: if the net was permitted, or the engine named, but is not installed here.
 
     Example:
         >>> load_model("runs/lung/model", device="cpu").scheme.names

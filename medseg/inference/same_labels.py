@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["CHANGED", "LabelEvidence", "holds_labels", "same_labels"]
+__all__ = ["CHANGED", "CHANGED_BF16", "LabelEvidence", "holds_labels", "same_labels"]
 
 Batch = TypeVar("Batch")
 Decided = NDArray[Any]
 
 CHANGED = 1e-4
 """Share of the labelled voxels that may get another label, where an engine does not say otherwise."""
+CHANGED_BF16 = 0.02
+"""The same share where precision may be lost, as by bfloat16."""
 # So many may always change: below 40,000 labelled voxels, a tie at a border would refuse an engine.
 FEW = 4
 # A connected part of more voxels is a finding that must neither vanish nor appear.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from medseg.config import MOST_OVERLAP
 from medseg.errors import ConfigError
+from medseg.inference.engines.names import ENGINES, unknown_engine
 from medseg.io.dicom.grid import Irregular, check_irregular
 from medseg.output_formats import MASK_FORMATS, check_format
 from medseg.plugins import permitted_modules
@@ -42,6 +43,7 @@ class PredictOptions:
             cases whose names contain the patient's name, a number or a UID get a pseudonym.
         timestamps: date DICOM outputs now, instead of at the study's date; their bytes then differ from run to run.
         engine: 'local' (this process) or 'ray' (workers on the machines of a Ray cluster, see `RayEngine`).
+        network_engine: how the networks are run, see `load_model`; None: measured where that pays.
         allow_code: modules from which the model may take a network that is not part of medseg, see `load_model`; those
             of `MEDSEG_ALLOW_CODE` are added when the options are created, so that workers on other machines agree.
         irregular: what to do with missing or unevenly spaced DICOM slices: 'error' (the case fails), 'resample' (the
@@ -72,6 +74,7 @@ class PredictOptions:
     preview: bool = True
     timestamps: bool = False
     engine: str = "local"
+    network_engine: str | None = None
     ray_address: str | None = None
     allow_code: tuple[str, ...] = ()
     irregular: Irregular = "error"
@@ -85,6 +88,8 @@ class PredictOptions:
             raise ConfigError(f"engine is {self.engine!r}; choose local or ray")
         if self.ray_address is not None and self.engine != "ray":
             raise ConfigError("a Ray address is given, but the engine is local; add --engine ray")
+        if self.network_engine is not None and self.network_engine not in ENGINES:
+            raise ConfigError(f"network engine {self.network_engine!r}: {unknown_engine(self.network_engine)}")
         if self.overlap is not None and not 0 <= self.overlap <= MOST_OVERLAP:
             raise ConfigError(f"overlap is {self.overlap}; expected a fraction from 0 to {MOST_OVERLAP}, below 1")
         if self.time_limit is not None and not self.time_limit > 0:

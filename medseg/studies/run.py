@@ -106,7 +106,7 @@ def _predict(
     loaded = (
         model
         if isinstance(model, Model)
-        else load_model(model, options.device, fast=options.fast, allow_code=options.allow_code, folds=options.folds)
+        else load_model(model, options.device, options.network_engine, options.fast, options.allow_code, options.folds)
     )
     snapshot = take_snapshot(places, folder, SETTLE_SECONDS if options.settle is None else options.settle)
     plan = loaded.info.plan

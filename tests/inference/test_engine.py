@@ -168,7 +168,7 @@ def test_engines_that_a_device_does_not_have_are_refused(unet_bundle, monkeypatc
     with pytest.raises(ConfigError, match="on cuda"):
         NetworkEngine(torch.device("cuda"), "frozen")
     assert NetworkEngine(torch.device("cuda"), fast=True).name == "eager"
-    monkeypatch.setattr(engine_module, "has_bf16", lambda: False)
+    monkeypatch.setattr("medseg.inference.engines.names.has_bf16", lambda: False)
     with pytest.raises(ConfigError, match="no bfloat16"):
         load_model(unet_bundle, "cpu", "bf16", fast=True)
     # What an earlier run on another machine recorded is passed over.
