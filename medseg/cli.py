@@ -21,7 +21,7 @@ from medseg import cli_complete, cli_training
 from medseg.cli_evaluate import COMPARE_EXAMPLES, EVALUATE_EXAMPLES, compare, evaluate
 from medseg.cli_exit import ended_by_errors
 from medseg.cli_help import ADVANCED, Command, Group
-from medseg.cli_options import AsJson, Debug, Irregular
+from medseg.cli_options import AsJson, Debug, Irregular, listed
 from medseg.cli_predict import EXAMPLES as PREDICT_EXAMPLES
 from medseg.cli_predict import AllowCode, Folds, fold_numbers, predict
 from medseg.output_formats import OUTPUT_FORMATS
@@ -273,6 +273,62 @@ def export(
     typer.echo(export_text(done))
 
 
+def benchmark(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL", help="Bundles (folder or zip) or run folders; exported ones, too.")
+    ],
+    data: Annotated[
+        Path, typer.Option("--data", metavar="FOLDER", help="Images, alone or with label maps as training reads them.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="FOLDER", help="A new folder for benchmark.json, benchmark.md and pareto.png."
+        ),
+    ],
+    references: Annotated[
+        Path | None,
+        typer.Option("--references", metavar="FOLDER", help="Label maps of the same names as the images of --data."),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    cases: Annotated[
+        int | None,
+        typer.Option("--cases", metavar="N", min=1, help="The first N cases by name; all without it."),
+    ] = None,
+    engines: Annotated[
+        str | None,
+        typer.Option(
+            "--engines", metavar="NAMES", help="Engines, joined by commas; all that this machine has without it."
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", min=1, help="Threads of the processor; all processors without it."),
+    ] = None,
+    label_threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--label-threshold",
+            metavar="VALUE",
+            help="For label maps of 0 and 255, or with soft edges: what is above it is label 1.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Measure models on this machine, by every engine that it has: seconds, memory, file size and Dice."""
+    from medseg.commands.benchmark import BenchmarkOptions, run_benchmark
+    from medseg.progress import console_progress
+
+    names = listed(engines)
+    options = BenchmarkOptions(
+        references, device, cases, None if names is None else tuple(names), threads, label_threshold
+    )
+    with console_progress("benchmark") as progress:
+        text = run_benchmark(models, data, out, options, progress)
+    typer.echo(text)
+
+
 def _add(command: Callable[..., None], group: str, examples: str, lenient: bool = False) -> None:
     # With `lenient`, unknown options come as arguments, so that a setting written as an option is recognised as one.
     settings = {"ignore_unknown_options": lenient}
@@ -309,6 +365,13 @@ medseg predict lung_onnx studies/ -o masks/""",
 )
 _add(evaluate, "Masks and scores", EVALUATE_EXAMPLES)
 _add(compare, "Masks and scores", COMPARE_EXAMPLES)
+_add(
+    benchmark,
+    "Masks and scores",
+    """\
+medseg benchmark runs/lung/model --data data/ -o bench
+medseg benchmark runs/a/model runs/b/model --data images/ -o bench --engines eager,frozen""",
+)
 
 
 def _log_to_console(debug: bool) -> None:

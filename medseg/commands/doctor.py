@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from medseg.errors import MissingPartError
 from medseg.machine import VNNI, available_cpus, free_memory, processor
 from medseg.version import __version__
 
-__all__ = ["Check", "Report", "examine"]
+__all__ = ["Check", "Report", "examine", "vector_extensions"]
 
 State = Literal["ok", "missing", "broken"]
 # A library that takes longer to load waits for something that will not come.
@@ -155,8 +155,7 @@ def _machine() -> Iterator[Check]:
     yield Check("machine", "system", "ok", f"{platform.platform()}, Python {platform.python_version()}")
     yield Check("machine", "processors", "ok", f"{usable} of {total} usable, {model or platform.machine()}")
     if flags:
-        has = [name for name, any_of in _VECTORS.items() if flags.intersection(any_of)]
-        lacks = [name for name in _VECTORS if name not in has]
+        has, lacks = vector_extensions(flags)
         text = ", ".join(has) or "none"
         yield Check("machine", "CPU features", "ok", f"{text}; not: {', '.join(lacks)}" if lacks else text)
     free = free_memory()
@@ -168,6 +167,12 @@ def _machine() -> Iterator[Check]:
         yield Check(
             "machine", "memory", "ok" if enough else "broken", f"{free / 2**30:.1f} GB free", advice, required=False
         )
+
+
+def vector_extensions(flags: Set[str]) -> tuple[list[str], list[str]]:
+    """Those that networks gain from and a processor with these flags has, and those that it lacks."""
+    has = [name for name, any_of in _VECTORS.items() if not flags.isdisjoint(any_of)]
+    return has, [name for name in _VECTORS if name not in has]
 
 
 def _disk() -> Iterator[Check]:

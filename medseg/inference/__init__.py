@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medseg.inference.predictor import Model, load_model
     from medseg.inference.probabilities import to_probabilities
     from medseg.inference.restore import to_label_map
+    from medseg.inference.stream import FrameStream
     from medseg.inference.tta import allowed_mirror_axes
 
 # `sliding_window` is also the name of its module, which would hide a function that is looked up late.
@@ -23,6 +24,7 @@ from medseg.inference.sliding_window import sliding_window
 _HOME = {
     "Bundle": "bundle",
     "BundleInfo": "bundle_info",
+    "FrameStream": "stream",
     "Model": "predictor",
     "NetInfo": "bundle_info",
     "PredictionInfo": "bundle_info",
@@ -40,6 +42,7 @@ _MOVED = frozenset({"PredictOptions", "StudiesResult", "predict_studies"})
 __all__ = [
     "Bundle",
     "BundleInfo",
+    "FrameStream",
     "Model",
     "NetInfo",
     "PredictionInfo",

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 
 __all__ = ["layer_memory_kept"]
 
@@ -16,26 +17,35 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT = {_MMAP_THRESHOLD: 2**28, _TRIM_THRESHOLD: 2**31 - 1}
 _USUAL = {_MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26}
 
+_holding = Lock()
+_holders: list[None] = []
+
 
 @contextmanager
 def layer_memory_kept() -> Iterator[None]:
     """While a network runs on a CPU, freed tensors below 256 MB stay with the process; at the end all goes back.
 
     glibc maps each tensor above 32 MB anew, and the system clears its pages one by one: up to a third of the time of a
-    3D U-Net on 96^3 windows. Only allocations of the main thread gain; without glibc nothing changes.
+    3D U-Net on 96^3 windows. Only allocations of the main thread gain; without glibc nothing changes. Of several blocks
+    at a time, as within a stream of frames, the last to end gives the memory back.
     """
     libc = _glibc()
     if libc is None:
         yield
         return
-    for parameter, value in _KEPT.items():
-        libc.mallopt(parameter, value)
+    with _holding:
+        _holders.append(None)
+        for parameter, value in _KEPT.items():
+            libc.mallopt(parameter, value)
     try:
         yield
     finally:
-        for parameter, value in _USUAL.items():
-            libc.mallopt(parameter, value)
-        libc.malloc_trim(0)
+        with _holding:
+            _holders.pop()
+            if not _holders:
+                for parameter, value in _USUAL.items():
+                    libc.mallopt(parameter, value)
+                libc.malloc_trim(0)
 
 
 @cache

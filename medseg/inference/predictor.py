@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from medseg.inference.bundle import Bundle
     from medseg.inference.engine import NetworkEngine
+    from medseg.inference.stream import Frame, FrameStream
 
 __all__ = ["Model", "load_model", "load_permitted"]
 
@@ -206,6 +207,12 @@ class Model:
         slabs = self._slabs(array, box, mirror, overlap, batch_size, progress)
         logits = whole_logits(slabs, grid.network_shape, stream_axis(grid.network_shape, self.info.plan.patch_size))
         return (logits if crf is None else self._sharpened(logits, array, grid, crf)), grid
+
+    def stream(self, frames: Iterable[Frame] | None = None, **options: Any) -> FrameStream:
+        """Frames in, masks out, for models of 2D images; the arguments are those of `medseg.inference.FrameStream`."""
+        from medseg.inference.stream import FrameStream
+
+        return FrameStream(self, frames, **options)
 
     def to_labels(self, logits: Tensor | NDArray[Any], grid: GridMap, like: Volume) -> Volume:
         """The label map of `predict_logits`, post-processed, on the grid of the image they were made from."""

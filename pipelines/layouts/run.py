@@ -11,9 +11,9 @@ __all__ = ["run"]
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a recipe; an error that the input caused ends it with exit code 3."""
+    """Run a recipe; an error that the input caused ends it with a line, and the exit code that the command line has."""
     try:
         main()
     except medseg.MedsegError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(3)
+        sys.exit(error.exit_code)
