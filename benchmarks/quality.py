@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 import medseg
-from medseg.inference.predictor import load_model
+from medseg.inference.load import load_model
 from medseg.inference.quality import check_case
 from medseg.inference.quality.estimate import LEAST_DICE, estimate_quality
 from medseg.inference.quality.perturbations import DAMAGES

@@ -13,17 +13,17 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from medseg import cli_complete, cli_training
+from medseg import cli_complete, cli_deploy, cli_training
 from medseg.cli_evaluate import COMPARE_EXAMPLES, EVALUATE_EXAMPLES, compare, evaluate
 from medseg.cli_exit import ended_by_errors
 from medseg.cli_help import ADVANCED, Command, Group
-from medseg.cli_options import AsJson, Debug, Irregular, listed
+from medseg.cli_options import AsJson, Debug, Irregular
 from medseg.cli_predict import EXAMPLES as PREDICT_EXAMPLES
-from medseg.cli_predict import AllowCode, Folds, fold_numbers, predict
+from medseg.cli_predict import predict
 from medseg.output_formats import OUTPUT_FORMATS
 from medseg.version import __version__
 
@@ -220,115 +220,6 @@ def nets(
     typer.echo(table.to_json() if as_json else table.text())
 
 
-def export(
-    model: Annotated[
-        Path,
-        typer.Argument(metavar="MODEL", readable=False, help="A model bundle: the folder or zip that train wrote."),
-    ],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder for the exported model.")],
-    output_format: Annotated[
-        Literal["onnx", "openvino"],
-        typer.Option(
-            "--format", metavar="onnx|openvino", help="The runtime that will run it: ONNX Runtime or OpenVINO."
-        ),
-    ] = "onnx",
-    int8: Annotated[
-        bool, typer.Option("--int8", help="In 8-bit integers: a quarter of the size, two or more times as fast.")
-    ] = False,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            "--calibration",
-            metavar="FOLDER",
-            readable=False,
-            help="For --int8: images to measure on; by default the prepared cases of the model's own run.",
-        ),
-    ] = None,
-    max_loss: Annotated[
-        float,
-        typer.Option("--max-loss", metavar="DICE", help="For --int8: Dice that may be lost; layers stay float for it."),
-    ] = 0.005,
-    folds: Folds = None,
-    allow_code: AllowCode = None,
-    debug: Debug = False,
-) -> None:
-    """Write a trained model as ONNX or OpenVINO, which run without torch; predict takes it like the original.
-
-    Each network is compared with the original before it is kept.
-    """
-    from medseg.commands.export import export_text, int8_options
-    from medseg.inference.export import export_model
-    from medseg.progress import console_progress
-
-    with console_progress("export") as progress:
-        done = export_model(
-            model,
-            target,
-            output_format,
-            fold_numbers(folds),
-            tuple(allow_code or ()),
-            progress,
-            int8_options(int8, calibration, max_loss),
-        )
-    typer.echo(export_text(done))
-
-
-def benchmark(
-    models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL", help="Bundles (folder or zip) or run folders; exported ones, too.")
-    ],
-    data: Annotated[
-        Path, typer.Option("--data", metavar="FOLDER", help="Images, alone or with label maps as training reads them.")
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "-o", "--out", metavar="FOLDER", help="A new folder for benchmark.json, benchmark.md and pareto.png."
-        ),
-    ],
-    references: Annotated[
-        Path | None,
-        typer.Option("--references", metavar="FOLDER", help="Label maps of the same names as the images of --data."),
-    ] = None,
-    device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    cases: Annotated[
-        int | None,
-        typer.Option("--cases", metavar="N", min=1, help="The first N cases by name; all without it."),
-    ] = None,
-    engines: Annotated[
-        str | None,
-        typer.Option(
-            "--engines", metavar="NAMES", help="Engines, joined by commas; all that this machine has without it."
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", metavar="N", min=1, help="Threads of the processor; all processors without it."),
-    ] = None,
-    label_threshold: Annotated[
-        float | None,
-        typer.Option(
-            "--label-threshold",
-            metavar="VALUE",
-            help="For label maps of 0 and 255, or with soft edges: what is above it is label 1.",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = None,
-    debug: Debug = False,
-) -> None:
-    """Measure models on this machine, by every engine that it has: seconds, memory, file size and Dice."""
-    from medseg.commands.benchmark import BenchmarkOptions, run_benchmark
-    from medseg.progress import console_progress
-
-    names = listed(engines)
-    options = BenchmarkOptions(
-        references, device, cases, None if names is None else tuple(names), threads, label_threshold
-    )
-    with console_progress("benchmark") as progress:
-        text = run_benchmark(models, data, out, options, progress)
-    typer.echo(text)
-
-
 def _add(command: Callable[..., None], group: str, examples: str, lenient: bool = False) -> None:
     # With `lenient`, unknown options come as arguments, so that a setting written as an option is recognised as one.
     settings = {"ignore_unknown_options": lenient}
@@ -354,24 +245,10 @@ _add(cli_training.presets, "Training", "medseg presets")
 _add(cli_training.config, "Training", "medseg config\nmedseg config --explain training.max_minutes")
 _add(nets, "Training", "medseg nets\nmedseg nets deeplabv3plus --backbone all --width 0.5")
 _add(predict, "Masks and scores", PREDICT_EXAMPLES)
-_add(
-    export,
-    "Masks and scores",
-    """\
-medseg export runs/lung/model lung_onnx --format onnx
-medseg export runs/lung/model lung_openvino --format openvino --folds 0,2
-medseg export runs/lung/model lung_int8 --format openvino --int8
-medseg predict lung_onnx studies/ -o masks/""",
-)
+_add(cli_deploy.export, "Masks and scores", cli_deploy.EXPORT_EXAMPLES)
 _add(evaluate, "Masks and scores", EVALUATE_EXAMPLES)
 _add(compare, "Masks and scores", COMPARE_EXAMPLES)
-_add(
-    benchmark,
-    "Masks and scores",
-    """\
-medseg benchmark runs/lung/model --data data/ -o bench
-medseg benchmark runs/a/model runs/b/model --data images/ -o bench --engines eager,frozen""",
-)
+_add(cli_deploy.benchmark, "Masks and scores", cli_deploy.BENCHMARK_EXAMPLES)
 
 
 def _log_to_console(debug: bool) -> None:

@@ -9,10 +9,10 @@ import typer
 
 from medseg import cli_complete
 from medseg.cli_help import ADVANCED
-from medseg.cli_options import AsJson, Debug, Irregular
+from medseg.cli_options import AllowCode, AsJson, Debug, Folds, Irregular, fold_numbers
 from medseg.output_formats import MASK_FORMATS
 
-__all__ = ["EXAMPLES", "AllowCode", "Folds", "fold_numbers", "predict"]
+__all__ = ["EXAMPLES", "predict"]
 
 EXAMPLES = """\
 medseg predict runs/lung/model studies/ -o masks/
@@ -142,26 +142,6 @@ RayAddress = Annotated[
         rich_help_panel=ADVANCED,
     ),
 ]
-AllowCode = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-code",
-        metavar="MODULE",
-        help="A Python module that the model may take its network from; may be repeated.",
-        rich_help_panel=ADVANCED,
-    ),
-]
-
-
-Folds = Annotated[
-    str | None,
-    typer.Option(
-        "--folds",
-        metavar="N,N",
-        help="The folds of the model to average, such as 0,2; all by default.",
-        rich_help_panel=ADVANCED,
-    ),
-]
 
 
 def predict(
@@ -226,15 +206,3 @@ def predict(
         result = predict_studies(model, sources, out, options, progress=progress)
     typer.echo(result.to_json() if as_json else result.text())
     result.raise_for_failures()
-
-
-def fold_numbers(text: str | None) -> tuple[int, ...] | None:
-    """What `--folds` says; None where it is not given."""
-    from medseg.errors import ConfigError
-
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ConfigError(f"--folds is {text!r}; give the numbers of folds, separated by commas, such as 0,2")
-    return tuple(int(part) for part in parts)

@@ -30,6 +30,7 @@ FLOORS = [
             "__main__",
             "cli",
             "cli_complete",
+            "cli_deploy",
             "cli_evaluate",
             "cli_exit",
             "cli_help",
@@ -51,15 +52,19 @@ SIDEWAYS = {
     ("studies", "inference"),
     ("studies", "reports"),
     ("evaluation", "reports"),
-    *(("cli", f"cli_{part}") for part in ("complete", "evaluate", "exit", "help", "options", "predict", "training")),
+    *(
+        ("cli", f"cli_{part}")
+        for part in ("complete", "deploy", "evaluate", "exit", "help", "options", "predict", "training")
+    ),
     ("cli", "commands"),
-    *((f"cli_{part}", "cli_help") for part in ("evaluate", "options", "predict", "training")),
+    *((f"cli_{part}", "cli_help") for part in ("deploy", "evaluate", "options", "predict", "training")),
     *(
         (f"cli_{part}", f"cli_{other}")
-        for part in ("evaluate", "predict", "training")
+        for part in ("deploy", "evaluate", "predict", "training")
         for other in ("complete", "options")
     ),
     ("cli_training", "commands"),
+    ("cli_deploy", "commands"),
     # The reference page of the commands is made from the program.
     ("commands", "cli"),
     ("commands", "cli_help"),

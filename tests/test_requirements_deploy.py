@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 PROJECT = Path(__file__).resolve().parents[1]
 # Where `medseg predict` begins; what these import at their top, and what that imports, is always loaded.
-ENTRIES = ("medseg.cli", "medseg.cli_predict", "medseg.studies.run", "medseg.inference.predictor")
+ENTRIES = ("medseg.cli", "medseg.cli_predict", "medseg.studies.run", "medseg.inference.load")
 # What prediction imports where it is needed, with a clear message where it is absent.
 REFUSED = {"torch", "SimpleITK", "ray"}
 

@@ -12,7 +12,8 @@ from warnings import warn
 if TYPE_CHECKING:
     from medseg.inference.bundle import Bundle, load_bundle, save_bundle
     from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
-    from medseg.inference.predictor import Model, load_model
+    from medseg.inference.load import load_model
+    from medseg.inference.predictor import Model
     from medseg.inference.probabilities import to_probabilities
     from medseg.inference.restore import to_label_map
     from medseg.inference.stream import FrameStream
@@ -31,7 +32,7 @@ _HOME = {
     "Provenance": "bundle_info",
     "allowed_mirror_axes": "tta",
     "load_bundle": "bundle",
-    "load_model": "predictor",
+    "load_model": "load",
     "save_bundle": "bundle",
     "to_label_map": "restore",
     "to_probabilities": "probabilities",

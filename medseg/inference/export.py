@@ -17,11 +17,12 @@ from medseg.inference.bundle_json import read_info
 from medseg.inference.bundle_parts import NetworkInfo, ParityInfo
 from medseg.inference.export_int8 import Int8Options, calibration_cases, int8_info, refuse_int8
 from medseg.inference.exported_files import StoredNetwork, open_network, partner
+from medseg.inference.load import load_model
 from medseg.inference.model_card import model_card
 from medseg.inference.onnx_network import require_onnxruntime
 from medseg.inference.openvino_network import require_openvino
 from medseg.inference.parity import MOST_CHANGED, MOST_DIFFERENT, joined, measured_parity, parity_windows
-from medseg.inference.predictor import Model, load_model
+from medseg.inference.predictor import Model
 from medseg.inference.quantisation import Int8Network, quantised
 from medseg.nets.onnx_graph import onnx_graph
 from medseg.progress import ProgressCallback
@@ -115,7 +116,7 @@ def export_model(
         cases = calibration_cases(Path(model), loaded.info, int8)
     files: list[ExportedFile] = []
     with atomic_folder(folder, overwrite=True) as fresh:
-        for number, (fold, net) in enumerate(zip(numbers, loaded.nets, strict=True)):
+        for number, (fold, net) in enumerate(zip(numbers, loaded.modules, strict=True)):
             file, where = fresh / FOLD_NAMES[format].format(fold), f"{model}: fold {fold}"
             graph, regions = _graph(net, loaded.info, where), loaded.scheme.is_regions
             made = None if int8 is None else quantised(graph, format, cases, regions=regions, max_loss=int8.max_loss)

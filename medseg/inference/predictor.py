@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +13,12 @@ from numpy.typing import NDArray
 from medseg.config.crf_options import CrfOptions
 from medseg.errors import CheckpointError, ConfigError, GeometryError, ReadError
 from medseg.inference.array_ops import Values
-from medseg.inference.bundle_files import BundleFiles
 from medseg.inference.bundle_info import BundleInfo
-from medseg.inference.device import CPU, CpuDevice, device_without_torch, require_torch, resolve_device
+from medseg.inference.device import CpuDevice, require_torch
 from medseg.inference.given_networks import GivenNetworks
 from medseg.inference.layer_memory import layer_memory_kept
 from medseg.inference.network import Network
-from medseg.inference.postprocess import check_postprocess, postprocess
+from medseg.inference.postprocess import postprocess
 from medseg.inference.probabilities import NativeProbabilities
 from medseg.inference.restore import Restorer, to_label_map
 from medseg.inference.sliding_window import Body, Passes, logit_slabs, whole_logits
@@ -28,7 +26,6 @@ from medseg.inference.tta import allowed_mirror_axes, mean_of
 from medseg.inference.window_batch import windows_at_a_time
 from medseg.inference.window_grid import Windows, stream_axis
 from medseg.labels import LabelScheme
-from medseg.plugins import permitted_modules
 from medseg.preparation.body import body_box, hounsfield_channels
 from medseg.preparation.grid import GridMap, to_network_grid
 from medseg.preparation.mirroring import plan_axes
@@ -40,11 +37,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from medseg.inference.bundle import Bundle
     from medseg.inference.engine import NetworkEngine
     from medseg.inference.stream import Frame, FrameStream
 
-__all__ = ["Model", "load_model", "load_permitted"]
+__all__ = ["Model"]
 
 # Logit of every label outside of the body: e^-20 beside the background's 0.
 ABSENT = -20.0
@@ -94,6 +90,20 @@ class Model:
     def scheme(self) -> LabelScheme:
         """What the values of a predicted label map mean."""
         return self.info.scheme
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The networks as modules of torch.
+
+        Raises:
+            CheckpointError: for an exported model, whose networks are not torch's.
+        """
+        if isinstance(self.engine, GivenNetworks):
+            raise CheckpointError(
+                f"this is an exported model ({self.info.network.format}); give the model that it was exported from"
+            )
+        nets: Any = self.nets
+        return tuple(nets)
 
     def mirror_axes(self, mirror: bool | None = None) -> tuple[int, ...]:
         """The axes that are mirrored: those the bundle permits, never left to right if it matters; none for False."""
@@ -287,107 +297,6 @@ class Model:
         )
         scales = scales_for(array, self.info.plan, stated_padding(volume.metadata, volume.channels))
         return normalize(array, scales), grid, box
-
-
-def load_model(
-    path: str | Path,
-    device: str = "auto",
-    engine: str | None = None,
-    fast: bool = False,
-    allow_code: Sequence[str] = (),
-    folds: Sequence[int] | None = None,
-) -> Model:
-    """A model from a bundle (folder, zip, or a run folder that holds one); no code of a bundle is run.
-
-    Args:
-        path: the bundle.
-        device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
-        engine: how the networks are run on a CPU: 'eager' (as they are), 'winograd' (faster 3D convolutions), 'frozen'
-            (as a graph), 'bf16' (with `fast`), or as ONNX by 'onnxruntime', 'openvino' or 'openvino-bf16' (with `fast`)
-            where these are installed. On a GPU 'eager', 'onnxruntime' or 'tensorrt'.
-            None: as they are, unless `fast` is given; `predict_studies` measures what is faster where that pays.
-        fast: permit bfloat16 where the CPU has it and it is faster: half the time, and up to 1 in 400 voxels of a mask
-            got another label. Measured at the first image, on which it must change at most 2 % of the labelled voxels.
-        allow_code: modules, by their exact names, from which the bundle may take a network that is not part of medseg,
-            e.g. `("my_package.nets",)`; the environment variable `MEDSEG_ALLOW_CODE` permits further ones. Permit what
-            you wrote or trust: the bundle chooses what is called in it, and with which options.
-        folds: the folds of the bundle to average, e.g. `(0, 2)`; None: all.
-
-    Raises:
-        CheckpointError: missing, damaged or hostile bundle, unknown format, weights that do not fit the net, a net that
-            is neither medseg's nor permitted.
-        ConfigError: unknown device, an engine that it does not have, or a fold that the bundle does not hold.
-        MissingPartError: if the net was permitted, or the engine named, but is not installed here.
-
-    Example:
-        >>> load_model("runs/lung/model", device="cpu").scheme.names
-        ('lung', 'tumour')
-    """
-    return load_permitted(path, device, engine, fast, permitted_modules(allow_code), folds)
-
-
-def load_permitted(
-    path: str | Path,
-    device: str,
-    engine: str | None,
-    fast: bool,
-    permitted: Sequence[str],
-    folds: Sequence[int] | None = None,
-) -> Model:
-    """`load_model` with the permitted modules and no others, whatever the environment says."""
-    from medseg.inference.bundle import read_bundle
-
-    first: list[nn.Module] = []
-    folders: list[Path] = []
-
-    def expected(files: BundleFiles, info: BundleInfo) -> Mapping[str, Tensor] | None:
-        folders.extend(files.folders)
-        try:
-            check_postprocess(info.prediction.postprocess, info.scheme)
-        except ConfigError as error:
-            raise CheckpointError(f"{path}: {error}") from None
-        if info.network.format != "safetensors":
-            device_without_torch(device)
-            return None
-        resolve_device(device)
-        from medseg.inference.bundle_nets import unfilled_net
-
-        first.append(unfilled_net(Path(path), folders, info, permitted))
-        return first[0].state_dict()
-
-    bundle = read_bundle(Path(path), expected)
-    chosen_folds = _chosen_folds(bundle, folds)
-    if bundle.networks:
-        from medseg.inference.exported_networks import exported_networks
-
-        networks, given = exported_networks(bundle, engine, chosen_folds)
-        return Model(bundle.info, networks, CPU, bundle.model_hash, given, chosen_folds)
-    from medseg.inference.bundle_nets import unfilled_net, with_weights
-    from medseg.inference.engine import NetworkEngine
-
-    place = resolve_device(device)
-    chosen = NetworkEngine(place, engine, fast=fast)
-    nets = []
-    for fold, weights in bundle.weights.items():
-        if chosen_folds is not None and fold not in chosen_folds:
-            continue
-        net = first.pop() if first else unfilled_net(bundle.path, folders, bundle.info, permitted)
-        nets.append(with_weights(net, weights).to(place).eval().requires_grad_(False))
-    return Model(bundle.info, tuple(nets), place, bundle.model_hash, chosen, chosen_folds)
-
-
-def _chosen_folds(bundle: Bundle, folds: Sequence[int] | None) -> tuple[int, ...] | None:
-    """The folds to load, rising; None for all of them."""
-    if folds is None:
-        return None
-    if bundle.info.folds == "all":
-        raise ConfigError(f"{bundle.path} is one network trained on all cases, so there are no folds to choose from")
-    missing = sorted(set(folds) - bundle.held_folds)
-    if missing or not folds:
-        held = ", ".join(map(str, sorted(bundle.held_folds)))
-        asked = ", ".join(map(str, missing)) or "none"
-        raise ConfigError(f"{bundle.path} holds the folds {held}, asked for {asked}; choose among those")
-    return None if bundle.held_folds <= set(folds) else tuple(sorted(set(folds)))
 
 
 def _as_volume(image: Volume | NDArray[Any], affine: NDArray[np.float64] | None, channels: int) -> Volume:

@@ -110,13 +110,13 @@ def _pairs(net: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module]]
 
 
 def _has_statistics(norm: nn.Module) -> bool:
-    return isinstance(norm.running_mean, Tensor) and isinstance(norm.running_var, Tensor)
+    return all(isinstance(getattr(norm, name), Tensor) for name in ("running_mean", "running_var"))
 
 
 def _can_take(conv: nn.Module, shared: set[int]) -> bool:
     if any(id(parameter) in shared for parameter in conv.parameters(recurse=False)):
         return False
-    return type(conv) not in TRANSPOSED or conv.groups == 1
+    return type(conv) not in TRANSPOSED or bool(conv.groups == 1)
 
 
 def _shared_parameters(net: nn.Module) -> set[int]:

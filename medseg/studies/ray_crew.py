@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.errors import ConfigError, MedsegError
-from medseg.inference.predictor import load_permitted
+from medseg.inference.load import load_permitted
 from medseg.studies.chain import CaseChain, CaseWork
 from medseg.studies.options import PredictOptions
 from medseg.version import __version__

@@ -18,7 +18,8 @@ from medseg.disk.atomic import write_text_atomic
 from medseg.disk.locks import Locks
 from medseg.disk.snapshot import CaseSnapshot, Snapshot, take_snapshot
 from medseg.errors import ConfigError
-from medseg.inference.predictor import Model, load_model
+from medseg.inference.load import load_model
+from medseg.inference.predictor import Model
 from medseg.io.dicom.deidentify.texts import CleanText, PrivateTexts
 from medseg.io.output_names import folded
 from medseg.labels import LabelScheme

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from typing import Any
 
 import torch
 
@@ -35,7 +36,7 @@ def bundle_info(
     plan, scheme = preparation.plan, preparation.dataset.labels
     ranges = _training_range(config, preparation, number)
     split = split_of_run(preparation.dataset, config, number)
-    paths = {"output": True, "data": {"root": True, "csv": True}, "distill": {"teacher": True}}
+    paths: dict[str, Any] = {"output": True, "data": {"root": True, "csv": True}, "distill": {"teacher": True}}
     content = config.model_dump_json(exclude=paths)
     full = config.training.fold == "full"
     scores = {

@@ -16,7 +16,7 @@ from medseg.disk.temporary import temporary_folder
 from medseg.errors import ConfigError, WriteError
 from medseg.inference.bundle import save_bundle
 from medseg.inference.bundle_info import NetInfo
-from medseg.inference.predictor import load_permitted
+from medseg.inference.load import load_permitted
 from medseg.io import write
 from medseg.io.label_maps import LabelSource, read_label_map
 from medseg.io.label_names import labels_json, read_label_names

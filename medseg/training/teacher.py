@@ -14,7 +14,8 @@ from medseg.errors import CheckpointError, ConfigError
 from medseg.inference.bundle import load_bundle
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.bundle_parts import TeacherInfo
-from medseg.inference.predictor import Model, load_permitted
+from medseg.inference.load import load_permitted
+from medseg.inference.predictor import Model
 from medseg.inference.tta import mean_of
 from medseg.labels import LabelScheme
 from medseg.nets.weights_file import first_line
@@ -49,7 +50,7 @@ class Teacher:
             precision: that autocast computes in; None: float32.
         """
         with torch.autocast(images.device.type, precision, enabled=precision is not None):
-            taught = mean_of(self.model.nets)(images)
+            taught: Tensor = mean_of(self.model.modules)(images)
         return taught if self.order == tuple(range(len(self.order))) else taught[:, list(self.order)]
 
     @property
@@ -150,7 +151,7 @@ def load_teacher(config: RunConfig, plan: Plan, scheme: LabelScheme, device: tor
 
 def _try(teacher: Teacher, plan: Plan, path: Path) -> None:
     patch = plan.patch_size
-    sample = torch.zeros(1, plan.in_channels, *patch, device=teacher.model.device)
+    sample = torch.zeros(1, plan.in_channels, *patch, device=str(teacher.model.device))
     own = list(teacher.model.info.plan.patch_size)
     advice = f"give plan.patch_size={own}, on which it was trained"
     try:

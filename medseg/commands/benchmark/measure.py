@@ -79,7 +79,7 @@ def measure(job: Job) -> dict[str, Any]:
         cpu_seconds.append(time.process_time() - cpu_started)
         voxels.append(int(mask.array.size))
         dice.append(_dice(job, case, number, mask, model.scheme))
-    on_device = torch.cuda.max_memory_allocated(model.device) if model.device.type == "cuda" else None
+    on_device = torch.cuda.max_memory_allocated(str(model.device)) if model.device.type == "cuda" else None
     return {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,

@@ -1,0 +1,123 @@
+"""From the path of a bundle to a `Model`: networks of torch built and filled, exported ones opened by their runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medseg.errors import CheckpointError, ConfigError
+from medseg.inference.bundle_files import BundleFiles
+from medseg.inference.bundle_info import BundleInfo
+from medseg.inference.device import CPU, device_without_torch, resolve_device
+from medseg.inference.postprocess import check_postprocess
+from medseg.inference.predictor import Model
+from medseg.plugins import permitted_modules
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from medseg.inference.bundle import Bundle
+
+__all__ = ["load_model", "load_permitted"]
+
+
+def load_model(
+    path: str | Path,
+    device: str = "auto",
+    engine: str | None = None,
+    fast: bool = False,
+    allow_code: Sequence[str] = (),
+    folds: Sequence[int] | None = None,
+) -> Model:
+    """A model from a bundle (folder, zip, or a run folder that holds one); no code of a bundle is run.
+
+    Args:
+        path: the bundle.
+        device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
+        engine: how the networks are run on a CPU: 'eager' (as they are), 'winograd' (faster 3D convolutions), 'frozen'
+            (as a graph), 'bf16' (with `fast`), or as ONNX by 'onnxruntime', 'openvino' or 'openvino-bf16' (with `fast`)
+            where these are installed. On a GPU 'eager', 'onnxruntime' or 'tensorrt'.
+            None: as they are, unless `fast` is given; `predict_studies` measures what is faster where that pays.
+        fast: permit bfloat16 where the CPU has it and it is faster: half the time, and up to 1 in 400 voxels of a mask
+            got another label. Measured at the first image, on which it must change at most 2 % of the labelled voxels.
+        allow_code: modules, by their exact names, from which the bundle may take a network that is not part of medseg,
+            e.g. `("my_package.nets",)`; the environment variable `MEDSEG_ALLOW_CODE` permits further ones. Permit what
+            you wrote or trust: the bundle chooses what is called in it, and with which options.
+        folds: the folds of the bundle to average, e.g. `(0, 2)`; None: all.
+
+    Raises:
+        CheckpointError: missing, damaged or hostile bundle, unknown format, weights that do not fit the net, a net that
+            is neither medseg's nor permitted.
+        ConfigError: unknown device, an engine that it does not have, or a fold that the bundle does not hold.
+        MissingPartError: if the net was permitted, or the engine named, but is not installed here.
+
+    Example:
+        >>> load_model("runs/lung/model", device="cpu").scheme.names
+        ('lung', 'tumour')
+    """
+    return load_permitted(path, device, engine, fast, permitted_modules(allow_code), folds)
+
+
+def load_permitted(
+    path: str | Path,
+    device: str,
+    engine: str | None,
+    fast: bool,
+    permitted: Sequence[str],
+    folds: Sequence[int] | None = None,
+) -> Model:
+    """`load_model` with the permitted modules and no others, whatever the environment says."""
+    from medseg.inference.bundle import read_bundle
+
+    first: list[nn.Module] = []
+    folders: list[Path] = []
+
+    def expected(files: BundleFiles, info: BundleInfo) -> Mapping[str, Tensor] | None:
+        folders.extend(files.folders)
+        try:
+            check_postprocess(info.prediction.postprocess, info.scheme)
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+        if info.network.format != "safetensors":
+            device_without_torch(device)
+            return None
+        resolve_device(device)
+        from medseg.inference.bundle_nets import unfilled_net
+
+        first.append(unfilled_net(Path(path), folders, info, permitted))
+        return first[0].state_dict()
+
+    bundle = read_bundle(Path(path), expected)
+    chosen_folds = _chosen_folds(bundle, folds)
+    if bundle.networks:
+        from medseg.inference.exported_networks import exported_networks
+
+        networks, given = exported_networks(bundle, engine, chosen_folds)
+        return Model(bundle.info, networks, CPU, bundle.model_hash, given, chosen_folds)
+    from medseg.inference.bundle_nets import unfilled_net, with_weights
+    from medseg.inference.engine import NetworkEngine
+
+    place = resolve_device(device)
+    chosen = NetworkEngine(place, engine, fast=fast)
+    nets = []
+    for fold, weights in bundle.weights.items():
+        if chosen_folds is not None and fold not in chosen_folds:
+            continue
+        net = first.pop() if first else unfilled_net(bundle.path, folders, bundle.info, permitted)
+        nets.append(with_weights(net, weights).to(place).eval().requires_grad_(False))
+    return Model(bundle.info, tuple(nets), place, bundle.model_hash, chosen, chosen_folds)
+
+
+def _chosen_folds(bundle: Bundle, folds: Sequence[int] | None) -> tuple[int, ...] | None:
+    """The folds to load, rising; None for all of them."""
+    if folds is None:
+        return None
+    if bundle.info.folds == "all":
+        raise ConfigError(f"{bundle.path} is one network trained on all cases, so there are no folds to choose from")
+    missing = sorted(set(folds) - bundle.held_folds)
+    if missing or not folds:
+        held = ", ".join(map(str, sorted(bundle.held_folds)))
+        asked = ", ".join(map(str, missing)) or "none"
+        raise ConfigError(f"{bundle.path} holds the folds {held}, asked for {asked}; choose among those")
+    return None if bundle.held_folds <= set(folds) else tuple(sorted(set(folds)))
