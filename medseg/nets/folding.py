@@ -73,7 +73,7 @@ def _fold(conv: Any, norm: Any) -> None:
         norm.eps,
         scale,
         shift,
-        transpose=type(conv) in TRANSPOSED,
+        transpose=isinstance(conv, TRANSPOSED),
     )
     kind = conv.weight.dtype
     conv.weight = nn.Parameter(weight.to(kind), requires_grad=False)
@@ -116,7 +116,7 @@ def _has_statistics(norm: nn.Module) -> bool:
 def _can_take(conv: nn.Module, shared: set[int]) -> bool:
     if any(id(parameter) in shared for parameter in conv.parameters(recurse=False)):
         return False
-    return type(conv) not in TRANSPOSED or bool(conv.groups == 1)
+    return not isinstance(conv, TRANSPOSED) or bool(conv.groups == 1)
 
 
 def _shared_parameters(net: nn.Module) -> set[int]:

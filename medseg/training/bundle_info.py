@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Any
 
 import torch
 
@@ -36,8 +35,9 @@ def bundle_info(
     plan, scheme = preparation.plan, preparation.dataset.labels
     ranges = _training_range(config, preparation, number)
     split = split_of_run(preparation.dataset, config, number)
-    paths: dict[str, Any] = {"output": True, "data": {"root": True, "csv": True}, "distill": {"teacher": True}}
-    content = config.model_dump_json(exclude=paths)
+    content = config.model_dump_json(
+        exclude={"output": True, "data": {"root": True, "csv": True}, "distill": {"teacher": True}}
+    )
     full = config.training.fold == "full"
     scores = {
         "dice": trained.scores.dice,
