@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +12,10 @@ from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.onnx_network import OnnxNetwork
 from medseg.inference.openvino_network import OpenvinoNetwork
 
-__all__ = ["StoredNetwork", "open_network", "partner", "read_network"]
+__all__ = ["StoredNetwork", "open_network", "open_networks", "partner", "read_network"]
 
 # Of one ONNX file protobuf allows no more; the XML of a network of a thousand layers has a megabyte.
 LARGEST = {".onnx": 2**31, ".xml": 64 << 20, ".bin": 2**33}
-# Loops need not end, and an entity of XML may grow without bounds; no network of medseg has either.
-FOREIGN_XML = re.compile(rb'<!(?:DOCTYPE|ENTITY)|type\s*=\s*["\'](?:Loop|TensorIterator|If)["\']')
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +83,11 @@ def open_network(stored: StoredNetwork, info: BundleInfo) -> OnnxNetwork | Openv
         CheckpointError: damaged; of other files, code, loops or branches; not of this model's channels and patch.
         MissingPartError: the runtime is not installed.
     """
-    network: OnnxNetwork | OpenvinoNetwork
-    if stored.weights is None:
-        network = OnnxNetwork(stored.content, stored.where)
-    else:
-        if FOREIGN_XML.search(stored.content):
-            raise CheckpointError(f"{stored.where} holds loops, branches or XML entities; expected one plain network")
-        network = OpenvinoNetwork(stored.content, stored.weights, stored.where)
+    network = (
+        OnnxNetwork(stored.content, stored.where)
+        if stored.weights is None
+        else OpenvinoNetwork(stored.content, stored.weights, stored.where)
+    )
     patch = info.plan.patch_size
     for what, found, channels in (
         ("takes", network.input_shape, info.net.in_channels),
@@ -109,6 +104,22 @@ def open_network(stored: StoredNetwork, info: BundleInfo) -> OnnxNetwork | Openv
                 "the file belongs to another model"
             )
     return network
+
+
+def open_networks(
+    stored: Mapping[int, StoredNetwork], info: BundleInfo, folds: Container[int] | None = None
+) -> tuple[OnnxNetwork | OpenvinoNetwork, ...]:
+    """The networks of an exported bundle by rising fold, ready to run on the CPU without torch.
+
+    Args:
+        stored: fold -> network, as `read_bundle` gives it.
+        info: the bundle's `model.json`.
+        folds: those wanted; None: all.
+
+    Raises:
+        CheckpointError, MissingPartError: as `open_network`.
+    """
+    return tuple(open_network(each, info) for fold, each in sorted(stored.items()) if folds is None or fold in folds)
 
 
 def _pairs(found: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> list[tuple[int | None, int | None]]:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from medseg.errors import ConfigError
-from medseg.inference.exported_files import open_network
+from medseg.inference.exported_files import open_networks
 from medseg.inference.given_networks import GivenNetworks
 from medseg.inference.network import Network
 
@@ -32,14 +32,10 @@ def exported_networks(
 
     Raises:
         ConfigError: an engine that only networks of torch have.
-        CheckpointError, MissingPartError: as `open_network`.
+        CheckpointError, MissingPartError: as `open_networks`.
     """
     runtime = RUNTIMES[bundle.info.network.format]
     if engine not in (None, "eager", runtime):
         raise ConfigError(f"{bundle.path} is an exported model, run by {runtime}; leave the engine {engine!r} out")
-    networks = tuple(
-        open_network(stored, bundle.info)
-        for fold, stored in sorted(bundle.networks.items())
-        if folds is None or fold in folds
-    )
+    networks = open_networks(bundle.networks, bundle.info, folds)
     return networks, GivenNetworks(runtime, {runtime: version(runtime)})
