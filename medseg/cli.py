@@ -304,8 +304,7 @@ _add(
     """\
 medseg export runs/lung/model lung_onnx --format onnx
 medseg export runs/lung/model lung_openvino --format openvino --folds 0,2
-medseg export runs/lung/model lung_int8 --format openvino --int8
-medseg predict lung_onnx studies/ -o masks/""",
+medseg export runs/lung/model lung_int8 --format openvino --int8""",
 )
 _add(evaluate, "Masks and scores", EVALUATE_EXAMPLES)
 _add(compare, "Masks and scores", COMPARE_EXAMPLES)
