@@ -5,7 +5,7 @@
 
 `engines`: an image of 128^3 voxels to labels, one core: MONAI's sliding window inferer over the network as it is,
 beside medseg's sliding window over each engine, all in one process. The 3D U-Net 16-32-64-128, and nnU-Net's plain one,
-32 to 320 channels. CPU seconds, the shorter of two passes after one that is not counted.
+32 to 320 channels. CPU seconds, the shortest of --repeats passes after one that is not counted.
 
 `int8`: networks of trained runs in INT8, calibrated on prepared training cases. Size of the files, CPU seconds for a
 window beside the same engine's float32, and the Dice that is lost on the validation cases of the run, with the
@@ -30,23 +30,24 @@ TARGETS = {"float32": 0.6, "bf16": 0.4}
 RESAMPLES = 2000
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """CPU seconds: the shorter of two passes, after one that lays out the kernels."""
+def seconds(run: Callable[[], object], repeats: int = 2) -> float:
+    """CPU seconds: the shortest of some passes, after one that lays out the kernels."""
     run()
     times = []
-    for _ in range(2):
+    for _ in range(repeats):
         start = time.process_time()
         run()
         times.append(time.process_time() - start)
     return min(times)
 
 
-def engines(name: str, size: int) -> None:
+def engines(name: str, size: int, repeats: int) -> None:
     """Print the time of each engine for one network."""
     import torch
     from monai.inferers import sliding_window_inference
 
     from medseg.inference.engines.torch_engines import torch_network
+    from medseg.inference.layer_memory import layer_memory_kept
     from medseg.inference.onnx_network import OnnxNetwork
     from medseg.inference.openvino_network import OpenvinoNetwork
     from medseg.inference.sliding_window import image_logits
@@ -65,29 +66,30 @@ def engines(name: str, size: int) -> None:
             return sliding_window_inference(image, patch, 1, net, overlap=0.5, mode="gaussian").argmax(1)
 
     def by_medseg(network: Callable[[torch.Tensor], torch.Tensor]) -> object:
-        return image_logits(network, image[0], Windows(patch), CLASSES).argmax(0)
+        with layer_memory_kept():
+            return image_logits(network, image[0], Windows(patch), CLASSES).argmax(0)
 
     def by_arrays(network: Callable[..., object]) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda batch: torch.from_numpy(network(batch.numpy()))
 
-    monai = seconds(by_monai)
+    monai = seconds(by_monai, repeats)
     millions = sum(p.numel() for p in net.parameters()) / 1e6
     print(f"{name}, {millions:.1f} M parameters, {size}^3: MONAI's sliding window over it {monai:.2f} s", flush=True)
     start = time.process_time()
     graph = onnx_graph(net, 1, patch)
     print(f"    written as ONNX in {time.process_time() - start:.1f} s", flush=True)
     makers: dict[str, Callable[[], Callable[[torch.Tensor], torch.Tensor]]] = {
-        "eager": lambda: net,
-        "winograd": lambda: torch_network("winograd", net, False),
         "openvino": lambda: by_arrays(OpenvinoNetwork(graph)),
         "openvino-bf16": lambda: by_arrays(OpenvinoNetwork(graph, precision="bf16")),
         "bf16": lambda: torch_network("bf16", net, False),
+        "eager": lambda: net,
+        "winograd": lambda: torch_network("winograd", net, False),
         "onnxruntime": lambda: by_arrays(OnnxNetwork(graph)),
     }
     shares = {}
     for engine, make in makers.items():
         network = make()
-        took = seconds(lambda network=network: by_medseg(network))
+        took = seconds(lambda network=network: by_medseg(network), repeats)
         shares[engine] = took / monai
         print(f"    {engine}: {took:.2f} s, {took / monai:.2f} of MONAI's", flush=True)
         del network
@@ -156,6 +158,7 @@ def main() -> None:
     parser.add_argument("--sections", nargs="+", default=["engines"], choices=["engines", "int8"])
     parser.add_argument("--nets", nargs="+", default=list(NETS), choices=list(NETS))
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--runs", type=Path, nargs="+", default=[])
     parser.add_argument("--kinds", nargs="+", default=["openvino"], choices=["onnx", "openvino"])
     options = parser.parse_args()
@@ -164,7 +167,7 @@ def main() -> None:
     print(f"{model}: {' '.join(vectors)}", flush=True)
     if "engines" in options.sections:
         for name in options.nets:
-            engines(name, options.size)
+            engines(name, options.size, options.repeats)
     if "int8" in options.sections:
         for run in options.runs:
             for kind in options.kinds:
