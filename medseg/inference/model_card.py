@@ -33,9 +33,10 @@ def model_card(info: BundleInfo, weight_files: Sequence[str]) -> str:
     source = info.source
     imported = "" if source.kind == "medseg" else f"\n- imported from {source.kind}: {source.licence}"
     parity = info.network.parity
-    exported = ""
+    exported, files = "", "weights"
     if parity is not None:
         compared = "windows of training cases" if parity.seen == "cases" else "windows of noise"
+        files = "networks"
         exported = (
             f"\n- exported as {info.network.format} for windows of this size, from the model {source.hash[:12]}; on "
             f"{parity.windows} {compared} its probabilities differ by {parity.probability:.1e} at most, and "
@@ -60,7 +61,7 @@ Research software, not a medical device.
 - {net.name}{backbone}, {net.dims}D, {net.in_channels} image channel(s), {net.out_channels} output channels
 - grid: {spacing}, orientation {plan.orientation or "as stored"}, windows of {windows} voxels{mirrored}
 - {made.iterations} iterations, {made.seconds:.0f} s of training, configuration {made.config_hash[:12] or "unknown"}
-- weights ({folds}{stored}): {", ".join(sorted(weight_files))}{exported}
+- {files} ({folds}{stored}): {", ".join(sorted(weight_files))}{exported}
 
 ## Training data
 

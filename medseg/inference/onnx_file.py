@@ -48,7 +48,7 @@ def check_onnx(content: bytes, where: str) -> None:
             if number == GRAPH:
                 graphs.append(_message(value))
             elif number in (TRAINING, FUNCTIONS):
-                raise CheckpointError(f"{where} holds functions or steps of training; expected one plain graph")
+                raise CheckpointError(f"{where} contains functions or steps of training; expected one plain network")
         if len(graphs) != 1:
             raise ValueError("no graph")
         _check_graph(graphs[0], where)
@@ -84,7 +84,7 @@ def _check_node(node: memoryview, where: str) -> None:
             continue
         for part, inner in _fields(_message(value)):
             if part in (SUBGRAPH, SUBGRAPHS):
-                raise CheckpointError(f"{where} holds loops or branches; expected one plain graph")
+                raise CheckpointError(f"{where} contains loops or branches; expected one plain network")
             if part in (TENSOR, TENSORS):
                 _check_tensor(_message(inner), where)
             elif part in (SPARSE_VALUE, SPARSE_VALUES):

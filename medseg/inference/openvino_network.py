@@ -15,6 +15,8 @@ from medseg.machine import compute_threads
 __all__ = ["OpenvinoNetwork", "require_openvino"]
 
 TELEMETRY = "openvino_telemetry"
+# They need not end, and no network of medseg has them.
+LOOPS = {"Loop", "TensorIterator", "If"}
 
 
 def require_openvino() -> Any:
@@ -74,6 +76,8 @@ class OpenvinoNetwork:
         try:
             core = openvino.Core()
             model = core.read_model(content, b"" if weights is None else weights)
+            if LOOPS.intersection(operator.get_type_name() for operator in model.get_ops()):
+                raise CheckpointError(f"{where} contains loops or branches; expected one plain network")
             self._model = core.compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise CheckpointError(f"{where} cannot be run by OpenVINO: {_last_line(error)}") from None
