@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.onnx_network import OnnxNetwork
 from medseg.inference.openvino_network import OpenvinoNetwork
 
-__all__ = ["StoredNetwork", "open_network", "partner", "read_network"]
+__all__ = ["StoredNetwork", "open_network", "open_networks", "partner", "read_network"]
 
 # Of one ONNX file protobuf allows no more; the XML of a network of a thousand layers has a megabyte.
 LARGEST = {".onnx": 2**31, ".xml": 64 << 20, ".bin": 2**33}
@@ -104,6 +104,22 @@ def open_network(stored: StoredNetwork, info: BundleInfo) -> OnnxNetwork | Openv
                 "the file belongs to another model"
             )
     return network
+
+
+def open_networks(
+    stored: Mapping[int, StoredNetwork], info: BundleInfo, folds: Container[int] | None = None
+) -> tuple[OnnxNetwork | OpenvinoNetwork, ...]:
+    """The networks of an exported bundle by rising fold, ready to run on the CPU without torch.
+
+    Args:
+        stored: fold -> network, as `read_bundle` gives it.
+        info: the bundle's `model.json`.
+        folds: those wanted; None: all.
+
+    Raises:
+        CheckpointError, MissingPartError: as `open_network`.
+    """
+    return tuple(open_network(each, info) for fold, each in sorted(stored.items()) if folds is None or fold in folds)
 
 
 def _pairs(found: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> list[tuple[int | None, int | None]]:

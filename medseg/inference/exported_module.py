@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from medseg.errors import ConfigError
 from medseg.inference.bundle import Bundle
 from medseg.inference.device import resolve_device
-from medseg.inference.exported_files import open_network
+from medseg.inference.exported_files import open_networks
 from medseg.inference.network import Network
 
 __all__ = ["ExportedModule", "exported_modules"]
@@ -57,8 +57,4 @@ def exported_modules(
         raise ConfigError(
             f"{bundle.path} is an exported model, run by its own runtime; leave the engine {engine!r} out"
         )
-    return tuple(
-        ExportedModule(open_network(stored, bundle.info)).eval()
-        for fold, stored in sorted(bundle.networks.items())
-        if folds is None or fold in folds
-    )
+    return tuple(ExportedModule(network).eval() for network in open_networks(bundle.networks, bundle.info, folds))

@@ -121,6 +121,28 @@ def test_windows_of_prepared_cases_are_compared_where_they_lie_beside_the_model(
     assert done.files[0].parity.seen == "cases"
 
 
+@pytest.mark.parametrize("regions", [False, True])
+def test_parity_is_of_probabilities_and_labels(regions: bool) -> None:
+    windows = np.full((3, 2, 4, 5), 1.0, np.float32)
+    windows[:, 1] = 3.0
+
+    def other(batch: np.ndarray) -> np.ndarray:
+        changed = batch.copy()
+        changed[:, 1, 0, 0] = -1.0
+        return changed
+
+    same = parity.measured_parity(torch.nn.Identity(), np.copy, windows, "noise", regions)
+    assert (same.windows, same.probability, same.changed) == (3, 0.0, 0.0)
+    found = parity.measured_parity(torch.nn.Identity(), other, windows, "noise", regions)
+    before, after = (torch.tensor([1.0, last]) for last in (3.0, -1.0))
+    apart = before.sigmoid() - after.sigmoid() if regions else before.softmax(0) - after.softmax(0)
+    assert found.probability == pytest.approx(float(apart.abs().max()), abs=1e-6)
+    assert found.changed == pytest.approx(1 / 20)
+    for wrong in (lambda batch: batch[:, :1], lambda batch: batch * np.nan):
+        with pytest.raises(CheckpointError, match="expected finite numbers"):
+            parity.measured_parity(torch.nn.Identity(), wrong, windows, "noise", regions)
+
+
 @pytest.mark.usefixtures("already_written")
 def test_an_export_that_answers_otherwise_is_refused_and_not_kept(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
