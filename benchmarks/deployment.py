@@ -3,9 +3,9 @@
     python benchmarks/deployment.py --sections engines [--nets unet nnunet_plain] [--size 128]
     python benchmarks/deployment.py --sections int8 --runs RUN ...
 
-`engines`: one window of 128^3 voxels through MONAI's sliding window inferer, one core: the network as it is, and each
-engine in its place, all in one process. The 3D U-Net 16-32-64-128, and nnU-Net's plain one, 32 to 320 channels. CPU
-seconds, the shorter of two passes after one that is not counted.
+`engines`: an image of 128^3 voxels to labels, one core: MONAI's sliding window inferer over the network as it is,
+beside medseg's sliding window over each engine, all in one process. The 3D U-Net 16-32-64-128, and nnU-Net's plain one,
+32 to 320 channels. CPU seconds, the shortest of --repeats passes after one that is not counted.
 
 `int8`: networks of trained runs in INT8, calibrated on prepared training cases. Size of the files, CPU seconds for a
 window beside the same engine's float32, and the Dice that is lost on the validation cases of the run, with the
@@ -25,62 +25,72 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 NETS = {"unet": {"channels": (16, 32, 64, 128)}, "nnunet_plain": {}}
+CLASSES = 3
 TARGETS = {"float32": 0.6, "bf16": 0.4}
 RESAMPLES = 2000
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """CPU seconds: the shorter of two passes, after one that lays out the kernels."""
+def seconds(run: Callable[[], object], repeats: int = 2) -> float:
+    """CPU seconds: the shortest of some passes, after one that lays out the kernels."""
     run()
     times = []
-    for _ in range(2):
+    for _ in range(repeats):
         start = time.process_time()
         run()
         times.append(time.process_time() - start)
     return min(times)
 
 
-def engines(name: str, size: int) -> None:
+def engines(name: str, size: int, repeats: int) -> None:
     """Print the time of each engine for one network."""
     import torch
     from monai.inferers import sliding_window_inference
 
     from medseg.inference.engines.torch_engines import torch_network
+    from medseg.inference.layer_memory import layer_memory_kept
     from medseg.inference.onnx_network import OnnxNetwork
     from medseg.inference.openvino_network import OpenvinoNetwork
+    from medseg.inference.sliding_window import image_logits
+    from medseg.inference.window_grid import Windows
     from medseg.nets import build_net
     from medseg.nets.onnx_graph import onnx_graph
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    net = build_net(name, dims=3, in_channels=1, out_channels=3, **NETS[name]).eval().requires_grad_(False)
+    net = build_net(name, dims=3, in_channels=1, out_channels=CLASSES, **NETS[name]).eval().requires_grad_(False)
     patch = (size,) * 3
     image = torch.nn.functional.interpolate(torch.randn(1, 1, 16, 16, 16), size=patch, mode="trilinear")
 
-    def run(network: Callable[[torch.Tensor], torch.Tensor]) -> object:
+    def by_monai() -> object:
         with torch.inference_mode():
-            return sliding_window_inference(image, patch, 1, network, overlap=0.5, mode="gaussian").argmax(1)
+            return sliding_window_inference(image, patch, 1, net, overlap=0.5, mode="gaussian").argmax(1)
+
+    def by_medseg(network: Callable[[torch.Tensor], torch.Tensor]) -> object:
+        return image_logits(network, image[0], Windows(patch), CLASSES).argmax(0)
 
     def by_arrays(network: Callable[..., object]) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda batch: torch.from_numpy(network(batch.numpy()))
 
-    monai = seconds(lambda: run(net))
+    monai = seconds(by_monai, repeats)
     millions = sum(p.numel() for p in net.parameters()) / 1e6
     print(f"{name}, {millions:.1f} M parameters, {size}^3: MONAI's sliding window over it {monai:.2f} s", flush=True)
     start = time.process_time()
     graph = onnx_graph(net, 1, patch)
     print(f"    written as ONNX in {time.process_time() - start:.1f} s", flush=True)
     makers: dict[str, Callable[[], Callable[[torch.Tensor], torch.Tensor]]] = {
-        "winograd": lambda: torch_network("winograd", net, False),
         "openvino": lambda: by_arrays(OpenvinoNetwork(graph)),
         "openvino-bf16": lambda: by_arrays(OpenvinoNetwork(graph, precision="bf16")),
         "bf16": lambda: torch_network("bf16", net, False),
+        "eager": lambda: net,
+        "winograd": lambda: torch_network("winograd", net, False),
         "onnxruntime": lambda: by_arrays(OnnxNetwork(graph)),
     }
     shares = {}
     for engine, make in makers.items():
         network = make()
-        took = seconds(lambda network=network: run(network))
+        # As over the many windows of an image.
+        with layer_memory_kept():
+            took = seconds(lambda network=network: by_medseg(network), repeats)
         shares[engine] = took / monai
         print(f"    {engine}: {took:.2f} s, {took / monai:.2f} of MONAI's", flush=True)
         del network
@@ -149,6 +159,7 @@ def main() -> None:
     parser.add_argument("--sections", nargs="+", default=["engines"], choices=["engines", "int8"])
     parser.add_argument("--nets", nargs="+", default=list(NETS), choices=list(NETS))
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--runs", type=Path, nargs="+", default=[])
     parser.add_argument("--kinds", nargs="+", default=["openvino"], choices=["onnx", "openvino"])
     options = parser.parse_args()
@@ -157,7 +168,7 @@ def main() -> None:
     print(f"{model}: {' '.join(vectors)}", flush=True)
     if "engines" in options.sections:
         for name in options.nets:
-            engines(name, options.size)
+            engines(name, options.size, options.repeats)
     if "int8" in options.sections:
         for run in options.runs:
             for kind in options.kinds:

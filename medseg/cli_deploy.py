@@ -15,8 +15,7 @@ __all__ = ["BENCHMARK_EXAMPLES", "EXPORT_EXAMPLES", "benchmark", "export"]
 EXPORT_EXAMPLES = """\
 medseg export runs/lung/model lung_onnx --format onnx
 medseg export runs/lung/model lung_openvino --format openvino --folds 0,2
-medseg export runs/lung/model lung_int8 --format openvino --int8
-medseg predict lung_onnx studies/ -o masks/"""
+medseg export runs/lung/model lung_int8 --format openvino --int8"""
 
 BENCHMARK_EXAMPLES = """\
 medseg benchmark runs/lung/model --data data/ -o bench

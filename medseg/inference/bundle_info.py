@@ -258,9 +258,9 @@ class BundleInfo(InfoPart):
 
     def to_json(self) -> str:
         """`model.json`; NaN becomes null."""
-        # Only exports are compared with an original.
-        without = {"network": {"parity"}} if self.network.parity is None else None
-        return self.model_dump_json(indent=2, exclude=without) + "\n"
+        # Only exports are compared with an original, and only some are in INT8.
+        without = {name for name in ("parity", "int8") if getattr(self.network, name) is None}
+        return self.model_dump_json(indent=2, exclude={"network": without}) + "\n"
 
 
 def _shared(mine: dict[str, V], theirs: dict[str, V], milder: Callable[[V, V], V]) -> dict[str, V]:
