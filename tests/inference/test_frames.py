@@ -303,7 +303,7 @@ def test_a_consumer_that_leaves_ends_an_endless_stream(bright):
 
 def test_a_thousand_frames_take_no_more_memory_than_a_hundred(bright):
     frame = pictures((24, 24))[0]
-    held = {}
+    held: dict[bool, list[int]] = {False: [], True: []}
     tracemalloc.start()
     try:
         with bright.stream((frame for _ in range(1000)), drop=False, smoothing=0.5, mirror=False) as stream:
@@ -313,8 +313,9 @@ def test_a_thousand_frames_take_no_more_memory_than_a_hundred(bright):
                     held[each.number] = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    # The logits of a frame take 4608 bytes: less than 5 of 900 frames may be left behind.
-    assert held[999] < held[100] + 20_000
+    # The logits of a frame take 4608 bytes: less than 5 of 900 frames may be left behind. The least counts, as the network
+    # is at work on the next frame meanwhile.
+    assert min(held[True]) < min(held[False]) + 20_000
 
 
 def test_smoothing_is_an_exponential_mean_of_the_logits_that_starts_anew_with_the_scene(bright):
