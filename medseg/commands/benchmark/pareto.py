@@ -27,6 +27,13 @@ def pareto_png(rows: Sequence[Row], quality: str) -> bytes:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        """0.5 and 2 where the other shows a power of ten, and nothing where it shows nothing."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
 
     shown = sorted((row for row in rows if row.quality is not None), key=lambda row: row.median_seconds)
     points = [(row.median_seconds, row.quality.mean) for row in shown if row.quality is not None]
@@ -55,6 +62,8 @@ def pareto_png(rows: Sequence[Row], quality: str) -> bytes:
         )  # fmt: skip
     _number(axes, points)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(Plain())
+    axes.xaxis.set_minor_formatter(Plain(minor_thresholds=(2, 0.5)))
     axes.set_xlabel("median seconds for a case")
     axes.set_ylabel(as_text(quality))
     axes.grid(which="both", color="#e2e8f0")
