@@ -308,7 +308,7 @@ _add(
     "Masks and scores",
     """\
 medseg benchmark runs/lung/model --data data/ -o bench
-medseg benchmark runs/a/model runs/b/model --data images/ -o bench --engines eager,frozen""",
+medseg benchmark runs/a runs/b --data images/ -o bench --engines eager,bf16""",
 )
 
 

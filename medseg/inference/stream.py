@@ -266,7 +266,7 @@ class FrameStream:
         else:
             raise GeometryError(f"a frame is a numpy array or a Volume, found {type(frame).__name__}")
         if min(shape[:2]) < 1:
-            raise GeometryError(f"a frame of shape {shape} holds no pixels")
+            raise GeometryError(f"a frame of shape {shape} contains no pixels")
         if channels != self._channels:
             wanted = {1: "grey frames (rows, columns)", 3: "colour frames (rows, columns, 3)"}
             raise GeometryError(

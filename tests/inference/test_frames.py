@@ -170,7 +170,7 @@ def test_a_frame_of_any_size_goes_through_a_real_time_network_as_a_whole(tmp_pat
         (np.zeros((20, 30, 3), np.float32), "found float32"),
         (np.zeros((20, 30, 4), np.uint8), "(20, 30, 4)"),
         (np.zeros((20, 30), np.uint8), "give colour frames (rows, columns, 3)"),
-        (np.zeros((0, 30, 3), np.uint8), "no pixels"),
+        (np.zeros((0, 30, 3), np.uint8), "contains no pixels"),
         (Volume(np.zeros((4, 5, 6), np.uint8), np.eye(4)), "4 x 5 x 6"),
         (Volume(np.zeros((4, 5), np.uint8), np.eye(4)), "1 channel(s)"),
         ([[1, 2], [3, 4]], "list"),

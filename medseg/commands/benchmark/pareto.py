@@ -19,7 +19,7 @@ def pareto_png(rows: Sequence[Row], quality: str) -> bytes:
     """Every measured contender as a numbered point: its model gives the colour, its engine the kind of marker.
 
     Numbers stand beside the points and, with names, in a list on the right, the fastest first, so that any number of
-    points can be told apart.
+    points can be distinguished.
 
     Args:
         rows: those without a quality are left out.
