@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 import tracemalloc
+from dataclasses import replace
 from itertools import count, islice
 
 import numpy as np
@@ -195,6 +196,21 @@ def test_a_model_of_volumes_a_bad_smoothing_and_use_outside_of_the_block_are_ref
         colour.stream().push(np.zeros((9, 9, 3), np.uint8))
     with pytest.raises(ConfigError, match="inside"):
         next(iter(colour.stream()))
+
+
+def test_an_exported_model_takes_windows_of_the_size_it_was_exported_for(bright):
+    # Its graph takes no other size; here torch's network stands for it.
+    stored = bright.info.network.model_copy(update={"format": "onnx"})
+    exported = replace(bright, info=bright.info.model_copy(update={"network": stored}))
+    with pytest.raises(ConfigError, match="16 x 16"):
+        exported.stream(whole=True)
+    passes = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(bright), "predict", _noting(type(bright).predict, passes))
+        frames = pictures((40, 48))
+        for frame, mask in zip(frames, run(exported, frames), strict=True):
+            np.testing.assert_array_equal(mask, frame > 100)
+    assert passes == [(16, 16)] * 3
 
 
 def test_errors_of_the_network_and_of_the_source_reach_whoever_takes_the_masks(bright):
