@@ -90,9 +90,10 @@ def train(net: Any, steps: int = 60) -> None:
         batch = torch.stack([frames[(2 * step + n) % len(frames)] for n in range(2)])
         labels = (batch.mean(1, keepdim=True) > 128).long()
         answer = net((batch / 255 - 0.45) / 0.22)
-        answers = answer if isinstance(answer, tuple) else (answer,)
+        # Auxiliary logits may be smaller, and are not used in prediction.
+        main = answer[0] if isinstance(answer, tuple) else answer
         optimizer.zero_grad()
-        sum(loss(each, labels) for each in answers).backward()
+        loss(main, labels).backward()
         optimizer.step()
 
 
