@@ -13,6 +13,8 @@ __all__ = ["pareto_png"]
 # Of points: one kind for each engine.
 MARKERS = "osD^vPX*<>hp"
 MOST_IN_A_COLUMN = 24
+# Of the vertical axis.
+LEAST_SPAN = 0.04
 
 
 def pareto_png(rows: Sequence[Row], quality: str) -> bytes:
@@ -66,6 +68,9 @@ def pareto_png(rows: Sequence[Row], quality: str) -> bytes:
     axes.xaxis.set_minor_formatter(Plain(minor_thresholds=(2, 0.5)))
     axes.set_xlabel("median seconds for a case")
     axes.set_ylabel(as_text(quality))
+    low, high = axes.get_ylim()
+    # A ten-thousandth of Dice is nothing, and must not fill the picture.
+    axes.set_ylim(min(low, (low + high - LEAST_SPAN) / 2), max(high, (low + high + LEAST_SPAN) / 2))
     axes.grid(which="both", color="#e2e8f0")
     axes.set_axisbelow(True)
     for side in ("top", "right"):
