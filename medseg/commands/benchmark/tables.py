@@ -50,8 +50,8 @@ class Surroundings:
             f"{cpu or platform.machine()}, vector extensions: {known if flags else 'not listed by the system'}; "
             f"{self.threads} of {available_cpus()} processors, device {self.device}.",
             f"{libraries}.",
-            f"{self.cases} case(s) of {self.patients} patient(s), {self.rounds} rounds in alternating order, each time in "
-            "a process of its own. Seconds are from the image in memory to its mask, after a warm-up; CPU s is "
+            f"{self.cases} case(s) of {self.patients} patient(s), {self.rounds} rounds in alternating order, each time "
+            "in a process of its own. Seconds are from the image in memory to its mask, after a warm-up; CPU s is "
             f"processor time, which other programs disturb less. {self.quality}.",
         ]
         return lines + [f"Left out: {name} ({why})." for name, why in self.left_out.items()]
