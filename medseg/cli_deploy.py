@@ -19,7 +19,7 @@ medseg export runs/lung/model lung_int8 --format openvino --int8"""
 
 BENCHMARK_EXAMPLES = """\
 medseg benchmark runs/lung/model --data data/ -o bench
-medseg benchmark runs/a/model runs/b/model --data images/ -o bench --engines eager,frozen"""
+medseg benchmark runs/a runs/b --data images/ -o bench --engines eager,bf16"""
 
 
 def export(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.config import NetConfig
+from medseg.errors import ConfigError
 from medseg.inference.same_labels import holds_labels, same_labels
 from medseg.preparation.grid import map_to_network_grid
 from medseg.preparation.net_needs import needs_of
@@ -43,9 +44,20 @@ class FrameMasks:
         smoothing: share of the earlier logits in [0, 1), see `FrameStream`.
         whole: pass frames as a whole, in windows (False), or as a whole where the labels are the same (None).
         mirror: as in `Model.predict`.
+
+    Raises:
+        ConfigError: whole frames for an exported model, whose graph takes windows of one size.
     """
 
     def __init__(self, model: Model, smoothing: float, whole: bool | None, mirror: bool | None) -> None:
+        if model.info.network.format != "safetensors":
+            if whole:
+                patch = " x ".join(map(str, model.info.plan.patch_size))
+                raise ConfigError(
+                    f"this model was exported for windows of {patch} pixels, so it cannot take whole frames of another "
+                    "size; leave whole out, or stream the model that it was exported from"
+                )
+            whole = False
         self._model, self._smoothing, self._whole, self._mirror = model, smoothing, whole, mirror
         self._undecided = 0
         self._by_size: dict[tuple[int, ...], Model] = {}

@@ -68,7 +68,7 @@ class Handover(Generic[Item]):
             self._changed.notify_all()
 
     def leave(self) -> None:
-        """Nobody takes items any more; what lies here is let go."""
+        """No more items are wanted; what lies here is let go."""
         with self._changed:
             self._left = True
             self._items.clear()

@@ -113,11 +113,11 @@ class FrameStream:
             flickering border, and starts anew where the scene or the size changes.
         whole: True passes a frame through the network at once, at a multiple of its stride; False in windows of the
             size that it was trained with, as `predict` does; None: at once if the first frame with labels gets the same
-            labels either way, see `medseg.inference.same_labels`.
+            labels either way, see `medseg.inference.same_labels`. An exported model takes windows.
         mirror: as in `Model.predict`; False is fastest.
 
     Raises:
-        ConfigError: for a model of volumes, or a smoothing out of range.
+        ConfigError: for a model of volumes, a smoothing out of range, or whole frames for an exported model.
     """
 
     def __init__(
@@ -266,7 +266,7 @@ class FrameStream:
         else:
             raise GeometryError(f"a frame is a numpy array or a Volume, found {type(frame).__name__}")
         if min(shape[:2]) < 1:
-            raise GeometryError(f"a frame of shape {shape} holds no pixels")
+            raise GeometryError(f"a frame of shape {shape} contains no pixels")
         if channels != self._channels:
             wanted = {1: "grey frames (rows, columns)", 3: "colour frames (rows, columns, 3)"}
             raise GeometryError(

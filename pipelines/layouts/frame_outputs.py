@@ -71,8 +71,8 @@ def check_output(out: Path) -> None:
     """Refuse what would be overwritten, or cannot be written, before anything is read.
 
     Raises:
-        ConfigError: for a file that is no video, and a video that exists.
-        WriteError: for a folder that is not empty.
+        ConfigError: for a file that is not a video.
+        WriteError: for a folder that is not empty, and a video that exists.
         MissingPartError: for a video without OpenCV.
     """
     if out.suffix.lower() in VIDEO_CODECS:

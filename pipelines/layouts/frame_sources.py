@@ -68,7 +68,7 @@ def find_frames(source: Path, channels: int) -> Frames:
     if source.is_dir():
         files = sorted(image_files(source), key=lambda path: natural_order(path.name))
         if not files:
-            raise ReadError(f"{source} holds no pictures; expected a folder of PNG, JPEG or TIFF files")
+            raise ReadError(f"{source} contains no pictures; expected a folder of PNG, JPEG or TIFF files")
         return Frames((medseg.read(path) for path in files), names=tuple(stem_of(path) for path in files))
     if not source.is_file():
         raise ReadError(f"{source} does not exist; give a folder of pictures, a DICOM file with frames, or a video")
@@ -76,7 +76,9 @@ def find_frames(source: Path, channels: int) -> Frames:
         return _video(source, channels)
     if has_dicom_magic(source):
         return Frames(_clip(medseg.read(source), source))
-    raise ReadError(f"{source} is no video ({', '.join(VIDEOS)}) and no DICOM file; for pictures give their folder")
+    raise ReadError(
+        f"{source} is neither a video ({', '.join(VIDEOS)}) nor a DICOM file; for pictures give their folder"
+    )
 
 
 def _clip(volume: medseg.Volume, source: Path) -> Iterator[medseg.Volume]:
@@ -96,7 +98,7 @@ def _video(source: Path, channels: int) -> Frames:
         try:
             found, frame = video.read()
             if not found:
-                raise ReadError(f"{source} holds no frame that OpenCV can decode; convert it to .mp4 or .avi")
+                raise ReadError(f"{source} contains no frame that OpenCV can decode; convert it to .mp4 or .avi")
             while found:
                 # OpenCV's order is blue, green, red.
                 yield cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY if channels == 1 else cv2.COLOR_BGR2RGB)

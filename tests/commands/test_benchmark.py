@@ -191,14 +191,33 @@ def test_an_engine_that_fails_is_named_with_its_reason_and_the_others_go_on(
     assert [job.engine for job in here] == ["eager", "frozen", "frozen"]
 
 
+@pytest.mark.usefixtures("here")
+def test_an_engine_in_whose_place_another_one_runs_says_so(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = engine.NetworkEngine.networks
+
+    def replaced(self: engine.NetworkEngine, *arguments: Any, **options: Any) -> Any:
+        engine.log.info("network engine %s: runs by something else", self.name)
+        return networks(self, *arguments, **options)
+
+    monkeypatch.setattr(engine.NetworkEngine, "networks", replaced)
+    model = bright_model(tmp_path / "m", 0.5)
+    code, text = benchmark(model, "--data", data, "-o", tmp_path / "out", "--engines", "frozen", "--cases", 1)
+    assert code == 0 and text.count("m frozen: network engine frozen: runs by something else.") == 1
+    assert results(tmp_path / "out")["rows"][0]["notes"] == ["network engine frozen: runs by something else"]
+
+
 def test_engines_are_those_of_this_machine_and_others_are_named_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Some(engine.NetworkEngine):
-        def _problem(self, name: str) -> str:
+        def __init__(self, device: Any, name: str | None = None, **options: Any) -> None:
             if name == "new":
                 raise MissingPartError("new is not installed")
-            return "no such instructions" if name == "bf16" else super()._problem(name)
+            if name == "bf16":
+                raise ConfigError("no such instructions")
+            super().__init__(device, name, **options)
 
     from medseg.commands.benchmark import contenders
 

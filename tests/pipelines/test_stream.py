@@ -161,7 +161,7 @@ def test_what_cannot_be_streamed_is_one_line_with_its_exit_code(tmp_path: Path) 
     (tmp_path / "without" / "cv2" / "__init__.py").write_text("raise ImportError('not installed')")
     paths = os.pathsep.join([str(tmp_path / "without"), os.environ.get("PYTHONPATH", "")])
     for source, out, code, words, more in (
-        ("empty", "o1", 3, "holds no pictures", {}),
+        ("empty", "o1", 3, "contains no pictures", {}),
         ("none.mp4", "o1", 3, "does not exist", {}),
         ("text.mp4", "o1", 3, "text.mp4 ", {}),
         ("grey", "o1", 3, "the model expects 3", {}),

@@ -36,7 +36,7 @@ def find_benchmark_cases(data: Path, references: Path | None, most: int | None) 
     cases = _of_layout(data) if references is None else _referenced(data, references)
     cases = tuple(sorted(cases, key=lambda case: case.name))
     if not cases:
-        raise DatasetError(f"--data {data} holds no images; expected images/ with labels/, or a folder of images")
+        raise DatasetError(f"--data {data} contains no images; expected images/ with labels/, or a folder of images")
     return find_patients(cases, None).cases[:most]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import sys
 import time
@@ -27,6 +28,7 @@ __all__ = ["Job", "main", "measure"]
 
 # A first case that is faster than this is taken twice before anything counts: graphs are optimised at the second pass.
 SECONDS_OF_A_SECOND_WARMUP = 5.0
+MOST_NOTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Job:
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """Seconds of each case, from the image in memory to its mask; the largest memory; Dice of each case and label.
+    """Seconds of each case, from the image in memory to its mask; memory; Dice of each case and label; remarks.
 
     Raises:
         MedsegError: as reading, loading and predicting.
@@ -65,6 +67,7 @@ def measure(job: Job) -> dict[str, Any]:
 
     from medseg.inference import load_model
 
+    notes = _Notes()
     torch.set_num_threads(job.threads)
     model = (
         load_model(job.model, job.device, job.engine, fast=True) if job.engine else load_model(job.model, job.device)
@@ -87,7 +90,29 @@ def measure(job: Job) -> dict[str, Any]:
         "dice": dice,
         "peak_memory_bytes": peak_memory(),
         "device_memory_bytes": on_device,
+        "notes": notes.taken(),
     }
+
+
+class _Notes(logging.Handler):
+    """What engines say of themselves: that another one runs in their place, or that batches are left to the network."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._said: dict[str, None] = {}
+        self._logger = logging.getLogger("medseg.inference")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.INFO)
+        self._logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith("medseg.inference.engine"):
+            self._said[record.getMessage()] = None
+
+    def taken(self) -> list[str]:
+        self._logger.removeHandler(self)
+        self._logger.setLevel(self._level)
+        return list(self._said)[:MOST_NOTES]
 
 
 def _warm_up(model: Any, case: Case) -> None:

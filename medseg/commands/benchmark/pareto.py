@@ -13,13 +13,15 @@ __all__ = ["pareto_png"]
 # Of points: one kind for each engine.
 MARKERS = "osD^vPX*<>hp"
 MOST_IN_A_COLUMN = 24
+# Of the vertical axis.
+LEAST_SPAN = 0.04
 
 
 def pareto_png(rows: Sequence[Row], quality: str) -> bytes:
     """Every measured contender as a numbered point: its model gives the colour, its engine the kind of marker.
 
     Numbers stand beside the points and, with names, in a list on the right, the fastest first, so that any number of
-    points can be told apart.
+    points can be distinguished.
 
     Args:
         rows: those without a quality are left out.
@@ -27,6 +29,13 @@ def pareto_png(rows: Sequence[Row], quality: str) -> bytes:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        """0.5 and 2 where the other shows a power of ten, and nothing where it shows nothing."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
 
     shown = sorted((row for row in rows if row.quality is not None), key=lambda row: row.median_seconds)
     points = [(row.median_seconds, row.quality.mean) for row in shown if row.quality is not None]
@@ -55,8 +64,13 @@ def pareto_png(rows: Sequence[Row], quality: str) -> bytes:
         )  # fmt: skip
     _number(axes, points)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(Plain())
+    axes.xaxis.set_minor_formatter(Plain(minor_thresholds=(2, 0.5)))
     axes.set_xlabel("median seconds for a case")
     axes.set_ylabel(as_text(quality))
+    low, high = axes.get_ylim()
+    # A ten-thousandth of Dice is nothing, and must not fill the picture.
+    axes.set_ylim(min(low, (low + high - LEAST_SPAN) / 2), max(high, (low + high + LEAST_SPAN) / 2))
     axes.grid(which="both", color="#e2e8f0")
     axes.set_axisbelow(True)
     for side in ("top", "right"):

@@ -64,6 +64,7 @@ class Row:
             say.
         device_memory_bytes: of the GPU.
         quality: Dice with the references, or with the masks of the first contender.
+        notes: what the engine said of itself, such as that another one runs in its place.
     """
 
     contender: Contender
@@ -74,6 +75,7 @@ class Row:
     peak_memory_bytes: int | None = None
     device_memory_bytes: int | None = None
     quality: Quality | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def median_seconds(self) -> float:
@@ -119,6 +121,7 @@ def make_row(contender: Contender, answers: Sequence[dict[str, Any]], cases: Seq
         peak_memory_bytes=largest("peak_memory_bytes"),
         device_memory_bytes=largest("device_memory_bytes"),
         quality=Quality.of(first["dice"], [case.group or case.name for case in cases]),
+        notes=tuple(first["notes"]),
     )
 
 

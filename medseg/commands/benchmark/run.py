@@ -64,7 +64,7 @@ def run_benchmark(models: Sequence[Path], data: Path, out: Path, options: Benchm
 
     Raises:
         WriteError: a folder that holds something, or cannot be written.
-        CheckpointError: for what is no model; where nothing could be measured.
+        CheckpointError: for what is not a model; where nothing could be measured.
         DatasetError, GeometryError, ReadError: no images, or images that do not fit a model.
         ConfigError: an unknown device or engine.
     """

@@ -50,8 +50,8 @@ class Surroundings:
             f"{cpu or platform.machine()}, vector extensions: {known if flags else 'not listed by the system'}; "
             f"{self.threads} of {available_cpus()} processors, device {self.device}.",
             f"{libraries}.",
-            f"{self.cases} cases of {self.patients} patients, {self.rounds} rounds in alternating order, each time in "
-            "a process of its own. Seconds are from the image in memory to its mask, after a warm-up; CPU s is "
+            f"{self.cases} case(s) of {self.patients} patient(s), {self.rounds} rounds in alternating order, each time "
+            "in a process of its own. Seconds are from the image in memory to its mask, after a warm-up; CPU s is "
             f"processor time, which other programs disturb less. {self.quality}.",
         ]
         return lines + [f"Left out: {name} ({why})." for name, why in self.left_out.items()]
@@ -107,7 +107,7 @@ def to_lines(rows: Sequence[Row], surroundings: Surroundings, quality: str) -> s
         "  ".join([*(cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=True)), line[-1]])
         for line in table
     ]
-    return "\n".join([*lines, "", *surroundings.sentences()])
+    return "\n".join([*lines, "", *surroundings.sentences(), *_remarks(rows)])
 
 
 def to_markdown(rows: Sequence[Row], surroundings: Surroundings, quality: str) -> str:
@@ -115,7 +115,12 @@ def to_markdown(rows: Sequence[Row], surroundings: Surroundings, quality: str) -
     heading, *body = [[cell.replace("|", "\\|") for cell in line] for line in columns(rows, quality)]
     ruled = ["---", "---", *["--:"] * (len(heading) - 2)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in (heading, ruled, *body))
-    return "\n\n".join(["# Benchmark", table, *surroundings.sentences(), "![Pareto front](pareto.png)"]) + "\n"
+    said = [*surroundings.sentences(), *_remarks(rows)]
+    return "\n\n".join(["# Benchmark", table, *said, "![Pareto front](pareto.png)"]) + "\n"
+
+
+def _remarks(rows: Sequence[Row]) -> list[str]:
+    return [f"{row.contender.name}: {note}." for row in rows for note in row.notes]
 
 
 def to_json(rows: Sequence[Row], surroundings: Surroundings, cases: Sequence[str]) -> str:
@@ -167,6 +172,7 @@ def _row(row: Row, on_front: bool) -> dict[str, Any]:
             if found is None
             else {"mean": found.mean, "interval": found.interval, "n": found.n, "labels": found.labels},
             "on_pareto_front": on_front,
+            "notes": row.notes,
             "seconds": row.seconds,
             "cpu_seconds": row.cpu_seconds,
             "voxels": row.voxels,
