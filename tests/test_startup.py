@@ -66,6 +66,11 @@ def test_evaluate_loads_no_torch(tmp_path: Path) -> None:
     assert (tmp_path / "cases.csv").is_file()
 
 
+def test_prediction_loads_no_torch_before_a_network_does() -> None:
+    code = "import medseg.cli_predict, medseg.inference.predictor, medseg.studies.run; medseg.inference.sliding_window"
+    assert not modules_after(code) & {"torch", "monai", "safetensors", "SimpleITK", "skimage", "matplotlib"}
+
+
 def test_a_net_of_our_own_predicts_without_monai() -> None:
     code = (
         "import torch\nfrom medseg.nets import build_net\n"

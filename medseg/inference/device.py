@@ -63,7 +63,7 @@ def resolve_device(name: str) -> torch.device:
         ConfigError: for a name that torch does not know, or a device that is not there.
         MissingPartError: torch is not installed.
     """
-    require_torch("a network of PyTorch" if name in ("auto", "cpu") else f"device {name!r}")
+    require_torch("a model that was not exported" if name in ("auto", "cpu") else f"device {name!r}")
     import torch
 
     if name == "auto":

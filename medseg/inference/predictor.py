@@ -17,7 +17,6 @@ from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.device import CpuDevice, require_torch
 from medseg.inference.given_networks import GivenNetworks
 from medseg.inference.layer_memory import layer_memory_kept
-from medseg.inference.network import Network
 from medseg.inference.postprocess import postprocess
 from medseg.inference.probabilities import NativeProbabilities
 from medseg.inference.restore import Restorer, to_label_map
@@ -53,7 +52,7 @@ class Model:
     Args:
         info: contents of `model.json`.
         nets: one per fold; their logits are averaged. Modules of torch in eval mode on `device`; or, with
-            `GivenNetworks` as their engine, networks of arrays, for which no torch is needed.
+            `GivenNetworks` as their engine, each a `medseg.inference.network.Network`, for which no torch is needed.
         device: where the networks are.
         model_hash: identifies `model.json` and all weights.
         engine: how the networks are run.
@@ -66,7 +65,7 @@ class Model:
     """
 
     info: BundleInfo
-    nets: tuple[nn.Module, ...] | tuple[Network, ...]
+    nets: tuple[Any, ...]
     device: torch.device | CpuDevice
     model_hash: str
     engine: NetworkEngine | GivenNetworks
@@ -265,8 +264,7 @@ class Model:
         channels = self.info.net.out_channels
         with layer_memory_kept() if self.device.type == "cpu" else nullcontext():
             if given:
-                nets: Any = self.nets
-                yield from logit_slabs(mean_of(nets), image, windows, channels, passes, body, progress)
+                yield from logit_slabs(mean_of(self.nets), image, windows, channels, passes, body, progress)
             else:
                 yield from self._by_torch.slabs(image, windows, channels, passes, body, progress)
 
@@ -274,10 +272,9 @@ class Model:
     def _by_torch(self) -> Any:
         from medseg.inference.torch_passes import TorchPasses
 
-        nets: Any = self.nets
         device: Any = self.device
         engine: Any = self.engine
-        return TorchPasses(nets, device, engine, self.scheme.is_regions)
+        return TorchPasses(self.nets, device, engine, self.scheme.is_regions)
 
     def _network_input(self, volume: Volume) -> tuple[NDArray[np.float32], GridMap, tuple[slice, ...]]:
         """What the network sees, the way back, and where something may be found."""

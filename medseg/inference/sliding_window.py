@@ -116,8 +116,8 @@ def sliding_window(
         Gaussian weights of a standard deviation of 1/8 patch: Isensee et al., nnU-Net, Nature Methods 18 (2021).
 
     Example:
-        >>> sliding_window(nn.Identity(), torch.ones(1, 9, 7), (4, 4), 1).shape
-        torch.Size([1, 9, 7])
+        >>> sliding_window(lambda batch: batch, np.ones((1, 9, 7), np.float32), (4, 4), 1).shape
+        (1, 9, 7)
     """
     windows = Windows(tuple(patch_size), overlap)
     return image_logits(net, image, windows, out_channels, Passes(batch_size, mirror_axes), progress)

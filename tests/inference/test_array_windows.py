@@ -96,6 +96,22 @@ def test_mirrored_and_mean_logits_of_arrays_are_those_of_tensors_bit_by_bit():
     assert np.array_equal(mean_of(networks)(batch), thrice)
 
 
+def test_a_window_that_does_not_fit_on_a_device_goes_on_with_the_network_of_the_cpu(caplog):
+    seen = []
+
+    def small_device(batch):
+        seen.append(len(batch))
+        if len(seen) > 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate")
+        return torch.cat([batch, -batch], 1)
+
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 20, 8, 8)).astype(np.float32))
+    passes = Passes(2, on_cpu=lambda: lambda batch: torch.cat([batch, -batch], 1))
+    found = _whole(TensorOps(CPU, CPU), small_device, image, Windows((8, 8, 8)), passes)
+    np.testing.assert_allclose(found, torch.cat([image, -image]).numpy(), atol=2e-6, rtol=1e-5)
+    assert seen == [2, 2, 1] and "the rest of this image is computed on the CPU" in caplog.text
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("held", ["cuda", "cpu"])

@@ -43,6 +43,13 @@ def test_a_window_that_does_not_fit_is_tried_alone_and_said(monkeypatch, caplog)
     assert "one window of the network takes about 0.0 GB of 0.0 GB" in caplog.text
 
 
+def test_where_layers_cannot_be_counted_single_windows_are_taken_unless_any_network_would_fit(monkeypatch):
+    _with_memory(monkeypatch, 10**12)
+    assert windows_at_a_time(UNET, (32, 32, 32), CPU, counted=False) == 8
+    _with_memory(monkeypatch, 2**30)
+    assert windows_at_a_time(UNET, (32, 32, 32), CPU, counted=False) == 1
+
+
 def test_a_plug_in_is_not_counted(monkeypatch):
     _with_memory(monkeypatch, 10**6)
     assert windows_at_a_time(UNET.model_copy(update={"name": "mine:build"}), (32, 32, 32), CPU) == 8
