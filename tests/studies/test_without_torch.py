@@ -15,6 +15,7 @@ from inference_bundles import make_info, make_plan
 
 import medseg
 from medseg.inference import load_model, save_bundle
+from medseg.inference.export import export_model
 from medseg.nets.crf import CrfOptions
 from medseg.output_formats import MASK_FORMATS
 from medseg.phantoms import samples_folder
@@ -69,3 +70,18 @@ def test_a_model_without_torch_writes_the_masks_of_the_model_with_it(bundle, tmp
     for line, words in zip(refusals, ("--crf", "--estimate-quality", "--register", "a CRF", "'cuda'"), strict=False):
         assert words in line and ("pip install -c constraints.txt" in line)
     assert "cpu" in refusals[-1]
+
+
+def test_an_exported_bundle_predicts_a_study_where_torch_cannot_be_imported(tmp_path):
+    trained = Path(medseg.__file__).parent / "commands" / "demo_model"
+    exported = export_model(trained, tmp_path / "exported", "onnx").folder
+    arguments = ["medseg", "predict", str(exported), str(samples_folder() / "study"), "-o", str(tmp_path / "free")]
+    code = (
+        f"import sys\nfor name in {without_torch.BLOCKED!r}: sys.modules[name] = None\n"
+        f"sys.argv = {arguments!r}\nfrom medseg.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = load_model(trained, "cpu").predict(medseg.read(samples_folder() / "study"))
+    found = medseg.read(tmp_path / "free" / "study.nii.gz")
+    assert (found.array != expected.array).mean() < 1e-3 and expected.array.any()
