@@ -48,7 +48,9 @@ def export(
     ] = None,
     max_loss: Annotated[
         float,
-        typer.Option("--max-loss", metavar="DICE", help="For --int8: Dice that may be lost; layers stay float for it."),
+        typer.Option(
+            "--max-loss", metavar="DICE", help="For --int8: Dice that may be lost; layers that cost more are left out."
+        ),
     ] = 0.005,
     folds: Folds = None,
     allow_code: AllowCode = None,

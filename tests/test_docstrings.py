@@ -66,7 +66,7 @@ def files_of_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _save_model(root: Path) -> None:
-    """An untrained U-Net that knows how five of the sample cases look."""
+    """An untrained U-Net that knows how five of the sample cases look, and one for pictures."""
     torch.manual_seed(0)
     plan = Plan(
         dims=3,
@@ -92,6 +92,14 @@ def _save_model(root: Path) -> None:
         reference_ranges=learn_range([measure_case(image, mask, scheme) for image, mask in cases]),
     )
     save_bundle(root / "runs" / "lung" / "model", info, {0: info.net.build().state_dict()})
+    pictures = {"dims": 2, "orientation": None, "spacing_mm": None, "patch_size": (32, 32), "strides": ((1, 1), (2, 2))}
+    flat = BundleInfo(
+        labels={"vessel": 1},
+        plan=Plan(**plan.model_dump(include={"batch_size", "in_channels", "normalization", "channels"}), **pictures),
+        net=NetInfo(name="unet", dims=2, in_channels=1, out_channels=2, options={"channels": plan.channels}),
+        provenance=Provenance(medseg=medseg.__version__),
+    )
+    save_bundle(root / "runs" / "vessel" / "model", flat, {0: flat.net.build().state_dict()})
 
 
 def _write_objects(root: Path) -> None:

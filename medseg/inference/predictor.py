@@ -59,7 +59,7 @@ class Model:
         folds: those chosen among the bundle's; None: all.
 
     Example:
-        >>> labels = load_model("runs/lung/model").predict(medseg.read("study/"))
+        >>> labels = medseg.load_model("runs/lung/model").predict(medseg.read("study/"))
         >>> labels.shape
         (65, 63, 40)
     """

@@ -118,6 +118,12 @@ class FrameStream:
 
     Raises:
         ConfigError: for a model of volumes, a smoothing out of range, or whole frames for an exported model.
+
+    Example:
+        >>> frames = [np.zeros((40, 48), np.uint8)] * 3
+        >>> with FrameStream(medseg.load_model("runs/vessel/model"), frames, drop=False) as stream:
+        ...     [each.mask.shape for each in stream]
+        [(40, 48), (40, 48), (40, 48)]
     """
 
     def __init__(

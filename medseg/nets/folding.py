@@ -1,7 +1,7 @@
 """Batch norms folded into the convolutions before them, for prediction and export.
 
 In eval mode a batch norm multiplies each channel and adds to it, which the convolution before it can do with other
-weights. Whether a norm follows a convolution, and nothing else sees what lies between them, is told by neither names
+weights. Whether a norm follows a convolution, and nothing else sees what lies between them, follows from neither names
 nor the order of registration; it is seen by running the network once and noting every use of what a convolution gave.
 """
 

@@ -232,7 +232,7 @@ def test_an_exported_model_without_its_runtime_is_exit_6(
 
 
 def test_what_only_networks_of_torch_have_is_refused(exports: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match="run by its own runtime"):
+    with pytest.raises(ConfigError, match="run by onnxruntime; leave"):
         load_model(exports["onnx"], "cpu", engine="winograd")
     net = build_net("unet", dims=3, in_channels=1, out_channels=3, channels=(4, 8))
     with pytest.raises(CheckpointError, match="no training can start from an exported model"):

@@ -56,8 +56,10 @@ def onnx_int8(
             return None if window is None else {self._name: window}
 
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph))
-    # It recommends an optimisation that ONNX Runtime makes anyway.
-    logging.getLogger().addFilter(_no_advice)
+    # It recommends an optimisation that ONNX Runtime makes anyway, and gives the root logger a handler for that.
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    root.addFilter(_no_advice)
     try:
         with tempfile.TemporaryDirectory() as name:
             done = Path(name) / "int8.onnx"
@@ -78,7 +80,8 @@ def onnx_int8(
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"the network cannot be written in INT8 by ONNX Runtime: {reason}") from None
     finally:
-        logging.getLogger().removeFilter(_no_advice)
+        root.removeFilter(_no_advice)
+        root.handlers[:] = handlers
 
 
 def _no_advice(record: logging.LogRecord) -> bool:

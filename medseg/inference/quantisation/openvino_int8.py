@@ -30,7 +30,8 @@ def openvino_int8(
         raise MissingPartError(
             "INT8 by OpenVINO needs nncf: in the folder of medseg, pip install -c constraints.txt '.[openvino]'"
         ) from None
-    nncf.set_log_level(logging.ERROR)
+    # By nncf's own function, whatever else handles its messages would keep to this level, too.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     model = openvino.Core().read_model(graph, b"")
     # A node with a bias becomes several operations, whose names begin with its own.
     names = [each.get_friendly_name() for each in model.get_ordered_ops()]
