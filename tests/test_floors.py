@@ -18,8 +18,19 @@ PACKAGE = Path(medseg.__file__).parent
 
 FLOORS = [
     {
-        *("config", "disk", "errors", "faults", "file_formats", "geometry", "labels", "legend", "lookup", "machine"),
-        *("net_catalogue", "output_formats", "plugins", "progress", "region_values", "resampling"),
+        *(
+            "config",
+            "disk",
+            "errors",
+            "faults",
+            "file_formats",
+            "geometry",
+            "label_grouping",
+            "labels",
+            "legend",
+            "lookup",
+        ),
+        *("machine", "net_catalogue", "output_formats", "plugins", "progress", "region_values", "resampling"),
         *("sample_labels", "side_names", "version", "volume", "windowing"),
     },
     {"datasets", "io", "metrics", "phantoms", "preparation", "tasks"},

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.metrics.grouping import grouping
+from medseg.label_grouping import grouping
 from medseg.metrics.overlap import Overlap
 
 __all__ = ["LabelMaps", "joint_histogram"]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.geometry import Reorientation
-from medseg.metrics.grouping import grouping
+from medseg.label_grouping import grouping
 from medseg.preparation.padding import Range, in_ranges, padding_of
 from medseg.volume import Volume
 

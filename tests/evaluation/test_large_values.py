@@ -14,8 +14,8 @@ from medseg.cli import app
 from medseg.errors import DatasetError
 from medseg.evaluation import evaluate
 from medseg.io.label_maps import LabelSource, read_label_map
+from medseg.label_grouping import grouping
 from medseg.metrics import score_case
-from medseg.metrics.grouping import grouping
 
 # Neighbours that single precision cannot tell apart, an identifier of the Allen mouse brain atlas, and the largest.
 VALUES = (1, 70000, 2**24, 2**24 + 1, 614454277, 2**32 - 1)
