@@ -13,7 +13,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 __all__ = ["nearest_distances"]
 
@@ -58,6 +57,9 @@ def nearest_distances(points: Indices, targets: Indices, spacing: tuple[float, .
 def _by_tree(points: Indices, targets: Indices, spacing: tuple[float, ...]) -> Floats:
     if not len(points):
         return np.zeros(0)
+    # Imported late, as it costs the start of every prediction a tenth of a second.
+    from scipy.spatial import cKDTree
+
     tree = cKDTree(targets * spacing, balanced_tree=False, compact_nodes=False)
     return np.asarray(tree.query(points * spacing)[0])
 

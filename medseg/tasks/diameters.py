@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist, squareform
 
 __all__ = ["AxialDiameters", "axial_axis", "axial_diameters"]
 
@@ -71,6 +69,10 @@ def axial_diameters(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> Axi
     """
     if not mask.any():
         return None
+    # Imported late, as it costs the start of every prediction a tenth of a second.
+    from scipy.spatial import ConvexHull
+    from scipy.spatial.distance import pdist, squareform
+
     axis = axial_axis(affine) if mask.ndim == 3 else -1
     plane = [a for a in range(mask.ndim) if a != axis]
     # Lengths in the slice's plane, right for sheared axes too.
