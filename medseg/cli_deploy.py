@@ -61,7 +61,7 @@ def export(
     Each network is compared with the original before it is kept.
     """
     from medseg.commands.export import export_text, int8_options
-    from medseg.inference.export import export_model
+    from medseg.inference.exporting.model import export_model
     from medseg.progress import console_progress
 
     with console_progress("export") as progress:

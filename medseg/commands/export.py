@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from medseg.errors import ConfigError
-from medseg.inference.export import Exported
-from medseg.inference.export_int8 import Int8Options
+from medseg.inference.exporting.int8 import Int8Options
+from medseg.inference.exporting.model import Exported
 
 __all__ = ["export_text", "int8_options"]
 

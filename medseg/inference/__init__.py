@@ -12,11 +12,12 @@ from warnings import warn
 if TYPE_CHECKING:
     from medseg.inference.bundle import Bundle, load_bundle, save_bundle
     from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
+    from medseg.inference.exporting.model import export_model
+    from medseg.inference.frames.stream import FrameStream
     from medseg.inference.load import load_model
     from medseg.inference.predictor import Model
     from medseg.inference.probabilities import to_probabilities
     from medseg.inference.restore import to_label_map
-    from medseg.inference.stream import FrameStream
     from medseg.inference.tta import allowed_mirror_axes
 
 # `sliding_window` is also the name of its module, which would hide a function that is looked up late.
@@ -25,12 +26,13 @@ from medseg.inference.sliding_window import sliding_window
 _HOME = {
     "Bundle": "bundle",
     "BundleInfo": "bundle_info",
-    "FrameStream": "stream",
+    "FrameStream": "frames.stream",
     "Model": "predictor",
     "NetInfo": "bundle_info",
     "PredictionInfo": "bundle_info",
     "Provenance": "bundle_info",
     "allowed_mirror_axes": "tta",
+    "export_model": "exporting.model",
     "load_bundle": "bundle",
     "load_model": "load",
     "save_bundle": "bundle",
@@ -49,6 +51,7 @@ __all__ = [
     "PredictionInfo",
     "Provenance",
     "allowed_mirror_axes",
+    "export_model",
     "load_bundle",
     "load_model",
     "save_bundle",

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ArrayOps", "Values", "host_parts", "ops_of"]
+__all__ = ["ArrayOps", "Values", "host_parts"]
 
 Values: TypeAlias = Any
 """A numpy array, or a torch tensor on any device."""
@@ -87,15 +87,6 @@ class ArrayOps:
             for summed, values in zip(target[:, begin : begin + rows], part[:, begin : begin + rows], strict=True):
                 np.multiply(values, some, out=product)
                 np.add(summed, product, out=summed)
-
-
-def ops_of(values: NDArray[Any] | Values) -> ArrayOps:
-    """The operations for values of this kind, where they are."""
-    if isinstance(values, np.ndarray):
-        return ArrayOps()
-    from medseg.inference.tensor_ops_cuda import TensorOps
-
-    return TensorOps(values.device, values.device)
 
 
 def host_parts(

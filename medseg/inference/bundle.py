@@ -30,7 +30,7 @@ from medseg.inference.bundle_files import (
 from medseg.inference.bundle_info import MOST_FOLDS, BundleInfo
 from medseg.inference.bundle_json import read_info
 from medseg.inference.device import CPU, device_memory
-from medseg.inference.exported_files import StoredNetwork, partner, read_network
+from medseg.inference.exporting.files import StoredNetwork, partner, read_network
 from medseg.inference.model_card import model_card
 
 if TYPE_CHECKING:

@@ -91,7 +91,7 @@ def load_permitted(
     bundle = read_bundle(Path(path), expected)
     chosen_folds = _chosen_folds(bundle, folds)
     if bundle.networks:
-        from medseg.inference.exported_networks import exported_networks
+        from medseg.inference.exporting.networks import exported_networks
 
         networks, given = exported_networks(bundle, engine, chosen_folds)
         return Model(bundle.info, networks, CPU, bundle.model_hash, given, chosen_folds)

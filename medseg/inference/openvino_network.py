@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import CheckpointError, MissingPartError
-from medseg.inference.onnx_file import check_onnx
+from medseg.inference.exporting.onnx_file import check_onnx
 from medseg.machine import compute_threads
 
 __all__ = ["OpenvinoNetwork", "require_openvino"]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from medseg.inference.engine import NetworkEngine
-    from medseg.inference.stream import Frame, FrameStream
+    from medseg.inference.frames.stream import Frame, FrameStream
 
 __all__ = ["Model"]
 
@@ -219,7 +219,7 @@ class Model:
 
     def stream(self, frames: Iterable[Frame] | None = None, **options: Any) -> FrameStream:
         """Frames in, masks out, for models of 2D images; the arguments are those of `medseg.inference.FrameStream`."""
-        from medseg.inference.stream import FrameStream
+        from medseg.inference.frames.stream import FrameStream
 
         return FrameStream(self, frames, **options)
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.inference.array_ops import ArrayOps, Values, ops_of
+from medseg.inference.array_ops import ArrayOps, Values
+from medseg.inference.chosen_ops import ops_of
 from medseg.inference.window_grid import Windows, stream_axis
 from medseg.inference.window_slabs import Body, Passes, Progress, slabs_by
 

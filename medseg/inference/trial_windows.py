@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from medseg.inference.array_ops import Values, ops_of
+from medseg.inference.array_ops import Values
+from medseg.inference.chosen_ops import ops_of
 from medseg.inference.same_labels import MOST_WINDOWS
 
 __all__ = ["trial_batches", "trial_shape"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
-from medseg.inference.array_ops import Values, ops_of
+from medseg.inference.array_ops import Values
+from medseg.inference.chosen_ops import ops_of
 from medseg.labels import LabelScheme
 from medseg.preparation.mirroring import axes_without_sides
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from medseg import machine
 from medseg.errors import CheckpointError, DatasetError, MissingPartError
-from medseg.inference.onnx_file import check_onnx
+from medseg.inference.exporting.onnx_file import check_onnx
 from medseg.inference.onnx_network import OnnxNetwork
 from medseg.inference.openvino_network import OpenvinoNetwork
 from medseg.inference.quantisation import quantised

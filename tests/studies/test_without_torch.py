@@ -15,7 +15,7 @@ from inference_bundles import make_info, make_plan
 
 import medseg
 from medseg.inference import load_model, save_bundle
-from medseg.inference.export import export_model
+from medseg.inference.exporting.model import export_model
 from medseg.nets.crf import CrfOptions
 from medseg.output_formats import MASK_FORMATS
 from medseg.phantoms import samples_folder

@@ -15,13 +15,13 @@ from medseg.inference.bundle_files import FOLD_NAMES, INFO, WEIGHTS, bundle_file
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.bundle_json import read_info
 from medseg.inference.bundle_parts import NetworkInfo, ParityInfo
-from medseg.inference.export_int8 import Int8Options, calibration_cases, int8_info, refuse_int8
-from medseg.inference.exported_files import StoredNetwork, open_network, partner
+from medseg.inference.exporting.files import StoredNetwork, open_network, partner
+from medseg.inference.exporting.int8 import Int8Options, calibration_cases, int8_info, refuse_int8
+from medseg.inference.exporting.parity import MOST_CHANGED, MOST_DIFFERENT, joined, measured_parity, parity_windows
 from medseg.inference.load import load_model
 from medseg.inference.model_card import model_card
 from medseg.inference.onnx_network import require_onnxruntime
 from medseg.inference.openvino_network import require_openvino
-from medseg.inference.parity import MOST_CHANGED, MOST_DIFFERENT, joined, measured_parity, parity_windows
 from medseg.inference.predictor import Model
 from medseg.inference.quantisation import Int8Network, quantised
 from medseg.nets.onnx_graph import onnx_graph

@@ -18,7 +18,7 @@ from inference_bundles import make_info, make_plan, unet_weights
 import medseg
 from medseg.errors import ConfigError, GeometryError
 from medseg.inference import FrameStream, PredictionInfo, load_model, save_bundle
-from medseg.inference.frame_masks import is_new_scene
+from medseg.inference.frames.masks import is_new_scene
 from medseg.preparation.plan import ChannelPlan
 from medseg.volume import Volume
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ConfigError, GeometryError
-from medseg.inference.frame_masks import FrameMasks
-from medseg.inference.handover import Handover
+from medseg.inference.frames.handover import Handover
+from medseg.inference.frames.masks import FrameMasks
 from medseg.inference.layer_memory import layer_memory_kept
 from medseg.volume import Volume
 

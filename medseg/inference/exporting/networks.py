@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from medseg.errors import ConfigError
-from medseg.inference.exported_files import open_networks
+from medseg.inference.exporting.files import open_networks
 from medseg.inference.given_networks import GivenNetworks
 from medseg.inference.network import Network
 

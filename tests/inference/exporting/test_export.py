@@ -20,9 +20,11 @@ from typer.testing import CliRunner
 import medseg
 from medseg.cli import app
 from medseg.errors import CheckpointError, ConfigError, MedsegError, MissingPartError, WriteError
-from medseg.inference import export, load_bundle, load_model, parity, save_bundle
+from medseg.inference import load_bundle, load_model, save_bundle
 from medseg.inference.bundle_parts import ParityInfo
-from medseg.inference.export import export_model
+from medseg.inference.exporting import model as export
+from medseg.inference.exporting import parity
+from medseg.inference.exporting.model import export_model
 from medseg.inference.openvino_network import OpenvinoNetwork, require_openvino
 from medseg.nets import build_net
 from medseg.nets.onnx_graph import onnx_graph

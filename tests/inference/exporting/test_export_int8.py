@@ -12,9 +12,10 @@ import medseg
 from medseg.cli import app
 from medseg.commands.export import int8_options
 from medseg.errors import CheckpointError, ConfigError, DatasetError
-from medseg.inference import export, load_model
-from medseg.inference.export import export_model
-from medseg.inference.export_int8 import Int8Options
+from medseg.inference import load_model
+from medseg.inference.exporting import model as export
+from medseg.inference.exporting.int8 import Int8Options
+from medseg.inference.exporting.model import export_model
 from medseg.volume import Volume
 
 # The networks here have random weights: their labels are ties, which 8 bits decide otherwise.
