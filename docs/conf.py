@@ -29,6 +29,11 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!medseg\.).*"), (r"py:class", r"medseg\.c
 # Types of signatures that are not part of the public interface.
 nitpick_ignore = [
     ("py:class", "medseg.augmentation.change.SettingsT"),
+    ("py:class", "medseg.inference.bundle_parts.TeacherInfo"),
+    ("py:class", "medseg.inference.exporting.int8.Int8Options"),
+    ("py:class", "medseg.inference.exporting.model.Exported"),
+    ("py:class", "medseg.inference.frames.stream.StreamTimings"),
+    ("py:class", "medseg.inference.sliding_window.V"),
     ("py:class", "medseg.losses.voxels.Voxels"),
     ("py:class", "medseg.losses.voxels.VoxelLoss"),
     ("py:class", "medseg.nets.backbones.strides.Backbone"),
