@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
 SAMPLES = PIPELINES.parent / "data_samples"
@@ -25,6 +26,14 @@ def run(name: str, out: Path, *more: str) -> str:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def small(preset: str, folder: Path) -> str:
+    """A preset with a small network, which takes a few seconds on the samples."""
+    content = yaml.safe_load((PIPELINES.parent / "configs" / f"{preset}.yaml").read_text())
+    content["net"]["channels"] = [8, 16, 32]
+    (folder / f"{preset}.yaml").write_text(yaml.safe_dump(content))
+    return str(folder / f"{preset}.yaml")
 
 
 @pytest.fixture
@@ -48,17 +57,17 @@ def check(name: str, text: str, out: Path) -> dict[str, Any]:
 
 
 def test_vessels_of_the_sample_retinas_run_to_a_report(tmp_path: Path) -> None:
-    summary = check("vessel", run("vessel", tmp_path), tmp_path)
+    summary = check("vessel", run("vessel", tmp_path, "--config", small("vessel2d", tmp_path)), tmp_path)
     assert summary["n_patients"] == 6 and "auc" in summary["labels"]["vessel"]
 
 
 def test_lungs_with_a_tumour_in_them_run_to_a_report_beside_the_threshold(tmp_path: Path, chests: Path) -> None:
-    text = run("lung", tmp_path / "out", "--data", str(chests), "--values", "1,2")
+    text = run("lung", tmp_path / "out", "--data", str(chests), "--values", "1,2", "--config", small("lung", tmp_path))
     assert check("lung", text, tmp_path / "out")["others"]["baseline"]["labels"]["lung"]["dice"]["mean"] > 0.9
 
 
 def test_tumours_run_to_a_list_of_lesions_and_a_report(tmp_path: Path, chests: Path) -> None:
-    text = run("tumor", tmp_path / "out", "--data", str(chests), "--config", "demo")
+    text = run("tumor", tmp_path / "out", "--data", str(chests), "--config", small("demo", tmp_path))
     assert set(check("tumor", text, tmp_path / "out")["labels"]) == {"lung", "tumour"}
     assert "tumour: 4 in the references" in text
 
