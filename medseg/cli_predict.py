@@ -9,7 +9,7 @@ import typer
 
 from medseg import cli_complete
 from medseg.cli_help import ADVANCED
-from medseg.cli_options import AllowCode, AsJson, Debug, Folds, Irregular, fold_numbers
+from medseg.cli_options import AllowCode, AsJson, Debug, Folds, Irregular, fold_numbers, listed
 from medseg.output_formats import MASK_FORMATS
 
 __all__ = ["EXAMPLES", "predict"]
@@ -124,6 +124,15 @@ Settle = Annotated[
         rich_help_panel=ADVANCED,
     ),
 ]
+Roi = Annotated[
+    str | None,
+    typer.Option(
+        "--roi",
+        metavar="NAME,NAME",
+        help="The labels that are wanted of a model made of parts; only parts that find them are run.",
+        rich_help_panel=ADVANCED,
+    ),
+]
 Engine = Annotated[
     Literal["local", "ray"],
     typer.Option(
@@ -167,6 +176,7 @@ def predict(
     allow_code: AllowCode = None,
     irregular: Irregular = "error",
     folds: Folds = None,
+    roi: Roi = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -201,6 +211,7 @@ def predict(
         allow_code=tuple(allow_code or ()),
         irregular=irregular,
         folds=fold_numbers(folds),
+        roi=tuple(listed(roi) or ()),
     )
     with console_progress("predict", enabled=not as_json) as progress:
         result = predict_studies(model, sources, out, options, progress=progress)

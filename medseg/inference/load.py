@@ -29,6 +29,7 @@ def load_model(
     fast: bool = False,
     allow_code: Sequence[str] = (),
     folds: Sequence[int] | None = None,
+    roi: Sequence[str] = (),
 ) -> Model:
     """A model from a bundle (folder, zip, or a run folder that holds one); no code of a bundle is run.
 
@@ -45,18 +46,19 @@ def load_model(
             e.g. `("my_package.nets",)`; the environment variable `MEDSEG_ALLOW_CODE` permits further ones. Permit what
             you wrote or trust: the bundle chooses what is called in it, and with which options.
         folds: the folds of the bundle to average, e.g. `(0, 2)`; None: all.
+        roi: the labels that are wanted of a model made of parts; parts without any are not loaded. () for all.
 
     Raises:
         CheckpointError: missing, damaged or hostile bundle, unknown format, weights that do not fit the net, a net that
             is neither medseg's nor permitted.
-        ConfigError: unknown device, an engine that it does not have, or a fold that the bundle does not hold.
+        ConfigError: unknown device, an engine that it does not have, a fold or a label that the bundle does not hold.
         MissingPartError: if the net was permitted, or the engine named, but is not installed here.
 
     Example:
         >>> load_model("runs/lung/model", device="cpu").scheme.names
         ('lung', 'tumour')
     """
-    return load_permitted(path, device, engine, fast, permitted_modules(allow_code), folds)
+    return load_permitted(path, device, engine, fast, permitted_modules(allow_code), folds, roi)
 
 
 def load_permitted(
@@ -66,10 +68,21 @@ def load_permitted(
     fast: bool,
     permitted: Sequence[str],
     folds: Sequence[int] | None = None,
+    roi: Sequence[str] = (),
 ) -> Model:
     """`load_model` with the permitted modules and no others, whatever the environment says."""
     from medseg.inference.bundle import read_bundle
+    from medseg.inference.composites.loading import composite_of, load_composite
 
+    if made := composite_of(Path(path)):
+        info, content, place = made
+
+        def load(member: Path) -> Model:
+            return load_permitted(member, device, engine, fast, permitted, folds)
+
+        return load_composite(place, info, content, load, roi)
+    if roi:
+        raise ConfigError(f"{path} is a single model, which finds all its labels at once; omit --roi")
     first: list[nn.Module] = []
     folders: list[Path] = []
 
@@ -98,15 +111,15 @@ def load_permitted(
     from medseg.inference.bundle_nets import unfilled_net, with_weights
     from medseg.inference.engine import NetworkEngine
 
-    place = resolve_device(device)
-    chosen = NetworkEngine(place, engine, fast=fast)
+    on_device = resolve_device(device)
+    chosen = NetworkEngine(on_device, engine, fast=fast)
     nets = []
     for fold, weights in bundle.weights.items():
         if chosen_folds is not None and fold not in chosen_folds:
             continue
         net = first.pop() if first else unfilled_net(bundle.path, folders, bundle.info, permitted)
-        nets.append(with_weights(net, weights).to(place).eval().requires_grad_(False))
-    return Model(bundle.info, tuple(nets), place, bundle.model_hash, chosen, chosen_folds)
+        nets.append(with_weights(net, weights).to(on_device).eval().requires_grad_(False))
+    return Model(bundle.info, tuple(nets), on_device, bundle.model_hash, chosen, chosen_folds)
 
 
 def _chosen_folds(bundle: Bundle, folds: Sequence[int] | None) -> tuple[int, ...] | None:

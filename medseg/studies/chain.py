@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medseg.disk.atomic import atomic_path
 from medseg.disk.snapshot import CaseSnapshot
-from medseg.errors import InternalError, MedsegError, ReadError, WriteError
+from medseg.errors import ConfigError, InternalError, MedsegError, ReadError, WriteError
 from medseg.inference.device import require_torch
 from medseg.inference.predictor import Model
 from medseg.inference.probabilities import disk_array
@@ -109,6 +109,8 @@ class CaseChain:
         if options.register:
             require_simpleitk()
         self.crf = model.crf_options() if options.crf else None
+        if options.save_probabilities and not model.gives_probabilities:
+            raise ConfigError("a model made of parts has no probabilities; predict without --save-probabilities")
         # Everything that affects a mask besides model and input; JSON types, so that they compare equal when read back.
         self.settings: dict[str, Any] = {
             "overlap": model.info.overlap if options.overlap is None else options.overlap,
