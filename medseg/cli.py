@@ -220,10 +220,12 @@ def nets(
     typer.echo(table.to_json() if as_json else table.text())
 
 
-def _add(command: Callable[..., None], group: str, examples: str, lenient: bool = False) -> None:
+def _add(
+    command: Callable[..., None], group: str, examples: str, lenient: bool = False, name: str | None = None
+) -> None:
     # With `lenient`, unknown options come as arguments, so that a setting written as an option is recognised as one.
     settings = {"ignore_unknown_options": lenient}
-    app.command(cls=Command, rich_help_panel=group, epilog=examples, context_settings=settings)(command)
+    app.command(name, cls=Command, rich_help_panel=group, epilog=examples, context_settings=settings)(command)
 
 
 _add(demo, "First steps", "medseg demo --quick\nmedseg demo --out demo_out")
@@ -245,6 +247,7 @@ _add(cli_training.presets, "Training", "medseg presets")
 _add(cli_training.config, "Training", "medseg config\nmedseg config --explain training.max_minutes")
 _add(nets, "Training", "medseg nets\nmedseg nets deeplabv3plus --backbone all --width 0.5")
 _add(predict, "Masks and scores", PREDICT_EXAMPLES)
+_add(cli_deploy.import_model, "Masks and scores", cli_deploy.IMPORT_EXAMPLES, name="import")
 _add(cli_deploy.export, "Masks and scores", cli_deploy.EXPORT_EXAMPLES)
 _add(evaluate, "Masks and scores", EVALUATE_EXAMPLES)
 _add(compare, "Masks and scores", COMPARE_EXAMPLES)

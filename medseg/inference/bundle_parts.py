@@ -210,7 +210,8 @@ class CompositeInfo(InfoPart):
         grid: of 'parts', what the members work on; None: the image's.
         crop: of 'parts', where they work; None: everywhere.
         levels: of 'parts': grey levels are limited to these two quantiles of the image as `crop.member` sees it.
-        postprocess: of 'parts', what is corrected in every mask, on `grid`.
+        postprocess: of 'parts', what is corrected in every mask.
+        postprocess_on: where: on `grid`, or on the image's own.
     """
 
     format_version: Literal[2] = 2
@@ -225,6 +226,7 @@ class CompositeInfo(InfoPart):
     crop: CropInfo | None = None
     levels: tuple[Share, Share] | None = None
     postprocess: PostprocessConfig = PostprocessConfig()
+    postprocess_on: Literal["grid", "image"] = "grid"
 
     @property
     def scheme(self) -> LabelScheme:
@@ -269,5 +271,6 @@ class CompositeInfo(InfoPart):
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = write(self)
-        usual = {"grid": None, "crop": None, "levels": None, "postprocess": PostprocessConfig()}
+        usual: dict[str, Any] = {"grid": None, "crop": None, "levels": None}
+        usual |= {"postprocess": PostprocessConfig(), "postprocess_on": "grid"}
         return {key: each for key, each in values.items() if key not in usual or getattr(self, key) != usual[key]}

@@ -58,10 +58,13 @@ def merged_parts(
             if name in members:
                 values = _table(schemes[name], scheme)[members[name](seen).array]
                 np.copyto(found, values.astype(whole.dtype), where=values > 0)
-        found = postprocess(
-            Volume(found, seen.affine, spacing_known=seen.spacing_known), scheme, _of(info.postprocess, scheme)
-        ).array
-        whole[box] = mask_from_grid(found, part.shape, info.grid)
+        rules = _of(info.postprocess, scheme)
+        if info.postprocess_on == "grid":
+            found = postprocess(Volume(found, seen.affine, spacing_known=seen.spacing_known), scheme, rules).array
+        found = mask_from_grid(found, part.shape, info.grid)
+        if info.postprocess_on == "image":
+            found = postprocess(Volume(found, part.affine, spacing_known=part.spacing_known), scheme, rules).array
+        whole[box] = found
     if moved:
         whole = np.ascontiguousarray(Reorientation.between(volume.affine, "RAS").undo(whole))
     return volume.with_array(whole)

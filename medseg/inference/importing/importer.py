@@ -1,0 +1,34 @@
+"""Which importer a source needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medseg.errors import CheckpointError
+from medseg.inference.importing.deepbet import import_deepbet, is_deepbet
+
+__all__ = ["import_model"]
+
+
+def import_model(source: str | Path, target: str | Path) -> Path:
+    """Write a model of another program as a bundle.
+
+    Args:
+        source: 'deepbet', its wheel or folder.
+        target: the bundle.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        CheckpointError: what is no model that can be imported.
+        MissingPartError: a package that is not installed.
+        WriteError: disk full, no permission, or a folder that holds something else.
+
+    Example:
+        >>> import_model("deepbet", "brain/")  # doctest: +SKIP
+        PosixPath('brain')
+    """
+    if is_deepbet(source):
+        return import_deepbet(source, target)
+    raise CheckpointError(f"{source} is no model that medseg can import; give deepbet, or the path of its wheel")
