@@ -176,7 +176,7 @@ class CropInfo(InfoPart):
     """The box in which all members but one work, and the member that finds it.
 
     Args:
-        member: its name; its labels are no part of the result.
+        member: its name; its labels do not enter the result.
         labels: those of it that the box holds; () for all.
         rule: 'all': every voxel of these labels, on the image's grid; 'bulk': of their largest component on the
             member's grid, the rows of which more than 2 % are labelled.

@@ -29,14 +29,14 @@ DTYPES = {"FloatStorage": torch.float32, "HalfStorage": torch.float16, "LongStor
 
 
 class _Module:
-    """Stands for a module of the archive: keeps what it is given, and does nothing."""
+    """In place of a module of the archive: keeps what it is given, and does nothing."""
 
     def __setstate__(self, state: Any) -> None:
         self.held = state if isinstance(state, dict) else {}
 
 
 class _Stored:
-    """Stands for a tensor: where its numbers are."""
+    """In place of a tensor: where its numbers are."""
 
     def __init__(self, storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> None:
         self.parts = (storage, offset, shape, stride)
@@ -68,11 +68,7 @@ def load_torchscript_tensors(file: IO[bytes], where: str | Path) -> dict[str, Te
         where: it, for messages.
 
     Raises:
-        CheckpointError: no such archive, a damaged one, or one that names code outside itself.
-
-    Example:
-        >>> load_torchscript_tensors(open("model.pt", "rb"), "model.pt")["init.0.weight"].shape  # doctest: +SKIP
-        torch.Size([16, 1, 7, 7, 7])
+        CheckpointError: a file of another kind, a damaged one, or one that names code outside itself.
     """
     try:
         with zipfile.ZipFile(file) as opened:
@@ -85,7 +81,7 @@ def load_torchscript_tensors(file: IO[bytes], where: str | Path) -> dict[str, Te
                 None,
             )
             if root is None:
-                raise ValueError("it is no TorchScript archive: it has no data.pkl")
+                raise ValueError("it has no data.pkl")
             read = _Reader(io.BytesIO(_content(opened, f"{root}data.pkl", LARGEST_PICKLE))).load()
             found: dict[str, Tensor] = {}
             _collect(read, "", opened, root, found, DEEPEST)

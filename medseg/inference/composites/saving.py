@@ -38,7 +38,11 @@ def save_composite(
         CheckpointError: if `members` are not those of `info`.
 
     Example:
-        >>> save_composite("both", info, {n: lambda to: shutil.copytree("runs/lung/model", to) for n in info.members})
+        >>> info = CompositeInfo(kind="ensemble", labels={"lung": 1}, members=("first", "second"))
+        >>> bundle = medseg.inference.load_bundle("runs/lung/model")
+        >>> write = lambda folder: medseg.inference.save_bundle(folder, bundle.info, bundle.weights)
+        >>> save_composite("both", info, {"first": write, "second": write}).name
+        'both'
     """
     target = Path(folder)
     if set(members) != set(info.members):

@@ -69,10 +69,6 @@ def import_deepbet(source: str | Path, target: str | Path) -> Path:
         MissingPartError: the package is not installed.
         CheckpointError: archives that are damaged, or not those of version 1.0.2.
         WriteError: disk full, no permission, or a folder that holds something else.
-
-    Example:
-        >>> import_deepbet("deepbet", "brain/")  # doctest: +SKIP
-        PosixPath('brain')
     """
     archives = _archives(source)
     digest = hashlib.sha256()

@@ -21,14 +21,10 @@ def import_model(source: str | Path, target: str | Path) -> Path:
         The bundle's folder.
 
     Raises:
-        CheckpointError: what is no model that can be imported.
+        CheckpointError: a source that cannot be imported.
         MissingPartError: a package that is not installed.
         WriteError: disk full, no permission, or a folder that holds something else.
-
-    Example:
-        >>> import_model("deepbet", "brain/")  # doctest: +SKIP
-        PosixPath('brain')
     """
     if is_deepbet(source):
         return import_deepbet(source, target)
-    raise CheckpointError(f"{source} is no model that medseg can import; give deepbet, or the path of its wheel")
+    raise CheckpointError(f"{source} cannot be imported; give deepbet, or the path of its wheel")
