@@ -19,7 +19,7 @@ medseg import deepbet-1.0.2-py3-none-any.whl brain"""
 EXPORT_EXAMPLES = """\
 medseg export runs/lung/model lung_onnx --format onnx
 medseg export runs/lung/model lung_openvino --format openvino --folds 0,2
-medseg export runs/lung/model lung_int8 --format openvino --int8"""
+medseg export runs/lung/model lung_int8.zip --format openvino --int8"""
 
 BENCHMARK_EXAMPLES = """\
 medseg benchmark runs/lung/model --data data/ -o bench
@@ -47,7 +47,9 @@ def export(
         Path,
         typer.Argument(metavar="MODEL", readable=False, help="A model bundle: the folder or zip that train wrote."),
     ],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder for the exported model.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="DST", help="Folder for the exported model, or a name that ends in .zip.")
+    ],
     output_format: Annotated[
         Literal["onnx", "openvino"],
         typer.Option(

@@ -32,6 +32,10 @@ _VECTORS = {
     "bfloat16": ("avx512_bf16", "amx_bf16", "bf16"),
     "VNNI": VNNI,
 }
+# An environment of `requirements-deploy.txt` has none of these, and one of these runtimes.
+FOR_TORCH = frozenset(("einops", "jinja2", "matplotlib", "monai", "safetensors", "scikit-image", "simpleitk", "torch"))
+_RUNTIMES = ("onnxruntime", "openvino")
+_WITHOUT_TORCH = "not installed: exported models predict without it, all else needs it"
 _LEAST_DISK = 1 << 30
 _LEAST_MEMORY = 2 << 30
 
@@ -104,11 +108,20 @@ def examine() -> Report:
     needed = requirements()
     names = dict.fromkeys(each.module for each in needed)
     answers = _probe([*(f"import:{name}" for name in names), "torch", "decoders"])
+    # Where torch is installed and broken, it was meant to be there.
+    without = not Requirement("torch").version and any(
+        answers.get(f"import:{name}", (None, ""))[0] for name in _RUNTIMES
+    )
+    torch = [Check("torch", "build", "missing", _WITHOUT_TORCH, _install("torch"), False)] if without else None
     checks = [
         *_machine(),
         *_disk(),
-        *_torch(*answers["torch"]),
-        *(_package(each, *answers[f"import:{each.module}"]) for each in needed if not each.extra),
+        *(torch or _torch(*answers["torch"])),
+        *(
+            _package(each, *answers[f"import:{each.module}"], not (without and each.package.lower() in FOR_TORCH))
+            for each in needed
+            if not each.extra
+        ),
         *_decoders(*answers["decoders"]),
         *(_package(each, *answers[f"import:{each.module}"]) for each in needed if each.extra),
     ]
@@ -229,19 +242,18 @@ def _torch(found: dict[str, Any] | None, error: str) -> Iterator[Check]:
         yield Check("torch", "GPU", "missing", "none; networks run on the CPU", advice, required=False)
 
 
-def _package(needed: Requirement, found: bool | None, error: str) -> Check:
+def _package(needed: Requirement, found: bool | None, error: str, required: bool = False) -> Check:
     part = "optional" if needed.extra else "required"
     name = f"{needed.package} [{needed.extra}]" if needed.extra else needed.package
     advice = f'pip install "medseg[{needed.extra}]"' if needed.extra else _install(needed.package)
-    is_required = not needed.extra
     if error:
-        return Check(part, name, "broken", " ".join(error.split()), advice, is_required)
+        return Check(part, name, "broken", " ".join(error.split()), advice, required)
     if not found:
-        return Check(part, name, "missing", f"no module {needed.module}", advice, is_required)
+        return Check(part, name, "missing", f"no module {needed.module}", advice, required)
     if needed.is_too_old:
         text = f"{needed.version} is too old; {needed.at_least} or newer is needed"
-        return Check(part, name, "broken", text, advice, is_required)
-    return Check(part, name, "ok", needed.version, required=is_required)
+        return Check(part, name, "broken", text, advice, required)
+    return Check(part, name, "ok", needed.version, required=required)
 
 
 def _decoders(found: dict[str, list[str]] | None, error: str) -> Iterator[Check]:

@@ -81,6 +81,8 @@ def _csv_path(data: DataConfig) -> Path:
             raise DatasetError(f"data.csv: {data.csv} does not exist, neither here nor in {data.root}")
         return found
     files = sorted(data.root.glob("*.csv"))
+    tables = [path for path in files if is_case_table(path)]
+    files = tables if len(tables) == 1 else files
     if len(files) != 1:
         names = ", ".join(f.name for f in files) or "none"
         raise DatasetError(f"{data.root} should have one CSV that lists the cases, found {names}; name it in data.csv")

@@ -67,9 +67,13 @@ def _recognise(data: DataConfig) -> str:
 def _kind_of_folder(root: Path) -> str:
     if (root / "imagesTr").is_dir():
         return "msd"
+    tables = sum(is_case_table(path) for path in root.glob("*.csv"))
+    # A list of cases says what folders cannot, who is a patient and what is held out; several say nothing together.
+    if tables == 1:
+        return "csv"
     if folder_pairs(root):
         return "dicom" if object_pairs(root) else "folders"
-    if any(is_case_table(path) for path in root.glob("*.csv")):
+    if tables:
         return "csv"
     if has_masks_beside(root):
         return "folders"

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from medseg.disk.atomic import write_error
 from medseg.errors import MedsegError, ReadError, WriteError
 
-__all__ = ["NoRoomError", "check_members", "naming_archive", "opened_zip", "split_zip_path", "unpack"]
+__all__ = ["NoRoomError", "check_members", "naming_archive", "opened_zip", "pack", "split_zip_path", "unpack"]
 
 # Label maps compress a thousandfold, so a high ratio alone proves nothing; but no study contains so many bytes of them.
 _BOMB_BYTES = 1 << 30
@@ -42,7 +42,8 @@ class NoRoomError(WriteError, ReadError):
 def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) -> None:
     """Extract a zip, or some of its members, into an existing folder.
 
-    archive: the zip.
+    Args:
+        archive: the zip.
         folder: an existing folder, empty or not.
         members: names as in the archive; None for all.
 
@@ -63,6 +64,24 @@ def unpack(archive: Path, folder: Path, members: Iterable[str] | None = None) ->
             if error.errno not in _OF_THE_DISK:
                 raise
             raise NoRoomError(f"{archive} cannot be unpacked: {write_error(folder, error)}") from error
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Write the files of a folder as a zip; the same files give the same bytes.
+
+    Args:
+        folder: its files and those of its sub-folders.
+        archive: the zip; what is there is replaced.
+
+    Raises:
+        OSError: disk full, or no permission.
+    """
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+            entry = zipfile.ZipInfo(path.relative_to(folder).as_posix())
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with path.open("rb") as file, opened.open(entry, "w", force_zip64=True) as packed:
+                shutil.copyfileobj(file, packed, 1 << 20)
 
 
 @contextlib.contextmanager

@@ -121,6 +121,7 @@ class PredictionInfo(InfoPart):
             inside={k: v for k, v in mine.inside.items() if theirs.inside.get(k) == v},
             minimum_volume_ml=_shared(mine.minimum_volume_ml, theirs.minimum_volume_ml, min),
             keep_components=_shared(mine.keep_components, theirs.keep_components, max),
+            keep_central=_shared(mine.keep_central, theirs.keep_central, max),
             fill_holes=tuple(name for name in mine.fill_holes if name in theirs.fill_holes),
         )
         return self.model_copy(update={"crf": self.crf if other.crf else None, "postprocess": shared})

@@ -16,6 +16,7 @@ from layouts.roles import Role, roles_in
 
 from medseg.config import DataConfig
 from medseg.datasets.cases import find_cases
+from medseg.datasets.layouts import find_layout
 from medseg.errors import DatasetError
 from medseg.labels import LabelScheme
 
@@ -57,10 +58,17 @@ def find_files(
     """
     if _is_known(data):
         labels = {name: tuple(values) for name, values in zip(scheme.names, scheme.values, strict=True)}
-        known = find_cases(DataConfig(root=data, labels=labels)).cases
+        config = DataConfig(root=data, labels=labels)
+        stated = {case.name: case.group for case in find_layout(config).cases}
         return [
-            Found(c.name, c.images, tuple(s.path for s in c.labels), (), c.group if c.group != c.name else "")
-            for c in known
+            Found(
+                c.name,
+                c.images,
+                tuple(s.path for s in c.labels),
+                (),
+                stated[c.name] or (c.group if c.group != c.name else ""),
+            )
+            for c in find_cases(config).cases
         ]
     folders = [data, *sorted(p for p in data.rglob("*") if p.is_dir() and not p.name.startswith("."))]
     held = {folder: roles for folder in folders if (roles := roles_in(folder))}

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,37 @@ def test_what_is_required_and_missing_too_old_or_unwritable_is_a_problem_and_wha
     with pytest.raises(MissingPartError, match=r"no-such-package \(missing\)"):
         report.raise_for_problems()
     assert 'pip install "medseg[part]"' in report.text()
+
+
+@pytest.mark.parametrize("runtimes", [("onnxruntime",), ("openvino",), ()])
+def test_without_torch_an_installation_is_whole_where_a_runtime_of_exported_models_is_there(
+    monkeypatch: pytest.MonkeyPatch, runtimes: tuple[str, ...]
+) -> None:
+    real, version = doctor._probe, metadata.version
+    absent = {each.module for each in requirements() if each.package.lower() in doctor.FOR_TORCH}
+
+    def probe(steps: list[str]) -> dict[str, tuple[object, str]]:
+        lacking = absent.union(("onnxruntime", "openvino")).difference(runtimes)
+        found = {step: (step.removeprefix("import:") not in lacking, "") for step in steps}
+        return found | real(["decoders"]) | {"torch": (None, "ModuleNotFoundError: No module named 'torch'")}
+
+    def installed(name: str) -> str:
+        if name.lower() in doctor.FOR_TORCH:
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(doctor, "_probe", probe)
+    monkeypatch.setattr(metadata, "version", installed)
+    report = doctor.examine()
+    assert ("exported models predict without it" in report.text()) is bool(runtimes)
+    problems = {check.name.lower() for check in report.problems if check.part != "torch"}
+    assert problems == (set() if runtimes else doctor.FOR_TORCH)
+
+
+def test_what_an_installation_without_torch_lacks_is_what_its_list_of_requirements_leaves_out() -> None:
+    lines = (Path(PACKAGE) / "requirements-deploy.txt").read_text().splitlines()
+    listed = {line.strip().lower() for line in lines if line.strip() and not line.startswith("#")}
+    assert {each.package.lower() for each in requirements() if not each.extra} - listed == doctor.FOR_TORCH
 
 
 def test_every_requirement_is_looked_for_under_the_name_that_it_is_imported_by() -> None:

@@ -180,6 +180,15 @@ def test_csv_with_groups_splits_and_label_values(tmp_path):
     assert (b.group, b.split) == ("b", "validation")
 
 
+def test_the_only_list_of_cases_goes_before_the_folders_it_lists(tmp_path):
+    files = ("images/a.png", "images/b.png", "labels/a.png", "labels/b.png")
+    config = csv(tmp_path, "case,image,label,group\na,images/a.png,labels/a.png,p1\n", files)
+    (tmp_path / "ages.csv").write_text("patient,age\np1,60\n")
+    assert rows_of(find_cases(config)) == [("a", "p1", "")]
+    (tmp_path / "other.csv").write_text("case,image,label,group\nb,images/b.png,labels/b.png,p2\n")
+    assert [case.name for case in find_cases(config).cases] == ["a", "b"]
+
+
 def test_csv_with_channels(tmp_path):
     dataset = find_cases(csv(tmp_path, "case,image_flair,image_t1c,label\na,a.png,b.png,la.png\n"))
     assert dataset.channel_names == ("flair", "t1c")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
 import zipfile
@@ -118,3 +119,20 @@ def test_paths_into_a_zip_are_split(tmp_path):
     path = zipped(tmp_path / "a.zip", one=b"1")
     assert split_zip_path(path / "study" / "1.dcm") == (path, "study/1.dcm")
     assert split_zip_path(tmp_path / "study" / "1.dcm") is None
+
+
+def test_a_packed_folder_comes_back_and_its_bytes_do_not_depend_on_the_day(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "b.bin").write_bytes(bytes(range(256)) * 100)
+    (folder / "a.txt").write_text("text")
+    archive.pack(folder, tmp_path / "one.zip")
+    os.utime(folder / "a.txt", (1e9, 1e9))
+    archive.pack(folder, tmp_path / "two.zip")
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    (tmp_path / "back").mkdir()
+    archive.unpack(tmp_path / "one.zip", tmp_path / "back")
+    names = ["a.txt", "inner/b.bin"]
+    assert [(tmp_path / "back" / name).read_bytes() for name in names] == [
+        (folder / name).read_bytes() for name in names
+    ]

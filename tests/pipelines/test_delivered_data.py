@@ -246,6 +246,15 @@ def test_a_csv_of_cases_names_the_patients(tmp_path: Path) -> None:
     assert (case.name, case.patient) == ("left", "anna")
 
 
+def test_a_list_of_cases_beside_images_and_labels_says_who_is_a_patient(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        photo(tmp_path / "images" / f"{name}.png")
+        flat_mask(tmp_path / "labels" / f"{name}.png", 3)
+    rows = "".join(f"{name},images/{name}.png,labels/{name}.png,{name}\n" for name in ("a", "b"))
+    (tmp_path / "cases.csv").write_text(f"case,image,label,group\n{rows}")
+    assert {name: case.patient for name, case in found(tmp_path).items()} == {"a": "a", "b": "b"}
+
+
 def test_a_folder_that_is_there_already_is_left_alone(tmp_path: Path) -> None:
     photo(tmp_path / "data" / "images" / "a.png")
     flat_mask(tmp_path / "data" / "labels" / "a.png", 3)

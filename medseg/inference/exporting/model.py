@@ -9,15 +9,14 @@ from typing import Literal
 
 from torch import nn
 
-from medseg.disk.atomic import atomic_folder
 from medseg.errors import CheckpointError, MissingPartError, WriteError
-from medseg.inference.bundle_files import FOLD_NAMES, INFO, WEIGHTS, bundle_files, open_regular, refuse_foreign
+from medseg.inference.bundle_files import FOLD_NAMES, INFO, WEIGHTS, bundle_files
 from medseg.inference.bundle_info import BundleInfo
-from medseg.inference.bundle_json import read_info
 from medseg.inference.bundle_parts import NetworkInfo, ParityInfo
 from medseg.inference.exporting.files import StoredNetwork, open_network, partner
 from medseg.inference.exporting.int8 import Int8Options, calibration_cases, int8_info, refuse_int8
 from medseg.inference.exporting.parity import MOST_CHANGED, MOST_DIFFERENT, joined, measured_parity, parity_windows
+from medseg.inference.exporting.target import new_bundle, refuse_target
 from medseg.inference.load import load_model
 from medseg.inference.model_card import model_card
 from medseg.inference.onnx_network import require_onnxruntime
@@ -56,7 +55,7 @@ class Exported:
     """What was written.
 
     Args:
-        folder: the bundle.
+        folder: the bundle, or the zip.
         files: its networks.
     """
 
@@ -81,7 +80,7 @@ def export_model(
 
     Args:
         model: the bundle; a folder, a zip, or a run folder.
-        target: folder to write; one that holds an exported model is replaced.
+        target: folder to write, or a name that ends in `.zip`, a zip of it; an exported model there is replaced.
         format: 'onnx', run by ONNX Runtime, or 'openvino'.
         folds: those wanted; None: all.
         allow_code: as for `load_model`.
@@ -101,7 +100,7 @@ def export_model(
         'network_fold0.onnx'
     """
     folder = Path(target)
-    _refuse_target(folder)
+    refuse_target(folder)
     require_packages(format)
     loaded = load_model(model, "cpu", allow_code=allow_code, folds=folds)
     if loaded.info.network.format != "safetensors":
@@ -115,7 +114,7 @@ def export_model(
         refuse_int8(loaded.info, format)
         cases = calibration_cases(Path(model), loaded.info, int8)
     files: list[ExportedFile] = []
-    with atomic_folder(folder, overwrite=True) as fresh:
+    with new_bundle(folder) as fresh:
         for number, (fold, net) in enumerate(zip(numbers, loaded.modules, strict=True)):
             file, where = fresh / FOLD_NAMES[format].format(fold), f"{model}: fold {fold}"
             graph, regions = _graph(net, loaded.info, where), loaded.scheme.is_regions
@@ -159,16 +158,6 @@ def require_packages(format: Format) -> None:
             f"pip install -c constraints.txt '{extras}'"
         ) from None
     (require_onnxruntime if format == "onnx" else require_openvino)()
-
-
-def _refuse_target(folder: Path) -> None:
-    refuse_foreign(folder)
-    if not (folder / INFO).is_file():
-        return
-    with open_regular(folder / INFO) as file:
-        present, _ = read_info(file, folder)
-    if present.network.format == "safetensors":
-        raise WriteError(f"{folder} holds a trained model, which an export would replace; choose another folder")
 
 
 def _held_folds(model: Path) -> tuple[int, ...]:

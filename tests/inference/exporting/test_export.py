@@ -194,6 +194,31 @@ def test_only_an_export_is_replaced(original: Path, exports: dict[str, Path], tm
 
 
 @pytest.mark.usefixtures("already_written")
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_zip_is_the_same_model_in_fewer_bytes(
+    exports: dict[str, Path], original: Path, kind: str, tmp_path: Path, already_written: None
+) -> None:
+    target = tmp_path / "model.zip"
+    assert export_model(original, target, kind, folds=[0]).folder == target
+    export_model(original, target, kind, folds=[0])
+    files = [exports[kind] / name.format(0) for name in FORMATS[kind]]
+    assert target.stat().st_size < 0.97 * sum(file.stat().st_size for file in files)
+    image = Volume(np.random.default_rng(0).normal(size=(24, 20, 16)).astype(np.float32), np.eye(4))
+    whole, zipped = (load_model(each, folds=[0]).predict(image).array for each in (exports[kind], target))
+    assert np.array_equal(whole, zipped)
+
+
+def test_a_zip_of_something_else_is_left_alone(original: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "studies.zip", "w") as opened:
+        opened.writestr("a.txt", "text")
+    with pytest.raises(WriteError, match=r"studies\.zip exists and is not a model bundle"):
+        export_model(original, tmp_path / "studies.zip")
+    shutil.make_archive(str(tmp_path / "trained"), "zip", original)
+    with pytest.raises(WriteError, match="holds a trained model"):
+        export_model(original, tmp_path / "trained.zip")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["studies.zip", "trained.zip"]
+
+
 def test_a_full_disk_leaves_the_former_export_and_nothing_else(
     original: Path, copy_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from typer.testing import CliRunner
 import medseg
 from medseg.cli import app
 from medseg.commands.export import int8_options
-from medseg.errors import CheckpointError, ConfigError, DatasetError
+from medseg.errors import CheckpointError, ConfigError, DatasetError, MissingPartError
 from medseg.inference import load_model
+from medseg.inference.bundle_parts import Int8Info
 from medseg.inference.exporting import model as export
+from medseg.inference.exporting import networks
 from medseg.inference.exporting.int8 import Int8Options
 from medseg.inference.exporting.model import export_model
 from medseg.volume import Volume
@@ -46,6 +50,18 @@ def test_an_export_in_int8_predicts_and_says_what_it_costs(unet_bundle, tmp_path
     image = Volume(np.random.default_rng(9).normal(size=(12, 11, 10)).astype(np.float32), np.eye(4))
     found, expected = (np.asarray(each.predict_logits(image)[0]) for each in (model, original))
     assert found.shape == expected.shape and 0 < np.abs(found - expected).max() < np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("flags", "seven_bits", "refused"),
+    [({"avx2"}, False, True), ({"avx2"}, True, False), ({"avx2", "avx_vnni"}, False, False), (set(), False, False)],
+)
+def test_weights_of_eight_bits_are_refused_where_their_sums_overflow(monkeypatch, flags, seven_bits, refused):
+    info = Int8Info(loss=0, against="labels", cases=1, size=0.3, speed=2, seven_bits=seven_bits)
+    monkeypatch.setattr(networks, "processor", lambda: ("a processor", frozenset(flags)))
+    expected = pytest.raises(MissingPartError, match="its sums would overflow") if refused else nullcontext()
+    with expected:
+        networks.refuse_overflowing(Path("model"), info)
 
 
 def _refused(error, match, unet_bundle, tmp_path, *, format="openvino", **options):
