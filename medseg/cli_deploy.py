@@ -13,6 +13,7 @@ from medseg.cli_options import AllowCode, Debug, Folds, fold_numbers, listed
 __all__ = ["BENCHMARK_EXAMPLES", "EXPORT_EXAMPLES", "IMPORT_EXAMPLES", "benchmark", "export", "import_model"]
 
 IMPORT_EXAMPLES = """\
+medseg import Dataset007_Pancreas/nnUNetTrainer__nnUNetPlans__3d_fullres pancreas
 medseg import deepbet brain
 medseg import deepbet-1.0.2-py3-none-any.whl brain"""
 
@@ -30,7 +31,9 @@ def import_model(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SRC", help="deepbet (the installed package, or the path of its wheel).", show_default=False
+            metavar="SRC",
+            help="A model folder of nnU-Net v2 or a zip of it; deepbet (the installed package, or its wheel).",
+            show_default=False,
         ),
     ],
     target: Annotated[Path, typer.Argument(metavar="DST", help="Folder for the model bundle.")],

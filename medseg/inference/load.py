@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.errors import CheckpointError, ConfigError
-from medseg.inference.bundle_files import BundleFiles
+from medseg.inference.bundle_files import INFO, BundleFiles
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.device import CPU, device_without_torch, resolve_device
 from medseg.inference.postprocess import check_postprocess
@@ -34,7 +34,7 @@ def load_model(
     """A model from a bundle (folder, zip, or a run folder that holds one); no code of a bundle is run.
 
     Args:
-        path: the bundle.
+        path: the bundle; or a model folder of nnU-Net v2, which is converted into the user's cache at the first call.
         device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
         engine: how the networks are run on a CPU: 'eager' (as they are), 'winograd' (faster 3D convolutions), 'frozen'
             (as a graph), 'bf16' (with `fast`), or as ONNX by 'onnxruntime', 'openvino' or 'openvino-bf16' (with `fast`)
@@ -73,7 +73,12 @@ def load_permitted(
     """`load_model` with the permitted modules and no others, whatever the environment says."""
     from medseg.inference.bundle import read_bundle
     from medseg.inference.composites.loading import composite_of, load_composite
+    from medseg.inference.importing.nnunet import is_nnunet
 
+    if not (Path(path) / INFO).is_file() and is_nnunet(path):
+        from medseg.inference.importing.cache import converted
+
+        path = converted(Path(path))
     if made := composite_of(Path(path)):
         info, content, place = made
 

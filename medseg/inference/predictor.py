@@ -134,7 +134,7 @@ class Model:
             ConfigError: for a model of volumes without fitted options; unfitted, a CRF does harm in 3D.
         """
         fitted = self.info.prediction.crf
-        if fitted is None and self.info.plan.orientation is not None:
+        if fitted is None and self.info.plan.spatial_dims == 3:
             raise ConfigError(
                 "a CRF on volumes needs options that were fitted on validation cases (medseg.nets.crf_fit.fit_crf); "
                 "this model has none under prediction.crf in its model.json: predict without --crf"
@@ -197,6 +197,7 @@ class Model:
             self.scheme,
             axis,
             self.info.plan.logits.order,
+            grid.thick[1],
         )
         chances = None
         if probabilities is not None:
@@ -241,7 +242,7 @@ class Model:
 
     def to_labels(self, logits: Tensor | NDArray[Any], grid: GridMap, like: Volume) -> Volume:
         """The label map of `predict_logits`, post-processed, on the grid of the image they were made from."""
-        oriented = to_label_map(logits, grid.oriented_shape, self.scheme, self.info.plan.logits.order)
+        oriented = to_label_map(logits, grid.oriented_shape, self.scheme, self.info.plan.logits.order, grid.thick[1])
         return self._mask(oriented, grid, like)
 
     def to_probabilities(self, logits: Tensor | NDArray[Any], grid: GridMap, like: Volume) -> Volume:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from medseg.errors import CheckpointError
 from medseg.inference.importing.deepbet import import_deepbet, is_deepbet
+from medseg.inference.importing.nnunet import import_nnunet, is_nnunet
 
 __all__ = ["import_model"]
 
@@ -14,7 +15,8 @@ def import_model(source: str | Path, target: str | Path) -> Path:
     """Write a model of another program as a bundle.
 
     Args:
-        source: 'deepbet', its wheel or folder.
+        source: a model folder of nnU-Net v2, one that holds just one, or a zip of it; or 'deepbet', its wheel or
+            folder.
         target: the bundle.
 
     Returns:
@@ -27,4 +29,9 @@ def import_model(source: str | Path, target: str | Path) -> Path:
     """
     if is_deepbet(source):
         return import_deepbet(source, target)
-    raise CheckpointError(f"{source} cannot be imported; give deepbet, or the path of its wheel")
+    if is_nnunet(source):
+        return import_nnunet(source, target)
+    raise CheckpointError(
+        f"{source} cannot be imported; give a model folder of nnU-Net v2 or a zip of it, "
+        "deepbet, or the path of its wheel"
+    )
