@@ -185,7 +185,7 @@ def test_slices_of_a_thick_axis_are_resampled_one_by_one_and_the_nearest_is_take
         spacing_mm=(2.0, 1.0, 1.0), image={"order": 3, "thick_axis": "nearest"}, logits={"thick_axis": "nearest"}
     )
     array, grid = to_network_grid(image, plan)
-    assert grid.thick == (0, None)
+    assert grid.thick == (0, 0)
     assert array[0, :, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     coarse, grid = to_network_grid(
         image, plan_for(spacing_mm=(8.0, 1.0, 1.0), image={"order": 3, "thick_axis": "nearest"})

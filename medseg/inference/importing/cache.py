@@ -42,7 +42,7 @@ def converted(source: Path) -> Path:
     cache = cache_folder() / f"nnunet{FORMAT}"
     note = cache / "seen" / f"{seen}.json"
     if note.is_file():
-        bundle = cache / json.loads(note.read_text(encoding="utf-8"))["bundle"]
+        bundle = cache / str(json.loads(note.read_text(encoding="utf-8"))["bundle"])
         if (bundle / INFO).is_file():
             return bundle
     digest = hashlib.sha256()

@@ -19,7 +19,15 @@ from medseg.errors import CheckpointError, ConfigError
 from medseg.inference.bundle_info import NetInfo
 from medseg.labels import LabelScheme
 from medseg.preparation.plan import Plan
-from medseg.preparation.plan_fields import ChannelPlan, ImagePlan, LabelPlan, LogitPlan, UnmirroredAxis, WindowPlan
+from medseg.preparation.plan_fields import (
+    ChannelPlan,
+    ImagePlan,
+    LabelPlan,
+    LogitPlan,
+    Region,
+    UnmirroredAxis,
+    WindowPlan,
+)
 
 __all__ = ["Described", "configuration_of", "described"]
 
@@ -227,7 +235,7 @@ def _normalization(
     )
     found = []
     for n, scheme in enumerate(schemes):
-        region = "mask" if masked[n] else "box"
+        region: Region = "mask" if masked[n] else "box"
         if scheme == "CTNormalization":
             each = {key: float(levels[str(n)][key]) for key in ("percentile_00_5", "percentile_99_5", "mean", "std")}
             low, high, mean, std = each.values()
