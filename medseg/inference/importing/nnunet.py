@@ -191,7 +191,7 @@ def _checkpoint(path: Path, digest: Any) -> Mapping[str, Any]:
                 digest.update(part)
             file.seek(0)
             with torch.serialization.safe_globals(permitted), warnings.catch_warnings():
-                # Of a file that is no checkpoint, before it is refused.
+                # A file that is not a checkpoint is refused all the same.
                 warnings.simplefilter("ignore")
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
