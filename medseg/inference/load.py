@@ -124,11 +124,11 @@ def load_permitted(
     on_device = resolve_device(device)
     chosen = NetworkEngine(on_device, engine, fast=fast)
     nets = []
-    for fold, weights in bundle.weights.items():
+    for fold, state in bundle.weights.items():
         if chosen_folds is not None and fold not in chosen_folds:
             continue
         net = first.pop() if first else unfilled_net(bundle.path, folders, bundle.info, permitted)
-        nets.append(with_weights(net, weights).to(on_device).eval().requires_grad_(False))
+        nets.append(with_weights(net, state).to(on_device).eval().requires_grad_(False))
     return Model(bundle.info, tuple(nets), on_device, bundle.model_hash, chosen, chosen_folds)
 
 

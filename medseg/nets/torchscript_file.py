@@ -113,7 +113,8 @@ def _collect(held: Any, path: str, opened: zipfile.ZipFile, root: str, found: di
 def _tensor(stored: _Stored, opened: zipfile.ZipFile, root: str) -> Tensor:
     (_, kind, key, _, count), offset, shape, stride = stored.parts
     shape, size = tuple(int(n) for n in shape), math.prod(int(n) for n in shape)
-    expected, step = [], 1
+    expected: list[int] = []
+    step = 1
     for n in reversed(shape):
         expected.insert(0, step)
         step *= n

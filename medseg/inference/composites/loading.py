@@ -118,7 +118,8 @@ def _wanted(place: Path, info: CompositeInfo, roi: Sequence[str]) -> dict[str, i
     for name in roi:
         if name not in names:
             raise ConfigError(
-                f"{place} has no label {name[:80]!r}; its labels are {', '.join(names[:200])}{nearest_hint(name, names)}"
+                f"{place} has no label {name[:80]!r}; its labels are {', '.join(names[:200])}"
+                f"{nearest_hint(name, names)}"
             )
     return {name: value for name, value in info.labels.items() if name in roi}
 

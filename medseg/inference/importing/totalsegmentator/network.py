@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy._core import multiarray  # type: ignore[attr-defined]
+from numpy._core import multiarray
 from pydantic import ValidationError
 
 from medseg.config import SelectRule
@@ -122,7 +122,9 @@ def _first(error: Exception) -> str:
 
 def _configuration(plans: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]:
     """A configuration with what it inherits."""
-    held, found, seen = plans.get("configurations"), {}, set()
+    held = plans.get("configurations")
+    found: dict[str, Any] = {}
+    seen: set[Any] = set()
     following: Any = name
     while following is not None:
         if following in seen or not isinstance(held, dict) or not isinstance(held.get(following), dict):
@@ -253,12 +255,19 @@ def _checkpoint(file: Path) -> Mapping[str, Any]:
     from medseg.nets.weights_file import load_torch_file
 
     number = multiarray.scalar
-    safe = [number, (number, "numpy.core.multiarray.scalar"), np.dtype, np.dtypes.Float64DType, _codecs.encode]
+    safe: list[Any] = [
+        number,
+        (number, "numpy.core.multiarray.scalar"),
+        np.dtype,
+        np.dtypes.Float64DType,
+        _codecs.encode,
+    ]
     with torch.serialization.safe_globals(safe):
         read = load_torch_file(file, "download the weights again")
     if not isinstance(read, dict) or not isinstance(read.get("network_weights"), dict):
         raise CheckpointError(f"{file} contains no network_weights; download the weights again")
-    return read["network_weights"]
+    weights: dict[str, Any] = read["network_weights"]
+    return weights
 
 
 def _weights(state: Mapping[str, Any], net: NetInfo, file: Path) -> dict[str, Tensor]:
