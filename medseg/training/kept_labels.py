@@ -22,7 +22,7 @@ def kept_info(config: RunConfig) -> BundleInfo | None:
     """`model.json` of the model whose labels are kept; None where none are.
 
     Raises:
-        CheckpointError: a bundle that is absent or damaged, or weights that are no bundle.
+        CheckpointError: a bundle that is absent or damaged, or a file of another kind.
         ConfigError: a teacher beside it, or regions.
     """
     init = config.training.init
