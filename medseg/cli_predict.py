@@ -17,10 +17,16 @@ __all__ = ["EXAMPLES", "predict"]
 EXAMPLES = """\
 medseg predict runs/lung/model studies/ -o masks/
 medseg predict runs/lung/model studies/ -o masks/ --format dicom-seg
-medseg predict runs/lung/model studies/ -o masks/ --engine ray"""
+medseg predict runs/lung/model studies/ -o masks/ --engine ray
+medseg predict totalsegmentator:total studies/ -o masks/ --roi liver,spleen"""
 
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", readable=False, help="A model bundle: the folder or zip that train wrote.")
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        readable=False,
+        help="A model bundle: the folder or zip that train or import wrote; or totalsegmentator:TASK.",
+    ),
 ]
 Sources = Annotated[
     list[Path],
@@ -133,6 +139,15 @@ Roi = Annotated[
         rich_help_panel=ADVANCED,
     ),
 ]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="DIR",
+        help="For totalsegmentator:TASK: the folder of its weights; ~/.totalsegmentator/nnunet/results by default.",
+        rich_help_panel=ADVANCED,
+    ),
+]
 Engine = Annotated[
     Literal["local", "ray"],
     typer.Option(
@@ -177,6 +192,7 @@ def predict(
     irregular: Irregular = "error",
     folds: Folds = None,
     roi: Roi = None,
+    weights: Weights = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -212,6 +228,7 @@ def predict(
         irregular=irregular,
         folds=fold_numbers(folds),
         roi=tuple(listed(roi) or ()),
+        weights=None if weights is None else str(weights),
     )
     with console_progress("predict", enabled=not as_json) as progress:
         result = predict_studies(model, sources, out, options, progress=progress)

@@ -10,6 +10,7 @@ from medseg.errors import CheckpointError, ConfigError
 from medseg.inference.bundle_files import INFO, BundleFiles
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.device import CPU, device_without_torch, resolve_device
+from medseg.inference.importing.totalsegmentator.tasks import task_named
 from medseg.inference.postprocess import check_postprocess
 from medseg.inference.predictor import Model
 from medseg.plugins import permitted_modules
@@ -30,11 +31,13 @@ def load_model(
     allow_code: Sequence[str] = (),
     folds: Sequence[int] | None = None,
     roi: Sequence[str] = (),
+    weights: str | Path | None = None,
 ) -> Model:
     """A model from a bundle (folder, zip, or a run folder that holds one); no code of a bundle is run.
 
     Args:
-        path: the bundle; or a model folder of nnU-Net v2, which is converted into the user's cache at the first call.
+        path: the bundle; a model folder of nnU-Net v2; or `totalsegmentator:TASK`. Networks of the latter two are
+            converted once and kept in `MEDSEG_CACHE` (`~/.cache/medseg`).
         device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
         engine: how the networks are run on a CPU: 'eager' (as they are), 'winograd' (faster 3D convolutions), 'frozen'
             (as a graph), 'bf16' (with `fast`), or as ONNX by 'onnxruntime', 'openvino' or 'openvino-bf16' (with `fast`)
@@ -47,6 +50,7 @@ def load_model(
             you wrote or trust: the bundle chooses what is called in it, and with which options.
         folds: the folds of the bundle to average, e.g. `(0, 2)`; None: all.
         roi: the labels that are wanted of a model made of parts; parts without any are not loaded. () for all.
+        weights: the folder of TotalSegmentator's weights; None: `~/.totalsegmentator/nnunet/results`.
 
     Raises:
         CheckpointError: missing, damaged or hostile bundle, unknown format, weights that do not fit the net, a net that
@@ -58,7 +62,7 @@ def load_model(
         >>> load_model("runs/lung/model", device="cpu").scheme.names
         ('lung', 'tumour')
     """
-    return load_permitted(path, device, engine, fast, permitted_modules(allow_code), folds, roi)
+    return load_permitted(path, device, engine, fast, permitted_modules(allow_code), folds, roi, weights)
 
 
 def load_permitted(
@@ -69,22 +73,28 @@ def load_permitted(
     permitted: Sequence[str],
     folds: Sequence[int] | None = None,
     roi: Sequence[str] = (),
+    weights: str | Path | None = None,
 ) -> Model:
     """`load_model` with the permitted modules and no others, whatever the environment says."""
     from medseg.inference.bundle import read_bundle
     from medseg.inference.composites.loading import composite_of, load_composite
     from medseg.inference.importing.nnunet import is_nnunet
 
+    def load(member: Path) -> Model:
+        return load_permitted(member, device, engine, fast, permitted, folds)
+
+    if task := task_named(path):
+        from medseg.inference.importing.totalsegmentator.bundle import load_task
+
+        return load_task(task, weights, load, roi)
+    if weights is not None:
+        raise ConfigError(f"--weights is for models such as totalsegmentator:total; {path} brings its own")
     if not (Path(path) / INFO).is_file() and is_nnunet(path):
         from medseg.inference.importing.cache import converted
 
         path = converted(Path(path))
     if made := composite_of(Path(path)):
         info, content, place = made
-
-        def load(member: Path) -> Model:
-            return load_permitted(member, device, engine, fast, permitted, folds)
-
         return load_composite(place, info, content, load, roi)
     if roi:
         raise ConfigError(f"{path} is a single model, which finds all its labels at once; omit --roi")
@@ -119,11 +129,11 @@ def load_permitted(
     on_device = resolve_device(device)
     chosen = NetworkEngine(on_device, engine, fast=fast)
     nets = []
-    for fold, weights in bundle.weights.items():
+    for fold, state in bundle.weights.items():
         if chosen_folds is not None and fold not in chosen_folds:
             continue
         net = first.pop() if first else unfilled_net(bundle.path, folders, bundle.info, permitted)
-        nets.append(with_weights(net, weights).to(on_device).eval().requires_grad_(False))
+        nets.append(with_weights(net, state).to(on_device).eval().requires_grad_(False))
     return Model(bundle.info, tuple(nets), on_device, bundle.model_hash, chosen, chosen_folds)
 
 

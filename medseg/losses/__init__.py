@@ -16,6 +16,7 @@ from medseg.losses.dice import DiceLoss
 from medseg.losses.distillation import DistillationLoss, DistilledLoss
 from medseg.losses.focal import FocalLoss
 from medseg.losses.generalized_dice import GeneralizedDiceLoss
+from medseg.losses.kept_labels import KeptLabelsLoss
 from medseg.losses.ranks import over_ranks
 from medseg.losses.topk import TopKCrossEntropyLoss
 from medseg.losses.tversky import TverskyLoss
@@ -32,6 +33,7 @@ __all__ = [
     "DistilledLoss",
     "FocalLoss",
     "GeneralizedDiceLoss",
+    "KeptLabelsLoss",
     "SumLoss",
     "SumOf",
     "TopKCrossEntropyLoss",

@@ -115,6 +115,7 @@ def _predict(
             options.allow_code,
             options.folds,
             options.roi,
+            options.weights,
         )
     )
     snapshot = take_snapshot(places, folder, SETTLE_SECONDS if options.settle is None else options.settle)

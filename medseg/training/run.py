@@ -38,6 +38,7 @@ from medseg.training.crf_choice import choose_crf
 from medseg.training.distributed import Ranks, ranks_of_torchrun
 from medseg.training.fine_tuning import check_parts, start_from_init
 from medseg.training.fold import Fold, Setup
+from medseg.training.kept_labels import grown_net, keep_rows, kept_info, with_kept_labels
 from medseg.training.loop import Trained, train_fold
 from medseg.training.loss import check_loss, loss_for
 from medseg.training.net import describe_net, meta_net_of_any_form, net_info_for
@@ -132,6 +133,8 @@ def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) 
     """Check everything, prepare the data set, and write the configuration into the run folder."""
     if config.training.logger == "tensorboard":
         require_tensorboard()
+    config = with_kept_labels(config)
+    kept = kept_info(config)
     _check_names(config)
     output = _output(config)
     config = with_norm(config, output)
@@ -142,7 +145,7 @@ def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) 
     if config.training.fold != "all":
         _refuse_overwriting(fold_folder(output, 0 if config.training.fold == "full" else config.training.fold), resume)
     _refuse_other_kind(output / "model", full)
-    taught = teacher_info(config)
+    taught = teacher_info(config) if kept is None else kept
     preparation = _prepared(config, device, taught)
     ranks.parts(preparation.plan.batch_size, training.accumulate)
     for finding in preparation.findings:
@@ -176,7 +179,11 @@ def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) 
             "training.patience counts validations without a better score, but no case is left to validate; leave it "
             "out, or give a split with validation cases"
         )
-    net_info = net_info_for(config, preparation.plan, scheme, device.type == "cuda")
+    net_info = (
+        net_info_for(config, preparation.plan, scheme, device.type == "cuda")
+        if kept is None
+        else grown_net(kept, len(scheme.names))
+    )
     _log.info("%s", describe_net(net_info))
     return _Begun(config, preparation, splits, net_info, before)
 
@@ -223,8 +230,13 @@ def _train_one(fold: Fold, setup: Setup, begun: _Begun, resume: bool) -> Trained
     config = setup.config
     torch.manual_seed(config.seed)
     net = begun.net_info.build()
-    start_from_init(net, fold, setup, resume=resume)
-    loss = loss_for(config.loss, begun.preparation, net, config.distill)
+    kept = 0
+    if config.training.keep_classes and setup.teacher is not None:
+        keep_rows(net, setup.teacher)
+        kept = len(setup.teacher.model.scheme.names)
+    else:
+        start_from_init(net, fold, setup, resume=resume)
+    loss = loss_for(config.loss, begun.preparation, net, config.distill, kept)
     title = "train" if config.training.fold == "full" else f"train fold {fold.number}"
     with console_progress(title, enabled=setup.ranks.rank == 0, panel=True) as progress:
         return train_fold(net, loss, fold, setup, resume=resume, progress=progress)
@@ -255,8 +267,9 @@ def prepare_run(config: RunConfig) -> Preparation:
         ConfigError: an output folder of another data set.
         DatasetError, GeometryError, ReadError: naming the files and what to do.
     """
-    config = with_task_defaults(config)
-    return _prepared(config, resolve_device(config.device), teacher_info(config))
+    config = with_kept_labels(with_task_defaults(config))
+    kept = kept_info(config)
+    return _prepared(config, resolve_device(config.device), teacher_info(config) if kept is None else kept)
 
 
 def _prepared(config: RunConfig, device: torch.device, taught: BundleInfo | None) -> Preparation:

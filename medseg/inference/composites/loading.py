@@ -17,7 +17,7 @@ from medseg.inference.predictor import Model
 from medseg.labels import LabelScheme
 from medseg.lookup import nearest_hint
 
-__all__ = ["composite_of", "load_composite"]
+__all__ = ["composite_of", "load_composite", "load_members"]
 
 Load = Callable[[Path], Model]
 
@@ -55,17 +55,38 @@ def load_composite(
         raise CheckpointError(f"{place}: more than {DEEPEST_MEMBER} models lie in one another")
     labels = _wanted(place, info, roi)
     members: list[tuple[str, Model]] = []
-    digest = hashlib.sha256(content + "".join(f"\n{name}" for name in roi).encode())
     for name in info.members:
         member_place = place / "members" / name
         if member_place.is_symlink():
             raise CheckpointError(f"{member_place} is a link; put the member itself there")
         held = _labels_of(member_place) if roi and name in info.finders else labels.keys()
-        if labels.keys().isdisjoint(held):
-            continue
-        member = load(member_place)
+        if not labels.keys().isdisjoint(held):
+            members.append((name, load(member_place)))
+    return load_members(str(place), info, content + "".join(f"\n{name}" for name in roi).encode(), members, labels)
+
+
+def load_members(
+    place: str,
+    info: CompositeInfo,
+    content: bytes,
+    members: Sequence[tuple[str, Model]],
+    labels: dict[str, int | tuple[int, ...]],
+) -> CompositeModel:
+    """A model of members that are loaded.
+
+    Args:
+        place: of the model, for messages.
+        info: its `model.json`.
+        content: what its hash is of, beside the members' hashes.
+        members: in order.
+        labels: those that are wanted.
+
+    Raises:
+        CheckpointError: members that do not fit together.
+    """
+    digest = hashlib.sha256(content)
+    for name, member in members:
         digest.update(f"\n{name}\n{member.model_hash}".encode())
-        members.append((name, member))
     finders = [(name, member) for name, member in members if name in info.finders]
     if not finders:
         raise CheckpointError(f"{place}: no member has any of the labels {', '.join(list(labels)[:5])}")
@@ -97,7 +118,8 @@ def _wanted(place: Path, info: CompositeInfo, roi: Sequence[str]) -> dict[str, i
     for name in roi:
         if name not in names:
             raise ConfigError(
-                f"{place} has no label {name!r}{nearest_hint(name, names)}; its labels are {', '.join(names[:200])}"
+                f"{place} has no label {name[:80]!r}; its labels are {', '.join(names[:200])}"
+                f"{nearest_hint(name, names)}"
             )
     return {name: value for name, value in info.labels.items() if name in roi}
 
@@ -111,7 +133,7 @@ def _labels_of(member: Path) -> Sequence[str]:
             return read_any_info(file, member)[0].scheme.names
 
 
-def _check(place: Path, info: CompositeInfo, members: Sequence[tuple[str, Model]]) -> None:
+def _check(place: str, info: CompositeInfo, members: Sequence[tuple[str, Model]]) -> None:
     """Refuse members that do not fit together."""
     first = members[0][1]
     scheme = info.scheme
@@ -137,6 +159,6 @@ def _check(place: Path, info: CompositeInfo, members: Sequence[tuple[str, Model]
             raise CheckpointError(f"{place}: the member {info.crop.member} has no label {missing[0]!r} to crop by")
 
 
-def _refuse_other_labels(place: Path, name: str, found: LabelScheme, expected: LabelScheme) -> None:
+def _refuse_other_labels(place: str, name: str, found: LabelScheme, expected: LabelScheme) -> None:
     if (found.names, found.trained.values) != (expected.names, expected.trained.values):
         raise CheckpointError(f"{place}: the member {name} has other labels than the model itself")
