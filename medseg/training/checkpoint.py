@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Checkpoint:
         net, average, optimizer, scaler: state dicts.
         random_state: torch's generator state (dropout and plug-in nets may draw from it).
         best_score: best validation score so far.
+        semi: of the second network of a semi-supervised training; empty without one.
     """
 
     identity: str
@@ -40,6 +41,7 @@ class Checkpoint:
     scaler: dict[str, Any]
     random_state: torch.Tensor
     best_score: float
+    semi: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -50,7 +52,9 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """
     # Serialised in memory first: torch's zip writer turns a full disk into an error that hides the reason.
     buffer = io.BytesIO()
-    torch.save({"format_version": FORMAT_VERSION} | {k: getattr(checkpoint, k) for k in _FIELDS}, buffer)
+    # What is empty is left out, as in the checkpoints of releases that did not know it.
+    content = {k: getattr(checkpoint, k) for k in _FIELDS if k != "semi" or checkpoint.semi}
+    torch.save({"format_version": FORMAT_VERSION} | content, buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
@@ -66,7 +70,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if (
         not isinstance(values, dict)
         or values.pop("format_version", None) != FORMAT_VERSION
-        or set(values) != set(_FIELDS)
+        or set(values) | {"semi"} != set(_FIELDS)
     ):
         raise CheckpointError(f"{path}: not a checkpoint of this medseg version; {mend}")
     return Checkpoint(**values)
