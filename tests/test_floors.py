@@ -48,6 +48,7 @@ FLOORS = [
             "cli_options",
             "cli_predict",
             "cli_training",
+            "cli_pretrain",
         ),
         "commands",
     },

@@ -15,10 +15,10 @@ __all__ = ["SemiConfig"]
 class SemiConfig(Part):
     """Semi-supervision: a network also learns to give the same labels to differently augmented views of an image.
 
-    `unlabelled`: a folder of images without labels, alike those of the data set; without it nothing of this part counts.
+    `unlabelled`: a folder of images without labels, alike those of the data set; without it this part has no effect.
     `method`: mean_teacher takes the labels from the running average of the network's own weights, cross_pseudo from a
-    second network that is trained beside it; by default mean_teacher. Either sees a weak view (moved and deformed, grey levels as they are) of the
-    patch whose strong view the network learns from.
+    second network that is trained beside it; by default mean_teacher. Labels are found on a weak view of a patch (moved
+    and deformed, grey levels as they are), and learned on its strong view.
     `weight`: of the loss on unlabelled images, beside 1 for that on labelled ones.
     `ramp`: share of the training in which that weight rises from almost nothing.
     `confidence`: voxels with a lower probability of their most likely label take no part.

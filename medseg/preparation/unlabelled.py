@@ -37,7 +37,7 @@ from medseg.preparation.store import (
 )
 from medseg.volume import Finding, Volume
 
-__all__ = ["Unlabelled", "find_unlabelled", "prepare_unlabelled"]
+__all__ = ["Unlabelled", "find_unlabelled", "prepare_unlabelled", "write_image"]
 
 # Voxels so many times larger or smaller than those of every labelled image are refused.
 OTHER_SPACING = 3.0
@@ -216,14 +216,25 @@ class _Job:
 def _write(job: _Job) -> None:
     image = read_image(job.case.images, job.nan)
     job.compared.refuse(image, str(job.case.images[0]))
-    array, grid = to_network_grid(image, job.plan)
-    arrays = PreparedArrays(
-        array,
-        np.zeros(array.shape[1:], np.uint8),
-        grid.network_spacing_mm,
-        scales_for(array, job.plan, stated_padding(image.metadata, image.channels)),
-    )
-    write_case(job.folder, CaseOrigin(job.case.name, "", job.stamp), arrays, None, CaseNotes(True, {}), None)
+    write_image(image, job.plan, job.folder, CaseOrigin(job.case.name, "", job.stamp))
+
+
+def write_image(image: Volume, plan: Plan, folder: Path, origin: CaseOrigin) -> None:
+    """Store an image on the network's grid, with an empty label map.
+
+    Args:
+        image: with channels.
+        plan: gives grid and normalisation.
+        folder: where the case is to lie.
+        origin: what it was made from.
+
+    Raises:
+        WriteError: disk full, no permission.
+    """
+    array, grid = to_network_grid(image, plan)
+    scales = scales_for(array, plan, stated_padding(image.metadata, image.channels))
+    arrays = PreparedArrays(array, np.zeros(array.shape[1:], np.uint8), grid.network_spacing_mm, scales)
+    write_case(folder, origin, arrays, None, CaseNotes(True, {}), None)
 
 
 def _mean(spacing_mm: Sequence[float]) -> float:

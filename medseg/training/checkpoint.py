@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import torch
 
 from medseg.disk.atomic import atomic_path
 from medseg.errors import CheckpointError
-from medseg.nets.weights_file import load_torch_file
+from medseg.nets.weights_file import first_line, load_torch_file
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "restored", "save_checkpoint"]
 
 FORMAT_VERSION = 1
 
@@ -74,6 +75,27 @@ def load_checkpoint(path: Path) -> Checkpoint:
     ):
         raise CheckpointError(f"{path}: not a checkpoint of this medseg version; {mend}")
     return Checkpoint(**values)
+
+
+def restored(path: Path, take: Callable[[], Any]) -> None:
+    """Take over what a file of a training holds.
+
+    Args:
+        path: of the file, for the message.
+        take: loads what was read into the training.
+
+    Raises:
+        CheckpointError: whatever `take` raises.
+    """
+    try:
+        take()
+    except (
+        Exception
+    ) as error:  # An altered file may contain anything, and every state dict fails with errors of its own.
+        raise CheckpointError(
+            f"{path}: does not fit this training ({first_line(error)}); delete it to train from the start, or restore "
+            "it from a backup"
+        ) from None
 
 
 _FIELDS = tuple(Checkpoint.__dataclass_fields__)

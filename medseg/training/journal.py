@@ -23,7 +23,8 @@ class Journal:
     """What happened in a training so far.
 
     Entries with `loss` are means since the entry before: `learning_rate`, `wait_seconds` and `step_seconds` of an
-    iteration, `wait_fraction`, `memory_gb`, and `consistency`, the loss on unlabelled images, where there are any. Entries with `validation_dice` have `dice` by label and
+    iteration, `wait_fraction`, `memory_gb`, and `consistency`, the loss on unlabelled images,
+    where there are any. Entries with `validation_dice` have `dice` by label and
     `validate_seconds`. All have `iteration` and `seconds`. Logs of earlier releases lack some of these.
 
     Args:

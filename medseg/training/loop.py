@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,9 @@ from medseg.config import PostprocessConfig
 from medseg.disk.atomic import atomic_path
 from medseg.errors import CheckpointError, MachineError, MedsegError
 from medseg.losses import distances_for, over_ranks
-from medseg.nets.weights_file import first_line, load_torch_file
+from medseg.nets.weights_file import load_torch_file
 from medseg.progress import ProgressCallback
-from medseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from medseg.training.checkpoint import Checkpoint, load_checkpoint, restored, save_checkpoint
 from medseg.training.cost import Stopwatch, peak_memory_gb
 from medseg.training.data import Batch, Batches, BatchSource, prefetched
 from medseg.training.ema import WeightAverage
@@ -178,8 +177,8 @@ class _Trainer:
             self.iteration, self.elapsed = int(state.iteration), float(state.elapsed_seconds)
             self.best_score = float(state.best_score)
 
-        _restored(self.last, take)
-        _restored(self.journal.path, lambda: self.journal.restore(self.iteration))
+        restored(self.last, take)
+        restored(self.journal.path, lambda: self.journal.restore(self.iteration))
         validated = [entry for entry in self.journal.entries if "validation_dice" in entry]
         if any(case.native for case in self.cases) and any(entry.get("grid") != _GRID for entry in validated):
             # Measured on the network's grid by an older medseg: the scores to come cannot be compared with it.
@@ -363,7 +362,7 @@ class _Trainer:
         """The weights to ship, scored on all validation cases."""
         if self.training.checkpoint == "best" and self.best.exists():
             best = load_torch_file(self.best, "delete it, or train from the start")
-            _restored(self.best, lambda: self.average.net.load_state_dict(best))
+            restored(self.best, lambda: self.average.net.load_state_dict(best))
         watch = Stopwatch()
         with memory_explained(validation_too_large(self.config)), watch.measuring("validate"):
             scores = validate(self.average.net, self.cases, self.plan, self.scheme, self.device, choice.add)
@@ -399,15 +398,3 @@ class _Trainer:
             iteration = self.iteration - len(losses) + first
             cases = source.batch(iteration, range(self.plan.batch_size)).cases
             raise MedsegError(no_number(losses[first].item(), iteration + 1, cases, self.last))
-
-
-def _restored(path: Path, take: Callable[[], Any]) -> None:
-    try:
-        take()
-    except (
-        Exception
-    ) as error:  # An altered file may contain anything, and every state dict fails with errors of its own.
-        raise CheckpointError(
-            f"{path}: does not fit this training ({first_line(error)}); delete it to train from the start, or restore "
-            "it from a backup"
-        ) from None

@@ -50,7 +50,7 @@ def alike(one: medseg.training.Run, other: medseg.training.Run) -> bool:
     return all(torch.equal(value, theirs[name]) for name, value in mine.items())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [pytest.param("mean_teacher", marks=pytest.mark.slow), "cross_pseudo"])
 def test_a_resumed_training_with_unlabelled_images_has_the_same_bits(
     tiny_dataset: Path, unlabelled: Path, method: str
 ) -> None:
@@ -65,6 +65,7 @@ def test_a_resumed_training_with_unlabelled_images_has_the_same_bits(
             train(tiny_dataset, unlabelled, resume=True, **{**part, **change})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_unlabelled_images_change_what_is_learned_and_weight_zero_does_not(
     tiny_dataset: Path, unlabelled: Path, method: str
@@ -82,18 +83,21 @@ def test_the_log_has_the_loss_on_unlabelled_images(tiny_dataset: Path, unlabelle
     assert all(entry["consistency"] > 0 for entry in entries if "loss" in entry)
 
 
+@pytest.mark.slow
 def test_checkpoints_and_hashes_of_trainings_without_unlabelled_images_are_as_before(tiny_dataset: Path) -> None:
     run = medseg.train(tiny_dataset / "config.yaml", SHORT)
     assert "semi" not in torch.load(run.folder / "last.pt", weights_only=True)
     assert load_checkpoint(run.folder / "last.pt").semi == {}
 
 
+@pytest.mark.slow
 def test_slices_of_volumes_train_in_2d(tiny_dataset: Path, unlabelled: Path) -> None:
     settings = {"net.dims": 2, "plan.patch_size": [16, 16], "semi.confidence": 0.0}
     run = train(tiny_dataset, unlabelled, **settings)
     assert run.scores[0].cases == 2
 
 
+@pytest.mark.slow
 def test_regions_train(tiny_dataset: Path, unlabelled: Path) -> None:
     labels = {"ball": None, "whole": [1, 2], "core": [2]}
     run = train(tiny_dataset, unlabelled, **{"data.labels": {k: v for k, v in labels.items() if v}})
@@ -102,7 +106,7 @@ def test_regions_train(tiny_dataset: Path, unlabelled: Path) -> None:
 
 def test_images_of_the_data_set_are_not_used_without_their_labels(tiny_dataset: Path) -> None:
     settings = {"semi.unlabelled": str(tiny_dataset / "data" / "images")}
-    with pytest.raises(DatasetError, match="all 6 images of .* are cases of the data set already"):
+    with pytest.raises(DatasetError, match=r"all 6 images of .* are cases of the data set already"):
         prepare_run(load_config(tiny_dataset / "config.yaml", settings))
 
 
