@@ -141,7 +141,7 @@ def trivial(preparation: Preparation, labelled: Sequence[str], validation: Seque
 
     def at(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         labels = np.asarray(preparation.open(name).labels)
-        return np.stack([resample_array((labels == v).astype(np.float32), shape) for v in (0, *values)])
+        return np.stack([resample_array((labels == v).astype(np.float32), shape, 1) for v in (0, *values)])
 
     found = []
     for name in validation:

@@ -20,7 +20,8 @@ class SemiConfig(Part):
     second network that is trained beside it; by default mean_teacher. Labels are found on a weak view of a patch (moved
     and deformed, grey levels as they are), and learned on its strong view.
     `weight`: of the loss on unlabelled images, beside 1 for that on labelled ones.
-    `ramp`: share of the training in which that weight rises from almost nothing.
+    `start`: share of the training in which labelled images are learned alone, so that the first labels are of use.
+    `ramp`: share of the training in which that weight then rises from almost nothing.
     `confidence`: voxels with a lower probability of their most likely label take no part.
     `cutmix`: share of the steps in which the unlabelled patches exchange a box, and their labels with it.
     `batch_size`: unlabelled patches per step, on all devices together; by default half as many as labelled ones.
@@ -29,7 +30,8 @@ class SemiConfig(Part):
     unlabelled: Path | None = None
     method: Literal["mean_teacher", "cross_pseudo"] | None = None
     weight: Annotated[float, Field(ge=0, le=100)] = 1.0
-    ramp: Fraction = 0.3
+    start: Fraction = 0.5
+    ramp: Fraction = 0.2
     confidence: Fraction = 0.8
     cutmix: Fraction = 0.5
     batch_size: Count | None = None

@@ -11,7 +11,7 @@ def ramp_up(progress: float, length: float) -> float:
     """exp(-5 (1 - t)^2) with t = progress / length, 1 from there on.
 
     Args:
-        progress: of the training, 0 to 1.
+        progress: of the training since unlabelled images count, 0 to 1.
         length: share of the training in which the weight rises; 0: it is 1 from the start.
 
     Source:

@@ -78,9 +78,14 @@ class Teaching:
             self.optimizer.zero_grad(set_to_none=True)
 
     def add_gradients(self, views: Views, iteration: int, progress: float, scaler: Any, precision: Any) -> Tensor:
-        """Add the gradients of a step's unlabelled patches to the networks; returns their loss, without gradient."""
+        """Add the gradients of a step's unlabelled patches to the networks; returns their loss, without gradient.
+
+        Before `semi.start` it does nothing, so that such steps cost what they cost without unlabelled images.
+        """
+        if progress < self.settings.start:
+            return torch.zeros((), device=self.device)
         counts = [len(part.numbers) for part in self.parts]
-        weight = self.settings.weight * ramp_up(progress, self.settings.ramp)
+        weight = self.settings.weight * ramp_up(progress - self.settings.start, self.settings.ramp)
         total = torch.zeros((), device=self.device)
         split = zip(*(torch.split(each, counts) for each in (views.weak, views.strong, views.inside)), strict=True)
         for number, (part, (weak, strong, inside)) in enumerate(zip(self.parts, split, strict=True)):
@@ -156,7 +161,9 @@ class Teaching:
             self.optimizer.load_state_dict(state["optimizer"])
 
     def taken(self) -> dict[str, float]:
-        """The mean loss since the last call, for the log."""
+        """The mean loss since the last call, for the log; nothing before unlabelled images count."""
+        if not self.losses:
+            return {}
         mean = torch.stack(self.losses).mean().item()
         self.losses.clear()
         return {"consistency": mean}

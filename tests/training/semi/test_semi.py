@@ -54,7 +54,13 @@ def alike(one: medseg.training.Run, other: medseg.training.Run) -> bool:
 def test_a_resumed_training_with_unlabelled_images_has_the_same_bits(
     tiny_dataset: Path, unlabelled: Path, method: str
 ) -> None:
-    settings = {"semi.method": method, "training.accumulate": 2, "training.schedule": "constant", "semi.ramp": 0.0}
+    settings = {
+        "semi.method": method,
+        "training.accumulate": 2,
+        "training.schedule": "constant",
+        "semi.start": 0.0,
+        "semi.ramp": 0.0,
+    }
     whole = train(tiny_dataset, unlabelled, output=str(tiny_dataset / "whole"), **settings)
     part = {**settings, "output": str(tiny_dataset / "part")}
     train(tiny_dataset, unlabelled, **{**part, "training.max_iterations": 2})
@@ -71,14 +77,14 @@ def test_unlabelled_images_change_what_is_learned_and_weight_zero_does_not(
     tiny_dataset: Path, unlabelled: Path, method: str
 ) -> None:
     plain = medseg.train(tiny_dataset / "config.yaml", {**SHORT, "output": str(tiny_dataset / "plain")})
-    settings = {"semi.method": method, "semi.ramp": 0.0, "semi.confidence": 0.0}
+    settings = {"semi.method": method, "semi.start": 0.0, "semi.ramp": 0.0, "semi.confidence": 0.0}
     without = train(tiny_dataset, unlabelled, output=str(tiny_dataset / "zero"), **settings, **{"semi.weight": 0.0})
     taught = train(tiny_dataset, unlabelled, output=str(tiny_dataset / "taught"), **settings)
     assert alike(plain, without) and not alike(plain, taught)
 
 
 def test_the_log_has_the_loss_on_unlabelled_images(tiny_dataset: Path, unlabelled: Path) -> None:
-    run = train(tiny_dataset, unlabelled, **{"training.max_iterations": 20, "semi.confidence": 0.0})
+    run = train(tiny_dataset, unlabelled, **{"training.max_iterations": 20, "semi.start": 0.0, "semi.confidence": 0.0})
     entries = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert all(entry["consistency"] > 0 for entry in entries if "loss" in entry)
 
@@ -92,7 +98,7 @@ def test_checkpoints_and_hashes_of_trainings_without_unlabelled_images_are_as_be
 
 @pytest.mark.slow
 def test_slices_of_volumes_train_in_2d(tiny_dataset: Path, unlabelled: Path) -> None:
-    settings = {"net.dims": 2, "plan.patch_size": [16, 16], "semi.confidence": 0.0}
+    settings = {"net.dims": 2, "semi.start": 0.0, "plan.patch_size": [16, 16], "semi.confidence": 0.0}
     run = train(tiny_dataset, unlabelled, **settings)
     assert run.scores[0].cases == 2
 
