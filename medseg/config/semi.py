@@ -24,7 +24,7 @@ class SemiConfig(Part):
     `ramp`: share of the training in which that weight then rises from almost nothing.
     `confidence`: voxels with a lower probability of their most likely label take no part.
     `cutmix`: share of the steps in which the unlabelled patches exchange a box, and their labels with it.
-    `batch_size`: unlabelled patches per step, on all devices together; by default half as many as labelled ones.
+    `patches`: unlabelled ones per step, on all devices together; by default half as many as labelled ones.
     """
 
     unlabelled: Path | None = None
@@ -34,7 +34,7 @@ class SemiConfig(Part):
     ramp: Fraction = 0.2
     confidence: Fraction = 0.8
     cutmix: Fraction = 0.5
-    batch_size: Count | None = None
+    patches: Count | None = None
 
     @model_validator(mode="after")
     def _has_images(self) -> SemiConfig:

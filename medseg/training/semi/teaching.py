@@ -48,8 +48,8 @@ class Teaching:
     def __init__(self, net: nn.Module, average: nn.Module, second: nn.Module | None, fold: Fold, setup: Setup) -> None:
         self.settings, self.device, self.ranks = setup.config.semi, setup.device, setup.ranks
         training = setup.config.training
-        wanted = self.settings.batch_size or max(setup.plan.batch_size // 2, 1)
-        if self.settings.batch_size is None:
+        wanted = self.settings.patches or max(setup.plan.batch_size // 2, 1)
+        if self.settings.patches is None:
             wanted = max(wanted, setup.ranks.size * training.accumulate)
         self.parts = setup.ranks.parts(wanted, training.accumulate)
         self.loss = ConsistencyLoss(setup.scheme.is_regions, self.settings.confidence)
