@@ -21,7 +21,7 @@ from medseg.preparation.unlabelled import find_unlabelled, write_image
 __all__ = ["IMAGE", "PreparedImages", "prepare_images"]
 
 IMAGE = LabelScheme.from_mapping({"image": 1})
-"""What stands for the labels in the plan: all of an image."""
+"""The only label of such images, which all voxels have: the plan is made from it."""
 
 
 @dataclass(frozen=True, slots=True)

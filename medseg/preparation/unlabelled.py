@@ -169,10 +169,10 @@ class _Compared:
             )
         spacings = [_mean(c.spacing_mm) for c in labelled if c.spacing_known]
         if image.spacing_known and spacings:
-            mine = _mean(image.spacing_mm)
-            if not min(spacings) / OTHER_SPACING < mine < max(spacings) * OTHER_SPACING:
+            size = _mean(image.spacing_mm)
+            if not min(spacings) / OTHER_SPACING < size < max(spacings) * OTHER_SPACING:
                 raise DatasetError(
-                    f"{_SOURCE}: {name} has voxels of {mine:.4g} mm on average over its axes, the labelled images of "
+                    f"{_SOURCE}: {name} has voxels of {size:.4g} mm on average over its axes, the labelled images of "
                     f"{min(spacings):.4g} to {max(spacings):.4g} mm; correct its header if the unit is wrong, or take "
                     "it out of the folder"
                 )

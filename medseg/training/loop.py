@@ -107,11 +107,10 @@ def train_fold(
             trainer.restore()
         _log.info("resuming at iteration %d", trainer.iteration)
     numbers = [n for part in trainer.parts for n in part.numbers]
-    source: Batches = BatchSource(
-        fold.training, setup.plan, setup.scheme, setup.config, fold.number, distances, numbers
-    )
+    labelled = BatchSource(fold.training, setup.plan, setup.scheme, setup.config, fold.number, distances, numbers)
+    source: Batches = labelled
     if trainer.teaching is not None:
-        source = WithUnlabelled(source, fold, setup, trainer.teaching.numbers)
+        source = WithUnlabelled(labelled, fold, setup, trainer.teaching.numbers)
     with trainer.signals.listening():
         trainer.run(source, progress)
 

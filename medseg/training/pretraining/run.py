@@ -128,7 +128,7 @@ def _trained(
                     found = net(masked(target, masks))
                 found = (found[0] if isinstance(found, tuple) else found).float()
                 loss = ((found - target).square() * masks).sum() / (masks.sum() * target.shape[1])
-                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                scaler.scale(loss).backward()
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(net.parameters(), training.gradient_clip)
                 scaler.step(optimizer)
