@@ -241,7 +241,7 @@ medseg convert study/ shared/ --anonymize""",
 _add(cli_training.init, "Training", cli_training.INIT_EXAMPLES)
 _add(cli_training.train, "Training", cli_training.TRAIN_EXAMPLES, lenient=True)
 _add(cli_training.prepare, "Training", cli_training.PREPARE_EXAMPLES, lenient=True)
-_add(cli_pretrain.pretrain, "Training", cli_pretrain.PRETRAIN_EXAMPLES, lenient=True)
+_add(cli_pretrain.pretrain, "Training", cli_pretrain.PRETRAIN_EXAMPLES)
 _add(cli_training.presets, "Training", "medseg presets")
 _add(cli_training.config, "Training", "medseg config\nmedseg config --explain training.max_minutes")
 _add(nets, "Training", "medseg nets\nmedseg nets deeplabv3plus --backbone all --width 0.5")

@@ -15,7 +15,7 @@ __all__ = ["PRETRAIN_EXAMPLES", "pretrain"]
 PRETRAIN_EXAMPLES = """\
 medseg pretrain images/ -o encoder/ --minutes 20
 medseg pretrain images/ -o encoder/ --config hippocampus
-medseg pretrain images/ -o encoder/ net.name=nnunet_resenc net.dims=3 data.modality=CT"""
+medseg pretrain images/ -o encoder/ net.name=nnunet_resenc"""
 
 
 def pretrain(
