@@ -48,6 +48,7 @@ FLOORS = [
             "cli_options",
             "cli_predict",
             "cli_training",
+            "cli_pretrain",
         ),
         "commands",
     },
@@ -65,13 +66,13 @@ SIDEWAYS = {
     ("evaluation", "reports"),
     *(
         ("cli", f"cli_{part}")
-        for part in ("complete", "deploy", "evaluate", "exit", "help", "options", "predict", "training")
+        for part in ("complete", "deploy", "evaluate", "exit", "help", "options", "predict", "pretrain", "training")
     ),
     ("cli", "commands"),
     *((f"cli_{part}", "cli_help") for part in ("deploy", "evaluate", "options", "predict", "training")),
     *(
         (f"cli_{part}", f"cli_{other}")
-        for part in ("deploy", "evaluate", "predict", "training")
+        for part in ("deploy", "evaluate", "predict", "pretrain", "training")
         for other in ("complete", "options")
     ),
     ("cli_training", "commands"),

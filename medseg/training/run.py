@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from medseg.preparation.kept_split import check_other_folds, fold_folder, keep_s
 from medseg.preparation.prepare import Preparation, prepare
 from medseg.preparation.run_folder import record_config, recorded_values, refuse_other_data, refuse_other_split
 from medseg.preparation.split import Split, fold_numbers
+from medseg.preparation.unlabelled import Unlabelled, prepare_unlabelled
 from medseg.progress import console_progress
 from medseg.tasks.defaults import with_task_defaults
 from medseg.training.augmentation_check import check_augmentation, colours_are_shown
@@ -127,6 +128,7 @@ class _Begun:
     splits: Mapping[int, Split]
     net_info: NetInfo
     recorded: Mapping[str, Any]
+    unlabelled: Unlabelled | None = None
 
 
 def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) -> _Begun:
@@ -148,7 +150,8 @@ def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) 
     taught = teacher_info(config) if kept is None else kept
     preparation = _prepared(config, device, taught)
     ranks.parts(preparation.plan.batch_size, training.accumulate)
-    for finding in preparation.findings:
+    unlabelled = _unlabelled(config, preparation)
+    for finding in (*preparation.findings, *(() if unlabelled is None else unlabelled.findings)):
         _log.info("%s: %s", finding.kind, finding.message)
     if preparation.plan.size is not None:
         _log.info("size %s: %s", preparation.plan.size.name, preparation.plan.size.reason)
@@ -185,7 +188,7 @@ def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) 
         else grown_net(kept, len(scheme.names))
     )
     _log.info("%s", describe_net(net_info))
-    return _Begun(config, preparation, splits, net_info, before)
+    return _Begun(config, preparation, splits, net_info, before, unlabelled)
 
 
 def _train_folds(begun: _Begun, device: torch.device, ranks: Ranks, resume: bool) -> Run:
@@ -206,6 +209,7 @@ def _train_folds(begun: _Begun, device: torch.device, ranks: Ranks, resume: bool
             fold_folder(output, number),
             training=[preparation.open(name) for name in split.train],
             validation=[preparation.open(name) for name in split.validation],
+            unlabelled=[] if begun.unlabelled is None else begun.unlabelled.open(),
         )
         ranks.from_first(partial(_ready, fold, split, setup, begun, rehearsed=bool(scores)))
         try:
@@ -236,10 +240,14 @@ def _train_one(fold: Fold, setup: Setup, begun: _Begun, resume: bool) -> Trained
         kept = len(setup.teacher.model.scheme.names)
     else:
         start_from_init(net, fold, setup, resume=resume)
+    second = None
+    if fold.unlabelled and config.semi.method == "cross_pseudo":
+        second = begun.net_info.build()  # The generator has gone on, so its weights differ.
+        start_from_init(second, fold, setup, resume=True)
     loss = loss_for(config.loss, begun.preparation, net, config.distill, kept)
     title = "train" if config.training.fold == "full" else f"train fold {fold.number}"
     with console_progress(title, enabled=setup.ranks.rank == 0, panel=True) as progress:
-        return train_fold(net, loss, fold, setup, resume=resume, progress=progress)
+        return train_fold(net, loss, fold, setup, resume=resume, progress=progress, second=second)
 
 
 def _finish(trained: Trained, fold: Fold, setup: Setup, begun: _Begun) -> None:
@@ -269,7 +277,15 @@ def prepare_run(config: RunConfig) -> Preparation:
     """
     config = with_kept_labels(with_task_defaults(config))
     kept = kept_info(config)
-    return _prepared(config, resolve_device(config.device), teacher_info(config) if kept is None else kept)
+    preparation = _prepared(config, resolve_device(config.device), teacher_info(config) if kept is None else kept)
+    unlabelled = _unlabelled(config, preparation)
+    if unlabelled is None:
+        return preparation
+    return replace(preparation, findings=(*preparation.findings, *unlabelled.findings))
+
+
+def _unlabelled(config: RunConfig, preparation: Preparation) -> Unlabelled | None:
+    return None if config.semi.unlabelled is None else prepare_unlabelled(config, preparation)
 
 
 def _prepared(config: RunConfig, device: torch.device, taught: BundleInfo | None) -> Preparation:
