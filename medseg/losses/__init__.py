@@ -15,6 +15,7 @@ from medseg.losses.cross_entropy import CrossEntropyLoss, inverse_frequency_weig
 from medseg.losses.dice import DiceLoss
 from medseg.losses.distillation import DistillationLoss, DistilledLoss
 from medseg.losses.focal import FocalLoss
+from medseg.losses.gated_crf import GatedCrfLoss, show_images
 from medseg.losses.generalized_dice import GeneralizedDiceLoss
 from medseg.losses.ranks import over_ranks
 from medseg.losses.topk import TopKCrossEntropyLoss
@@ -31,6 +32,7 @@ __all__ = [
     "DistillationLoss",
     "DistilledLoss",
     "FocalLoss",
+    "GatedCrfLoss",
     "GeneralizedDiceLoss",
     "SumLoss",
     "SumOf",
