@@ -48,5 +48,6 @@ __all__ = [
     "distances_for",
     "inverse_frequency_weights",
     "over_ranks",
+    "show_images",
     "takes_weights",
 ]
