@@ -19,7 +19,7 @@ from medseg.augmentation import mixed_loss
 from medseg.config import PostprocessConfig
 from medseg.disk.atomic import atomic_path
 from medseg.errors import CheckpointError, MachineError, MedsegError
-from medseg.losses import distances_for, over_ranks
+from medseg.losses import distances_for, over_ranks, show_images
 from medseg.nets.weights_file import load_torch_file
 from medseg.progress import ProgressCallback
 from medseg.training.checkpoint import Checkpoint, load_checkpoint, restored, save_checkpoint
@@ -297,6 +297,7 @@ class _Trainer:
         outputs = logits if taught is None else (logits, taught)
         labels = batch.labels.to(self.device, non_blocking=True)
         others = None if batch.others is None else batch.others.to(self.device, non_blocking=True)
+        show_images(self.loss, images)
 
         def loss(outputs: object) -> torch.Tensor:
             return mixed_loss(self.loss, outputs, labels, others, batch.share) * share
