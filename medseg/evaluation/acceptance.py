@@ -18,7 +18,7 @@ from scipy.special import stdtrit
 
 from medseg.errors import ConfigError
 from medseg.evaluation.paired import holm
-from medseg.evaluation.statistics import Statistics, describe_scores
+from medseg.evaluation.statistics import MIN_PATIENTS, Statistics, describe_scores
 
 __all__ = [
     "Acceptance",
@@ -289,7 +289,8 @@ def _sizes(sd: float, patients: int, enough: Callable[[int, float], bool]) -> Sa
 
 
 def _smallest(enough: Callable[[int], bool]) -> int | None:
-    low, high = 1, 2
+    # Fewer patients have no interval.
+    low, high = MIN_PATIENTS - 1, MIN_PATIENTS
     while not enough(high):
         low, high = high, 2 * high
         if high > _MOST:

@@ -17,6 +17,7 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +123,7 @@ def chance_of_alarm(drift: float, threshold: float, values: int) -> float:
     return float(1 - np.linalg.matrix_power(moves, values)[0].sum())
 
 
+@lru_cache(maxsize=64)
 def alarm_threshold(drift: float, chance: float, values: int) -> float:
     """The threshold of a one-sided CUSUM for a chance of a false alarm within a number of values.
 

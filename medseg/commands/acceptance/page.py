@@ -12,8 +12,9 @@ from medseg.version import __version__
 __all__ = ["page_of", "summary_lines"]
 
 # So much fits on one page of A4.
-_MOST_LABELS, _MOST_GROUPS, _MOST_REVIEWS = 6, 8, 3
-_LONGEST = 110
+_MOST_LABELS, _MOST_GROUPS, _MOST_REVIEWS = 4, 4, 2
+_MOST_DIFFERENCES = 2
+_LONGEST = 90
 
 
 def page_of(result: Acceptance, model_hash: str, model_name: str, left_out: tuple[str, ...]) -> AcceptancePage:
@@ -27,7 +28,7 @@ def page_of(result: Acceptance, model_hash: str, model_name: str, left_out: tupl
     """
     return AcceptancePage(
         title="Acceptance of a segmentation model at this site",
-        subtitle=f"Model {_short(model_name)}, hash {model_hash}, medseg {__version__}. For research only.",
+        subtitle=f"Model {_short(model_name, 40)}, hash {model_hash}, medseg {__version__}. For research only.",
         facts={
             "cases with masks": str(len(result.cases)),
             "patients": str(result.patients),
@@ -52,30 +53,30 @@ def summary_lines(result: Acceptance) -> list[str]:
 
 
 def _scores(result: Acceptance) -> PageTable:
-    names = sorted(result.labels, key=lambda name: _order(result.labels[name].dice.mean))
-    shown = names[:_MOST_LABELS]
-    head = (
+    shown = [name for name, _ in _lowest(result)]
+    head: tuple[str, ...] = (
         "label",
         "cases",
         "Dice, mean (95% interval)",
         "median",
-        "lowest quarter below",
-        f"patients for width {result.width:g}",
+        "lower quartile",
+        f"patients for {result.width:g}",
     )
     if result.least_dice is not None:
         head = (*head, f"above {result.least_dice:g}", "patients to show it")
     rows = []
     for name in shown:
         label = result.labels[name]
-        cells = [_short(name), str(label.dice.n), _mean(label.dice, 3), _number(label.dice.median, 3)]
+        cells = [_short(name, 32), str(label.dice.n), _mean(label.dice, 3), _number(label.dice.median, 3)]
         cells += [_number(label.dice.q1, 3), _needed(label.for_width)]
         if label.for_bound is not None:
             cells += [_shown(label.shown), _needed(label.for_bound)]
         rows.append(PageRow(tuple(cells), marked=label.shown is False))
     note = (
-        "Patients: needed in all, at the spread that was found, and (in brackets) at the upper end of what it may be."
+        f"Patients for {result.width:g}: needed in all for an interval of that width, at the spread that was found and "
+        "(in brackets) at the upper end of what it may be."
     )
-    rest = len(names) - len(shown)
+    rest = len(result.labels) - len(shown)
     more = (f"{rest} more labels, all with a higher Dice, are in acceptance.json.",) if rest else ()
     return PageTable("Dice", head, tuple(rows), (note, *more))
 
@@ -88,7 +89,7 @@ def _sizes(result: Acceptance) -> PageTable:
         size = result.labels[name].size
         limits = "-" if math.isnan(size.low) else f"{_number(size.low, 2)} to {_number(size.high, 2)}"
         share = "-" if math.isnan(size.relative_bias) else f"{size.relative_bias:+.1%}"
-        rows.append(PageRow((_short(name), str(size.bias.n), _mean(size.bias, 2), share, limits)))
+        rows.append(PageRow((_short(name, 32), str(size.bias.n), _mean(size.bias, 2), share, limits)))
     return PageTable("Volume, prediction less reference" if result.unit == "ml" else "Size", head, tuple(rows))
 
 
@@ -100,7 +101,7 @@ def _groups(result: Acceptance, left_out: tuple[str, ...]) -> PageTable:
     rows = tuple(
         PageRow(
             (
-                f"{group.attribute}: {_short(group.value, 40)}",
+                f"{group.attribute}: {_short(group.value, 28)}",
                 _short(group.label, 24),
                 str(group.n),
                 _number(group.dice, 3),
@@ -120,7 +121,7 @@ def _groups(result: Acceptance, left_out: tuple[str, ...]) -> PageTable:
         notes.append(f"{len(order) - len(shown)} more groups are in acceptance.json.")
     if left_out:
         notes.append(f"Not grouped, as there are too many values: {_short(', '.join(left_out))}.")
-    return PageTable("By scanner, kernel and slice thickness", head, rows, tuple(notes))
+    return PageTable("By scanner, kernel and slice thickness", head, rows, (" ".join(notes),))
 
 
 def _warning(result: Acceptance) -> str:
@@ -147,25 +148,30 @@ def _sentences(result: Acceptance) -> list[str]:
             if tested
             else "No group has the 3 patients that a test needs; whether the model differs between groups is not known."
         )
-    found = found[:4]
-    for name, label in list(result.labels.items())[:_MOST_LABELS]:
+    found = found[:_MOST_DIFFERENCES]
+    for name, label in _lowest(result)[:_MOST_DIFFERENCES]:
         have, need = label.dice.n_patients, label.for_width
         if need.expected is None:
-            found.append(f"{name}: too few patients to say how many are needed.")
+            found.append(f"{_short(name, 32)}: too few patients to say how many are needed.")
         elif need.expected > have:
             cautious = (
                 "" if need.cautious is None else f", up to {max(need.cautious - have, 0)} if the spread is larger"
             )
             found.append(
-                f"{name}: {need.expected - have} more patients are needed for an interval of width "
+                f"{_short(name, 32)}: {need.expected - have} more patients are needed for an interval of width "
                 f"{result.width:g}{cautious}."
             )
     if result.least_dice is not None:
-        for name, label in list(result.labels.items())[:_MOST_LABELS]:
+        for name, label in _lowest(result)[:_MOST_DIFFERENCES]:
             if label.shown is not True and label.for_bound is not None:
                 found.append(_to_show(name, label, result.least_dice))
     found.append("acceptance.json goes to medseg drift --accepted, as what later studies are compared with.")
     return found
+
+
+def _lowest(result: Acceptance) -> list[tuple[str, LabelAcceptance]]:
+    """The labels with the lowest Dice."""
+    return sorted(result.labels.items(), key=lambda item: _order(item[1].dice.mean))[:_MOST_LABELS]
 
 
 def _difference(group: SiteGroup) -> str:
@@ -178,20 +184,17 @@ def _difference(group: SiteGroup) -> str:
 
 def _to_show(name: str, label: LabelAcceptance, least: float) -> str:
     assert label.for_bound is not None
-    need = label.for_bound.expected
+    need, title = label.for_bound.expected, _short(name, 32)
     if need is None:
-        return f"{name}: no number of patients would show a mean Dice above {least:g}, as it is {label.dice.mean:.3f}."
+        return f"{title}: no number of patients would show a mean Dice above {least:g}: it is {label.dice.mean:.3f}."
     if need > label.dice.n_patients:
-        return (
-            f"{name}: {need - label.dice.n_patients} more patients are probably enough to show a Dice above {least:g}."
-        )
-    return f"{name}: {need} patients would usually be enough to show a Dice above {least:g}, but here they were not."
+        return f"{title}: {need - label.dice.n_patients} more patients probably show a Dice above {least:g}."
+    return f"{title}: {need} patients are usually enough to show a Dice above {least:g}, here they were not."
 
 
 def _reviews(result: Acceptance) -> list[str]:
     found = [
-        f"{_short(case.case, 40)} needs review: {_short(case.findings[0] if case.findings else '')}"
-        for case in result.review[:_MOST_REVIEWS]
+        f"{_short(case.case, 40)} needs review: {_short(case.findings[0])}" for case in result.review[:_MOST_REVIEWS]
     ]
     more = len(result.review) - len(found)
     return [*found, f"{more} more cases need review; cases.csv names them."] if more > 0 else found

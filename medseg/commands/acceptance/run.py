@@ -83,7 +83,7 @@ def run_acceptance(path: Path, local: Path, out: Path, options: AcceptOptions, p
     model = load_model(path, options.device, allow_code=options.allow_code)
     data = DataConfig(
         root=local,
-        labels={name: list(v) if isinstance(v, tuple) else v for name, v in model.scheme.mapping.items()},
+        labels=model.scheme.mapping,
         ignore=model.scheme.ignore_entry,
         label_threshold=options.label_threshold,
     )
@@ -112,12 +112,17 @@ def run_acceptance(path: Path, local: Path, out: Path, options: AcceptOptions, p
     unit = "ml" if _has_volume(model) else "voxels"
     result = accept_cases(found, model.scheme.names, unit, options.width, options.least_dice)
     with atomic_folder(out, overwrite=True) as folder:
-        write_acceptance(result, folder, model.model_hash, path.resolve().name, left_out)
+        write_acceptance(result, folder, model.model_hash, _name(path.resolve()), left_out)
     progress(len(cases), len(cases), "")
     text = "\n".join([*summary_lines(result), f"Written to {out}: acceptance.html is the page to sign"])
     if errors:
         raise PartialFailure(f"{len(errors)} of {len(cases)} cases failed, first {_first_failed(result)}\n{text}")
     return text
+
+
+def _name(path: Path) -> str:
+    """Of a bundle; that of a run folder goes before its `model`."""
+    return f"{path.parent.name}/{path.name}" if path.name == "model" else path.name
 
 
 def _has_volume(model: Model) -> bool:
