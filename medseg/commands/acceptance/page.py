@@ -12,9 +12,9 @@ from medseg.version import __version__
 __all__ = ["page_of", "summary_lines"]
 
 # So much fits on one page of A4.
-_MOST_LABELS, _MOST_GROUPS, _MOST_REVIEWS = 4, 4, 2
+_MOST_LABELS, _MOST_GROUPS, _MOST_REVIEWS = 3, 4, 2
 _MOST_DIFFERENCES = 2
-_LONGEST = 90
+_LONGEST = 80
 
 
 def page_of(result: Acceptance, model_hash: str, model_name: str, left_out: tuple[str, ...]) -> AcceptancePage:
