@@ -4,8 +4,7 @@
 
 FOLDER holds images (NIfTI). Figures of each image are measured as `predict` does, unshifted and with each shift, and
 sequences are drawn from these with replacement: 30 accepted cases, 100 unshifted studies, then shifted ones. A jitter
-of
-1% of each figure's spread keeps drawing twice from looking like a tie.
+of 1% of each figure's spread keeps drawing twice from looking like a tie.
 """
 
 from __future__ import annotations

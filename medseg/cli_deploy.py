@@ -13,7 +13,7 @@ from medseg.cli_options import AllowCode, Debug, Folds, fold_numbers, listed
 __all__ = ["BENCHMARK_EXAMPLES", "EXPORT_EXAMPLES", "IMPORT_EXAMPLES", "benchmark", "export", "import_model"]
 
 IMPORT_EXAMPLES = """\
-medseg import Dataset007_Pancreas/nnUNetTrainer__nnUNetPlans__3d_fullres pancreas
+medseg import Dataset007_Pancreas/nnUNetTrainer__nnUNetPlans__2d pancreas
 medseg import deepbet brain
 medseg import deepbet-1.0.2-py3-none-any.whl brain"""
 
