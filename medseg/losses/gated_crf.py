@@ -73,8 +73,7 @@ class GatedCrfLoss(VoxelLoss):
         self.images: Tensor | None = None
 
     def compute(self, voxels: Voxels) -> Tensor:
-        p = voxels.log_p.exp()
-        p = p.reshape(*p.shape[:2], *voxels.shape)  # (B, C, I, J[, K])
+        p = voxels.log_p.exp().reshape(*voxels.log_p.shape[:2], *voxels.shape)  # (B, C, I, J[, K])
         image = self._image_for(p)
         offsets = list(_offsets(self._radius_for(voxels.shape), voxels.shape))
         total = p.new_zeros(())
