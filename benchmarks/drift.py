@@ -74,7 +74,9 @@ def main() -> None:
         find_drift(draw(plain, options.studies), draw(plain, ACCEPTED), options, "").state == "alarm"
         for _ in range(count)
     )
-    print(f"unshifted: {alarms} of {count} sequences of {options.studies} studies alarm, stated {options.false_alarms:.0%}")
+    print(
+        f"unshifted: {alarms} of {count} sequences of {options.studies} studies alarm, stated {options.false_alarms:.0%}"
+    )
     shifts: dict[str, Callable[[Volume, np.random.Generator], Volume]] = {
         "noise 0.1 SD": noisy,
         "scale 1.3": scaled,
@@ -92,7 +94,9 @@ def main() -> None:
             named += [figure.name for figure in after[:1]]
         median, long = np.sort(delays)[[count // 2, int(0.9 * count)]]
         most = max(set(named), key=named.count) if named else "none"
-        print(f"{name}: found after {median:g} studies (median), {long:g} (nine of ten); by {most!r}; {early} early alarms")
+        print(
+            f"{name}: found after {median:g} studies (median), {long:g} (nine of ten); by {most!r}; {early} early alarms"
+        )
     stated = find_drift(draw(plain, BEFORE), draw(plain, ACCEPTED), options, "")
     print(f"stated for {options.shift} SD: {stated.median_delay:g} (median), {stated.long_delay:g} (nine of ten)")
 
