@@ -94,9 +94,7 @@ def main() -> None:
             named += [figure.name for figure in after[:1]]
         median, long = np.sort(delays)[[count // 2, int(0.9 * count)]]
         most = max(set(named), key=named.count) if named else "none"
-        print(
-            f"{name}: found after {median:g} studies (median), {long:g} (nine of ten); by {most!r}; {early} early alarms"
-        )
+        print(f"{name}: found after {median:g} studies (median), {long:g} (nine of ten); {most!r}; {early} early")
     stated = find_drift(draw(plain, BEFORE), draw(plain, ACCEPTED), options, "")
     print(f"stated for {options.shift} SD: {stated.median_delay:g} (median), {stated.long_delay:g} (nine of ten)")
 

@@ -102,7 +102,7 @@ def drift(
         typer.Option(
             "--outside-rate",
             metavar="SHARE",
-            help="Share of studies outside the training ranges that is no alarm.",
+            help="Accepted share of studies outside the training ranges.",
             rich_help_panel=ADVANCED,
         ),
     ] = 0.1,
