@@ -3,7 +3,7 @@
     python benchmarks/drift.py FOLDER [--sequences 200]
 
 FOLDER holds images (NIfTI). Figures of each image are measured as `predict` does, unshifted and with each shift, and
-sequences are drawn from these with replacement: 30 accepted cases, 100 unshifted studies, then shifted ones. A jitter of
+sequences are drawn from these with replacement: 30 accepted cases, 100 unshifted studies, then shifted ones. Jitter of
 1% of each figure's spread keeps drawing twice from looking like a tie.
 """
 
@@ -74,9 +74,7 @@ def main() -> None:
         find_drift(draw(plain, options.studies), draw(plain, ACCEPTED), options, "").state == "alarm"
         for _ in range(count)
     )
-    print(
-        f"unshifted: {alarms} of {count} sequences of {options.studies} studies alarm, stated {options.false_alarms:.0%}"
-    )
+    print(f"unshifted: {alarms} of {count} sequences alarm, stated {options.false_alarms:.0%} in {options.studies}")
     shifts: dict[str, Callable[[Volume, np.random.Generator], Volume]] = {
         "noise 0.1 SD": noisy,
         "scale 1.3": scaled,

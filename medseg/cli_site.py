@@ -15,7 +15,7 @@ __all__ = ["ACCEPT_EXAMPLES", "DRIFT_EXAMPLES", "accept", "drift"]
 
 ACCEPT_EXAMPLES = """\
 medseg accept runs/lung/model local_cases -o acceptance
-medseg accept runs/lung/model local_cases -o acceptance --least-dice 0.9 --cases cases.csv"""
+medseg accept runs/lung/model local -o accepted --cases cases.csv"""
 
 DRIFT_EXAMPLES = """\
 medseg drift predicted/ledger.jsonl --accepted acceptance
