@@ -3,8 +3,8 @@
     python benchmarks/drift.py FOLDER [--sequences 200]
 
 FOLDER holds images (NIfTI). Figures of each image are measured as `predict` does, unshifted and with each shift, and
-sequences are drawn from these with replacement: 30 accepted cases, 100 unshifted studies, then shifted ones. A jitter
-of 1% of each figure's spread keeps drawing twice from looking like a tie.
+sequences are drawn from these with replacement: 30 accepted cases, 100 unshifted studies, then shifted ones. Jitter of
+1% of each figure's spread keeps drawing twice from looking like a tie.
 """
 
 from __future__ import annotations
@@ -74,10 +74,7 @@ def main() -> None:
         find_drift(draw(plain, options.studies), draw(plain, ACCEPTED), options, "").state == "alarm"
         for _ in range(count)
     )
-    print(
-        f"unshifted: {alarms} of {count} sequences of {options.studies} studies alarm, "
-        f"stated {options.false_alarms:.0%}"
-    )
+    print(f"unshifted: {alarms} of {count} sequences alarm, stated {options.false_alarms:.0%} in {options.studies}")
     shifts: dict[str, Callable[[Volume, np.random.Generator], Volume]] = {
         "noise 0.1 SD": noisy,
         "scale 1.3": scaled,
@@ -95,10 +92,7 @@ def main() -> None:
             named += [figure.name for figure in after[:1]]
         median, long = np.sort(delays)[[count // 2, int(0.9 * count)]]
         most = max(set(named), key=named.count) if named else "none"
-        print(
-            f"{name}: found after {median:g} studies (median), {long:g} (nine of ten); by {most!r}; "
-            f"{early} early alarms"
-        )
+        print(f"{name}: found after {median:g} studies (median), {long:g} (nine of ten); {most!r}; {early} early")
     stated = find_drift(draw(plain, BEFORE), draw(plain, ACCEPTED), options, "")
     print(f"stated for {options.shift} SD: {stated.median_delay:g} (median), {stated.long_delay:g} (nine of ten)")
 

@@ -15,7 +15,7 @@ __all__ = ["ACCEPT_EXAMPLES", "DRIFT_EXAMPLES", "accept", "drift"]
 
 ACCEPT_EXAMPLES = """\
 medseg accept runs/lung/model local_cases -o acceptance
-medseg accept runs/lung/model local -o out --least-dice 0.9 --cases c.csv"""
+medseg accept runs/lung/model local -o accepted --cases cases.csv"""
 
 DRIFT_EXAMPLES = """\
 medseg drift predicted/ledger.jsonl --accepted acceptance
@@ -102,7 +102,7 @@ def drift(
         typer.Option(
             "--outside-rate",
             metavar="SHARE",
-            help="Share of studies outside the training ranges that raises no alarm.",
+            help="Accepted share of studies outside the training ranges.",
             rich_help_panel=ADVANCED,
         ),
     ] = 0.1,
