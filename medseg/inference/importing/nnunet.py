@@ -16,8 +16,9 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from medseg.disk.archive import check_members, opened_zip, unpack
 from medseg.disk.temporary import temporary_folder
@@ -32,13 +33,31 @@ from medseg.version import __version__
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["checkpoints_in", "import_nnunet", "is_nnunet", "model_folder"]
+__all__ = ["Contents", "checkpoints_in", "import_nnunet", "is_nnunet", "model_folder", "read_json", "read_model"]
+
 
 FOLD = re.compile(r"fold_(all|[0-9]{1,3})")
 CHECKPOINT = "checkpoint_final.pth"
 LARGEST_JSON = 64 << 20
 LARGEST_CHECKPOINT = 16 << 30
 COPIES = re.compile(r"(^|\.)all_modules\.[0-9]+\.|^decoder\.encoder\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """A model folder as it was read.
+
+    Args:
+        described: plan, network and labels.
+        weights: fold -> state dict; 0 for the fold 'all'.
+        hash: SHA-256 of the checkpoints.
+        folds: 'all' where that is the only fold, else None; as in a bundle.
+    """
+
+    described: Described
+    weights: Mapping[int, Mapping[str, Tensor]]
+    hash: str
+    folds: Literal["all"] | None
 
 
 def is_nnunet(source: str | Path) -> bool:
@@ -98,30 +117,43 @@ def import_nnunet(source: str | Path, target: str | Path, licence: str = "unknow
         WriteError: disk full, no permission, or a folder that holds something else.
     """
     with _opened(Path(source)) as folder:
-        plans, dataset = (_json(folder / name) for name in ("plans.json", "dataset.json"))
-        digest = hashlib.sha256()
-        weights: dict[int, dict[str, Tensor]] = {}
-        told: list[Described] = []
-        checkpoints = checkpoints_in(folder)
-        for fold, file in checkpoints.items():
-            content = _checkpoint(file, digest)
-            told.append(_told(plans, dataset, content, folder))
-            weights[0 if fold == "all" else int(fold)] = _weights(content, told[-1], file)
-        first = told[0]
-        if any(each != first for each in told):
-            raise CheckpointError(f"{folder}: its folds are of different networks, labels or mirrorings")
+        read = read_model(folder, checkpoints_in(folder))
+        told = read.described
         info = BundleInfo(
-            labels=first.labels,
-            ignore=first.ignore,
-            plan=first.plan,
-            net=first.net,
-            prediction=PredictionInfo(mirror_axes=first.mirror_axes),
-            provenance=Provenance(medseg=__version__, dataset={"channels": list(first.channels)}),
-            source=SourceInfo(kind="nnunet", hash=digest.hexdigest(), licence=licence),
+            labels=told.labels,
+            ignore=told.ignore,
+            plan=told.plan,
+            net=told.net,
+            prediction=PredictionInfo(mirror_axes=told.mirror_axes),
+            provenance=Provenance(medseg=__version__, dataset={"channels": list(told.channels)}),
+            source=SourceInfo(kind="nnunet", hash=read.hash, licence=licence),
             weight_license=licence,
-            folds="all" if set(checkpoints) == {"all"} else None,
+            folds=read.folds,
         )
-        return save_bundle(target, info, weights)
+        return save_bundle(target, info, read.weights)
+
+
+def read_model(folder: Path, checkpoints: Mapping[str, Path]) -> Contents:
+    """What a model folder holds.
+
+    Args:
+        folder: `TRAINER__PLANS__CONFIGURATION`.
+        checkpoints: those wanted, as `checkpoints_in` gives them.
+
+    Raises:
+        CheckpointError: as `import_nnunet`.
+    """
+    plans, dataset = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
+    digest = hashlib.sha256()
+    weights: dict[int, dict[str, Tensor]] = {}
+    told: list[Described] = []
+    for fold, file in checkpoints.items():
+        content = _checkpoint(file, digest)
+        told.append(_told(plans, dataset, content, folder))
+        weights[0 if fold == "all" else int(fold)] = _weights(content, told[-1], file)
+    if any(each != told[0] for each in told):
+        raise CheckpointError(f"{folder}: its folds are of different networks, labels or mirrorings")
+    return Contents(told[0], weights, digest.hexdigest(), "all" if set(checkpoints) == {"all"} else None)
 
 
 @contextmanager
@@ -157,7 +189,12 @@ def _has_folds(folder: Path) -> bool:
     return any(FOLD.fullmatch(path.name) and (path / CHECKPOINT).exists() for path in folder.iterdir())
 
 
-def _json(path: Path) -> Mapping[str, Any]:
+def read_json(path: Path) -> Mapping[str, Any]:
+    """A JSON file of a model folder.
+
+    Raises:
+        CheckpointError: absent, damaged, or larger than 64 MB.
+    """
     try:
         with open_regular(path) as file:
             text = file.read(LARGEST_JSON + 1)

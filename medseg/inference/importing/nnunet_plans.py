@@ -158,7 +158,7 @@ def _described(
         channels=net.options["channels"],
         strides=net.options["strides"],
         kernels=net.options["kernels"],
-        select=tuple(SelectRule(name=name[:64]) for name in channels),
+        select=tuple(SelectRule(name=name[:64], modality="CT" if name.upper() == "CT" else None) for name in channels),
         crop="nonzero",
         normalize_on="native",
         image=ImagePlan(order=_order(content, "resampling_fn_data", 3, where), thick_axis="nearest"),
