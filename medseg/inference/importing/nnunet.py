@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import ValidationError
+
 from medseg.disk.archive import check_members, opened_zip, unpack
 from medseg.disk.temporary import temporary_folder
 from medseg.errors import CheckpointError, ReadError
@@ -119,17 +121,24 @@ def import_nnunet(source: str | Path, target: str | Path, licence: str = "unknow
     with _opened(Path(source)) as folder:
         read = read_model(folder, checkpoints_in(folder))
         told = read.described
-        info = BundleInfo(
-            labels=told.labels,
-            ignore=told.ignore,
-            plan=told.plan,
-            net=told.net,
-            prediction=PredictionInfo(mirror_axes=told.mirror_axes),
-            provenance=Provenance(medseg=__version__, dataset={"channels": list(told.channels)}),
-            source=SourceInfo(kind="nnunet", hash=read.hash, licence=licence),
-            weight_license=licence,
-            folds=read.folds,
-        )
+        try:
+            info = BundleInfo(
+                labels=told.labels,
+                ignore=told.ignore,
+                plan=told.plan,
+                net=told.net,
+                prediction=PredictionInfo(mirror_axes=told.mirror_axes),
+                provenance=Provenance(medseg=__version__, dataset={"channels": list(told.channels)}),
+                source=SourceInfo(kind="nnunet", hash=read.hash, licence=licence),
+                weight_license=licence,
+                folds=read.folds,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise CheckpointError(
+                f"{folder}: what it describes is not a model that medseg can keep ({place!r}: {first['msg']})"[:600]
+            ) from None
         return save_bundle(target, info, read.weights)
 
 
@@ -198,11 +207,12 @@ def read_json(path: Path) -> Mapping[str, Any]:
     try:
         with open_regular(path) as file:
             text = file.read(LARGEST_JSON + 1)
-        if len(text) > LARGEST_JSON:
-            raise CheckpointError(f"{path} is larger than {LARGEST_JSON >> 20} MB, as no file of nnU-Net is")
-        found = json.loads(text)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); copy the whole model folder") from None
+    if len(text) > LARGEST_JSON:
+        raise CheckpointError(f"{path} is larger than {LARGEST_JSON >> 20} MB, as no file of nnU-Net is")
+    try:
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON ({str(error)[:100]}); copy it again") from None
     if not isinstance(found, Mapping):

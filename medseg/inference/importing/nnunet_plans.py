@@ -37,6 +37,8 @@ ACTIVATIONS = {"LeakyReLU": "leaky_relu", "ReLU": "relu"}
 # The trainer whose networks normalise over the batch, whatever the plans say.
 BATCH_NORM_TRAINER = "nnUNetTrainerBN"
 RESAMPLING = "resample_data_or_seg_to_shape"
+# What else decides how an image becomes the network's input, and logits become labels.
+PREPROCESSOR, LABEL_MANAGER = "DefaultPreprocessor", "LabelManager"
 READERS = ("SimpleITKIO", "NibabelIO", "NaturalImage2DIO")
 MOST_PARENTS = 16
 
@@ -78,8 +80,10 @@ def configuration_of(plans: Mapping[str, Any], name: str, where: str) -> dict[st
             raise CheckpointError(f"{where} has no configuration {name!r}; it has {', '.join(map(str, known))[:200]}")
         seen.append(name)
         chain.append(known[name])
-        parent = known[name].get("inherits_from", "")
-        name = parent if isinstance(parent, str) else ""
+        parent = known[name].get("inherits_from") or ""
+        if not isinstance(parent, str):
+            raise CheckpointError(f"{where}: configuration {name!r} inherits from {parent!r}, expected a name"[:500])
+        name = parent
     return {key: value for each in reversed(chain) for key, value in each.items()}
 
 
@@ -133,6 +137,12 @@ def _described(
     reader = str(dataset.get("overwrite_image_reader_writer") or plans.get("image_reader_writer") or READERS[0])
     if reader not in READERS:
         raise CheckpointError(f"{where}: images were read by {reader}; medseg knows {', '.join(READERS)}")
+    for key, name, known in (
+        ("preprocessor_name", content.get("preprocessor_name"), PREPROCESSOR),
+        ("label_manager", plans.get("label_manager"), LABEL_MANAGER),
+    ):
+        if name not in (None, known):
+            raise CheckpointError(f"{where}: {key} is {name!r}, which medseg does not know; it knows {known}"[:500])
     patch = tuple(int(n) for n in content["patch_size"])
     dims = len(patch)
     flat = reader == "NaturalImage2DIO"
@@ -144,6 +154,8 @@ def _described(
     net = _net(content, trainer, dims, len(channels), scheme.out_channels, where)
     transpose = _transpose(forward, dims, flat)
     allowed = tuple(int(axis) for axis in mirroring or ())
+    if not set(allowed) <= set(range(dims)):
+        raise ValueError(f"the checkpoint mirrors along the axes {allowed} of {dims}")
     sideways = transpose.index(0)
     plan = Plan(
         dims=3 if dims == 3 else 2,

@@ -25,7 +25,7 @@ import medseg
 from medseg.cli import app
 from medseg.disk.archive import unpack
 from medseg.errors import CheckpointError, MedsegError
-from medseg.inference.importing import cache
+from medseg.inference.importing import cache, nnunet
 from medseg.inference.importing.importer import import_model
 from medseg.volume import Volume
 
@@ -173,6 +173,15 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
     "labels that are missing": edited("dataset.json", "labels", value=None),
     "labels with gaps": edited("dataset.json", "labels", value={"background": 0, "a": 1, "b": 7}),
     "a label too many": edited("dataset.json", "labels", value={"background": 0, "a": 1, "b": 2, "c": 3}),
+    "a label that is a path": edited("dataset.json", "labels", value={"background": 0, "../a": 1, "b": 2}),
+    "a label with control characters": edited(
+        "dataset.json", "labels", value={"background": 0, "a\n\x1b[1m": 1, "b": 2}
+    ),
+    "a mirroring beyond the axes": checkpoint(inference_allowed_mirroring_axes=(3,)),
+    "a mirroring counted from the end": checkpoint(inference_allowed_mirroring_axes=(-1,)),
+    "a preprocessor of any place": edited("plans.json", *CONF, "preprocessor_name", value="os.system"),
+    "a label manager of any place": edited("plans.json", "label_manager", value="os.system"),
+    "a configuration that inherits from a list": edited("plans.json", *CONF, "inherits_from", value=["3d_lowres"]),
     "channels that are missing": edited("dataset.json", "channel_names", value=None),
     "a cascade's second stage": edited("plans.json", *CONF, "previous_stage", value="3d_lowres"),
 }
@@ -190,6 +199,13 @@ def test_a_hostile_or_damaged_model_is_one_line_and_nothing_is_run_or_written(
     assert isinstance(caught.value, CheckpointError), caught.value
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_a_file_that_is_too_large_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of("small", tmp_path / "model")
+    monkeypatch.setattr(nnunet, "LARGEST_JSON", 100)
+    with pytest.raises(CheckpointError, match=r"plans\.json is larger than 0 MB, as no file of nnU-Net is$"):
+        import_model(folder, tmp_path / "bundle")
 
 
 def test_pickles_beside_the_checkpoint_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
