@@ -110,6 +110,8 @@ def described(
     content = configuration_of(plans, configuration, f"{where}: plans.json")
     try:
         return _described(plans, dataset, content, trainer, mirroring, where)
+    except CheckpointError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         # Files of anybody: whatever is missing or of another kind than nnU-Net writes.
         text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
