@@ -24,19 +24,23 @@ def cache_folder() -> Path:
 
 
 def converted(source: Path) -> Path:
-    """The bundle of a model folder of nnU-Net, made at the first call.
+    """The bundle of a model folder of nnU-Net, or of a zip of one, made at the first call.
 
     Looked up by path, size and time of the files, then by their contents, so that a copied model is not made again.
 
     Args:
-        source: the folder, or one that holds just one.
+        source: the folder, one that holds just one, or a zip.
 
     Raises:
         CheckpointError: as `import_nnunet`.
         WriteError: disk full or no permission in the cache; `MEDSEG_CACHE` chooses another folder.
     """
-    folder = model_folder(source)
-    files = [folder / "plans.json", folder / "dataset.json", *checkpoints_in(folder).values()]
+    folder = source if source.is_file() else model_folder(source)
+    files = (
+        [folder]
+        if folder.is_file()
+        else [folder / "plans.json", folder / "dataset.json", *checkpoints_in(folder).values()]
+    )
     states = [(file.resolve(), file.stat()) for file in files]
     seen = hashlib.sha256(repr([(str(f), s.st_size, s.st_mtime_ns) for f, s in states]).encode()).hexdigest()
     cache = cache_folder() / f"nnunet{FORMAT}"

@@ -91,6 +91,22 @@ def test_a_folder_predicts_by_command_and_is_converted_once(tmp_path: Path, monk
     assert cache.converted(tmp_path / "copy") == bundle
 
 
+def test_an_exported_zip_predicts_by_command_and_is_converted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDSEG_CACHE", str(tmp_path / "cache"))
+    place = FIXTURES / "small"
+    arguments = ["predict", str(place / "model.zip"), str(place / "case_0000.nii.gz"), "-o", str(tmp_path / "masks")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    (mask,) = (tmp_path / "masks").glob("*.nii.gz")
+    assert np.array_equal(medseg.read(mask).array, medseg.read(place / "mask.nii.gz").array)
+    bundle = cache.converted(place / "model.zip")
+    monkeypatch.setattr(cache, "import_nnunet", None)
+    shutil.copy(place / "model.zip", tmp_path / "copy.zip")
+    assert cache.converted(tmp_path / "copy.zip") == bundle
+
+
 def test_a_changed_checkpoint_is_converted_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDSEG_CACHE", str(tmp_path / "cache"))
     folder = folder_of("small", tmp_path / "model")
