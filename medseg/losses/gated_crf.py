@@ -116,6 +116,12 @@ def show_images(loss: nn.Module, images: Tensor) -> None:
     Args:
         loss: any loss; nothing happens where no part of it is a `GatedCrfLoss`.
         images: `(B, channels, I, J[, K])`, as the network sees them.
+
+    Example:
+        >>> loss = GatedCrfLoss()
+        >>> show_images(loss, torch.zeros(1, 1, 8, 8))
+        >>> loss.images.shape
+        torch.Size([1, 1, 8, 8])
     """
     for module in loss.modules():
         if isinstance(module, GatedCrfLoss):
