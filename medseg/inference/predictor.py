@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from medseg.inference.tta import allowed_mirror_axes, mean_of
 from medseg.inference.window_batch import windows_at_a_time
 from medseg.inference.window_grid import Windows, stream_axis
 from medseg.labels import LabelScheme
+from medseg.preparation.assumptions import findings_of_plan
 from medseg.preparation.body import body_box, hounsfield_channels
 from medseg.preparation.grid import GridMap, to_network_grid
 from medseg.preparation.mirroring import plan_axes
@@ -175,7 +176,8 @@ class Model:
             previous: for a member of a cascade, the label map that the member before it found, on the image's grid.
 
         Returns:
-            Integers (I, J[, K]) with the dataset's own label values; affine, metadata and findings are the image's.
+            Integers (I, J[, K]) with the dataset's own label values; affine, metadata and findings are the image's, the
+            latter with what the plan of an imported model supposes of it.
 
         Raises:
             GeometryError: dimensions, channels or an unknown spacing that do not fit the model.
@@ -184,6 +186,8 @@ class Model:
             MissingPartError: for a CRF where torch is not installed.
         """
         volume = as_volume(image, affine, channels)
+        supposed = findings_of_plan(volume, self.info.plan, self.info.prediction.mirror_axes)
+        volume = replace(volume, findings=(*volume.findings, *supposed))
         array, grid, box = self._network_input(volume, previous)
         slabs = self._slabs(array, box, mirror, overlap, batch_size, progress)
         axis = stream_axis(grid.network_shape, self.info.plan.patch_size)

@@ -24,6 +24,7 @@ from medseg.inference.probabilities import disk_array
 from medseg.inference.quality import examine_case, needs_review
 from medseg.io import write
 from medseg.output_formats import MASK_FORMATS
+from medseg.preparation.assumptions import findings_of_plan
 from medseg.reports.preview import preview_png
 from medseg.studies.channels import CHANNEL_KINDS, read_channels
 from medseg.studies.failures import as_medseg, refuse_change, told_without_values
@@ -194,6 +195,8 @@ class CaseChain:
             )
             refuse_change(work.source, work.snapshot)
             work.findings += work.volume.findings
+            for info in self.model.infos:
+                work.findings += findings_of_plan(work.volume, info.plan, info.prediction.mirror_axes)
 
         self._try(work, take)
 

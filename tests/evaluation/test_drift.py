@@ -60,20 +60,22 @@ def test_rate_scores_are_normal_at_the_accepted_rate_and_higher_above_it() -> No
     assert above.mean() > 0.2
 
 
-def test_false_alarms_of_many_unshifted_sequences_are_at_most_as_stated() -> None:
+@pytest.mark.parametrize("count", [40, pytest.param(120, marks=pytest.mark.slow)])
+def test_false_alarms_of_many_unshifted_sequences_are_at_most_as_stated(count: int) -> None:
     options = DriftOptions(false_alarms=0.2, studies=100)
     alarms = sum(
         find_drift(studies(rng, 100), studies(rng, 10), options, "outside").state == "alarm"
-        for rng in map(np.random.default_rng, range(40))
+        for rng in map(np.random.default_rng, range(count))
     )
     # Bonferroni keeps it below 0.2; 4 standard errors above that.
-    assert alarms / 40 < 0.2 + 4 * np.sqrt(0.2 * 0.8 / 40)
+    assert alarms / count < 0.2 + 4 * np.sqrt(0.2 * 0.8 / count)
     assert alarms  # a test that never alarms would find nothing either
 
 
-def test_a_shift_is_found_after_as_many_studies_as_stated() -> None:
+@pytest.mark.parametrize(("count", "share"), [(12, 0.6), pytest.param(40, 0.75, marks=pytest.mark.slow)])
+def test_a_shift_is_found_after_as_many_studies_as_stated(count: int, share: float) -> None:
     found = []
-    for seed in range(12):
+    for seed in range(count):
         rng = np.random.default_rng(seed)
         before, after = studies(rng, 100), studies(rng, 100, shift=1.5)
         drift = find_drift(before + after, studies(rng, 30), DriftOptions(), "outside")
@@ -82,8 +84,8 @@ def test_a_shift_is_found_after_as_many_studies_as_stated() -> None:
         assert noise.alarm_after is not None and noise.direction == "higher"
         assert noise.since > noise.before
         found.append(noise.alarm_after - 100 <= stated)
-    # Nine of ten are found so soon; 12 are few.
-    assert np.mean(found) > 0.6
+    # Nine of ten are found so soon; of few sequences it may be fewer.
+    assert np.mean(found) > share
 
 
 def test_few_studies_are_never_called_steady() -> None:

@@ -7,11 +7,11 @@ https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html,
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medseg.disk.caches import cache_folder
 from medseg.errors import WriteError
 
 __all__ = ["Provider", "provider_chain"]
@@ -86,9 +86,8 @@ def _tensorrt_options(number: int, fast: bool) -> dict[str, Any]:
 
 
 def _cache_folder() -> Path:
-    """`medseg/tensorrt` in the user's folder for caches (XDG base directory specification)."""
-    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    folder = (root if root.is_absolute() else Path.home() / ".cache") / "medseg" / "tensorrt"
+    """`tensorrt` in the user's folder for caches."""
+    folder = cache_folder() / "tensorrt"
     try:
         # A compiled network is run as it lies there, so nobody else may write one.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from pathlib import Path
 
 from medseg.disk.atomic import write_text_atomic
-from medseg.inference.bundle_files import INFO
+from medseg.disk.caches import cache_folder
+from medseg.errors import CheckpointError
+from medseg.inference.bundle_files import INFO, open_regular
 from medseg.inference.importing.nnunet import checkpoints_in, import_nnunet, model_folder
 
-__all__ = ["cache_folder", "converted"]
+__all__ = ["converted"]
 
 # Conversions of other releases may lack what this one writes.
 FORMAT = 1
-
-
-def cache_folder() -> Path:
-    """`MEDSEG_CACHE`, else `medseg` in the user's folder for caches."""
-    given = os.environ.get("MEDSEG_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medseg"
 
 
 def converted(source: Path) -> Path:
@@ -41,20 +35,26 @@ def converted(source: Path) -> Path:
         if folder.is_file()
         else [folder / "plans.json", folder / "dataset.json", *checkpoints_in(folder).values()]
     )
-    states = [(file.resolve(), file.stat()) for file in files]
+    try:
+        states = [(file.resolve(), file.stat()) for file in files]
+    except OSError as error:
+        raise CheckpointError(f"{error.filename} cannot be read ({error.strerror}); copy the whole model") from None
     seen = hashlib.sha256(repr([(str(f), s.st_size, s.st_mtime_ns) for f, s in states]).encode()).hexdigest()
     cache = cache_folder() / f"nnunet{FORMAT}"
-    note = cache / "seen" / f"{seen}.json"
-    if note.is_file():
-        bundle = cache / str(json.loads(note.read_text(encoding="utf-8"))["bundle"])
-        if (bundle / INFO).is_file():
-            return bundle
+    note = cache / "seen" / f"{seen}.txt"
+    # What is not a bundle, such as a note that was damaged, is made anew.
+    noted = cache / (note.read_text(encoding="utf-8", errors="replace")[:64] if note.is_file() else "none")
+    if (noted / INFO).is_file():
+        return noted
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
+        try:
+            with open_regular(file) as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+        except OSError as error:
+            raise CheckpointError(f"{file} cannot be read ({error.strerror}); copy the whole model") from None
     bundle = cache / digest.hexdigest()
     if not (bundle / INFO).is_file():
         import_nnunet(folder, bundle)
-    write_text_atomic(note, json.dumps({"format_version": 1, "bundle": bundle.name}))
+    write_text_atomic(note, bundle.name)
     return bundle

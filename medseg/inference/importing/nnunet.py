@@ -54,12 +54,14 @@ class Contents:
         weights: fold -> state dict; 0 for the fold 'all'.
         hash: SHA-256 of the checkpoints.
         folds: 'all' where that is the only fold, else None; as in a bundle.
+        licence: that `dataset.json` states, else 'unknown'.
     """
 
     described: Described
     weights: Mapping[int, Mapping[str, Tensor]]
     hash: str
     folds: Literal["all"] | None
+    licence: str
 
 
 def is_nnunet(source: str | Path) -> bool:
@@ -103,13 +105,12 @@ def checkpoints_in(folder: Path) -> dict[str, Path]:
     return numbered or found
 
 
-def import_nnunet(source: str | Path, target: str | Path, licence: str = "unknown") -> Path:
+def import_nnunet(source: str | Path, target: str | Path) -> Path:
     """Write a model of nnU-Net v2 as a bundle.
 
     Args:
         source: the folder `TRAINER__PLANS__CONFIGURATION`, one that holds just one such folder, or a zip.
         target: the bundle.
-        licence: of the weights.
 
     Returns:
         The bundle's folder.
@@ -129,8 +130,8 @@ def import_nnunet(source: str | Path, target: str | Path, licence: str = "unknow
                 net=told.net,
                 prediction=PredictionInfo(mirror_axes=told.mirror_axes),
                 provenance=Provenance(medseg=__version__, dataset={"channels": list(told.channels)}),
-                source=SourceInfo(kind="nnunet", hash=read.hash, licence=licence),
-                weight_license=licence,
+                source=SourceInfo(kind="nnunet", hash=read.hash, licence=read.licence),
+                weight_license=read.licence,
                 folds=read.folds,
             )
         except ValidationError as error:
@@ -162,7 +163,13 @@ def read_model(folder: Path, checkpoints: Mapping[str, Path]) -> Contents:
         weights[0 if fold == "all" else int(fold)] = _weights(content, told[-1], file)
     if any(each != told[0] for each in told):
         raise CheckpointError(f"{folder}: its folds are of different networks, labels or mirrorings")
-    return Contents(told[0], weights, digest.hexdigest(), "all" if set(checkpoints) == {"all"} else None)
+    folds: Literal["all"] | None = "all" if set(checkpoints) == {"all"} else None
+    return Contents(told[0], weights, digest.hexdigest(), folds, _licence(dataset))
+
+
+def _licence(dataset: Mapping[str, Any]) -> str:
+    stated = dataset.get("licence") or dataset.get("license")
+    return " ".join(stated.split())[:200] if isinstance(stated, str) and stated.strip() else "unknown"
 
 
 @contextmanager

@@ -206,7 +206,7 @@ def _labels(dataset: Mapping[str, Any], where: str) -> tuple[dict[str, int | tup
         return dict(regions), None if ignore is None else int(ignore)
     plain = {name: int(value) for name, value in values.items()}
     if sorted(plain.values()) != list(range(1, len(plain) + 1)):
-        raise CheckpointError(f"{where}: dataset.json has the labels {plain}; nnU-Net numbers them 1, 2, 3 ...")
+        raise CheckpointError(f"{where}: dataset.json has the labels {str(plain)[:300]}; nnU-Net numbers them 1, 2 ...")
     return dict(sorted(plain.items(), key=lambda item: item[1])), None if ignore is None else int(ignore)
 
 
@@ -270,8 +270,6 @@ def _normalization(
 def _order(content: Mapping[str, Any], key: str, usual: int, where: str) -> Any:
     function = str(content.get(key, RESAMPLING))
     options = content.get(f"{key}_kwargs") or {}
-    if function == "no_resampling_hack":
-        return usual
     if function != RESAMPLING or options.get("force_separate_z") is not None or options.get("order_z", 0) != 0:
         raise CheckpointError(
             f"{where}: {key} is {function} with {options}, which medseg does not know; it knows {RESAMPLING}"[:500]

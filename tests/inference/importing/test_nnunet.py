@@ -1,6 +1,6 @@
 """Models of nnU-Net v2: the masks of nnunetv2 2.8.1 itself, and nothing of a hostile folder run.
 
-The fixtures are written by tests/fixtures/nnunet/make_nnunet.py. Their weights are random, so that many voxels lie
+The fixtures are written by tests/fixtures/make_nnunet_folders.py. Their weights are random, so that many voxels lie
 between two labels: nnU-Net adds logits in half precision and decides a few of them otherwise.
 """
 
@@ -13,6 +13,7 @@ import pickle
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from medseg.disk.archive import unpack
 from medseg.errors import CheckpointError, MedsegError
 from medseg.inference.importing import cache, nnunet
 from medseg.inference.importing.importer import import_model
-from medseg.volume import Volume
+from medseg.volume import Metadata, Volume
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "nnunet"
 KINDS = sorted(path.name for path in FIXTURES.iterdir() if (path / "model.zip").is_file())
@@ -119,6 +120,55 @@ def test_a_changed_checkpoint_is_converted_anew(tmp_path: Path, monkeypatch: pyt
     assert before != after and medseg.load_model(before).model_hash != medseg.load_model(after).model_hash
 
 
+@pytest.mark.parametrize("name", ["dataset.json", "plans.json", "fold_0/checkpoint_final.pth"])
+@pytest.mark.parametrize("how", ["absent", "a pipe", "a folder"])
+def test_a_file_that_cannot_be_read_is_named_when_a_folder_is_predicted_with(
+    name: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDSEG_CACHE", str(tmp_path / "cache"))
+    folder = folder_of("small", tmp_path / "model")
+    (folder / name).unlink()
+    if how == "a pipe":
+        os.mkfifo(folder / name)
+    elif how == "a folder":
+        (folder / name).mkdir()
+    with pytest.raises(CheckpointError) as caught:
+        medseg.load_model(folder, "cpu")
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_damaged_note_in_the_cache_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDSEG_CACHE", str(tmp_path / "cache"))
+    folder = folder_of("small", tmp_path / "model")
+    bundle = cache.converted(folder)
+    (note,) = (tmp_path / "cache").rglob("*.txt")
+    note.write_bytes(b"\xff\x00")
+    assert cache.converted(folder) == bundle
+
+
+def test_what_is_supposed_of_a_dicom_study_is_told(tmp_path: Path) -> None:
+    folder = folder_of("small", tmp_path / "model")
+    edited("dataset.json", "labels", value={"background": 0, "kidney_left": 1, "kidney_right": 2})(folder)
+    checkpoint(inference_allowed_mirroring_axes=(0, 2))(folder)
+    model = medseg.load_model(import_model(folder, tmp_path / "bundle"), "cpu")
+    image = Volume(np.random.default_rng(0).normal(size=(9, 8, 7)).astype(np.float32), np.diag([-1.0, -1, 1, 1]))
+    assert [each.kind for each in model.predict(image).findings] == ["mirroring_left_out"]
+    study = replace(image, metadata=Metadata(series_instance_uid="1.2"))
+    found = model.predict(study)
+    assert {each.kind for each in found.findings} == {"assumed_orientation", "mirroring_left_out"}
+    # Turned to RAS for the network, and back.
+    turned = Volume(np.ascontiguousarray(image.array[::-1, ::-1]), np.diag([1.0, 1, 1, 1]))
+    assert np.array_equal(found.array[::-1, ::-1], model.predict(turned).array)
+
+
+def test_the_licence_of_the_data_set_is_kept(tmp_path: Path) -> None:
+    folder = folder_of("small", tmp_path / "model")
+    edited("dataset.json", "licence", value="CC-BY-SA 4.0\n")(folder)
+    info = medseg.load_model(import_model(folder, tmp_path / "bundle"), "cpu").info
+    assert (info.source.licence, info.weight_license) == ("CC-BY-SA 4.0", "CC-BY-SA 4.0")
+
+
 class Hostile:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch hostile",)
@@ -171,6 +221,7 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
     "a norm of another library": edited("plans.json", *ARCH, "norm_op", value="evil.InstanceNorm3d"),
     "an activation of any place": edited("plans.json", *ARCH, "nonlin", value="builtins.exec"),
     "resampling of any place": edited("plans.json", *CONF, "resampling_fn_data", value="os.system"),
+    "images that were not resampled": edited("plans.json", *CONF, "resampling_fn_data", value="no_resampling_hack"),
     "an unknown normalization": edited("plans.json", *CONF, "normalization_schemes", value=["os.system"]),
     "an unknown reader": edited("plans.json", "image_reader_writer", value="os.system"),
     "absurd kernels": edited("plans.json", *ARCH, "kernel_sizes", value=[[10**9] * 3] * 3),

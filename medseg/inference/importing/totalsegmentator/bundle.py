@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medseg.config import PostprocessConfig
 from medseg.disk.atomic import write_error
+from medseg.disk.caches import cache_folder
 from medseg.errors import CheckpointError, ConfigError
 from medseg.inference.bundle_files import INFO
 from medseg.inference.bundle_parts import CompositeInfo, CropInfo, SourceInfo, WorkingGrid
@@ -107,8 +107,7 @@ def _cached(folder: Path, labels: dict[str, int], task: Task) -> Path:
     for file in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".pth") and path.is_file()):
         state = file.stat()
         digest.update(f"\n{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
-    cache = Path(os.environ.get("MEDSEG_CACHE") or Path("~/.cache/medseg").expanduser())
-    target = cache / "totalsegmentator" / f"{folder.parent.name}-{digest.hexdigest()[:16]}"
+    target = cache_folder() / "totalsegmentator" / f"{folder.parent.name}-{digest.hexdigest()[:16]}"
     if not (target / INFO).is_file():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,16 @@ def write_network(folder: Path, target: Path, labels: Mapping[str, int], step: f
     windows = told.plan.windows.model_copy(update={"overlap": overlap})
     info = BundleInfo(
         labels=dict(labels),
-        plan=told.plan.model_copy(update={"windows": windows, "unmirrored": ()}),
+        plan=told.plan.model_copy(
+            update={
+                "windows": windows,
+                "unmirrored": (),
+                # TotalSegmentator turns every image to RAS, so the order of the file is known.
+                "axes": "RAS",
+                "orientation": "".join("RAS"[axis] for axis in told.plan.transpose),
+                "transpose": (0, 1, 2),
+            }
+        ),
         net=told.net,
         # TotalSegmentator never mirrors in prediction.
         prediction=PredictionInfo(overlap=overlap),
