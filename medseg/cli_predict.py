@@ -25,7 +25,7 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         readable=False,
-        help="A model bundle: the folder or zip that train or import wrote; or totalsegmentator:TASK.",
+        help="A bundle (folder or zip) of train or import; a model folder of nnU-Net v2; or totalsegmentator:TASK.",
     ),
 ]
 Sources = Annotated[

@@ -50,7 +50,10 @@ def converted(source: Path) -> Path:
     for file in files:
         try:
             with open_regular(file) as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
+                each = hashlib.sha256()
+                while part := opened.read(1 << 20):
+                    each.update(part)
+            digest.update(each.digest())
         except OSError as error:
             raise CheckpointError(f"{file} cannot be read ({error.strerror}); copy the whole model") from None
     bundle = cache / digest.hexdigest()
