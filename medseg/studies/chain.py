@@ -23,16 +23,23 @@ from medseg.inference.predictor import Model
 from medseg.inference.probabilities import disk_array
 from medseg.inference.quality import check_case, needs_review
 from medseg.io import write
-from medseg.machine import free_memory
-from medseg.output_formats import MASK_FORMATS
+from medseg.output_formats import file_names
 from medseg.reports.preview import preview_png
 from medseg.studies.channels import CHANNEL_KINDS, read_channels
 from medseg.studies.failures import as_medseg, refuse_change, told_without_values
 from medseg.studies.ledger import Ledger, LedgerRow, State, hash_file
 from medseg.studies.measurements import Measurement, findings_of_padding, measure
-from medseg.studies.memory import file_bytes
-from medseg.studies.options import PredictOptions
-from medseg.studies.outputs import PREVIEWS, UNCERTAINTY, algorithm_of, format_for, write_mask
+from medseg.studies.memory import refuse_too_large
+from medseg.studies.options import DEFAULT_MARK, PredictOptions
+from medseg.studies.outputs import (
+    PREVIEWS,
+    UNCERTAINTY,
+    Segmented,
+    algorithm_of,
+    formats_for,
+    refuse_formats,
+    write_mask,
+)
 from medseg.studies.private import PrivateCases
 from medseg.studies.registration import require_simpleitk
 from medseg.studies.selection import channel_names, select_series
@@ -46,8 +53,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CaseChain", "CaseWork"]
 
-# Smaller files are read without asking for the free memory, which takes longer than reading them.
-_ALWAYS_FITS = 1 << 24
 # Findings of a reader that need review: the mask may be right, but the image is unusual.
 REVIEW_KINDS = CHANNEL_KINDS | {
     *("gantry_tilt", "localizer", "few_slices", "no_orientation", "sform_qform_differ"),
@@ -122,6 +127,8 @@ class CaseChain:
         }
         if options.irregular != "error":
             self.settings["irregular"] = options.irregular
+        if options.mark != DEFAULT_MARK:
+            self.settings["mark"] = options.mark
         if model.folds is not None:
             self.settings["folds"] = list(model.folds)
         if options.estimate_quality:
@@ -138,9 +145,10 @@ class CaseChain:
         # Those of the mean, of an ensemble member, and of its logits.
         return 3 if self.options.estimate_quality else int(self.crf is not None)
 
-    def output_of(self, source: Source) -> Path:
-        """The path of a case's mask."""
-        return self.folder / f"{source.case}{MASK_FORMATS[format_for(source, self.options.format)].suffix}"
+    def outputs_of(self, source: Source) -> dict[str, Path]:
+        """Format -> the path of a case's file."""
+        names = file_names(source.case, formats_for(source, self.options.format))
+        return {kind: self.folder / name for kind, name in names.items()}
 
     def probabilities_of(self, source: Source) -> Path:
         """The path of a case's probabilities."""
@@ -160,7 +168,7 @@ class CaseChain:
             return
 
         def take() -> None:
-            _refuse_too_large(work.source)
+            refuse_too_large(work.source)
             work.input_hash = work.input_hash or input_hash(work.source)
 
         self._try(work, take)
@@ -177,8 +185,8 @@ class CaseChain:
             return False
         if self.options.estimate_quality and not self.uncertainty_of(work.source).is_file():
             return False
-        output = self.output_of(work.source)
-        return latest.finishes(work.input_hash, self.model.model_hash, self.settings, output)
+        outputs = self.outputs_of(work.source)
+        return latest.finishes(work.input_hash, self.model.model_hash, self.settings, outputs)
 
     def read(self, work: CaseWork) -> None:
         """First stage: read the image."""
@@ -186,6 +194,7 @@ class CaseChain:
         def take() -> None:
             if work.source.error:
                 raise ReadError(work.source.error)
+            refuse_formats(work.source, tuple(self.outputs_of(work.source)))
             self._refuse_fewer_images(work)
             plan = self.model.info.plan
             work.volume = read_channels(
@@ -264,8 +273,9 @@ class CaseChain:
         def take() -> None:
             nonlocal row
             if work.volume is not None and work.mask is not None:
-                state, output_hash = self._write(work, work.volume, work.mask)
-                row = replace(row, state=state, output_hash=output_hash)
+                state, outputs = self._write(work, work.volume, work.mask)
+                first = next(iter(outputs.values()))
+                row = replace(row, state=state, output_hash=first, outputs=outputs if len(outputs) > 1 else {})
 
         self._try(work, take)
         work.volume = work.mask = work.probabilities = work.quality = None
@@ -296,8 +306,9 @@ class CaseChain:
                 f"{work.most_images}; restore the missing ones, or give --overwrite if the series is complete"
             )
 
-    def _write(self, work: CaseWork, volume: Volume, mask: Volume) -> tuple[State, str]:
-        source, output = work.source, self.output_of(work.source)
+    def _write(self, work: CaseWork, volume: Volume, mask: Volume) -> tuple[State, dict[str, str]]:
+        """Write the files of a case; its state, and the hash of the file of each format."""
+        source, outputs = work.source, self.outputs_of(work.source)
         work.findings += check_case(volume, mask, self.model.info)
         work.measurements = measure(mask, self.model.scheme, volume)
         work.findings += findings_of_padding(work.measurements)
@@ -308,11 +319,11 @@ class CaseChain:
         preview = preview_png(volume, mask, self.model.scheme) if self.options.preview else None
         # The last step that can be refused; after it files are written, the mask first.
         refuse_change(work.source, work.snapshot)
-        kind = format_for(source, self.options.format)
+        case = Segmented(mask, volume, self.model.scheme, source, work.measurements)
         made_by = algorithm_of(self.model.scheme, __version__, self.model.model_hash, self.settings)
         made = datetime.now() if self.options.timestamps else None
-        algorithm = replace(made_by, review=_asks_for_review(work.findings), made=made)
-        work.findings += write_mask(mask, output, kind, self.model.scheme, source, algorithm, self.deidentifier)
+        algorithm = replace(made_by, review=_asks_for_review(work.findings), made=made, mark=self.options.mark)
+        work.findings += write_mask(case, outputs, algorithm, self.deidentifier)
         if work.probabilities is not None:
             self._save_probabilities(source, work.probabilities)
         if work.quality is not None:
@@ -321,9 +332,10 @@ class CaseChain:
         if preview is not None:
             with atomic_path(self.folder / PREVIEWS / f"{source.case}.png") as temporary:
                 temporary.write_bytes(preview)
+        hashes = {kind: hash_file(output) for kind, output in outputs.items()}
         if _asks_for_review(work.findings):
-            return "needs_review", hash_file(output)
-        return ("done" if mask.array.any() else "done_empty"), hash_file(output)
+            return "needs_review", hashes
+        return ("done" if mask.array.any() else "done_empty"), hashes
 
     def _save_probabilities(self, source: Source, probabilities: NDArray[np.float16]) -> None:
         names = np.array(self.model.scheme.names)
@@ -377,19 +389,6 @@ class CaseChain:
 
 def _asks_for_review(findings: Sequence[Finding]) -> bool:
     return needs_review(findings) or any(finding.kind in REVIEW_KINDS for finding in findings)
-
-
-def _refuse_too_large(source: Source) -> None:
-    # Checked first, because hashing a huge file would take minutes before the reader refuses it.
-    size = file_bytes(source)
-    if size < _ALWAYS_FITS:
-        return
-    free = free_memory()
-    if free is not None and size > free:
-        raise ReadError(
-            f"{source.paths[0]} has {size / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of memory are free; crop it "
-            "or use a larger machine"
-        )
 
 
 def _images_of(source: Source) -> int:

@@ -162,7 +162,7 @@ def _snapshot_of(source: Source, snapshot: Snapshot) -> CaseSnapshot:
 
 
 def _refuse_replaced_inputs(sources: Sequence[Source], chain: CaseChain) -> None:
-    there = {output: source.case for source in sources if (output := chain.output_of(source)).exists()}
+    there = {output: each.case for each in sources for output in chain.outputs_of(each).values() if output.exists()}
     names = {output.name for output in there}
     inputs = {os.path.realpath(p) for source in sources for p in source.paths if p.name in names}
     for output, case in there.items():
