@@ -132,9 +132,9 @@ def _group(
             name=plain_text(algorithm.name),
             version=plain_text(algorithm.version),
             parameters=[
-                _STATEMENT,
                 f"model_hash={algorithm.model_hash}",
                 *([f"options={algorithm.options}"] if algorithm.options else []),
+                _STATEMENT,
             ],
         ),
         "measurements": _measurements(each, images[0].modality),
