@@ -24,6 +24,8 @@ _SIDE, _ALONE = 384, 1024
 _GAP = 4
 _LARGE, _MIDDLE, _SMALL = 28, 18, 14
 _LINE = 26
+# Height of the letters for the patient's sides.
+_MARK = 14
 _MOST_LINES = 6
 _ENTRY_WIDTH = 384
 _BACKGROUND, _WHITE, _YELLOW, _RED, _PALE = (0, 0, 0), (255, 255, 255), (255, 220, 0), (255, 90, 60), (190, 190, 190)
@@ -92,8 +94,10 @@ def _tile(shown: Any, labels: Sequence[MontageLabel], side: int) -> Any:
         shown, side, [(shown.pred[each.name], "#{:02x}{:02x}{:02x}".format(*each.colour)) for each in labels]
     )
     draw = ImageDraw.Draw(tile)
-    draw.text((4, 2), shown.place, fill=_WHITE, font=_font(_SMALL))
-    draw.text((4, tile.height - _SMALL - 5), WARNING, fill=_YELLOW, font=_font(_SMALL))
+    # Clear of the letters at the middle of the edges; black around them, as the image may be bright.
+    outlined = {"font": _font(_SMALL), "stroke_width": 1, "stroke_fill": _BACKGROUND}
+    draw.text((4, _MARK), shown.place, fill=_WHITE, **outlined)
+    draw.text((4, tile.height - _MARK - _SMALL - 5), WARNING, fill=_YELLOW, **outlined)
     return tile
 
 

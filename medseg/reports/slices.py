@@ -26,8 +26,10 @@ _MARGIN = 0.6
 _CONTEXT = 0.5
 # Names in DICOM of the patient's axes across sagittal, coronal and axial slices, and their sign in RAS+.
 _AXES = (("x", 0, -1.0), ("y", 1, -1.0), ("z", 2, 1.0))
-# Half of what lies around a lung or its vessels is air; around anything else it is tissue.
-_AIRY_HU = -300.0
+# Lung, as opposed to tissue and to the air around the patient.
+_LUNG_HU = (-970.0, -300.0)
+# Pixels around the labels that tell a lesion in the lung.
+_AROUND = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +182,25 @@ def _grey_alike(
         return [np.asarray(each / np.float32(255.0), dtype=np.float32) for each in slices]
     grey = [each[..., 0].astype(np.float32) for each in slices]
     if image.metadata.modality == "CT":
-        around = [g[_view_box(m != 0, (1.0, 1.0))] for g, m in zip(grey, masks, strict=True) if m.any()]
-        middle = float(np.median(np.concatenate([a.ravel() for a in around]))) if around else 0.0
-        return [window(each, "lung" if middle < _AIRY_HU else "soft_tissue") for each in grey]
+        return [window(each, "lung" if _in_lung(grey, masks) else "soft_tissue") for each in grey]
     padding = padding_of(image)
     measured = np.concatenate([g[~in_ranges(g, padding)] if padding else g.ravel() for g in grey])
     low, high = (float(v) for v in np.percentile(measured, (1, 99))) if measured.size else (0.0, 1.0)
     return [np.asarray(np.clip((g - low) / max(high - low, 1e-6), 0, 1), dtype=np.float32) for g in grey]
+
+
+def _in_lung(slices: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[Any]]) -> bool:
+    """Whether the labels of a CT are mostly lung, or mostly surrounded by it."""
+    from scipy.ndimage import binary_dilation
+
+    labelled = [mask != 0 for mask in masks]
+    around = [binary_dilation(mask, iterations=_AROUND) & ~mask for mask in labelled]
+    middles = [
+        float(np.median(found))
+        for parts in (labelled, around)
+        if (found := np.concatenate([grey[part] for grey, part in zip(slices, parts, strict=True)])).size
+    ]
+    return any(_LUNG_HU[0] < middle < _LUNG_HU[1] for middle in middles)
 
 
 def _without(shown: NDArray[Any], padding: Sequence[Range]) -> NDArray[Any]:

@@ -8,6 +8,7 @@ import pytest
 from medseg.reports.montage import MontageLabel, montage
 from medseg.reports.slices import spread_slices
 from medseg.volume import Metadata, Volume
+from medseg.windowing import window
 
 ORANGE, BLUE = (230, 97, 0), (26, 133, 255)
 # Pixels above the slices.
@@ -53,14 +54,27 @@ def test_a_mask_without_any_label_is_shown_on_slices_of_the_whole_image() -> Non
     assert [each.place.partition(",")[0] for each in shown] == [f"axial {n} of 40" for n in (40, 27, 14, 1)]
 
 
-@pytest.mark.parametrize(("around", "tissue", "expected"), [(-900.0, "air", 0.3), (40.0, "soft", 0.475)])
-def test_the_grey_levels_of_ct_are_those_of_the_lung_or_of_soft_tissue(
-    around: float, tissue: str, expected: float
+@pytest.mark.parametrize(
+    ("inside", "around", "far", "expected"),
+    [
+        (-850.0, 40.0, 40.0, "lung"),  # a lung
+        (30.0, -850.0, 40.0, "lung"),  # a nodule in a lung
+        (60.0, 40.0, -1000.0, "soft_tissue"),  # a liver, with air around the patient
+        (40.0, -1000.0, -1000.0, "soft_tissue"),  # the whole body
+    ],
+)
+def test_ct_is_shown_in_the_lung_window_where_labels_are_lung_or_lie_in_it(
+    inside: float, around: float, far: float, expected: str
 ) -> None:
-    mask = np.zeros((40, 40, 4), np.uint8)
-    mask[18:22, 18:22, 1:3] = 1
-    shown = spread_slices(_image(mask.shape, value=around), Volume(mask, THICK), {"a": (1,)}, 4)
-    assert float(shown[0].image[0, 0]) == pytest.approx(expected, abs=0.01), tissue
+    mask = np.zeros((60, 60, 4), np.uint8)
+    mask[28:32, 28:32, 1:3] = 1
+    values = np.full(mask.shape, far, np.float32)
+    values[18:42, 18:42] = around
+    values[mask == 1] = inside
+    image = Volume(values, THICK, metadata=Metadata(modality="CT"))
+    shown = spread_slices(image, Volume(mask, THICK), {"a": (1,)}, 4)[0]
+    (grey,) = np.unique(shown.image[shown.pred["a"]])
+    assert grey == pytest.approx(float(window(np.array([inside]), expected)[0]))
 
 
 def test_the_contour_lies_on_the_voxels_and_on_the_patients_side() -> None:
@@ -89,7 +103,7 @@ def test_the_warning_stands_above_and_in_every_slice() -> None:
     for row in range(3):
         for column in range(4):
             top, left = TOP + row * 388, column * 388
-            assert yellow[top + 340 : top + 384, left : left + 200].any(), (row, column)
+            assert yellow[top + 330 : top + 384, left : left + 200].any(), (row, column)
 
 
 def test_a_case_that_needs_review_and_one_without_anything_say_so_in_the_picture() -> None:
