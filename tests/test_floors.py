@@ -47,7 +47,9 @@ FLOORS = [
             "cli_help",
             "cli_options",
             "cli_predict",
+            "cli_site",
             "cli_training",
+            "cli_pretrain",
         ),
         "commands",
     },
@@ -65,17 +67,29 @@ SIDEWAYS = {
     ("evaluation", "reports"),
     *(
         ("cli", f"cli_{part}")
-        for part in ("complete", "deploy", "evaluate", "exit", "help", "options", "predict", "training")
+        for part in (
+            "complete",
+            "deploy",
+            "evaluate",
+            "exit",
+            "help",
+            "options",
+            "predict",
+            "pretrain",
+            "site",
+            "training",
+        )
     ),
     ("cli", "commands"),
-    *((f"cli_{part}", "cli_help") for part in ("deploy", "evaluate", "options", "predict", "training")),
+    *((f"cli_{part}", "cli_help") for part in ("deploy", "evaluate", "options", "predict", "site", "training")),
     *(
         (f"cli_{part}", f"cli_{other}")
-        for part in ("deploy", "evaluate", "predict", "training")
+        for part in ("deploy", "evaluate", "predict", "pretrain", "site", "training")
         for other in ("complete", "options")
     ),
     ("cli_training", "commands"),
     ("cli_deploy", "commands"),
+    ("cli_site", "commands"),
     # The reference page of the commands is made from the program.
     ("commands", "cli"),
     ("commands", "cli_help"),

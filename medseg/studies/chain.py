@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from medseg.disk.atomic import atomic_path
 from medseg.disk.snapshot import CaseSnapshot
-from medseg.errors import InternalError, MedsegError, ReadError, WriteError
+from medseg.errors import ConfigError, InternalError, MedsegError, ReadError, WriteError
 from medseg.inference.device import require_torch
 from medseg.inference.predictor import Model
 from medseg.inference.probabilities import disk_array
-from medseg.inference.quality import check_case, needs_review
-from medseg.io import write
+from medseg.inference.quality import examine_case, needs_review
 from medseg.output_formats import file_names
 from medseg.reports.preview import preview_png
 from medseg.studies.channels import CHANNEL_KINDS, read_channels
@@ -38,20 +37,22 @@ from medseg.studies.outputs import (
     algorithm_of,
     formats_for,
     refuse_formats,
+    save_probabilities,
     write_mask,
+    write_voxels,
 )
 from medseg.studies.private import PrivateCases
 from medseg.studies.registration import require_simpleitk
 from medseg.studies.selection import channel_names, select_series
 from medseg.studies.sources import Source, input_hash
 from medseg.version import __version__
-from medseg.volume import Finding, Metadata, Volume
+from medseg.volume import Finding, Volume
 
 if TYPE_CHECKING:
     from medseg.inference.quality.estimate import QualityEstimate
     from medseg.io.dicom.deidentify.profile import Deidentifier
 
-__all__ = ["CaseChain", "CaseWork"]
+__all__ = ["CaseChain", "CaseWork", "asks_for_review"]
 
 # Findings of a reader that need review: the mask may be right, but the image is unusual.
 REVIEW_KINDS = CHANNEL_KINDS | {
@@ -82,6 +83,7 @@ class CaseWork:
     quality: QualityEstimate | None = None
     findings: list[Finding] = field(default_factory=list)
     measurements: tuple[Measurement, ...] = ()
+    figures: dict[str, float] = field(default_factory=dict)
     row: LedgerRow | None = None
     error: MedsegError | None = None
     network_engine: str = ""
@@ -114,6 +116,8 @@ class CaseChain:
         if options.register:
             require_simpleitk()
         self.crf = model.crf_options() if options.crf else None
+        if options.save_probabilities and not model.gives_probabilities:
+            raise ConfigError("a model made of parts has no probabilities; predict without --save-probabilities")
         # Everything that affects a mask besides model and input; JSON types, so that they compare equal when read back.
         self.settings: dict[str, Any] = {
             "overlap": model.info.overlap if options.overlap is None else options.overlap,
@@ -137,6 +141,7 @@ class CaseChain:
 
             check_calibrated(model.info)
             self.settings["estimate_quality"] = True
+        self.run_started = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.versions = {"medseg": __version__, **model.engine_versions, "device": str(model.device)}
 
     @property
@@ -285,6 +290,8 @@ class CaseChain:
             error=" ".join(str(work.error or "").split()),
             findings=[finding.message for finding in work.findings],
             measurements=[asdict(each) for each in work.measurements],
+            figures=work.figures,
+            run_started=self.run_started,
         )
         if self.private is not None:
             work.row = self.private.row(work.row, work.source)
@@ -295,7 +302,7 @@ class CaseChain:
         # The traceback would keep the reader's local variables, and thus the images, in memory.
         work.error.__traceback__ = work.error.__context__ = work.error.__cause__ = None
         work.volume = work.mask = work.probabilities = None
-        work.measurements = ()
+        work.measurements, work.figures = (), {}
 
     def _refuse_fewer_images(self, work: CaseWork) -> None:
         """Refuse a study that had more images before, because it is probably incomplete now."""
@@ -309,7 +316,9 @@ class CaseChain:
     def _write(self, work: CaseWork, volume: Volume, mask: Volume) -> tuple[State, dict[str, str]]:
         """Write the files of a case; its state, and the hash of the file of each format."""
         source, outputs = work.source, self.outputs_of(work.source)
-        work.findings += check_case(volume, mask, self.model.info)
+        check = examine_case(volume, mask, self.model.info)
+        work.findings += check.findings
+        work.figures = dict(check.figures)
         work.measurements = measure(mask, self.model.scheme, volume)
         work.findings += findings_of_padding(work.measurements)
         if work.quality is not None:
@@ -322,25 +331,19 @@ class CaseChain:
         case = Segmented(mask, volume, self.model.scheme, source, work.measurements)
         made_by = algorithm_of(self.model.scheme, __version__, self.model.model_hash, self.settings)
         made = datetime.now() if self.options.timestamps else None
-        algorithm = replace(made_by, review=_asks_for_review(work.findings), made=made, mark=self.options.mark)
+        algorithm = replace(made_by, review=asks_for_review(work.findings), made=made, mark=self.options.mark)
         work.findings += write_mask(case, outputs, algorithm, self.deidentifier)
         if work.probabilities is not None:
-            self._save_probabilities(source, work.probabilities)
+            save_probabilities(work.probabilities, self.model.scheme, self.probabilities_of(source))
         if work.quality is not None:
-            uncertainty = replace(work.quality.uncertainty, metadata=Metadata(), findings=())
-            write(uncertainty, self.uncertainty_of(source))
+            write_voxels(work.quality.uncertainty, self.uncertainty_of(source))
         if preview is not None:
             with atomic_path(self.folder / PREVIEWS / f"{source.case}.png") as temporary:
                 temporary.write_bytes(preview)
         hashes = {kind: hash_file(output) for kind, output in outputs.items()}
-        if _asks_for_review(work.findings):
+        if asks_for_review(work.findings):
             return "needs_review", hashes
         return ("done" if mask.array.any() else "done_empty"), hashes
-
-    def _save_probabilities(self, source: Source, probabilities: NDArray[np.float16]) -> None:
-        names = np.array(self.model.scheme.names)
-        with atomic_path(self.probabilities_of(source)) as temporary, temporary.open("wb") as file:
-            np.savez(file, probabilities=probabilities, labels=names)
 
     def _shown_uid(self, source: Source) -> str:
         uid, mark, number = source.series_uid.partition("#")
@@ -387,7 +390,8 @@ class CaseChain:
             )
 
 
-def _asks_for_review(findings: Sequence[Finding]) -> bool:
+def asks_for_review(findings: Sequence[Finding]) -> bool:
+    """Whether a person should look at a mask because of findings about the image, the mask or both."""
     return needs_review(findings) or any(finding.kind in REVIEW_KINDS for finding in findings)
 
 

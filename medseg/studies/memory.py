@@ -65,23 +65,6 @@ def file_bytes(source: Source) -> int:
     return total
 
 
-def refuse_too_large(source: Source) -> None:
-    """Refuse files larger than the free memory: hashing a huge file would take minutes before its reader refuses it.
-
-    Raises:
-        ReadError: naming both sizes.
-    """
-    size = file_bytes(source)
-    if size < _ALWAYS_FITS:
-        return
-    free = free_memory()
-    if free is not None and size > free:
-        raise ReadError(
-            f"{source.paths[0]} has {size / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of memory are free; crop it "
-            "or use a larger machine"
-        )
-
-
 def default_budget() -> int | None:
     """The memory for all cases in progress: half of the memory that is free now; None if that is unknown."""
     free = free_memory()
@@ -140,3 +123,21 @@ def _growth(spacing_mm: tuple[float, ...] | None, plan: Plan) -> float:
         return 1.0
     # The order of the axes does not change the product. A 2D net does not resample across slices.
     return math.prod(spacing_mm[: len(target)]) / math.prod(target)
+
+
+def refuse_too_large(source: Source) -> None:
+    """Refuse a case whose files are larger than the free memory.
+
+    Raises:
+        ReadError: with both sizes.
+    """
+    # Checked first, because hashing a huge file would take minutes before the reader refuses it.
+    size = file_bytes(source)
+    if size < _ALWAYS_FITS:
+        return
+    free = free_memory()
+    if free is not None and size > free:
+        raise ReadError(
+            f"{source.paths[0]} has {size / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of memory are free; crop it "
+            "or use a larger machine"
+        )

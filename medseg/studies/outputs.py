@@ -8,6 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.disk.atomic import atomic_path
 from medseg.io import write
 from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.grid import SeriesGrid
@@ -25,7 +29,17 @@ if TYPE_CHECKING:
 
     from medseg.io.dicom.deidentify.profile import Deidentifier
 
-__all__ = ["PREVIEWS", "UNCERTAINTY", "Segmented", "algorithm_of", "formats_for", "refuse_formats", "write_mask"]
+__all__ = [
+    "PREVIEWS",
+    "UNCERTAINTY",
+    "Segmented",
+    "algorithm_of",
+    "formats_for",
+    "refuse_formats",
+    "save_probabilities",
+    "write_mask",
+    "write_voxels",
+]
 
 # Folder with a small picture per case; next to the masks they would be mistaken for masks.
 PREVIEWS = "previews"
@@ -109,11 +123,30 @@ def write_mask(
                 )
     # The last one first, as PNG may refuse a mask that NIfTI stores.
     for kind in reversed([kind for kind in files if kind not in objects]):
-        write(replace(case.mask, metadata=Metadata(), findings=()), files[kind])
+        write_voxels(case.mask, files[kind])
     found: dict[Finding, None] = {}
     for kind, target in objects.items():
         found.update(dict.fromkeys(save_object(target, files[kind], deidentifier, _OWN_TEXTS)))
     return tuple(found)
+
+
+def write_voxels(volume: Volume, path: Path) -> None:
+    """Write a mask or map without anything that the image's header said.
+
+    Raises:
+        WriteError: if the disk is full, permission is missing, or the format cannot store the values.
+    """
+    write(replace(volume, metadata=Metadata(), findings=()), path)
+
+
+def save_probabilities(probabilities: NDArray[np.float16], scheme: LabelScheme, path: Path) -> None:
+    """Write `(labels, I, J[, K])` as `probabilities` of an .npz, with the names of the labels as `labels`.
+
+    Raises:
+        WriteError: if the disk is full or permission is missing.
+    """
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, probabilities=probabilities, labels=np.array(scheme.names))
 
 
 def _of_format(algorithm: Algorithm, kind: str) -> Algorithm:

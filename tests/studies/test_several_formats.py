@@ -20,7 +20,7 @@ from medseg.inference.predictor import Model
 from medseg.studies import PredictOptions, predict_studies
 
 NAMES = {"dicom-seg": "p.seg.dcm", "sr": "p.sr.dcm", "capture": "p.capture.dcm"}
-ALL = PredictOptions(format="dicom-seg,sr,capture")
+ALL = "dicom-seg,sr,capture"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_all_are_written_from_one_prediction_and_recorded_by_their_hashes(
     predict = Model.predict
     monkeypatch.setattr(Model, "predict", lambda *args, **kwargs: (runs.append(1), predict(*args, **kwargs))[1])
     model, out = threshold_bundle(value=4), tmp_path / "out"
-    predict_studies(model, [study], out, ALL).raise_for_failures()
+    predict_studies(model, [study], out, PredictOptions(ALL)).raise_for_failures()
     row = _row(out)
     assert len(runs) == 1
     assert row["state"] == "done"
@@ -80,7 +80,7 @@ def test_all_are_written_from_one_prediction_and_recorded_by_their_hashes(
 
 def test_a_second_run_does_only_what_is_missing_or_changed(threshold_bundle, study, tmp_path):
     model, out = threshold_bundle(value=4), tmp_path / "out"
-    predict_studies(model, [study], out, ALL).raise_for_failures()
+    predict_studies(model, [study], out, PredictOptions(ALL)).raise_for_failures()
     before = {name: (out / name).read_bytes() for name in NAMES.values()}
     # The order of the formats changes nothing.
     again = PredictOptions(format="capture,sr,dicom-seg")
@@ -88,7 +88,7 @@ def test_a_second_run_does_only_what_is_missing_or_changed(threshold_bundle, stu
     for name in NAMES.values():
         for spoil in (Path.unlink, lambda path: path.write_bytes(b"cut")):
             spoil(out / name)
-            assert len(predict_studies(model, [study], out, ALL).done) == 1
+            assert len(predict_studies(model, [study], out, PredictOptions(ALL)).done) == 1
             assert {each: (out / each).read_bytes() for each in NAMES.values()} == before
     assert len(predict_studies(model, [study], out, PredictOptions(format="dicom-seg,sr")).done) == 1
 
@@ -97,7 +97,7 @@ def test_an_object_is_the_same_whatever_is_written_beside_it(threshold_bundle, s
     model = threshold_bundle(value=4)
     for kind, alone in (("dicom-seg", "p.dcm"), ("capture", "p.capture.dcm")):
         predict_studies(model, [study], tmp_path / kind, PredictOptions(format=kind)).raise_for_failures()
-        predict_studies(model, [study], tmp_path / "all", ALL).raise_for_failures()
+        predict_studies(model, [study], tmp_path / "all", PredictOptions(ALL)).raise_for_failures()
         assert (tmp_path / kind / alone).read_bytes() == (tmp_path / "all" / NAMES[kind]).read_bytes()
 
 
@@ -112,7 +112,7 @@ def test_masks_and_objects_can_be_asked_for_together(threshold_bundle, study, tm
 
 def test_a_case_without_anything_found_gets_objects_that_say_so(threshold_bundle, tmp_path):
     _series(tmp_path / "in", array=np.full((12, 10, 9), -100, np.int16))
-    result = predict_studies(threshold_bundle(), [tmp_path / "in"], tmp_path / "out", ALL)
+    result = predict_studies(threshold_bundle(), [tmp_path / "in"], tmp_path / "out", PredictOptions(ALL))
     assert result.rows[0].state == "done_empty"
     assert _values(tmp_path / "out" / "p.sr.dcm") == {("Volume", ""): 0.0}
     assert pydicom.dcmread(tmp_path / "out" / "p.capture.dcm").pixel_array.shape[2] == 3
@@ -141,7 +141,7 @@ def test_where_one_of_the_objects_cannot_be_made_none_is_written(threshold_bundl
     with pytest.raises(WriteError, match="contours are given in millimetres"):
         result.raise_for_failures()
     assert not list((tmp_path / "out").glob("*.dcm"))
-    predict_studies(model, [place], tmp_path / "out", ALL).raise_for_failures()
+    predict_studies(model, [place], tmp_path / "out", PredictOptions(ALL)).raise_for_failures()
 
 
 def test_anonymised_results_name_nobody_and_still_refer_to_each_other(threshold_bundle, study, tmp_path):
@@ -149,7 +149,7 @@ def test_anonymised_results_name_nobody_and_still_refer_to_each_other(threshold_
         data = pydicom.dcmread(path)
         data.PatientName, data.PatientID, data.AccessionNumber = "Roe^Richard", "MRN-0815", "ACC-4711"
         data.save_as(path)
-    options = PredictOptions(format=ALL.format, anonymize=True)
+    options = PredictOptions(format=ALL, anonymize=True)
     predict_studies(threshold_bundle(value=4), [study], tmp_path / "out", options).raise_for_failures()
     source = pydicom.dcmread(study / "p" / "000")
     secrets = ["Roe", "MRN-0815", "ACC-4711", source.StudyInstanceUID, source.SeriesInstanceUID]
@@ -170,10 +170,10 @@ def test_anonymised_results_name_nobody_and_still_refer_to_each_other(threshold_
 
 def test_results_stored_beside_the_images_do_not_change_what_is_predicted(threshold_bundle, study, tmp_path):
     model = threshold_bundle(value=4)
-    predict_studies(model, [study], tmp_path / "first", ALL).raise_for_failures()
+    predict_studies(model, [study], tmp_path / "first", PredictOptions(ALL)).raise_for_failures()
     for name in NAMES.values():
         shutil.copy(tmp_path / "first" / name, study / "p" / name)
-    result = predict_studies(model, [study], tmp_path / "second", ALL)
+    result = predict_studies(model, [study], tmp_path / "second", PredictOptions(ALL))
     result.raise_for_failures()
     assert [row.case for row in result.rows] == ["p"]
     for name in NAMES.values():
