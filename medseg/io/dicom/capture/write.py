@@ -90,8 +90,7 @@ def capture_of(pixels: NDArray[np.uint8], path: Path, source: SeriesGrid, algori
     with disable_value_validation():
         header = read_source_header(source)
         copy_patient_and_study(header, target, algorithm.made)
-        target.SOPClassUID = target.file_meta.MediaStorageSOPClassUID = _STORAGE
-        target.SOPInstanceUID = target.file_meta.MediaStorageSOPInstanceUID = derived_uid("instance", *seeds)
+        target.SOPClassUID, target.SOPInstanceUID = _STORAGE, derived_uid("instance", *seeds)
         target.StudyInstanceUID = first.study_instance_uid
         target.SeriesInstanceUID = derived_uid("series", *seeds)
         target.SeriesNumber = series_number(header, str(target.SeriesInstanceUID))

@@ -123,6 +123,7 @@ def segmentation_of(
     # Headers of the source may break value rules that do not affect our object.
     with pydicom.config.disable_value_validation():
         header = read_source_header(source)
+        target: Dataset
         target, found = _segmentation(frames, scheme, source, algorithm, encoding, seeds)
         copy_patient_and_study(header, target, algorithm.made)
         refer_to(source, target)

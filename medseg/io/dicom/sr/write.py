@@ -63,6 +63,7 @@ def write_measurement_report(
     Example:
         >>> from medseg.io.dicom.grid import grid_of
         >>> from medseg.io.dicom.series import find_series
+        >>> from medseg.labels import LabelScheme
         >>> from medseg.studies.measurements import measure
         >>> series, image = grid_of(find_series(Path("study/"))[0]), medseg.read("study/")
         >>> mask, scheme = medseg.read("masks/study.nii.gz"), LabelScheme.from_mapping({"lung": 1, "tumour": 2})
