@@ -47,9 +47,11 @@ FLOORS = [
             "cli_help",
             "cli_options",
             "cli_predict",
+            "cli_service",
             "cli_training",
         ),
         "commands",
+        "service",
     },
 ]
 SIDEWAYS = {
@@ -65,17 +67,18 @@ SIDEWAYS = {
     ("evaluation", "reports"),
     *(
         ("cli", f"cli_{part}")
-        for part in ("complete", "deploy", "evaluate", "exit", "help", "options", "predict", "training")
+        for part in ("complete", "deploy", "evaluate", "exit", "help", "options", "predict", "service", "training")
     ),
     ("cli", "commands"),
-    *((f"cli_{part}", "cli_help") for part in ("deploy", "evaluate", "options", "predict", "training")),
+    *((f"cli_{part}", "cli_help") for part in ("deploy", "evaluate", "options", "predict", "service", "training")),
     *(
         (f"cli_{part}", f"cli_{other}")
-        for part in ("deploy", "evaluate", "predict", "training")
+        for part in ("deploy", "evaluate", "predict", "service", "training")
         for other in ("complete", "options")
     ),
     ("cli_training", "commands"),
     ("cli_deploy", "commands"),
+    ("cli_service", "service"),
     # The reference page of the commands is made from the program.
     ("commands", "cli"),
     ("commands", "cli_help"),
