@@ -6,14 +6,15 @@ Every default is the careful one: nothing listens, nothing is sent, results are 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from medseg.config.part import Part, Positive
 from medseg.config.patterns import Pattern
 from medseg.config.select import SelectRule, Short, ShortPattern
+from medseg.config.site_network import DicomDestination, ReceiveConfig, WebDestination
 from medseg.config.validation import validate_model
 from medseg.config.yaml_text import parse_yaml, read_text
 from medseg.errors import ConfigError
@@ -95,6 +96,8 @@ class SiteConfig(Part):
 
     `folder`: of the service: spool, queue, results, audit; created for its user alone. It contains patient data.
     `watch`: a folder whose studies are taken.
+    `receive`: a DICOM node that takes studies; without it nothing listens.
+    `destinations`: name and address of what rules may send to.
     `quiet_s`: a study is complete when nothing has been added to it for this many seconds; what comes later makes a
     new version of the study.
     `rules`: in order; a study that no rule fits is kept and reported, and nothing leaves.
@@ -108,6 +111,8 @@ class SiteConfig(Part):
     format_version: Literal[1] = 1
     folder: Path
     watch: WatchConfig | None = None
+    receive: ReceiveConfig | None = None
+    destinations: dict[Name, DicomDestination | WebDestination] = Field(default_factory=dict)
     quiet_s: Annotated[float, Field(ge=0, le=86400)] = 60.0
     rules: tuple[RuleConfig, ...] = ()
     devices: Annotated[tuple[Short, ...], Field(min_length=1, max_length=64)] = ("auto",)
@@ -123,16 +128,10 @@ class SiteConfig(Part):
             raise ValueError(f"two rules are called {twice!r}; give each its own name")
         for rule in self.rules:
             for name in rule.send_to:
-                known = self.destination_names
-                if name not in known:
-                    hint = nearest_hint(name, known) or f"; known: {', '.join(known) or 'none'}"
+                if name not in self.destinations:
+                    hint = nearest_hint(name, self.destinations) or f"; known: {', '.join(self.destinations) or 'none'}"
                     raise ValueError(f"rule {rule.name!r} sends to {name!r}, which is not a destination{hint}")
         return self
-
-    @property
-    def destination_names(self) -> tuple[str, ...]:
-        """Names of the destinations."""
-        return ()
 
     def rule(self, name: str) -> RuleConfig | None:
         """The rule of a name; None where the site file has it no longer."""
@@ -153,10 +152,19 @@ def load_site(path: Path) -> SiteConfig:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {str(error).replace(chr(10), ' ')}") from None
     site = validate_model(SiteConfig, values if values is not None else {}, str(path))
-    return _with_places(site, path.absolute().parent)
+    placed: SiteConfig = _placed(site, path.absolute().parent)
+    return placed
 
 
-def _with_places(site: SiteConfig, here: Path) -> SiteConfig:
-    watch = site.watch and site.watch.model_copy(update={"folder": here / site.watch.folder})
-    rules = tuple(rule.model_copy(update={"model": here / rule.model}) for rule in site.rules)
-    return site.model_copy(update={"folder": here / site.folder, "watch": watch, "rules": rules})
+def _placed(value: Any, here: Path) -> Any:
+    """The same values with every path absolute."""
+    if isinstance(value, Path):
+        return here / value
+    if isinstance(value, BaseModel):
+        changed = {name: _placed(getattr(value, name), here) for name in type(value).model_fields}
+        return value.model_copy(update=changed)
+    if isinstance(value, dict):
+        return {name: _placed(each, here) for name, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_placed(each, here) for each in value)
+    return value

@@ -56,11 +56,17 @@ def _disk(site: SiteConfig) -> str:
 
 
 def _input(site: SiteConfig) -> str:
-    if site.watch is None:
-        raise ConfigError("nothing comes in: give watch: {folder: ...}")
-    if not site.watch.folder.is_dir():
-        raise ConfigError(f"watch.folder is {site.watch.folder}, which is not a folder; create it")
-    return f"studies are taken from {site.watch.folder}; complete after {site.quiet_s:g} s without a new file"
+    if site.watch is None and site.receive is None:
+        raise ConfigError("nothing comes in: give watch: {folder: ...} or receive: {calling: [...]}")
+    sources = []
+    if site.watch is not None:
+        if not site.watch.folder.is_dir():
+            raise ConfigError(f"watch.folder is {site.watch.folder}, which is not a folder; create it")
+        sources.append(f"from {site.watch.folder}")
+    if site.receive is not None:
+        node = site.receive
+        sources.append(f"as {node.ae_title} on {node.host}, port {node.port}, from {', '.join(node.calling)}")
+    return f"studies are taken {' and '.join(sources)}; complete after {site.quiet_s:g} s without a new object"
 
 
 def _model(site: SiteConfig, rule: RuleConfig) -> str:

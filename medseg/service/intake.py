@@ -9,6 +9,7 @@ from medseg.service.audit import Audit
 from medseg.service.complete import Completer
 from medseg.service.places import Places
 from medseg.service.queue import Queue
+from medseg.service.receive import Receiver
 from medseg.service.report import patient_of
 from medseg.service.rules import match_study
 from medseg.service.spool import NoReserveError, Spool
@@ -32,9 +33,17 @@ class Intake:
         self._places = places
         self._queue = queue
         self._audit = audit
+        self._receiver: Receiver | None = None
         spool = Spool(places, int(site.reserve_gb * 1e9))
         self._watched = None if site.watch is None else WatchedFolder(site.watch, spool, queue, audit)
+        if site.receive is not None:
+            self._receiver = Receiver(site.receive, places, spool, audit)
         self._completer = Completer(places, queue, audit, site.quiet_s)
+
+    def stop(self) -> None:
+        """End what listens."""
+        if self._receiver is not None:
+            self._receiver.stop()
 
     def step(self) -> int:
         """Take what is there and match what is complete; returns the number of jobs that got a rule or none.
@@ -48,6 +57,8 @@ class Intake:
             except NoReserveError as error:
                 # What is in the spool already goes on, and its deletion later makes room.
                 log.warning("%s", error)
+        if self._receiver is not None:
+            self._receiver.report()
         self._completer.step()
         received = self._queue.jobs("received")
         for job in received:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -44,8 +45,8 @@ def serve(path: Path) -> None:
     """
     os.umask(0o077)
     site = load_site(path)
-    if site.watch is None:
-        raise ConfigError(f"{path}: nothing comes in: give watch: {{folder: ...}}")
+    if site.watch is None and site.receive is None:
+        raise ConfigError(f"{path}: nothing comes in: give watch: {{folder: ...}} or receive: {{calling: [...]}}")
     places = Places(site.folder).make()
     lock = _hold("service", places)
     roles: dict[str, tuple[Callable[..., None], tuple[object, ...]]] = {"intake": (_intake, (path,))}
@@ -177,7 +178,13 @@ def _intake(path: Path) -> None:
 
         role = _Role(path, "intake")
         Spool(role.places).clear_incoming()
-        role.loop(Intake(role.site, role.places, role.queue, role.audit).step)
+        # Objects that are being received are patient data as well, and stay on the disk of the service.
+        tempfile.tempdir = str(role.places.incoming)
+        intake = Intake(role.site, role.places, role.queue, role.audit)
+        try:
+            role.loop(intake.step)
+        finally:
+            intake.stop()
 
     _ended(run)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable
@@ -24,6 +25,8 @@ __all__ = ["NoReserveError", "Outcome", "Spool", "Taken"]
 
 Outcome = Literal["new", "again", "replaced", "own", "not_image"]
 _TAGS = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "Manufacturer", "Rows"]
+# PS3.5, 9.1, and letters, as some anonymisers write them; UIDs become no part of a path.
+_UID = re.compile(r"[0-9A-Za-z._-]{1,64}")
 # Manufacturer in every DICOM object that medseg writes.
 _OURS = "medseg"
 
@@ -141,7 +144,7 @@ def _sync_folder(folder: Path) -> None:
 def _header(path: Path) -> Dataset:
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-        missing = [each for each in ("StudyInstanceUID", "SOPInstanceUID") if not str(header.get(each, "")).strip()]
+        uids = [str(header.get(each, "")) for each in ("StudyInstanceUID", "SOPInstanceUID")]
     except InvalidDicomError:
         raise ReadError(f"{path} is not a DICOM file") from None
     except OSError as error:
@@ -149,6 +152,6 @@ def _header(path: Path) -> Dataset:
     # pydicom raises many kinds of errors for damaged files.
     except Exception as error:
         raise ReadError(f"{path}: its header is damaged ({type(error).__name__})") from None
-    if missing:
-        raise ReadError(f"{path} has no {' and no '.join(missing)}; expected a DICOM image of a study")
+    if not all(_UID.fullmatch(uid) for uid in uids):
+        raise ReadError(f"{path} has no usable StudyInstanceUID or SOPInstanceUID; expected a DICOM image of a study")
     return header
