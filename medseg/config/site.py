@@ -86,6 +86,10 @@ class RuleConfig(Part):
     def _known_formats(self) -> RuleConfig:
         for each in self.formats:
             check_format(each, MASK_FORMATS)
+        if self.send_to and not all(MASK_FORMATS[each].needs_series for each in self.formats):
+            raise ValueError(
+                f"only DICOM objects can be sent, not {', '.join(self.formats)}; change formats or send_to"
+            )
         if len(self.formats) > 1:
             raise ValueError("one format for each rule can be written at present")
         return self

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from medseg.config.site import RuleConfig, SiteConfig, load_site
+from medseg.config.site_network import DicomDestination, WebDestination
 from medseg.errors import ConfigError, MedsegError
 from medseg.service.rules import match_study
 
@@ -40,6 +41,12 @@ def check_site(path: Path, study: Path | None, echo: Callable[[str], object]) ->
 def _trials(site: SiteConfig, study: Path | None) -> list[tuple[str, Callable[[], str]]]:
     trials: list[tuple[str, Callable[[], str]]] = [("disk", lambda: _disk(site)), ("input", lambda: _input(site))]
     trials += [(f"rule {rule.name}", partial(_model, site, rule)) for rule in site.rules]
+    used = {name for rule in site.rules for name in rule.send_to}
+    trials += [
+        (f"destination {name}", partial(_destination, address))
+        for name, address in site.destinations.items()
+        if name in used
+    ]
     if study is not None:
         trials.append((f"study {study}", lambda: _study(site, study)))
     return trials
@@ -77,6 +84,12 @@ def _model(site: SiteConfig, rule: RuleConfig) -> str:
     check_model(rule, model)
     where = f"results are sent to {', '.join(rule.send_to)}" if rule.send_to else "results stay here, nothing is sent"
     return f"{rule.model} finds {', '.join(model.scheme.names)}, as {', '.join(rule.formats)}; {where}"
+
+
+def _destination(address: DicomDestination | WebDestination) -> str:
+    from medseg.service.deliver import reach
+
+    return f"{reach(address)} answers"
 
 
 def _study(site: SiteConfig, study: Path) -> str:

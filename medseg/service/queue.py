@@ -10,17 +10,15 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from medseg.errors import WriteError
+from medseg.service.queue_records import Delivery, Job, JobState, Study
 
-__all__ = ["BACKOFF_MINUTES", "MOST_CRASHES", "Job", "JobState", "Queue", "Study"]
+__all__ = ["MOST_CRASHES", "Queue"]
 
-JobState = Literal["received", "ready", "running", "done", "failed", "dead"]
-# After each failure, until there is none left; then the job or delivery is dead, until a person retries it.
-BACKOFF_MINUTES = (1, 5, 15, 60)
 # A job over which this many workers died is the cause of it.
 MOST_CRASHES = 3
 _BUSY_SECONDS = 60.0
@@ -37,84 +35,17 @@ CREATE TABLE IF NOT EXISTS jobs (
     created REAL NOT NULL, changed REAL NOT NULL, UNIQUE (study, version, rule)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, due);
+CREATE TABLE IF NOT EXISTS deliveries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, job INTEGER NOT NULL REFERENCES jobs (id), destination TEXT NOT NULL,
+    state TEXT NOT NULL, failures INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0,
+    note TEXT NOT NULL DEFAULT '', changed REAL NOT NULL, UNIQUE (job, destination)
+) STRICT;
+CREATE INDEX IF NOT EXISTS deliveries_by_state ON deliveries (destination, state, due);
 CREATE TABLE IF NOT EXISTS watched (path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL) STRICT;
 PRAGMA user_version = 1;
 """
 
 Row = TypeVar("Row")
-
-
-@dataclass(frozen=True, slots=True)
-class Study:
-    """A study in the spool.
-
-    Args:
-        study: keyed hash of patient and study.
-        calling_ae: the AE title that sent its first object, '' for a folder.
-        version: of the last complete set of objects, 0 before.
-        signature: of that set.
-        seen_ns: modification time of the spool folder when it was last examined.
-        created: seconds since 1970.
-    """
-
-    study: str
-    calling_ae: str
-    version: int
-    signature: str
-    seen_ns: int
-    created: float
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One version of a study, given to the model of one rule.
-
-    Args:
-        id: number of the job.
-        study, version: of the study.
-        rule: name of the rule, '' before one is found and where none fits.
-        state: 'received' (no rule looked for yet), 'ready', 'running', 'done', 'failed' (retried when due) or 'dead'.
-        series: keys of the series to use, separated by spaces; '' for the model's own choice.
-        worker: which worker has it.
-        failures: failed attempts since it was added or retried by a person.
-        crashes: workers that died over it.
-        due: seconds since 1970 at which a failed one is tried again.
-        note: why it is in this state, for a person.
-        model_hash: of the model that was used.
-        seconds: that the result took.
-        created, changed: seconds since 1970.
-    """
-
-    id: int
-    study: str
-    version: int
-    rule: str
-    state: JobState
-    series: str
-    worker: str
-    failures: int
-    crashes: int
-    due: float
-    note: str
-    model_hash: str
-    seconds: float
-    created: float
-    changed: float
-
-    @property
-    def case(self) -> str:
-        """Name of the version's folder, and with it of the case and its results."""
-        return f"{self.study}-v{self.version}"
-
-    @property
-    def folder(self) -> str:
-        """Name of the folder with its results."""
-        return f"{self.case}-{self.rule}"
-
-    @property
-    def pause_s(self) -> float | None:
-        """Seconds to wait after the next failure; None once all pauses are used."""
-        return 60.0 * BACKOFF_MINUTES[self.failures] if self.failures < len(BACKOFF_MINUTES) else None
 
 
 class Queue:
@@ -162,12 +93,12 @@ class Queue:
                 raise
 
     def select(self, kind: type[Row], where: str = "", values: Sequence[Any] = ()) -> list[Row]:
-        """Rows as `Study` or `Job`; `where` continues the statement after the table.
+        """Rows as `Study`, `Job` or `Delivery`; `where` continues the statement after the table.
 
         Raises:
             WriteError: if the queue cannot be read.
         """
-        table = {"Study": "studies", "Job": "jobs"}.get(kind.__name__) or f"{kind.__name__.lower()}s"
+        table = {"Study": "studies", "Job": "jobs", "Delivery": "deliveries"}[kind.__name__]
         names = ", ".join(each.name for each in fields(kind))  # type: ignore[arg-type]
         with self._readable_errors():
             return [kind(*row) for row in self._db.execute(f"SELECT {names} FROM {table} {where}", values)]
@@ -274,13 +205,17 @@ class Queue:
             ).fetchall()
         return [job for row in rows if (job := self.job(row["id"])) is not None]
 
-    def finish(self, job: Job, model_hash: str, seconds: float, note: str) -> None:
-        """A running job is done."""
+    def finish(self, job: Job, model_hash: str, seconds: float, note: str, send_to: Sequence[str] = ()) -> None:
+        """A running job is done, and its results wait for their destinations."""
         with self.change() as db:
             db.execute(
                 "UPDATE jobs SET state = 'done', worker = '', model_hash = ?, seconds = ?, note = ?, changed = ? "
                 "WHERE id = ? AND state = 'running'",
                 (model_hash, seconds, note, self.now(), job.id),
+            )
+            db.executemany(
+                "INSERT OR IGNORE INTO deliveries (job, destination, state, changed) VALUES (?, ?, 'waiting', ?)",
+                [(job.id, name, self.now()) for name in send_to],
             )
 
     def fail(self, job: Job, note: str, again: bool) -> None:
@@ -295,25 +230,80 @@ class Queue:
             )
 
     def retry(self, number: int) -> bool:
-        """Make a job that failed, died or matched no rule new again; whether it was in such a state."""
+        """Make a job that failed, died or matched no rule new again, or what of it was not sent; whether it was so."""
         with self.change() as db:
+            again = db.execute(
+                "UPDATE deliveries SET state = 'waiting', failures = 0, due = 0, changed = ? "
+                "WHERE job = ? AND state IN ('failed', 'dead')",
+                (self.now(), number),
+            )
             done = db.execute(
                 "UPDATE jobs SET state = CASE WHEN rule = '' THEN 'received' ELSE 'ready' END, failures = 0, "
                 "crashes = 0, due = 0, note = 'retried by a person', changed = ? "
                 "WHERE id = ? AND (state IN ('failed', 'dead') OR (state = 'done' AND rule = ''))",
                 (self.now(), number),
             )
-            return done.rowcount > 0
+            return done.rowcount > 0 or again.rowcount > 0
 
     def cancel(self, number: int) -> bool:
-        """Give up a job that nobody has begun; whether it was one."""
+        """Give up a job that nobody has begun, or what of it has not been sent; whether there was any."""
         with self.change() as db:
+            unsent = db.execute(
+                "UPDATE deliveries SET state = 'dead', note = 'cancelled by a person', changed = ? "
+                "WHERE job = ? AND state IN ('waiting', 'failed')",
+                (self.now(), number),
+            )
             done = db.execute(
                 "UPDATE jobs SET state = 'dead', note = 'cancelled by a person', changed = ? "
                 "WHERE id = ? AND state IN ('received', 'ready', 'failed')",
                 (self.now(), number),
             )
-            return done.rowcount > 0
+            return done.rowcount > 0 or unsent.rowcount > 0
+
+    # Deliveries
+
+    def deliveries(self, job: int | None = None) -> list[Delivery]:
+        """All deliveries, or those of a job, by number."""
+        if job is None:
+            return self.select(Delivery, "ORDER BY id")
+        return self.select(Delivery, "WHERE job = ? ORDER BY id", (job,))
+
+    def take_delivery(self, destination: str) -> Delivery | None:
+        """The next delivery to a destination that waits or is due, now being sent; None if there is none."""
+        now = self.now()
+        with self.change() as db:
+            row = db.execute(
+                "UPDATE deliveries SET state = 'sending', changed = ? WHERE id = (SELECT id FROM deliveries WHERE "
+                "destination = ? AND (state = 'waiting' OR (state = 'failed' AND due <= ?)) ORDER BY id LIMIT 1) "
+                "RETURNING id",
+                (now, destination, now),
+            ).fetchone()
+        return None if row is None else self.select(Delivery, "WHERE id = ?", (row["id"],))[0]
+
+    def recover_deliveries(self, destination: str) -> None:
+        """After a sender died: what it was sending waits again; the same UIDs arrive twice at worst."""
+        with self.change() as db:
+            db.execute(
+                "UPDATE deliveries SET state = 'waiting' WHERE state = 'sending' AND destination = ?", (destination,)
+            )
+
+    def sent(self, delivery: Delivery, note: str) -> None:
+        """A delivery has arrived."""
+        with self.change() as db:
+            db.execute(
+                "UPDATE deliveries SET state = 'sent', note = ?, changed = ? WHERE id = ? AND state = 'sending'",
+                (note, self.now(), delivery.id),
+            )
+
+    def not_sent(self, delivery: Delivery, note: str) -> None:
+        """A delivery failed; it is tried again after `delivery.pause_s`, if there is a pause left."""
+        pause, now = delivery.pause_s, self.now()
+        with self.change() as db:
+            db.execute(
+                "UPDATE deliveries SET state = ?, failures = failures + 1, due = ?, note = ?, changed = ? "
+                "WHERE id = ? AND state = 'sending'",
+                ("dead" if pause is None else "failed", now + (pause or 0), note, now, delivery.id),
+            )
 
     # Files of a watched folder that stay where they are
 

@@ -13,7 +13,8 @@ import pydicom
 from medseg.errors import ConfigError
 from medseg.service.audit import Audit
 from medseg.service.places import Places
-from medseg.service.queue import Job, Queue
+from medseg.service.queue import Queue
+from medseg.service.queue_records import Job
 
 __all__ = ["changed_text", "job_text", "list_text", "patient_of", "site_queue"]
 
@@ -22,20 +23,22 @@ _LONGEST_NOTE = 70
 
 
 def list_text(queue: Queue, as_json: bool) -> str:
-    """All jobs, a line each, and their number by state; or as JSON.
+    """All jobs, a line each with what was sent, and their number by state; or as JSON.
 
     Raises:
         WriteError: if the queue cannot be read.
     """
-    jobs = queue.jobs()
+    jobs, sent = queue.jobs(), queue.deliveries()
     if as_json:
-        return json.dumps(
-            {"format_version": 1, "counts": queue.counts(), "jobs": [asdict(job) for job in jobs]}, indent=2
-        )
-    lines = [
-        f"{job.id:>6}  {job.state:<8}  {_time(job.changed)}  {job.case}  {job.rule or '-'}  {_short(job.note)}".rstrip()
-        for job in jobs
-    ]
+        records = {"jobs": [asdict(job) for job in jobs], "deliveries": [asdict(each) for each in sent]}
+        return json.dumps({"format_version": 1, "counts": queue.counts(), **records}, indent=2)
+    ways: dict[int, list[str]] = {}
+    for each in sent:
+        ways.setdefault(each.job, []).append(f"{each.destination} {each.state}")
+    lines = []
+    for job in jobs:
+        words = (f"{job.id:>6}", f"{job.state:<8}", _time(job.changed), job.case, job.rule or "-", _short(job.note))
+        lines.append("  ".join([*words, *ways.get(job.id, ())]).rstrip())
     counts = ", ".join(f"{count} {state}" for state, count in sorted(queue.counts().items()))
     return "\n".join([*lines, counts or "no jobs"])
 
@@ -62,6 +65,9 @@ def job_text(queue: Queue, places: Places, number: int, with_patient: bool, as_j
     values["results"] = places.results / job.folder if job.rule else "-"
     if with_patient:
         values |= patient_of(places, job)
+    for each in queue.deliveries(number):
+        due = f", again at {_time(each.due)}" if each.state == "failed" else ""
+        values[f"to {each.destination}"] = f"{each.state}{due}{each.note and f': {each.note}'}"
     if as_json:
         return json.dumps({"format_version": 1, **values}, indent=2, default=str)
     width = max(map(len, values))

@@ -8,7 +8,7 @@ import pydicom
 
 from medseg.disk.atomic import atomic_path
 
-__all__ = ["OUTGOING", "marked_results", "result_files"]
+__all__ = ["OUTGOING", "marked_results", "outgoing_files", "result_files"]
 
 OUTGOING = "outgoing"
 _LONGEST_DESCRIPTION = 64  # of a DICOM long string (LO)
@@ -19,6 +19,11 @@ def result_files(folder: Path, case: str) -> tuple[Path, ...]:
     """The masks and reports of a case in an output folder of `predict`, by name."""
     found = (path for path in folder.glob(f"{case}.*") if path.is_file() and path.name not in _BESIDE)
     return tuple(sorted(found))
+
+
+def outgoing_files(folder: Path) -> tuple[Path, ...]:
+    """The files of a job that may leave the service, by name; () once they are deleted."""
+    return tuple(sorted((folder / OUTGOING).glob("*.dcm")))
 
 
 def marked_results(folder: Path, case: str, prefix: str) -> tuple[Path, ...]:

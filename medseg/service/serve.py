@@ -52,6 +52,8 @@ def serve(path: Path) -> None:
     roles: dict[str, tuple[Callable[..., None], tuple[object, ...]]] = {"intake": (_intake, (path,))}
     for number, device in enumerate(site.devices):
         roles[f"worker-{number}"] = (_worker, (path, number, device))
+    used = {name for rule in site.rules for name in rule.send_to}
+    roles |= {f"deliver-{name}": (_deliverer, (path, name)) for name in site.destinations if name in used}
     try:
         _keep_running(roles)
     finally:
@@ -200,5 +202,17 @@ def _worker(path: Path, number: int, device: str) -> None:
         worker.recover()
         log.warning("ready: %d rule(s)", len(role.site.rules))
         role.loop(worker.step, worker.give_back)
+
+    _ended(run)
+
+
+def _deliverer(path: Path, name: str) -> None:
+    def run() -> None:
+        from medseg.service.deliver import Deliverer
+
+        role = _Role(path, f"deliver-{name}")
+        deliverer = Deliverer(name, role.site.destinations[name], role.places, role.queue, role.audit)
+        deliverer.recover()
+        role.loop(deliverer.step, deliverer.recover)
 
     _ended(run)

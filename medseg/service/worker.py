@@ -13,7 +13,8 @@ from medseg.inference.predictor import Model
 from medseg.service.audit import Audit
 from medseg.service.fault_points import reached
 from medseg.service.places import Places
-from medseg.service.queue import Job, Queue
+from medseg.service.queue import Queue
+from medseg.service.queue_records import Job
 from medseg.service.results import marked_results
 from medseg.studies import PredictOptions, predict_studies
 from medseg.studies.ledger import Ledger, LedgerRow
@@ -115,7 +116,7 @@ class Worker:
         # The audit first: after a kill between the two the job is found done and audited twice, never not at all.
         self._audit.write("done", job.study, **where, result=row.state, output_hash=row.output_hash, seconds=seconds)
         reached("worker.audited")
-        self._queue.finish(job, model.model_hash, seconds, note)
+        self._queue.finish(job, model.model_hash, seconds, note, rule.send_to)
 
     def _predict(self, job: Job, rule: RuleConfig, model: Model) -> LedgerRow:
         """Write the results of a job; a second call finds what is done and does the rest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +51,10 @@ class Service:
         """Change keys of the site file."""
         known = yaml.safe_load(self.path.read_text())
         self.path.write_text(yaml.safe_dump({**known, **values}))
+
+    def put(self, folder: Path, name: str = "one") -> Path:
+        """Copy a study into the watched folder."""
+        return Path(shutil.copytree(folder, self.inbox / name))
 
     def intake(self) -> int:
         return Intake(self.site, self.places, self.queue(), Audit(self.places)).step()

@@ -14,14 +14,11 @@ from service_fixtures import Service
 from medseg.config.site import load_site
 from medseg.errors import ConfigError, MachineError
 from medseg.service.places import hold_role
-from medseg.service.queue import BACKOFF_MINUTES, MOST_CRASHES
+from medseg.service.queue import MOST_CRASHES
+from medseg.service.queue_records import BACKOFF_MINUTES
 from medseg.service.worker import Worker
 
 Series = Callable[..., Path]
-
-
-def put(service: Service, folder: Path, name: str = "one") -> Path:
-    return Path(shutil.copytree(folder, service.inbox / name))
 
 
 def states(service: Service) -> list[tuple[int, str, str]]:
@@ -31,7 +28,7 @@ def states(service: Service) -> list[tuple[int, str, str]]:
 def test_a_study_in_the_watched_folder_becomes_a_mask_marked_as_research(
     service: Service, small_series: Series
 ) -> None:
-    put(service, small_series())
+    service.put(small_series())
     assert service.intake() == 1
     assert service.work() == 1
     assert states(service) == [(1, "spots", "done")]
@@ -45,7 +42,7 @@ def test_a_study_in_the_watched_folder_becomes_a_mask_marked_as_research(
 def test_files_of_the_service_are_for_its_user_alone(service: Service, small_series: Series) -> None:
     before = os.umask(0o077)
     try:
-        put(service, small_series())
+        service.put(small_series())
         service.intake()
         service.work()
     finally:
@@ -58,7 +55,7 @@ def test_files_of_the_service_are_for_its_user_alone(service: Service, small_ser
 def test_a_late_slice_makes_a_new_version_and_the_unbegun_one_is_given_up(
     service: Service, small_series: Series
 ) -> None:
-    there = put(service, small_series())
+    there = service.put(small_series())
     late = sorted(there.iterdir())[-1]
     kept = late.read_bytes()
     late.unlink()
@@ -73,13 +70,13 @@ def test_a_late_slice_makes_a_new_version_and_the_unbegun_one_is_given_up(
 
 def test_a_study_is_not_complete_before_it_is_quiet(service: Service, small_series: Series) -> None:
     service.change(quiet_s=3600)
-    put(service, small_series())
+    service.put(small_series())
     service.intake()
     assert states(service) == []
 
 
 def test_a_study_sent_twice_is_one_job(service: Service, small_series: Series) -> None:
-    put(service, small_series())
+    service.put(small_series())
     service.intake()
     shutil.copytree(service.inbox / "one", service.inbox / "two")
     service.intake()
@@ -88,8 +85,8 @@ def test_a_study_sent_twice_is_one_job(service: Service, small_series: Series) -
 
 
 def test_patients_of_one_name_and_study_uid_stay_two_studies(service: Service, small_series: Series) -> None:
-    put(service, small_series("a", PatientID="p1"), "a")
-    put(service, small_series("b", PatientID="p2"), "b")
+    service.put(small_series("a", PatientID="p1"), "a")
+    service.put(small_series("b", PatientID="p2"), "b")
     service.intake()
     service.work()
     jobs = service.queue().jobs()
@@ -101,12 +98,12 @@ def test_patients_of_one_name_and_study_uid_stay_two_studies(service: Service, s
 
 
 def test_own_objects_and_reports_never_trigger_a_job(service: Service, small_series: Series) -> None:
-    put(service, small_series())
+    service.put(small_series())
     service.intake()
     service.work()
     (job,) = service.queue().jobs()
     shutil.copytree(service.places.results / job.folder / "outgoing", service.inbox / "back")
-    put(service, small_series("secondary", Manufacturer="medseg", StudyInstanceUID="1.2.3"), "secondary")
+    service.put(small_series("secondary", Manufacturer="medseg", StudyInstanceUID="1.2.3"), "secondary")
     assert service.intake() == 0
     assert len(service.queue().jobs()) == 1
     assert {line["reason"] for line in service.audit() if line["hop"] == "ignored"} == {"own"}
@@ -128,7 +125,7 @@ def test_a_study_that_no_rule_fits_is_kept_and_reported(
 ) -> None:
     (rule,) = service.site.model_dump(mode="json")["rules"]
     service.change(rules=[{**rule, "match": match}])
-    put(service, small_series(SeriesDescription="Thorax native", BodyPartExamined="CHEST"))
+    service.put(small_series(SeriesDescription="Thorax native", BodyPartExamined="CHEST"))
     service.intake()
     (job,) = service.queue().jobs()
     assert (job.rule, job.state) == (("spots", "ready") if fits else ("", "done"))
@@ -140,8 +137,8 @@ def test_a_study_that_no_rule_fits_is_kept_and_reported(
 def test_rules_are_tried_in_order_and_name_the_series_that_fit(service: Service, small_series: Series) -> None:
     (rule,) = service.site.model_dump(mode="json")["rules"]
     service.change(rules=[{**rule, "name": "abdomen", "match": {"description": "abdomen"}}, rule])
-    put(service, small_series("a", SeriesDescription="abdomen"), "a")
-    put(service, small_series("b", SeriesDescription="thorax", SeriesInstanceUID="1.2.3.4"), "b")
+    service.put(small_series("a", SeriesDescription="abdomen"), "a")
+    service.put(small_series("b", SeriesDescription="thorax", SeriesInstanceUID="1.2.3.4"), "b")
     service.intake()
     service.work()
     (job,) = service.queue().jobs()
@@ -153,8 +150,8 @@ def test_rules_are_tried_in_order_and_name_the_series_that_fit(service: Service,
 def test_a_study_that_cannot_be_segmented_is_dead_with_its_reason_and_can_be_retried(
     service: Service, small_series: Series
 ) -> None:
-    put(service, small_series("a"), "a")
-    put(service, small_series("b", SeriesInstanceUID="1.2.3.4"), "b")
+    service.put(small_series("a"), "a")
+    service.put(small_series("b", SeriesInstanceUID="1.2.3.4"), "b")
     service.intake()
     service.work()
     (job,) = service.queue().jobs()
@@ -171,7 +168,7 @@ def test_errors_of_the_machine_are_retried_after_1_5_15_and_60_minutes(
         raise MachineError("too little memory")
 
     monkeypatch.setattr("medseg.service.worker.predict_studies", full)
-    put(service, small_series())
+    service.put(small_series())
     service.intake()
     for minutes in BACKOFF_MINUTES:
         assert service.work() == 1
@@ -187,7 +184,7 @@ def test_errors_of_the_machine_are_retried_after_1_5_15_and_60_minutes(
 def test_another_model_than_the_allowed_one_is_not_run(service: Service, small_series: Series) -> None:
     (rule,) = service.site.model_dump(mode="json")["rules"]
     service.change(rules=[{**rule, "model_hash": "0" * 64}])
-    put(service, small_series())
+    service.put(small_series())
     service.intake()
     service.work()
     (job,) = service.queue().jobs()
@@ -201,7 +198,7 @@ def test_a_stop_signal_makes_the_running_job_ready_again(
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    put(service, small_series())
+    service.put(small_series())
     service.intake()
     with monkeypatch.context() as patch:
         patch.setattr("medseg.service.worker.predict_studies", stopped)
@@ -226,7 +223,7 @@ def test_two_services_cannot_have_one_folder(service: Service) -> None:
 
 @pytest.mark.parametrize("place", ["spool.before_rename", "spool.after_rename", "complete.before_queue"])
 def test_an_intake_killed_anywhere_loses_nothing(service: Service, small_series: Series, place: str) -> None:
-    put(service, small_series())
+    service.put(small_series())
     service.killed_at(place, service.intake)
     service.intake()
     assert [job.state for job in service.queue().jobs() if job.state != "dead"] == ["ready"]
@@ -238,7 +235,7 @@ def test_an_intake_killed_anywhere_loses_nothing(service: Service, small_series:
 def test_a_worker_killed_anywhere_leaves_no_partial_mask_and_its_job_is_done_with_the_same_bytes(
     service: Service, small_series: Series, place: str
 ) -> None:
-    put(service, small_series())
+    service.put(small_series())
     service.intake()
     service.killed_at(place, service.work)
     assert states(service) == [(1, "spots", "running")]
@@ -253,7 +250,7 @@ def test_a_worker_killed_anywhere_leaves_no_partial_mask_and_its_job_is_done_wit
 
 
 def test_a_job_over_which_several_workers_died_is_dead(service: Service, small_series: Series) -> None:
-    put(service, small_series())
+    service.put(small_series())
     service.intake()
     for _ in range(MOST_CRASHES):
         service.killed_at("worker.taken", service.work)
@@ -268,7 +265,7 @@ def test_the_audit_contains_no_identifier_and_no_accession_number_can_be_recover
 ) -> None:
     import hashlib
 
-    put(service, small_series(PatientID="4711", AccessionNumber="0815", PatientName="Doe^Jane"))
+    service.put(small_series(PatientID="4711", AccessionNumber="0815", PatientName="Doe^Jane"))
     service.intake()
     service.work()
     text = " ".join(path.read_text() for path in service.places.audit.iterdir())
