@@ -11,6 +11,7 @@ from medseg.service.places import Places
 from medseg.service.queue import Queue
 from medseg.service.receive import Receiver
 from medseg.service.report import patient_of
+from medseg.service.retention import delete_old
 from medseg.service.rules import match_study
 from medseg.service.spool import NoReserveError, Spool
 from medseg.service.watch import WatchedFolder
@@ -18,6 +19,7 @@ from medseg.service.watch import WatchedFolder
 __all__ = ["Intake"]
 
 log = logging.getLogger(__name__)
+_CLEAN_SECONDS = 3600.0
 
 
 class Intake:
@@ -33,6 +35,7 @@ class Intake:
         self._places = places
         self._queue = queue
         self._audit = audit
+        self._clean_at = 0.0
         self._receiver: Receiver | None = None
         spool = Spool(places, int(site.reserve_gb * 1e9))
         self._watched = None if site.watch is None else WatchedFolder(site.watch, spool, queue, audit)
@@ -60,6 +63,9 @@ class Intake:
         if self._receiver is not None:
             self._receiver.report()
         self._completer.step()
+        if self._site.keep_days is not None and self._queue.now() >= self._clean_at:
+            self._clean_at = self._queue.now() + _CLEAN_SECONDS
+            delete_old(self._places, self._queue, self._audit, self._site.keep_days)
         received = self._queue.jobs("received")
         for job in received:
             study = self._queue.study(job.study)

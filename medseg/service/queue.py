@@ -152,6 +152,10 @@ class Queue:
         where = f"WHERE state IN ({', '.join('?' * len(states))})" if states else ""
         return self.select(Job, f"{where} ORDER BY id", states)
 
+    def jobs_of(self, study: str) -> list[Job]:
+        """The jobs of a study, by number."""
+        return self.select(Job, "WHERE study = ? ORDER BY id", (study,))
+
     def counts(self) -> dict[str, int]:
         """Number of jobs by state."""
         with self._readable_errors():

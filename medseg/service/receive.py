@@ -118,7 +118,7 @@ class Receiver:
         """Stop listening and end the associations; what was not answered is sent again."""
         self._server.shutdown()
         for association, _ in self._links:
-            association.join(_WAIT_SECONDS)
+            association.join(_REQUEST_SECONDS)
         self._close_dead()
 
     def _close_dead(self) -> None:

@@ -31,7 +31,7 @@ _PAUSE_SECONDS = 10.0
 # A job stops between two windows of the network, or when a file is written.
 _END_SECONDS = 60.0
 # Wait for the processes of a service that was killed a moment ago: they end by themselves.
-_PREDECESSOR_SECONDS = 10.0
+_PREDECESSOR_SECONDS = 60.0
 
 
 def serve(path: Path) -> None:
@@ -137,8 +137,8 @@ class _Role:
         self.audit = Audit(self.places)
 
     def loop(self, step: Callable[[], object], after_error: Callable[[], object] = lambda: None) -> None:
-        """Repeat a step; a full disk is waited for."""
-        while True:
+        """Repeat a step until SIGTERM; a full disk is waited for."""
+        while not _stopped.is_set():
             try:
                 if not step():
                     time.sleep(_POLL_SECONDS)
@@ -151,7 +151,12 @@ class _Role:
                     continue
 
 
+# Where the exception is lost, as in a destructor, the loop ends after its step.
+_stopped = threading.Event()
+
+
 def _raise(number: int, frame: FrameType | None) -> None:
+    _stopped.set()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the giving back
     raise KeyboardInterrupt(signal.Signals(number))
 
@@ -161,6 +166,8 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_END_SECONDS)
+        os._exit(1)
 
 
 def _ended(role: Callable[[], None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +14,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 from pynetdicom import AE, evt
-from service_fixtures import Service
+from service_fixtures import Service, free_port
 
 from medseg.config.site_network import DicomDestination
 from medseg.errors import ConfigError
@@ -37,9 +36,7 @@ class Archive:
         node.require_called_aet = True
         node.add_supported_context("1.2.840.10008.1.1")
         node.add_supported_context(SEG, list(syntaxes))
-        with socket.socket() as each:
-            each.bind(("127.0.0.1", 0))
-            self.port = each.getsockname()[1]
+        self.port = free_port()
         self.server = node.start_server(
             ("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]
         )

@@ -13,7 +13,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
 from pynetdicom import AE, StoragePresentationContexts
-from service_fixtures import Service
+from service_fixtures import Service, free_port
 
 from medseg.config.site_network import ReceiveConfig
 from medseg.errors import MachineError
@@ -22,12 +22,6 @@ from medseg.service.receive import Receiver
 from medseg.service.spool import Spool
 
 Series = Callable[..., Path]
-
-
-def free_port() -> int:
-    with socket.socket() as each:
-        each.bind(("127.0.0.1", 0))
-        return int(each.getsockname()[1])
 
 
 class Node:

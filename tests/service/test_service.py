@@ -281,6 +281,29 @@ def test_the_audit_contains_no_identifier_and_no_accession_number_can_be_recover
     assert len(hashes) == 1 and not hashes & tried
 
 
+def test_old_studies_are_deleted_once_everything_is_over(service: Service, small_series: Series) -> None:
+    service.change(keep_days=2)
+    service.put(small_series("a", PatientID="a"), "a")
+    service.intake()
+    service.work()
+    service.put(small_series("b", PatientID="b"), "b")
+    service.now += 1.9 * 86400
+    service.intake()
+    first, second = service.queue().jobs()
+    assert (service.places.spool / first.study).is_dir()
+    service.now += 0.2 * 86400
+    service.intake()
+    left = {
+        path.name for folder in ("spool", "versions", "results") for path in (service.places.root / folder).iterdir()
+    }
+    assert left == {second.study, second.case}
+    assert [line["study"] for line in service.audit() if line["hop"] == "deleted"] == [first.study]
+    assert service.intake() == 0  # what stays in the watched folder does not come back
+    service.now += 90 * 86400
+    service.intake()
+    assert (service.places.spool / second.study).is_dir()  # nobody has worked on it yet
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [
