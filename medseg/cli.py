@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from medseg import cli_complete, cli_deploy, cli_service, cli_training
+from medseg import cli_complete, cli_deploy, cli_pretrain, cli_service, cli_site, cli_training
 from medseg.cli_evaluate import COMPARE_EXAMPLES, EVALUATE_EXAMPLES, compare, evaluate
 from medseg.cli_exit import ended_by_errors
 from medseg.cli_help import ADVANCED, Command, Group
@@ -220,10 +220,12 @@ def nets(
     typer.echo(table.to_json() if as_json else table.text())
 
 
-def _add(command: Callable[..., None], group: str, examples: str, lenient: bool = False) -> None:
+def _add(
+    command: Callable[..., None], group: str, examples: str, lenient: bool = False, name: str | None = None
+) -> None:
     # With `lenient`, unknown options come as arguments, so that a setting written as an option is recognised as one.
     settings = {"ignore_unknown_options": lenient}
-    app.command(cls=Command, rich_help_panel=group, epilog=examples, context_settings=settings)(command)
+    app.command(name, cls=Command, rich_help_panel=group, epilog=examples, context_settings=settings)(command)
 
 
 _add(demo, "First steps", "medseg demo --quick\nmedseg demo --out demo_out")
@@ -241,16 +243,20 @@ medseg convert study/ shared/ --anonymize""",
 _add(cli_training.init, "Training", cli_training.INIT_EXAMPLES)
 _add(cli_training.train, "Training", cli_training.TRAIN_EXAMPLES, lenient=True)
 _add(cli_training.prepare, "Training", cli_training.PREPARE_EXAMPLES, lenient=True)
+_add(cli_pretrain.pretrain, "Training", cli_pretrain.PRETRAIN_EXAMPLES)
 _add(cli_training.presets, "Training", "medseg presets")
 _add(cli_training.config, "Training", "medseg config\nmedseg config --explain training.max_minutes")
 _add(nets, "Training", "medseg nets\nmedseg nets deeplabv3plus --backbone all --width 0.5")
 _add(predict, "Masks and scores", PREDICT_EXAMPLES)
+_add(cli_deploy.import_model, "Masks and scores", cli_deploy.IMPORT_EXAMPLES, name="import")
 _add(cli_deploy.export, "Masks and scores", cli_deploy.EXPORT_EXAMPLES)
 _add(evaluate, "Masks and scores", EVALUATE_EXAMPLES)
 _add(compare, "Masks and scores", COMPARE_EXAMPLES)
 _add(cli_deploy.benchmark, "Masks and scores", cli_deploy.BENCHMARK_EXAMPLES)
-_add(cli_service.serve, "Service", cli_service.SERVE_EXAMPLES)
-_add(cli_service.queue, "Service", cli_service.QUEUE_EXAMPLES)
+_add(cli_service.serve, "At a site", cli_service.SERVE_EXAMPLES)
+_add(cli_service.queue, "At a site", cli_service.QUEUE_EXAMPLES)
+_add(cli_site.accept, "At a site", cli_site.ACCEPT_EXAMPLES)
+_add(cli_site.drift, "At a site", cli_site.DRIFT_EXAMPLES)
 
 
 def _log_to_console(debug: bool) -> None:

@@ -1,4 +1,4 @@
-"""The commands `export` and `benchmark`: models for other runtimes, and what each costs on this machine."""
+"""The commands `import`, `export` and `benchmark`: models of other programs and for other runtimes, and their costs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ import typer
 from medseg.cli_help import ADVANCED
 from medseg.cli_options import AllowCode, Debug, Folds, fold_numbers, listed
 
-__all__ = ["BENCHMARK_EXAMPLES", "EXPORT_EXAMPLES", "benchmark", "export"]
+__all__ = ["BENCHMARK_EXAMPLES", "EXPORT_EXAMPLES", "IMPORT_EXAMPLES", "benchmark", "export", "import_model"]
+
+IMPORT_EXAMPLES = """\
+medseg import Dataset007_Pancreas/nnUNetTrainer__nnUNetPlans__2d pancreas
+medseg import deepbet brain
+medseg import deepbet-1.0.2-py3-none-any.whl brain"""
 
 EXPORT_EXAMPLES = """\
 medseg export runs/lung/model lung_onnx --format onnx
@@ -20,6 +25,24 @@ medseg export runs/lung/model lung_int8.zip --format openvino --int8"""
 BENCHMARK_EXAMPLES = """\
 medseg benchmark runs/lung/model --data data/ -o bench
 medseg benchmark runs/a runs/b --data images/ -o bench --engines eager,bf16"""
+
+
+def import_model(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="A model folder of nnU-Net v2 or a zip of it; deepbet (the installed package, or its wheel).",
+            show_default=False,
+        ),
+    ],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder for the model bundle.")],
+    debug: Debug = False,
+) -> None:
+    """Write a model of another program as a bundle, which predict takes; nothing of it is run."""
+    from medseg.inference.importing.importer import import_model as write_bundle
+
+    typer.echo(f"wrote {write_bundle(source, target)}")
 
 
 def export(

@@ -9,7 +9,7 @@ import typer
 
 from medseg import cli_complete
 from medseg.cli_help import ADVANCED
-from medseg.cli_options import AllowCode, AsJson, Debug, Folds, Irregular, fold_numbers
+from medseg.cli_options import AllowCode, AsJson, Debug, Folds, Irregular, fold_numbers, listed
 from medseg.output_formats import MASK_FORMATS
 
 __all__ = ["EXAMPLES", "predict"]
@@ -17,10 +17,16 @@ __all__ = ["EXAMPLES", "predict"]
 EXAMPLES = """\
 medseg predict runs/lung/model studies/ -o masks/
 medseg predict runs/lung/model studies/ -o masks/ --format dicom-seg
-medseg predict runs/lung/model studies/ -o masks/ --engine ray"""
+medseg predict runs/lung/model studies/ -o masks/ --engine ray
+medseg predict totalsegmentator:total studies/ -o masks/ --roi liver,spleen"""
 
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", readable=False, help="A model bundle: the folder or zip that train wrote.")
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        readable=False,
+        help="A model bundle: the folder or zip that train or import wrote; or totalsegmentator:TASK.",
+    ),
 ]
 Sources = Annotated[
     list[Path],
@@ -124,6 +130,24 @@ Settle = Annotated[
         rich_help_panel=ADVANCED,
     ),
 ]
+Roi = Annotated[
+    str | None,
+    typer.Option(
+        "--roi",
+        metavar="NAME,NAME",
+        help="The labels that are wanted of a model made of parts; only parts that find them are run.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="DIR",
+        help="For totalsegmentator:TASK: the folder of its weights; ~/.totalsegmentator/nnunet/results by default.",
+        rich_help_panel=ADVANCED,
+    ),
+]
 Engine = Annotated[
     Literal["local", "ray"],
     typer.Option(
@@ -167,6 +191,8 @@ def predict(
     allow_code: AllowCode = None,
     irregular: Irregular = "error",
     folds: Folds = None,
+    roi: Roi = None,
+    weights: Weights = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -201,6 +227,8 @@ def predict(
         allow_code=tuple(allow_code or ()),
         irregular=irregular,
         folds=fold_numbers(folds),
+        roi=tuple(listed(roi) or ()),
+        weights=None if weights is None else str(weights),
     )
     with console_progress("predict", enabled=not as_json) as progress:
         result = predict_studies(model, sources, out, options, progress=progress)

@@ -86,6 +86,7 @@ NETS: dict[str, NetEntry] = {
         "medseg.nets.deeplab:DeepLabV3Plus", Needs(16, (2.6, 0.49), per_axis=True), "resnet50", width_3d=NARROW_ON_CPU
     ),
     "enet": NetEntry("medseg.nets.enet:ENet", Needs(8, (1.6, 0.36))),
+    "linknet": NetEntry("medseg.nets.linknet:LinkNet", Needs(32, (0.18, 0.058))),
     "icnet": NetEntry("medseg.nets.icnet:ICNet", Needs(32, (0.75, 0.1)), "resnet50", RESNETS, width_3d=NARROW_ON_CPU),
     "bisenetv1": NetEntry(
         "medseg.nets.bisenet_v1:BiSeNetV1", Needs(32, (0.74, 0.21), per_axis=True), "resnet18", width_3d=NARROW_ON_CPU

@@ -48,7 +48,9 @@ FLOORS = [
             "cli_options",
             "cli_predict",
             "cli_service",
+            "cli_site",
             "cli_training",
+            "cli_pretrain",
         ),
         "commands",
         "service",
@@ -67,18 +69,34 @@ SIDEWAYS = {
     ("evaluation", "reports"),
     *(
         ("cli", f"cli_{part}")
-        for part in ("complete", "deploy", "evaluate", "exit", "help", "options", "predict", "service", "training")
+        for part in (
+            "complete",
+            "deploy",
+            "evaluate",
+            "exit",
+            "help",
+            "options",
+            "predict",
+            "pretrain",
+            "service",
+            "site",
+            "training",
+        )
     ),
     ("cli", "commands"),
-    *((f"cli_{part}", "cli_help") for part in ("deploy", "evaluate", "options", "predict", "service", "training")),
+    *(
+        (f"cli_{part}", "cli_help")
+        for part in ("deploy", "evaluate", "options", "predict", "service", "site", "training")
+    ),
     *(
         (f"cli_{part}", f"cli_{other}")
-        for part in ("deploy", "evaluate", "predict", "service", "training")
+        for part in ("deploy", "evaluate", "predict", "pretrain", "service", "site", "training")
         for other in ("complete", "options")
     ),
     ("cli_training", "commands"),
     ("cli_deploy", "commands"),
     ("cli_service", "service"),
+    ("cli_site", "commands"),
     # The reference page of the commands is made from the program.
     ("commands", "cli"),
     ("commands", "cli_help"),

@@ -17,7 +17,7 @@ _KINDS = {"string": "text", "integer": "whole number", "number": "number", "bool
 # Part of a configuration, or key outside the parts -> what reads it.
 _USED_BY = {
     "format_version": "every command that reads the file",
-    **dict.fromkeys(("output", "device", "data", "plan", "net", "distill"), "prepare and train"),
+    **dict.fromkeys(("output", "device", "data", "plan", "net", "distill", "semi"), "prepare and train"),
     **dict.fromkeys(("loss", "augmentation", "training"), "train"),
     "seed": "prepare (the split) and train",
     "task": "prepare, train and evaluate",

@@ -31,6 +31,7 @@ from medseg.config.prediction import MOST_OVERLAP, Overlap, PostprocessConfig, P
 from medseg.config.presets import packaged, packaged_configs, packaged_presets
 from medseg.config.run import RunConfig
 from medseg.config.select import SelectRule
+from medseg.config.semi import SemiConfig
 from medseg.config.training import DEFAULT_MINUTES, TrainingConfig
 from medseg.config.validation import validate_model
 from medseg.config.yaml_text import MOST_LIST_BYTES, parse_yaml, read_text
@@ -72,6 +73,7 @@ __all__ = [
     "RunConfig",
     "SaturationConfig",
     "SelectRule",
+    "SemiConfig",
     "SharpenConfig",
     "Spacing",
     "SplitConfig",

@@ -104,7 +104,8 @@ class DataConfig(Part):
 
     `annotated` is for data sets of which cases lack labels: case name, or a pattern with * for several, and the names
     of the labels that are annotated there; a case that is not named has all labels. In a CSV, the column annotated
-    says it (names joined by ;). What is not annotated may be anything: neither loss nor scores use it.
+    says it (names joined by ;). What is not annotated may be anything: neither loss nor scores use it. `taught` are
+    labels that no case needs to have annotated, as a model teaches them: training.keep_classes names them by itself.
 
     `split` says which cases validate; without it, a fold is drawn with the seed, each patient on one side. `group`
     is a regular expression whose group, or whole match, in a case's name is its patient; 'none' makes every case a
@@ -124,6 +125,7 @@ class DataConfig(Part):
     window: str | WindowConfig | None = None
     normalization: Normalization | tuple[Normalization, ...] = "auto"
     annotated: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    taught: tuple[str, ...] = ()
     split: SplitConfig | None = None
     group: Pattern | None = None
     select: tuple[SelectRule, ...] = ()

@@ -30,6 +30,7 @@ class PostprocessConfig(Part):
 
     `inside`: label -> the label it lies in or beside; components that do not touch that one are removed.
     `minimum_volume_ml`: smaller components are removed. `keep_components`: how many of the largest stay.
+    `keep_central`: how many stay of those that are large and near the middle of the image, for crops around one object.
     `fill_holes`: labels whose enclosed background is added to them. Volumes go up to 1000 litres, counts to a million.
     """
 
@@ -40,6 +41,7 @@ class PostprocessConfig(Part):
     keep_components: dict[str, Annotated[int, Field(ge=1, le=10**6)]] = Field(
         default_factory=dict, max_length=MOST_RULES
     )
+    keep_central: dict[str, Annotated[int, Field(ge=1, le=10**6)]] = Field(default_factory=dict, max_length=MOST_RULES)
     fill_holes: tuple[str, ...] = Field(default=(), max_length=MOST_RULES)
 
 

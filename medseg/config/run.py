@@ -15,6 +15,7 @@ from medseg.config.net import NetConfig
 from medseg.config.part import Part
 from medseg.config.plan import RESENC_NET, RESENC_SIZES, PlanConfig
 from medseg.config.prediction import PredictionConfig
+from medseg.config.semi import SemiConfig
 from medseg.config.training import TrainingConfig
 from medseg.labels import LabelScheme
 
@@ -42,6 +43,7 @@ class RunConfig(Part):
     augmentation: AugmentationConfig = AugmentationConfig()
     training: TrainingConfig = TrainingConfig()
     distill: DistillConfig = DistillConfig()
+    semi: SemiConfig = SemiConfig()
     prediction: PredictionConfig = PredictionConfig()
 
     @model_validator(mode="after")

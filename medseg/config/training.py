@@ -19,6 +19,8 @@ class TrainingConfig(Part):
     """How long and how to train.
 
     `init`: a model bundle, or public weights, to start from.
+    `keep_classes`: labels are added to those of the bundle `init`, which it keeps: where cases lack them, it teaches
+    them itself, with `distill.weight`. data.labels names the new ones; the network and its input are those of `init`.
     `frozen`: parts of the network, such as backbone.layer1, that stay as `init` gives them, batch statistics included.
     `layer_rates`: part of the network -> factor on the learning rate of its weights, such as {backbone: 0.1}; of
     several that apply, the most specific one counts.
@@ -51,6 +53,7 @@ class TrainingConfig(Part):
     """
 
     init: Path | None = None
+    keep_classes: bool = False
     frozen: tuple[str, ...] = ()
     layer_rates: dict[str, Positive] = Field(default_factory=dict)
     batch_statistics: Literal["auto", "frozen", "updated"] = "auto"
@@ -86,4 +89,6 @@ class TrainingConfig(Part):
         for key, wanted in (("frozen", bool(self.frozen)), ("batch_statistics", self.batch_statistics == "frozen")):
             if wanted and self.init is None:
                 raise ValueError(f"{key} keeps what a training starts from, so give init: WEIGHTS as well")
+        if self.keep_classes and self.init is None:
+            raise ValueError("keep_classes keeps the labels of a model, so give init: BUNDLE as well")
         return self

@@ -25,7 +25,7 @@ def with_annotation(data: DataConfig, cases: Sequence[Case], scheme: LabelScheme
     Raises:
         ConfigError: a name or pattern that fits no case, a label that does not exist or is given twice, or two
             patterns that say different things of one case.
-        DatasetError: the same in a CSV; a label that no case has annotated.
+        DatasetError: the same in a CSV; a label that no case has annotated and no model teaches.
     """
     for case in cases:
         if case.annotated is not None:
@@ -41,6 +41,8 @@ def with_annotation(data: DataConfig, cases: Sequence[Case], scheme: LabelScheme
     cases = tuple(_shortened(case, scheme) for case in cases)
     trained = [case for case in cases if case.split != "test"]
     for name in scheme.names:
+        if name in data.taught:
+            continue
         if trained and not any(case.annotated is None or name in case.annotated for case in trained):
             raise DatasetError(
                 f"label {name!r} is annotated in none of the {len(trained)} cases of {data.root}; take it out of "

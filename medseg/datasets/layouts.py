@@ -20,7 +20,7 @@ from medseg.io.formats import image_files, is_there, kind_of, stem_of
 from medseg.io.label_maps import LabelSource
 from medseg.io.naming import composed, file_named, group_channels
 
-__all__ = ["described_labels", "find_layout"]
+__all__ = ["described_labels", "find_layout", "images_in"]
 
 # Names that are nearly those of the folders of MSD and nnU-Net.
 _FOLDER_NAMES = {
@@ -105,13 +105,14 @@ def _folders(root: Path) -> Layout:
         return Layout("folders", cases_beside(root))
     cases: list[Case] = []
     for pair in pairs:
-        found = _images_in(pair.images)
+        found = images_in(pair.images)
         labelled = _with_labels(found, pair.labels, {})
         cases += [replace(case, split=pair.split) for case in labelled]
     return Layout("folders", tuple(cases))
 
 
-def _images_in(folder: Path) -> dict[str, tuple[Path, ...]]:
+def images_in(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Case -> its image files, one for each channel, or its DICOM study, of a folder of images alone."""
     found = group_channels(image_files(folder), folder)
     # A sub-folder is a DICOM study.
     for study in sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p)):

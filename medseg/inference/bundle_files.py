@@ -20,6 +20,7 @@ from medseg.disk.atomic import replaced_folder
 from medseg.errors import CheckpointError, ReadError, WriteError
 
 __all__ = [
+    "DEEPEST_MEMBER",
     "FOLD_FILES",
     "FOLD_NAMES",
     "INFO",
@@ -42,6 +43,8 @@ FOLD_NAMES = {
 FOLD_FILES = {kind: re.compile(name.replace(".", r"\.").format(FOLD)) for kind, name in FOLD_NAMES.items()}
 WEIGHTS = FOLD_FILES["safetensors"]
 MEND = "restore it from a backup or train again"
+# Models in models in a model.
+DEEPEST_MEMBER = 3
 # Weights are noise and shrink by a tenth; what shrinks more, and is large, was made to grow.
 BOMB_BYTES, BOMB_RATIO = 64 << 20, 20
 
@@ -66,16 +69,20 @@ class BundleFiles(Protocol):
 def bundle_files(place: Path) -> Iterator[BundleFiles]:
     """A bundle's files: its folder, a zip of it, or a run folder that holds it as `model/`.
 
+    Args:
+        place: also `ZIP/members/NAME`, a member of the model in a zip.
+
     Raises:
         CheckpointError: for what is not a bundle, or contains links, devices or hostile zip entries.
     """
-    if not place.is_file():
+    zipped = next((each for each in (place, *place.parents[: 2 * DEEPEST_MEMBER]) if each.is_file()), None)
+    if zipped is None:
         yield _Folder(place)
         return
     try:
-        with opened_zip(place) as opened:
-            check_members(opened, place)
-            yield _Zip(place, opened)
+        with opened_zip(zipped) as opened:
+            check_members(opened, zipped)
+            yield _Zip(zipped, opened, place.relative_to(zipped).parts)
     except ReadError as error:
         raise CheckpointError(
             f"{place} is neither a bundle folder nor an intact zip of one ({error}); {MEND}"
@@ -131,11 +138,11 @@ class _Folder:
 
 
 class _Zip:
-    def __init__(self, place: Path, opened: zipfile.ZipFile) -> None:
+    def __init__(self, place: Path, opened: zipfile.ZipFile, member: tuple[str, ...] = ()) -> None:
         self.place, self.opened = place, opened
-        self.folders: tuple[Path, ...] = (place,)
+        self.folders: tuple[Path, ...] = (place.joinpath(*member),)
         found = [n for n in opened.namelist() if n.rpartition("/")[2] == INFO]
-        self.prefix = min(found, key=len, default=INFO).removesuffix(INFO)
+        self.prefix = min(found, key=len, default=INFO).removesuffix(INFO) + "".join(f"{part}/" for part in member)
         self.names = tuple(n.removeprefix(self.prefix) for n in opened.namelist() if n.startswith(self.prefix))
 
     @contextlib.contextmanager

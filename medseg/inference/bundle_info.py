@@ -121,6 +121,7 @@ class PredictionInfo(InfoPart):
             inside={k: v for k, v in mine.inside.items() if theirs.inside.get(k) == v},
             minimum_volume_ml=_shared(mine.minimum_volume_ml, theirs.minimum_volume_ml, min),
             keep_components=_shared(mine.keep_components, theirs.keep_components, max),
+            keep_central=_shared(mine.keep_central, theirs.keep_central, max),
             fill_holes=tuple(name for name in mine.fill_holes if name in theirs.fill_holes),
         )
         return self.model_copy(update={"crf": self.crf if other.crf else None, "postprocess": shared})
@@ -179,6 +180,8 @@ class BundleInfo(InfoPart):
         reference_ranges: of the training cases, for `medseg.inference.quality`; None where none were measured.
         calibration: for `--estimate-quality`, where the training was asked for it; of several folds the last one's.
         data_license, weight_license: licence names, "unknown" where not stated.
+        previous_labels: of a member of a cascade: how many labels the member before it has, each of which is a further
+            channel of the network; 0 for a model of its own.
 
     Raises:
         pydantic.ValidationError: for values out of range, or parts that do not fit together.
@@ -206,6 +209,7 @@ class BundleInfo(InfoPart):
     calibration: Calibration | None = None
     data_license: Line = "unknown"
     weight_license: Line = "unknown"
+    previous_labels: Annotated[int, Field(ge=0, le=1024)] = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -259,8 +263,10 @@ class BundleInfo(InfoPart):
     def to_json(self) -> str:
         """`model.json`; NaN becomes null."""
         # Only exports are compared with an original, and only some are in INT8.
-        without = {name for name in ("parity", "int8") if getattr(self.network, name) is None}
-        return self.model_dump_json(indent=2, exclude={"network": without}) + "\n"
+        without: dict[str, Any] = {"network": {n for n in ("parity", "int8") if getattr(self.network, n) is None}}
+        if not self.previous_labels:
+            without["previous_labels"] = True
+        return self.model_dump_json(indent=2, exclude=without) + "\n"
 
 
 def _shared(mine: dict[str, V], theirs: dict[str, V], milder: Callable[[V, V], V]) -> dict[str, V]:

@@ -1,4 +1,5 @@
-"""`model.json` read with bounds: of size and depth, no NaN, no key twice; then checked as `BundleInfo`."""
+"""`model.json` read with bounds: of size and depth, no NaN, no key twice; then checked as `BundleInfo`, or as
+`CompositeInfo` where the model is made of others."""
 
 from __future__ import annotations
 
@@ -14,8 +15,9 @@ from medseg.inference.bundle_files import INFO, MEND
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.bundle_parts import COMPOSITES, CompositeInfo
 from medseg.inference.bundle_upgrade import VERSION, upgrade_info
+from medseg.inference.postprocess import check_postprocess
 
-__all__ = ["read_info"]
+__all__ = ["read_any_info", "read_info"]
 
 # The reference ranges of a model of 100 labels take half a megabyte.
 LARGEST_INFO = 8 << 20
@@ -24,6 +26,21 @@ LONGEST_KEY = 200
 
 
 def read_info(file: IO[bytes], place: Path) -> tuple[BundleInfo, bytes]:
+    """What `model.json` of a single model says, and its bytes; arguments as those of `read_any_info`.
+
+    Raises:
+        CheckpointError: as `read_any_info`; a model made of others.
+    """
+    info, content = read_any_info(file, place)
+    if isinstance(info, CompositeInfo):
+        raise CheckpointError(
+            f"{place} is one of the {COMPOSITES[info.kind]}, which can be used for prediction only; give one of its "
+            f"members, such as {place / 'members' / info.members[0]}"
+        )
+    return info, content
+
+
+def read_any_info(file: IO[bytes], place: Path) -> tuple[BundleInfo | CompositeInfo, bytes]:
     """What `model.json` says, and its bytes.
 
     Args:
@@ -50,13 +67,14 @@ def read_info(file: IO[bytes], place: Path) -> tuple[BundleInfo, bytes]:
     return _checked(values, place), content
 
 
-def _checked(values: dict[str, Any], place: Path) -> BundleInfo:
+def _checked(values: dict[str, Any], place: Path) -> BundleInfo | CompositeInfo:
     try:
         values = upgrade_info(values)
         kind = values.get("kind")
         if isinstance(kind, str) and kind in COMPOSITES:
-            CompositeInfo.model_validate(values)
-            raise CheckpointError(f"{place}: this medseg cannot run {COMPOSITES[kind]} yet; update medseg")
+            composite = CompositeInfo.model_validate(values)
+            check_postprocess(composite.postprocess, composite.scheme)
+            return composite
         info = BundleInfo.model_validate(values)
         channels = info.scheme.out_channels
     except ValidationError as error:
@@ -68,7 +86,7 @@ def _checked(values: dict[str, Any], place: Path) -> BundleInfo:
         raise CheckpointError(f"{place}: {INFO}: {_plain(str(error))}") from None
     if (info.net.out_channels, info.net.in_channels, info.net.dims) != (
         channels,
-        info.plan.in_channels,
+        info.plan.in_channels + info.previous_labels,
         info.plan.dims,
     ):
         raise CheckpointError(f"{place}: {INFO}: net does not fit labels and plan (channels or dims differ); {MEND}")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.errors import CheckpointError, ConfigError
-from medseg.inference.bundle_files import BundleFiles
+from medseg.inference.bundle_files import INFO, BundleFiles
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.device import CPU, device_without_torch, resolve_device
+from medseg.inference.importing.totalsegmentator.tasks import task_named
 from medseg.inference.postprocess import check_postprocess
 from medseg.inference.predictor import Model
 from medseg.plugins import permitted_modules
@@ -29,11 +30,14 @@ def load_model(
     fast: bool = False,
     allow_code: Sequence[str] = (),
     folds: Sequence[int] | None = None,
+    roi: Sequence[str] = (),
+    weights: str | Path | None = None,
 ) -> Model:
     """A model from a bundle (folder, zip, or a run folder that holds one); no code of a bundle is run.
 
     Args:
-        path: the bundle.
+        path: the bundle; a model folder of nnU-Net v2; or `totalsegmentator:TASK`. Networks of the latter two are
+            converted once and kept in `MEDSEG_CACHE` (`~/.cache/medseg`).
         device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
         engine: how the networks are run on a CPU: 'eager' (as they are), 'winograd' (faster 3D convolutions), 'frozen'
             (as a graph), 'bf16' (with `fast`), or as ONNX by 'onnxruntime', 'openvino' or 'openvino-bf16' (with `fast`)
@@ -45,18 +49,20 @@ def load_model(
             e.g. `("my_package.nets",)`; the environment variable `MEDSEG_ALLOW_CODE` permits further ones. Permit what
             you wrote or trust: the bundle chooses what is called in it, and with which options.
         folds: the folds of the bundle to average, e.g. `(0, 2)`; None: all.
+        roi: the labels that are wanted of a model made of parts; parts without any are not loaded. () for all.
+        weights: the folder of TotalSegmentator's weights; None: `~/.totalsegmentator/nnunet/results`.
 
     Raises:
         CheckpointError: missing, damaged or hostile bundle, unknown format, weights that do not fit the net, a net that
             is neither medseg's nor permitted.
-        ConfigError: unknown device, an engine that it does not have, or a fold that the bundle does not hold.
+        ConfigError: unknown device, an engine that it does not have, a fold or a label that the bundle does not hold.
         MissingPartError: if the net was permitted, or the engine named, but is not installed here.
 
     Example:
         >>> load_model("runs/lung/model", device="cpu").scheme.names
         ('lung', 'tumour')
     """
-    return load_permitted(path, device, engine, fast, permitted_modules(allow_code), folds)
+    return load_permitted(path, device, engine, fast, permitted_modules(allow_code), folds, roi, weights)
 
 
 def load_permitted(
@@ -66,10 +72,32 @@ def load_permitted(
     fast: bool,
     permitted: Sequence[str],
     folds: Sequence[int] | None = None,
+    roi: Sequence[str] = (),
+    weights: str | Path | None = None,
 ) -> Model:
     """`load_model` with the permitted modules and no others, whatever the environment says."""
     from medseg.inference.bundle import read_bundle
+    from medseg.inference.composites.loading import composite_of, load_composite
+    from medseg.inference.importing.nnunet import is_nnunet
 
+    def load(member: Path) -> Model:
+        return load_permitted(member, device, engine, fast, permitted, folds)
+
+    if task := task_named(path):
+        from medseg.inference.importing.totalsegmentator.bundle import load_task
+
+        return load_task(task, weights, load, roi)
+    if weights is not None:
+        raise ConfigError(f"--weights is for models such as totalsegmentator:total; {path} brings its own")
+    if not (Path(path) / INFO).is_file() and is_nnunet(path):
+        from medseg.inference.importing.cache import converted
+
+        path = converted(Path(path))
+    if made := composite_of(Path(path)):
+        info, content, place = made
+        return load_composite(place, info, content, load, roi)
+    if roi:
+        raise ConfigError(f"{path} is a single model, which finds all its labels at once; omit --roi")
     first: list[nn.Module] = []
     folders: list[Path] = []
 
@@ -98,15 +126,15 @@ def load_permitted(
     from medseg.inference.bundle_nets import unfilled_net, with_weights
     from medseg.inference.engine import NetworkEngine
 
-    place = resolve_device(device)
-    chosen = NetworkEngine(place, engine, fast=fast)
+    on_device = resolve_device(device)
+    chosen = NetworkEngine(on_device, engine, fast=fast)
     nets = []
-    for fold, weights in bundle.weights.items():
+    for fold, state in bundle.weights.items():
         if chosen_folds is not None and fold not in chosen_folds:
             continue
         net = first.pop() if first else unfilled_net(bundle.path, folders, bundle.info, permitted)
-        nets.append(with_weights(net, weights).to(place).eval().requires_grad_(False))
-    return Model(bundle.info, tuple(nets), place, bundle.model_hash, chosen, chosen_folds)
+        nets.append(with_weights(net, state).to(on_device).eval().requires_grad_(False))
+    return Model(bundle.info, tuple(nets), on_device, bundle.model_hash, chosen, chosen_folds)
 
 
 def _chosen_folds(bundle: Bundle, folds: Sequence[int] | None) -> tuple[int, ...] | None:

@@ -20,17 +20,20 @@ from medseg.labels import LabelScheme
 from medseg.lookup import nearest_hint
 from medseg.volume import Volume
 
-__all__ = ["check_postprocess", "fill_holes", "keep_components", "postprocess"]
+__all__ = ["check_postprocess", "fill_holes", "keep_central", "keep_components", "postprocess"]
 
 Mask = NDArray[np.bool_]
+# How far what an image was cut around lies from its middle, as a share of its length: a few voxels of a hundred.
+CENTRAL = 0.1
 
 
 def postprocess(mask: Volume, scheme: LabelScheme, rules: PostprocessConfig) -> Volume:
     """The mask with `rules` applied, label by label in the order of the scheme; the same volume where there are none.
 
-    Of a label, components that lie in the wrong place go first, then small ones, then all but the largest; then holes
-    are filled. A voxel that a plain label loses becomes background; one that a region loses keeps the regions around
-    it. Holes take in background, and voxels of a region that surrounds this one, never another label's.
+    Of a label, components that lie in the wrong place go first, then small ones, then all but the largest, or all but
+    those near the middle of the image; then holes are filled. A voxel that a plain label loses becomes background;
+    one that a region loses keeps the regions around it. Holes take in background, and voxels of a region that
+    surrounds this one, never another label's.
 
     Args:
         mask: integers `(I, J[, K])`.
@@ -68,6 +71,8 @@ def postprocess(mask: Volume, scheme: LabelScheme, rules: PostprocessConfig) -> 
             after = keep_components(after, math.ceil(rules.minimum_volume_ml[name] / voxel_ml * (1 - 1e-9)))
         if name in rules.keep_components:
             after = keep_components(after, 1, rules.keep_components[name])
+        if name in rules.keep_central:
+            after = keep_central(after, rules.keep_central[name], box, array.shape)
         lost = before & ~after
         part[lost] = _without(scheme, index)[part[lost]]
         if name in rules.fill_holes:
@@ -86,6 +91,7 @@ def check_postprocess(rules: PostprocessConfig, scheme: LabelScheme) -> None:
         "inside": (*rules.inside, *rules.inside.values()),
         "minimum_volume_ml": tuple(rules.minimum_volume_ml),
         "keep_components": tuple(rules.keep_components),
+        "keep_central": tuple(rules.keep_central),
         "fill_holes": rules.fill_holes,
     }
     for rule, names in named.items():
@@ -116,6 +122,37 @@ def keep_components(mask: Mask, least_voxels: int = 1, most: int | None = None) 
         largest[ranked] = True
         kept &= largest
     kept[0] = False
+    return np.asarray(kept[labelled])
+
+
+def keep_central(mask: Mask, most: int, box: Sequence[slice], shape: Sequence[int]) -> Mask:
+    """The `most` components that are large and near the middle of the image; of equal ones the first.
+
+    They are ranked by voxels times exp(-r^2 / (2 * 0.1^2)), r being the distance from the middle of the image to that
+    of the component, in lengths of the image along each axis.
+
+    Args:
+        mask: the part of the image in `box`.
+        most: how many stay.
+        box: where the mask lies in the image.
+        shape: of the image.
+
+    Example:
+        >>> mask = np.array([True, True, True, False, False, True, True, False, False])
+        >>> keep_central(mask, 1, [slice(0, 9)], (9,)).astype(int).tolist()
+        [0, 0, 0, 0, 0, 1, 1, 0, 0]
+    """
+    labelled, count = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim))
+    if count <= most:
+        return mask
+    numbers = np.arange(1, count + 1)
+    sizes = np.bincount(labelled.ravel(), minlength=count + 1)[1:]
+    middles = np.array(ndimage.center_of_mass(mask, labelled, numbers)) + [side.start for side in box]
+    away = (middles + 0.5) / np.array(shape) - 0.5
+    # By logarithms, as the weight of what lies far outside is zero.
+    weights = np.log(sizes) - (away**2).sum(axis=1) / (2 * CENTRAL**2)
+    kept = np.zeros(count + 1, dtype=bool)
+    kept[numbers[np.argsort(-weights, kind="stable")[:most]]] = True
     return np.asarray(kept[labelled])
 
 

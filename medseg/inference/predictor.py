@@ -14,6 +14,8 @@ from medseg.config.crf_options import CrfOptions
 from medseg.errors import CheckpointError, ConfigError, GeometryError, ReadError
 from medseg.inference.array_ops import Values
 from medseg.inference.bundle_info import BundleInfo
+from medseg.inference.composites.engines import MemberEngines
+from medseg.inference.composites.previous import one_hot
 from medseg.inference.device import CpuDevice, require_torch
 from medseg.inference.given_networks import GivenNetworks
 from medseg.inference.layer_memory import layer_memory_kept
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from medseg.inference.engine import NetworkEngine
     from medseg.inference.frames.stream import Frame, FrameStream
 
-__all__ = ["Model"]
+__all__ = ["Model", "as_volume"]
 
 # Logit of every label outside of the body: e^-20 beside the background's 0.
 ABSENT = -20.0
@@ -68,7 +70,7 @@ class Model:
     nets: tuple[Any, ...]
     device: torch.device | CpuDevice
     model_hash: str
-    engine: NetworkEngine | GivenNetworks
+    engine: NetworkEngine | GivenNetworks | MemberEngines
     folds: tuple[int, ...] | None = None
 
     @property
@@ -84,6 +86,16 @@ class Model:
         import torch
 
         return {"torch": torch.__version__}
+
+    @property
+    def infos(self) -> tuple[BundleInfo, ...]:
+        """Contents of `model.json` of every network; of a single model its own."""
+        return (self.info,)
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether `predict` can write the probability of each label."""
+        return True
 
     @property
     def scheme(self) -> LabelScheme:
@@ -122,7 +134,7 @@ class Model:
             ConfigError: for a model of volumes without fitted options; unfitted, a CRF does harm in 3D.
         """
         fitted = self.info.prediction.crf
-        if fitted is None and self.info.plan.orientation is not None:
+        if fitted is None and self.info.plan.spatial_dims == 3:
             raise ConfigError(
                 "a CRF on volumes needs options that were fitted on validation cases (medseg.nets.crf_fit.fit_crf); "
                 "this model has none under prediction.crf in its model.json: predict without --crf"
@@ -141,6 +153,7 @@ class Model:
         crf: CrfOptions | None = None,
         progress: Callable[[int, int], None] | None = None,
         probabilities: Callable[[tuple[int, ...]], NDArray[np.float16]] | None = None,
+        previous: Volume | None = None,
     ) -> Volume:
         """The label map of an image, on the image's own grid.
 
@@ -159,6 +172,7 @@ class Model:
             progress: called with (windows done, windows in all).
             probabilities: makes the array, (labels, I, J[, K]), which then gets the probability of each label or region
                 on the image's own grid; a memory map keeps them out of memory. None: they are not wanted.
+            previous: for a member of a cascade, the label map that the member before it found, on the image's grid.
 
         Returns:
             Integers (I, J[, K]) with the dataset's own label values; affine, metadata and findings are the image's.
@@ -166,10 +180,11 @@ class Model:
         Raises:
             GeometryError: dimensions, channels or an unknown spacing that do not fit the model.
             ReadError: NaN or infinite voxels.
+            CheckpointError: for a member of a cascade without `previous`.
             MissingPartError: for a CRF where torch is not installed.
         """
-        volume = _as_volume(image, affine, channels)
-        array, grid, box = self._network_input(volume)
+        volume = as_volume(image, affine, channels)
+        array, grid, box = self._network_input(volume, previous)
         slabs = self._slabs(array, box, mirror, overlap, batch_size, progress)
         axis = stream_axis(grid.network_shape, self.info.plan.patch_size)
         if crf is not None:
@@ -182,6 +197,7 @@ class Model:
             self.scheme,
             axis,
             self.info.plan.logits.order,
+            grid.thick[1],
         )
         chances = None
         if probabilities is not None:
@@ -206,13 +222,14 @@ class Model:
         batch_size: int | None = None,
         crf: CrfOptions | None = None,
         progress: Callable[[int, int], None] | None = None,
+        previous: Volume | None = None,
     ) -> tuple[Any, GridMap]:
         """Mean logits of all folds, float32 (K, *network grid), and the map that leads back to the image's grid.
 
         The logits are a torch tensor on the model's device, or of an exported model a numpy array. Arguments and errors
         are those of `predict`.
         """
-        array, grid, box = self._network_input(_as_volume(image, affine, channels))
+        array, grid, box = self._network_input(as_volume(image, affine, channels), previous)
         slabs = self._slabs(array, box, mirror, overlap, batch_size, progress)
         logits = whole_logits(slabs, grid.network_shape, stream_axis(grid.network_shape, self.info.plan.patch_size))
         return (logits if crf is None else self._sharpened(logits, array, grid, crf)), grid
@@ -225,7 +242,7 @@ class Model:
 
     def to_labels(self, logits: Tensor | NDArray[Any], grid: GridMap, like: Volume) -> Volume:
         """The label map of `predict_logits`, post-processed, on the grid of the image they were made from."""
-        oriented = to_label_map(logits, grid.oriented_shape, self.scheme, self.info.plan.logits.order)
+        oriented = to_label_map(logits, grid.oriented_shape, self.scheme, self.info.plan.logits.order, grid.thick[1])
         return self._mask(oriented, grid, like)
 
     def to_probabilities(self, logits: Tensor | NDArray[Any], grid: GridMap, like: Volume) -> Volume:
@@ -276,7 +293,9 @@ class Model:
         engine: Any = self.engine
         return TorchPasses(self.nets, device, engine, self.scheme.is_regions)
 
-    def _network_input(self, volume: Volume) -> tuple[NDArray[np.float32], GridMap, tuple[slice, ...]]:
+    def _network_input(
+        self, volume: Volume, previous: Volume | None
+    ) -> tuple[NDArray[np.float32], GridMap, tuple[slice, ...]]:
         """What the network sees, the way back, and where something may be found."""
         what = volume.metadata.source or "the image"
         if volume.array.dtype.kind not in "biuf":
@@ -293,10 +312,20 @@ class Model:
             else tuple(slice(0, n) for n in array.shape[1:])
         )
         scales = scales_for(array, self.info.plan, stated_padding(volume.metadata, volume.channels))
-        return normalize(array, scales), grid, box
+        array = normalize(array, scales)
+        if self.info.previous_labels:
+            if previous is None:
+                raise CheckpointError("this network is a member of a cascade; give the cascade, not its member")
+            array = np.concatenate([array, one_hot(previous, self.info.previous_labels, grid, self.info.plan)])
+        return array, grid, box
 
 
-def _as_volume(image: Volume | NDArray[Any], affine: NDArray[np.float64] | None, channels: int) -> Volume:
+def as_volume(image: Volume | NDArray[Any], affine: NDArray[np.float64] | None, channels: int) -> Volume:
+    """An image as `Model.predict` takes it, as a volume.
+
+    Raises:
+        GeometryError: for a volume beside which an affine or a number of channels is given.
+    """
     if isinstance(image, Volume):
         if affine is not None or channels not in (0, image.channels):
             raise GeometryError("a Volume brings its own affine and channels; give them only beside an array")

@@ -38,13 +38,20 @@ class ProbabilitySlabs:
         axis: spatial axis along which the slabs come.
         out: float16 (len(labels.names), I, J[, K]), is written; background is what is missing from 1.
         order: of the interpolation of logits, 0 (nearest, half-way either by turns) or 1 (linear).
+        nearest: of order 1, a spatial axis along which each voxel takes the nearest sample all the same.
 
     Raises:
         GeometryError: if the shapes or the number of channels do not fit together.
     """
 
     def __init__(
-        self, size: Sequence[int], labels: LabelScheme, axis: int, out: NDArray[np.float16], order: int = 1
+        self,
+        size: Sequence[int],
+        labels: LabelScheme,
+        axis: int,
+        out: NDArray[np.float16],
+        order: int = 1,
+        nearest: int | None = None,
     ) -> None:
         shape = out.shape[1:]
         if len(size) != len(shape) or len(shape) not in (2, 3) or min(*size, *shape) < 1:
@@ -54,7 +61,7 @@ class ProbabilitySlabs:
         self._axis = axis
         self._order = order
         places = (axis, *(a for a in range(len(shape)) if a != axis))
-        self._maps = tuple(AxisMap.between(size[a], shape[a]) for a in places)
+        self._maps = tuple(AxisMap.between(size[a], shape[a], a == nearest) for a in places)
         self._samples = tuple(nearest_indices(size[a], shape[a]) for a in places)
 
     def add(self, slab: Values, first: int, last: int) -> None:
@@ -166,12 +173,15 @@ class NativeProbabilities:
 
     def __init__(self, grid: GridMap, labels: LabelScheme, axis: int, out: NDArray[np.float16], order: int = 1) -> None:
         self._grid, self._out = grid, out
+        if grid.cropped is not None:
+            out[:] = 0
+            out = out[(slice(None), *grid.cropped[0])]
         if grid.straightening is not None:
             # Sampled onto the sheared grid at the end.
             self._oriented = np.empty((len(out), *grid.oriented_shape), dtype=np.float16)
         else:
             self._oriented = out if grid.reorientation is None else grid.reorientation.apply(out, channels=len(out))
-        self.add = ProbabilitySlabs(grid.network_shape, labels, axis, self._oriented, order).add
+        self.add = ProbabilitySlabs(grid.network_shape, labels, axis, self._oriented, order, grid.thick[1]).add
 
     def finish(self) -> None:
         """After the last slab."""

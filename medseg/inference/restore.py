@@ -42,6 +42,7 @@ class Restorer:
         axis: spatial axis along which the slabs come.
         order: 1: logits are interpolated linearly; 0: each voxel takes the label of the nearest sample, half-way of
             either by turns.
+        nearest: of linear interpolation, a spatial axis along which each voxel takes the nearest sample all the same.
 
     Raises:
         GeometryError: if the shapes or the number of channels do not fit together.
@@ -62,6 +63,7 @@ class Restorer:
         labels: LabelScheme | None = None,
         axis: int = 0,
         order: int = 1,
+        nearest: int | None = None,
     ) -> None:
         if len(size) != len(shape) or len(shape) not in (2, 3) or min(*size, *shape) < 1:
             raise GeometryError(
@@ -82,7 +84,7 @@ class Restorer:
         self._turn = (axis, *rest)
         self._flat = len(shape) == 2
         self._same = tuple(size) == tuple(shape)
-        maps = [AxisMap.between(size[a], shape[a]) for a in self._turn]
+        maps = [AxisMap.between(size[a], shape[a], a == nearest) for a in self._turn]
         length = BLOCK_2D if self._flat else BLOCK
         if self._flat:
             maps.insert(1, AxisMap.between(1, 1))
@@ -134,7 +136,11 @@ class Restorer:
 
 
 def to_label_map(
-    logits: Values, shape: Sequence[int], labels: LabelScheme | None = None, order: int = 1
+    logits: Values,
+    shape: Sequence[int],
+    labels: LabelScheme | None = None,
+    order: int = 1,
+    nearest: int | None = None,
 ) -> NDArray[np.unsignedinteger[Any]]:
     """The label of each voxel of a grid of `shape` that covers the same extent as the logits.
 
@@ -144,6 +150,7 @@ def to_label_map(
         labels: plain labels: the winning channel's label value, 0 for channel 0, ties to the lower channel; regions:
             the value of all channels whose logit is above 0, see `LabelScheme.codes`. None: the channel's index.
         order: 1: logits are interpolated linearly; 0: the label of the nearest sample, half-way of either by turns.
+        nearest: of linear interpolation, a spatial axis along which each voxel takes the nearest sample all the same.
 
     Returns:
         uint8 or uint16 (I, J, K) or (I, J), the smallest that holds every label.
@@ -156,7 +163,7 @@ def to_label_map(
         >>> to_label_map(np.array([[[0.0, 0.0]], [[-1.0, 1.0]]]), (1, 4)).tolist()
         [[0, 0, 1, 1]]
     """
-    restorer = Restorer(logits.shape[1:], shape, len(logits), labels, order=order)
+    restorer = Restorer(logits.shape[1:], shape, len(logits), labels, order=order, nearest=nearest)
     restorer.add(logits, 0, logits.shape[1])
     return restorer.label_map
 

@@ -61,10 +61,16 @@ class AxisMap:
     fraction: NDArray[np.float32]
 
     @classmethod
-    def between(cls, size: int, new_size: int) -> AxisMap:
-        """The map from `size` samples to `new_size` voxels of the same extent."""
+    def between(cls, size: int, new_size: int, nearest: bool = False) -> AxisMap:
+        """The map from `size` samples to `new_size` voxels of the same extent.
+
+        `nearest`: each voxel takes the nearest sample, half-way the upper one.
+        """
         if size == new_size:
             return cls(size, new_size, np.arange(size), np.zeros(size, dtype=np.float32))
+        if nearest:
+            below = ((np.arange(new_size) + 0.5) * (size / new_size)).astype(np.intp).clip(max=size - 1)
+            return cls(size, new_size, below, np.zeros(new_size, dtype=np.float32))
         scale = np.float64(np.float32(size / new_size))
         position = ((np.arange(new_size) + 0.5) * scale - 0.5).astype(np.float32).clip(min=0)
         below = position.astype(np.intp).clip(max=size - 1)

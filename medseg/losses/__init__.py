@@ -15,7 +15,9 @@ from medseg.losses.cross_entropy import CrossEntropyLoss, inverse_frequency_weig
 from medseg.losses.dice import DiceLoss
 from medseg.losses.distillation import DistillationLoss, DistilledLoss
 from medseg.losses.focal import FocalLoss
+from medseg.losses.gated_crf import GatedCrfLoss, show_images
 from medseg.losses.generalized_dice import GeneralizedDiceLoss
+from medseg.losses.kept_labels import KeptLabelsLoss
 from medseg.losses.ranks import over_ranks
 from medseg.losses.topk import TopKCrossEntropyLoss
 from medseg.losses.tversky import TverskyLoss
@@ -31,7 +33,9 @@ __all__ = [
     "DistillationLoss",
     "DistilledLoss",
     "FocalLoss",
+    "GatedCrfLoss",
     "GeneralizedDiceLoss",
+    "KeptLabelsLoss",
     "SumLoss",
     "SumOf",
     "TopKCrossEntropyLoss",
@@ -46,5 +50,6 @@ __all__ = [
     "distances_for",
     "inverse_frequency_weights",
     "over_ranks",
+    "show_images",
     "takes_weights",
 ]

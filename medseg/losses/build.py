@@ -17,6 +17,7 @@ from medseg.losses.combined import DeepSupervision, SumLoss, SumOf
 from medseg.losses.cross_entropy import CrossEntropyLoss
 from medseg.losses.dice import DiceLoss
 from medseg.losses.focal import FocalLoss
+from medseg.losses.gated_crf import GatedCrfLoss
 from medseg.losses.generalized_dice import GeneralizedDiceLoss
 from medseg.losses.topk import TopKCrossEntropyLoss
 from medseg.losses.tversky import TverskyLoss
@@ -47,6 +48,7 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
     "tversky": TverskyLoss,
     "boundary": BoundaryLoss,
     "topk_cross_entropy": TopKCrossEntropyLoss,
+    "gated_crf": GatedCrfLoss,
     "dice_ce": dice_ce,
     "dice_focal": dice_focal,
     "dice_cldice": dice_cldice,

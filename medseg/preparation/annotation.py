@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from medseg.datasets.records import Case
@@ -23,6 +23,7 @@ def check_annotation(
     fingerprints: Sequence[CaseFingerprint],
     scheme: LabelScheme,
     training: Sequence[Sequence[str]],
+    taught: Collection[str] = (),
 ) -> None:
     """Refuse label maps that hold what is said not to be annotated, and labels that no training case has annotated.
 
@@ -33,6 +34,7 @@ def check_annotation(
         fingerprints: which values each case holds.
         scheme: of the data set.
         training: of each fold that is trained, the names of its training cases.
+        taught: labels that a model teaches, so that no case needs to have them annotated.
 
     Raises:
         DatasetError: naming the label, the cases and what to do.
@@ -54,7 +56,7 @@ def check_annotation(
                 f"out; name it there, or take it out of the label map{'s' if len(wrong) > 1 else ''}"
             )
         for fold, names in enumerate(training):
-            if not any(case not in annotated or name in annotated[case] for case in names):
+            if name not in taught and not any(case not in annotated or name in annotated[case] for case in names):
                 which = "the training cases" if len(training) == 1 else f"the training cases of fold {fold}"
                 raise DatasetError(
                     f"label {name!r} is annotated in none of {which}, so nothing could be learned of it; give another "

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from medseg.errors import GeometryError
-from medseg.geometry import Reorientation, describe
+from medseg.geometry import Reorientation, crop, describe
 from medseg.io.plausible import likely_unit
 from medseg.machine import free_memory
 from medseg.preparation.deskew import empty_volume, is_orthogonal, straight_grid
-from medseg.preparation.interpolate import coarser_axes, resample_image, resample_labels, sample_image
+from medseg.preparation.interpolate import coarser_axes, resample_image, resample_labels, sample_image, thick_axis
 from medseg.preparation.normalize import measured_scales, normalize
 from medseg.preparation.padding import stated_padding
 from medseg.resampling import resample_affine, resample_like, resampled_shape
@@ -32,6 +33,7 @@ __all__ = [
     "holds_whole_numbers",
     "labels_to_network_grid",
     "map_to_network_grid",
+    "nonzero_box",
     "oriented_labels",
     "to_network_grid",
 ]
@@ -73,6 +75,8 @@ class GridMap:
         network_shape: spatial shape after resampling.
         network_spacing_mm: real spacing of the network grid (1 per pixel where none is known).
         straightening: for a sheared image, else None.
+        cropped: of a part of the image, which all of the above is about: the part, and the spatial shape of the whole.
+        thick: along which axis of the network's grid the image, and the logits on the way back, take the nearest slice.
     """
 
     reorientation: Reorientation | None
@@ -81,6 +85,8 @@ class GridMap:
     network_shape: tuple[int, ...]
     network_spacing_mm: tuple[float, ...]
     straightening: Straightening | None = None
+    cropped: tuple[tuple[slice, ...], tuple[int, ...]] | None = None
+    thick: tuple[int | None, int | None] = (None, None)
 
     def to_native(self, label_map: NDArray[Any]) -> NDArray[Any]:
         """A label map on `oriented_shape` with its axes moved back, so that it lies on the native grid.
@@ -94,21 +100,24 @@ class GridMap:
             label_map: array of `oriented_shape`; integers are labels, floats probabilities.
 
         Returns:
-            Contiguous array of `native_shape`, same dtype.
+            Contiguous array of `native_shape`, or of the whole image with 0 beyond a part; same dtype.
 
         Raises:
             GeometryError: if the shape is not `oriented_shape`.
         """
         if tuple(label_map.shape) != self.oriented_shape:
             raise GeometryError(f"label map of shape {label_map.shape} is not on the grid {self.oriented_shape}")
-        if self.reorientation is None:
-            return label_map
-        array = self.reorientation.undo(label_map)
+        array = label_map if self.reorientation is None else self.reorientation.undo(label_map)
         if self.straightening is not None:
             order = 1 if array.dtype.kind == "f" else 0
             volume = self.straightening.straight.with_array(array)
             array = resample_like(volume, self.straightening.native, order).array
-        return np.ascontiguousarray(array, dtype=label_map.dtype)
+        if self.cropped is None:
+            return np.ascontiguousarray(array, dtype=label_map.dtype)
+        box, shape = self.cropped
+        whole = np.zeros(shape, dtype=label_map.dtype)
+        whole[box] = array
+        return whole
 
 
 def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
@@ -133,6 +142,9 @@ def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
             affine, straight_shape = straight_grid(volume)
             seen = empty_volume(straight_shape, affine)
             move = Reorientation.between(affine, plan.orientation)
+    elif plan.transpose != (0, 1):
+        move = _file_axes(volume, plan.transpose)
+    if move is not None:
         shape = tuple(seen.shape[a] for a in move.axes)
         spacing = tuple(seen.spacing_mm[a] for a in move.axes)
     if plan.spacing_mm is None:
@@ -152,7 +164,45 @@ def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
     _check_network_grid(what, shape, spacing, target, plan)
     network = _network_shape(shape, spacing, target, plan)
     real = tuple(n * s / m for n, s, m in zip(shape, spacing, network, strict=True))
-    return GridMap(move, volume.shape, shape, network, real, _straightening(volume, seen, move, network))
+    thick = (
+        thick_axis(spacing, target) if plan.image.thick_axis == "nearest" else None,
+        thick_axis(target, spacing) if plan.logits.thick_axis == "nearest" else None,
+    )
+    return GridMap(move, volume.shape, shape, network, real, _straightening(volume, seen, move, network), thick=thick)
+
+
+def _file_axes(volume: Volume, transpose: Sequence[int]) -> Reorientation:
+    """The axes of the file in the order of a plan. DICOM has no order of a file: its axes are turned to RAS before."""
+    if volume.dims == 2 or not volume.metadata.series_instance_uid:
+        return Reorientation(tuple(transpose), (False,) * volume.dims)
+    ras = Reorientation.between(volume.affine, "RAS")
+    return Reorientation(tuple(ras.axes[a] for a in transpose), tuple(ras.flips[a] for a in transpose))
+
+
+def nonzero_box(array: NDArray[Any]) -> tuple[tuple[slice, ...], NDArray[np.bool_]]:
+    """The box around the voxels that are not 0 in any channel, and within it those voxels with the holes between them.
+
+    An image of zeros is its own box, and all of it is inside.
+
+    Args:
+        array: `(C, I, J, K)` or `(C, I, J)`.
+
+    Source:
+        nnU-Net 2.8.1, cropping.py, `crop_to_nonzero`.
+
+    Example:
+        >>> box, inside = nonzero_box(np.array([[[0, 3, 0, 2, 0]]]))
+        >>> box, inside.tolist()
+        ((slice(0, 1, None), slice(1, 4, None)), [[True, False, True]])
+    """
+    held = (array != 0).any(axis=0)
+    if held.ndim == 3:  # In nnU-Net an image is one slice of a volume, of which every voxel lies at the border.
+        held = ndimage.binary_fill_holes(held)
+    found = ndimage.find_objects(held.astype(np.uint8))
+    if not found:
+        return tuple(slice(0, n) for n in held.shape), np.ones_like(held)
+    box: tuple[slice, ...] = found[0]
+    return box, held[box]
 
 
 def _network_shape(
@@ -222,12 +272,20 @@ def to_network_grid(volume: Volume, plan: Plan) -> tuple[NDArray[Any], GridMap]:
         raise GeometryError(
             f"{volume.metadata.source or 'image'} has {volume.channels} channel(s), the plan expects {plan.in_channels}"
         )
+    whole_shape, box, inside = volume.shape, None, None
+    if plan.crop == "nonzero":
+        box, inside = nonzero_box(volume.array)
+        volume = crop(volume, [side.start for side in box], [side.stop for side in box])
     grid = map_to_network_grid(volume, plan)
+    if box is not None:
+        grid = replace(grid, cropped=(box, whole_shape))
     if plan.normalize_on == "native":
         padding = stated_padding(volume.metadata, volume.channels)
-        volume = volume.with_array(
-            normalize(volume.array, measured_scales(volume.array, plan, padding)), volume.channels
-        )
+        normalized = normalize(volume.array, measured_scales(volume.array, plan, padding, inside))
+        for channel, each in zip(normalized, plan.normalization, strict=True):
+            if each.region == "mask" and inside is not None:
+                channel[~inside] = 0
+        volume = volume.with_array(normalized, volume.channels)
     whole = plan.normalize_on == "network" and _is_int16(volume.array)
     averaged = plan.image.prefilter != "none" and any(coarser_axes(grid.oriented_shape, grid.network_shape))
     array = _image_on_grid(volume, grid, plan, averaged)
@@ -247,7 +305,11 @@ def _image_on_grid(volume: Volume, grid: GridMap, plan: Plan, averaged: bool) ->
         array = sample_image(volume, grid.straightening.straight, plan.image)
     if grid.reorientation is not None:
         array = grid.reorientation.apply(array, volume.channels)
-    return array if grid.network_shape == grid.oriented_shape else resample_image(array, grid.network_shape, plan.image)
+    return (
+        array
+        if grid.network_shape == grid.oriented_shape
+        else resample_image(array, grid.network_shape, plan.image, grid.thick[0])
+    )
 
 
 def labels_to_network_grid(volume: Volume, plan: Plan) -> NDArray[Any]:
@@ -263,6 +325,10 @@ def labels_to_network_grid(volume: Volume, plan: Plan) -> NDArray[Any]:
     Raises:
         GeometryError: if the volume does not fit the plan.
     """
+    if plan.crop != "none":
+        raise GeometryError(
+            "a plan that crops images to their nonzero voxels is of an imported model and for prediction"
+        )
     grid = map_to_network_grid(volume, plan)
     if grid.straightening is not None:
         finer = all(n >= m for n, m in zip(grid.network_shape, grid.oriented_shape, strict=True))

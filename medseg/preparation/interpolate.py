@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,19 +17,41 @@ from medseg.preparation.plan_fields import ImagePlan, LabelPlan
 from medseg.resampling import average_array, nearest_by_turns, resample_affine, resample_array
 from medseg.volume import Volume
 
-__all__ = ["averaged_for", "coarser_axes", "resample_image", "resample_labels", "sample_image"]
+__all__ = ["averaged_for", "coarser_axes", "resample_image", "resample_labels", "sample_image", "thick_axis"]
 
 # Along an axis that gets coarser than this, interpolation between neighbours would skip voxels.
 COARSER = 1.5
 
 
-def resample_image(array: NDArray[Any], shape: Sequence[int], plan: ImagePlan) -> NDArray[Any]:
+def thick_axis(spacing: Sequence[float], target: Sequence[float]) -> int | None:
+    """The axis along which voxels are more than 3 times as long as along another, before or else after resampling.
+
+    None where there is none, or where two axes share that length.
+
+    Source:
+        nnU-Net 2.8.1, default_resampling.py, `determine_do_sep_z_and_axis`.
+
+    Example:
+        >>> thick_axis((1, 1, 5), (1, 1, 1)), thick_axis((1, 1, 2), (1, 1, 1)), thick_axis((1, 5, 5), (1, 1, 1))
+        (2, None, None)
+    """
+    for each in (spacing, target):
+        if max(each) > 3 * min(each):
+            found = [axis for axis, s in enumerate(each) if math.isclose(s, max(each), rel_tol=1e-6)]
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def resample_image(
+    array: NDArray[Any], shape: Sequence[int], plan: ImagePlan, thick: int | None = None
+) -> NDArray[Any]:
     """The channels of an image, resampled with the outer edges kept, half-pixel centres and held borders.
 
     Args:
         array: `(C, I, J, K)` or `(C, I, J)`.
         shape: the new `(I, J, K)` or `(I, J)`.
         plan: order, clipping and what averages the image along axes that get coarser than 1.5 times.
+        thick: spatial axis across which slices are resampled one by one; along it, each takes the nearest.
 
     Returns:
         float32; of order 0 the dtype of `array` where nothing is averaged.
@@ -37,6 +60,8 @@ def resample_image(array: NDArray[Any], shape: Sequence[int], plan: ImagePlan) -
         Cubic splines equal `skimage.transform.resize(order=3, mode="edge", anti_aliasing=False)`, as in nnU-Net 2.8.1,
         default_resampling.py; `clip` is that function's, and 'gaussian' has the width of its `anti_aliasing`.
     """
+    if thick is not None:
+        return _slice_by_slice(array, shape, plan, thick)
     smooth = _prefiltered(array, shape, plan)
     if plan.order < 3:
         return resample_array(smooth, shape, plan.order)
@@ -47,6 +72,18 @@ def resample_image(array: NDArray[Any], shape: Sequence[int], plan: ImagePlan) -
             channel.astype(np.float64), factors, output=target, order=plan.order, mode="nearest", grid_mode=True
         )
     return _clipped(out, array, plan)
+
+
+def _slice_by_slice(array: NDArray[Any], shape: Sequence[int], plan: ImagePlan, thick: int) -> NDArray[Any]:
+    slices = np.moveaxis(array, 1 + thick, 0)
+    flat = tuple(n for axis, n in enumerate(shape) if axis != thick)
+    # Half-way goes up, as in nnU-Net.
+    nearest = np.minimum((np.arange(shape[thick]) + 0.5) * (len(slices) / shape[thick]), len(slices) - 1).astype(int)
+    out = np.empty((shape[thick], len(array), *flat), dtype=np.float32)
+    for source in np.unique(nearest):
+        seen = slices[source]
+        out[nearest == source] = seen if seen.shape[1:] == flat else resample_image(seen, flat, plan)
+    return np.moveaxis(out, 0, 1 + thick)
 
 
 def coarser_axes(old: Sequence[int], new: Sequence[int]) -> tuple[bool, ...]:

@@ -98,14 +98,21 @@ def scales_for(array: NDArray[Any], plan: Plan, padding: Sequence[Range] = ()) -
     return measured_scales(array, plan, padding)
 
 
-def measured_scales(array: NDArray[Any], plan: Plan, padding: Sequence[Range] = ()) -> tuple[Scale, ...]:
-    """`scales_for`, on whatever grid the plan normalises."""
+def measured_scales(
+    array: NDArray[Any], plan: Plan, padding: Sequence[Range] = (), mask: NDArray[np.bool_] | None = None
+) -> tuple[Scale, ...]:
+    """`scales_for`, on whatever grid the plan normalises; `mask` is what the region 'mask' measures."""
     if array.shape[0] != plan.in_channels:
         raise GeometryError(f"image has {array.shape[0]} channel(s), the plan expects {plan.in_channels}")
-    return tuple(_scale(channel, each, padding) for channel, each in zip(array, plan.normalization, strict=True))
+    measured = [
+        channel if each.region == "box" else channel[mask] if each.region == "mask" and mask is not None else None
+        for channel, each in zip(array, plan.normalization, strict=True)
+    ]
+    each_channel = zip(array, plan.normalization, measured, strict=True)
+    return tuple(_scale(channel, each, padding, values) for channel, each, values in each_channel)
 
 
-def _scale(channel: NDArray[Any], plan: ChannelPlan, padding: Sequence[Range]) -> Scale:
+def _scale(channel: NDArray[Any], plan: ChannelPlan, padding: Sequence[Range], values: NDArray[Any] | None) -> Scale:
     if plan.kind in ("clip", "window"):
         low = -math.inf if plan.low is None else plan.low
         high = math.inf if plan.high is None else plan.high
@@ -122,10 +129,10 @@ def _scale(channel: NDArray[Any], plan: ChannelPlan, padding: Sequence[Range]) -
         mean, std = (0.0, 1.0) if plan.mean is None or plan.std is None else (plan.mean, plan.std)
         return Scale(-math.inf, math.inf, 255 * mean, 255 * std)
     if plan.kind == "unit":
-        measured = _measured(channel, plan, padding)
+        measured = _measured(channel, plan, padding) if values is None else values
         low = float(measured.min())
         return Scale(-math.inf, math.inf, low, max(float(measured.max()) - low, 1e-8))
-    mean, std = mean_and_std(_measured(channel, plan, padding))
+    mean, std = mean_and_std(_measured(channel, plan, padding) if values is None else values)
     return Scale(-math.inf, math.inf, mean, std)
 
 

@@ -30,7 +30,6 @@ from medseg.preparation.plan_fields import (
     PlanSize,
     UnmirroredAxis,
     WindowPlan,
-    not_yet,
 )
 from medseg.preparation.plan_upgrade import implied, upgrade_plan
 
@@ -52,7 +51,8 @@ HEADER = """\
 #   channels       features per stage of the net; strides: how much each stage shrinks each axis; kernels: voxels of its
 #                  convolutions along each axis (nnunet_plain and nnunet_resenc; left out: 3)
 #   size           plan.size, where it was not the default, and what it brought
-#   axes           RAS: turned to orientation; file: as stored (2D images); transpose: the order of the file's axes
+#   axes           RAS: turned to orientation; file: as stored (2D images, imported models); transpose: the order of
+#                  the file's axes
 #   normalize_on   native: grey levels are normalised before resampling; network: after it
 #   image          order of interpolation (0 nearest, 1 linear, 3 cubic), clip: cubic stays within minimum and maximum;
 #                  prefilter: what averages an image where it gets coarser than 1.5 times (none, area, gaussian)
@@ -73,7 +73,8 @@ HEADER = """\
 #   scale          the range of its magnification likewise; null: 0.75 to 1.33
 #   seeding        random numbers of training: a stream for each sample, so that a batch is the same on any number of
 #                  devices, or one for each batch, as older plans had it
-#   crop, thick_axis   none, same: nothing else is built yet
+#   crop           nonzero: images are cut to the box around their nonzero voxels; only of imported models
+#   thick_axis     nearest: slices one by one where an axis is three times as coarse as the others; same: all axes alike
 """
 Channels = Annotated[int, Field(ge=1, le=1024)]
 MOST_STAGES = 16
@@ -137,7 +138,7 @@ class Plan(PlanPart):
     select: Annotated[tuple[SelectRule, ...], Field(max_length=1024)] = ()
     axes: Literal["RAS", "file"] = "RAS"
     transpose: Annotated[tuple[Annotated[int, Field(ge=0, le=2)], ...], Field(min_length=2, max_length=3)] = (0, 1, 2)
-    crop: Annotated[Literal["none", "nonzero"], not_yet(nonzero="crop an image to its nonzero voxels")] = "none"
+    crop: Literal["none", "nonzero"] = "none"
     normalize_on: Literal["network", "native"] = "network"
     image: ImagePlan = ImagePlan()
     labels: LabelPlan = LabelPlan()
@@ -210,14 +211,22 @@ class Plan(PlanPart):
         if sorted(self.transpose) != list(range(len(self.transpose))):
             raise ValueError(f"transpose {self.transpose} does not name each axis once, counted from 0")
         if (self.axes == "file") != (self.orientation is None):
-            raise ValueError("axes 'RAS' needs an orientation such as RAS, and axes 'file' an orientation of null")
-        if self.axes == "file" and self.spatial_dims == 3:
-            raise ValueError("axes 'file' is valid, but this medseg cannot keep the axes of volumes yet; update medseg")
-        if self.transpose != tuple(range(3 if self.axes == "RAS" else 2)):
             raise ValueError(
-                f"transpose {self.transpose}: with axes 'RAS' it can only be (0, 1, 2), as the orientation gives the "
-                "order, and of 2D images this medseg cannot exchange the axes yet"
+                "orientation: a 3D net needs an orientation, e.g. RAS, where axes is 'RAS'; axes 'file' needs null"
             )
+        if self.spatial_dims < self.dims:
+            raise ValueError(
+                "orientation: a 3D net needs an orientation, e.g. RAS; or axes 'file' and three of transpose"
+            )
+        if self.spacing_mm is not None:
+            _expect_length(self.spacing_mm, self.spatial_dims, "axes of a prepared case", "spacing_mm: ")
+        if self.axes == "RAS" and self.transpose != (0, 1, 2):
+            raise ValueError(
+                f"transpose {self.transpose}: with axes 'RAS' it can only be (0, 1, 2); the orientation gives the order"
+            )
+        measured = {channel.region for channel in self.normalization} & {"box", "mask"}
+        if measured and (self.crop == "none" or self.normalize_on == "network"):
+            raise ValueError("the regions 'box' and 'mask' need crop 'nonzero' and normalize_on 'native'")
         if any(each.axis >= self.dims for each in self.unmirrored or ()):
             raise ValueError(f"unmirrored names an axis that a {self.dims}D net does not have; axes count from 0")
         if self.downsampling is not None and self.spacing_mm is not None:
@@ -247,15 +256,6 @@ class Plan(PlanPart):
         axes = {"R": "x", "L": "x", "A": "y", "P": "y", "S": "z", "I": "z"}
         if value is not None and (len(value) != 3 or {axes.get(letter) for letter in value} != {"x", "y", "z"}):
             raise ValueError("give three letters, one each of R/L, A/P and S/I, e.g. RAS; null for 2D images")
-        if value is None and info.data.get("dims") == 3:
-            raise ValueError("a 3D net needs an orientation, e.g. RAS")
-        return value
-
-    @field_validator("spacing_mm")
-    @classmethod
-    def _spacing(cls, value: tuple[float, ...] | None, info: ValidationInfo) -> tuple[float, ...] | None:
-        if value is not None and "orientation" in info.data:
-            _expect_length(value, 2 if info.data["orientation"] is None else 3, "axes of a prepared case")
         return value
 
     @field_validator("patch_size")
@@ -300,9 +300,9 @@ class Plan(PlanPart):
         return value
 
 
-def _expect_length(value: Sequence[Any], wanted: int, what: str) -> None:
+def _expect_length(value: Sequence[Any], wanted: int, what: str, where: str = "") -> None:
     if len(value) != wanted:
-        raise ValueError(f"expected {wanted} entries, one for each of the {what}")
+        raise ValueError(f"{where}expected {wanted} entries, one for each of the {what}")
 
 
 def save_plan(plan: Plan, path: Path, reasons: Sequence[str] = ()) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from medseg.config import Overlap
 
@@ -22,23 +22,11 @@ __all__ = [
     "PlanSize",
     "UnmirroredAxis",
     "WindowPlan",
-    "not_yet",
 ]
 
 # Grey levels and their spread, as single precision holds them.
 Level = Annotated[float, Field(ge=-1e30, le=1e30)]
 Spread = Annotated[float, Field(ge=1e-30, le=1e30)]
-
-
-def not_yet(**values: str) -> AfterValidator:
-    """Refuse choices of the format that are not built yet; `values`: choice -> what medseg would have to do."""
-
-    def check(value: Any) -> Any:
-        if value in values:
-            raise ValueError(f"{value!r} is valid, but this medseg cannot {values[value]} yet; update medseg")
-        return value
-
-    return AfterValidator(check)
 
 
 class PlanPart(BaseModel):
@@ -48,10 +36,7 @@ class PlanPart(BaseModel):
 
 
 # Where the numbers of a channel are measured: in every voxel, or in those that are not background.
-Region = Annotated[
-    Literal["all", "foreground", "box", "mask"],
-    not_yet(box="crop an image to its nonzero voxels", mask="crop an image to its nonzero voxels"),
-]
+Region = Literal["all", "foreground", "box", "mask"]
 
 
 class ChannelPlan(PlanPart):
@@ -64,8 +49,9 @@ class ChannelPlan(PlanPart):
         low, high: of 'clip' and 'window'.
         mean, std: of 'clip' and 'window', in grey levels; of 'rgb', from 0 to 1, or None.
         region: where 'zscore' and 'unit' measure a case: 'all' voxels but padding; or the 'foreground', which leaves
-            out the background as well. 'box' and 'mask' are the box around the nonzero voxels and these voxels
-            themselves. None: 'foreground' for 'zscore', else 'all'.
+            out the background as well. 'box' and 'mask', of images that are cropped to their nonzero voxels: the box
+            around these, or these with the holes between them; beyond the mask normalised images are 0. None:
+            'foreground' for 'zscore', else 'all'.
         background: of the region 'foreground', decided once for the data set: a grey level, with all that is darker; or
             the 'frame' of each case, the level that its corners share, else its minimum. 'common' is what the first
             plans did: the most common grey level of each case if it fills at least 20 % of the image. None: 'common'
@@ -131,7 +117,7 @@ class ImagePlan(PlanPart):
     order: Literal[0, 1, 3] = 1
     clip: bool = True
     prefilter: Literal["none", "area", "gaussian"] = "none"
-    thick_axis: Annotated[Literal["same", "nearest"], not_yet(nearest="resample thick slices one by one")] = "same"
+    thick_axis: Literal["same", "nearest"] = "same"
 
 
 class LabelPlan(PlanPart):
@@ -157,7 +143,7 @@ class LogitPlan(PlanPart):
     """
 
     order: Literal[0, 1] = 1
-    thick_axis: Annotated[Literal["same", "nearest"], not_yet(nearest="resample thick slices one by one")] = "same"
+    thick_axis: Literal["same", "nearest"] = "same"
 
 
 class WindowPlan(PlanPart):

@@ -187,7 +187,7 @@ def prepare(
 
     work = _Work(config, config.output, dataset, cases, workers, progress)
     fingerprint = work.check()
-    check_annotation(cases, fingerprint.cases, dataset.labels, [split.train for split in splits])
+    check_annotation(cases, fingerprint.cases, dataset.labels, [split.train for split in splits], config.data.taught)
     checks.check_units(fingerprint.cases)
     checks.check_left_right(fingerprint.cases, dataset.labels)
     planned_for = PlannedFor(memory_gb, on_gpu, teacher)

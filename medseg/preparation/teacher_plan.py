@@ -68,7 +68,8 @@ def check_teacher_fits(plan: Plan, teacher: Plan, config: RunConfig) -> None:
     Raises:
         ConfigError: naming the part, both values and what to do.
     """
-    where = f"distill.teacher {config.distill.teacher}"
+    kept = config.training.keep_classes
+    where = f"training.init {config.training.init}" if kept else f"distill.teacher {config.distill.teacher}"
     if plan.in_channels != teacher.in_channels:
         raise ConfigError(
             f"{where} takes images of {teacher.in_channels} channels, but those of the data set have "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +17,19 @@ from numpy.typing import NDArray
 
 from medseg.disk.atomic import atomic_path
 from medseg.disk.snapshot import CaseSnapshot
-from medseg.errors import InternalError, MedsegError, ReadError, WriteError
+from medseg.errors import ConfigError, InternalError, MedsegError, ReadError, WriteError
 from medseg.inference.device import require_torch
 from medseg.inference.predictor import Model
 from medseg.inference.probabilities import disk_array
-from medseg.inference.quality import check_case, needs_review
+from medseg.inference.quality import examine_case, needs_review
 from medseg.io import write
-from medseg.machine import free_memory
 from medseg.output_formats import MASK_FORMATS
 from medseg.reports.preview import preview_png
 from medseg.studies.channels import CHANNEL_KINDS, read_channels
 from medseg.studies.failures import as_medseg, refuse_change, told_without_values
 from medseg.studies.ledger import Ledger, LedgerRow, State, hash_file
 from medseg.studies.measurements import Measurement, findings_of_padding, measure
-from medseg.studies.memory import file_bytes
+from medseg.studies.memory import refuse_too_large
 from medseg.studies.options import PredictOptions
 from medseg.studies.outputs import PREVIEWS, UNCERTAINTY, algorithm_of, format_for, write_mask
 from medseg.studies.private import PrivateCases
@@ -44,10 +43,8 @@ if TYPE_CHECKING:
     from medseg.inference.quality.estimate import QualityEstimate
     from medseg.io.dicom.deidentify.profile import Deidentifier
 
-__all__ = ["CaseChain", "CaseWork"]
+__all__ = ["CaseChain", "CaseWork", "asks_for_review"]
 
-# Smaller files are read without asking for the free memory, which takes longer than reading them.
-_ALWAYS_FITS = 1 << 24
 # Findings of a reader that need review: the mask may be right, but the image is unusual.
 REVIEW_KINDS = CHANNEL_KINDS | {
     *("gantry_tilt", "localizer", "few_slices", "no_orientation", "sform_qform_differ"),
@@ -77,6 +74,7 @@ class CaseWork:
     quality: QualityEstimate | None = None
     findings: list[Finding] = field(default_factory=list)
     measurements: tuple[Measurement, ...] = ()
+    figures: dict[str, float] = field(default_factory=dict)
     row: LedgerRow | None = None
     error: MedsegError | None = None
     network_engine: str = ""
@@ -109,6 +107,8 @@ class CaseChain:
         if options.register:
             require_simpleitk()
         self.crf = model.crf_options() if options.crf else None
+        if options.save_probabilities and not model.gives_probabilities:
+            raise ConfigError("a model made of parts has no probabilities; predict without --save-probabilities")
         # Everything that affects a mask besides model and input; JSON types, so that they compare equal when read back.
         self.settings: dict[str, Any] = {
             "overlap": model.info.overlap if options.overlap is None else options.overlap,
@@ -130,6 +130,7 @@ class CaseChain:
 
             check_calibrated(model.info)
             self.settings["estimate_quality"] = True
+        self.run_started = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.versions = {"medseg": __version__, **model.engine_versions, "device": str(model.device)}
 
     @property
@@ -160,7 +161,7 @@ class CaseChain:
             return
 
         def take() -> None:
-            _refuse_too_large(work.source)
+            refuse_too_large(work.source)
             work.input_hash = work.input_hash or input_hash(work.source)
 
         self._try(work, take)
@@ -275,6 +276,8 @@ class CaseChain:
             error=" ".join(str(work.error or "").split()),
             findings=[finding.message for finding in work.findings],
             measurements=[asdict(each) for each in work.measurements],
+            figures=work.figures,
+            run_started=self.run_started,
         )
         if self.private is not None:
             work.row = self.private.row(work.row, work.source)
@@ -285,7 +288,7 @@ class CaseChain:
         # The traceback would keep the reader's local variables, and thus the images, in memory.
         work.error.__traceback__ = work.error.__context__ = work.error.__cause__ = None
         work.volume = work.mask = work.probabilities = None
-        work.measurements = ()
+        work.measurements, work.figures = (), {}
 
     def _refuse_fewer_images(self, work: CaseWork) -> None:
         """Refuse a study that had more images before, because it is probably incomplete now."""
@@ -298,7 +301,9 @@ class CaseChain:
 
     def _write(self, work: CaseWork, volume: Volume, mask: Volume) -> tuple[State, str]:
         source, output = work.source, self.output_of(work.source)
-        work.findings += check_case(volume, mask, self.model.info)
+        check = examine_case(volume, mask, self.model.info)
+        work.findings += check.findings
+        work.figures = dict(check.figures)
         work.measurements = measure(mask, self.model.scheme, volume)
         work.findings += findings_of_padding(work.measurements)
         if work.quality is not None:
@@ -311,7 +316,7 @@ class CaseChain:
         kind = format_for(source, self.options.format)
         made_by = algorithm_of(self.model.scheme, __version__, self.model.model_hash, self.settings)
         made = datetime.now() if self.options.timestamps else None
-        algorithm = replace(made_by, review=_asks_for_review(work.findings), made=made)
+        algorithm = replace(made_by, review=asks_for_review(work.findings), made=made)
         work.findings += write_mask(mask, output, kind, self.model.scheme, source, algorithm, self.deidentifier)
         if work.probabilities is not None:
             self._save_probabilities(source, work.probabilities)
@@ -321,7 +326,7 @@ class CaseChain:
         if preview is not None:
             with atomic_path(self.folder / PREVIEWS / f"{source.case}.png") as temporary:
                 temporary.write_bytes(preview)
-        if _asks_for_review(work.findings):
+        if asks_for_review(work.findings):
             return "needs_review", hash_file(output)
         return ("done" if mask.array.any() else "done_empty"), hash_file(output)
 
@@ -375,21 +380,9 @@ class CaseChain:
             )
 
 
-def _asks_for_review(findings: Sequence[Finding]) -> bool:
+def asks_for_review(findings: Sequence[Finding]) -> bool:
+    """Whether a person should look at a mask because of findings about the image, the mask or both."""
     return needs_review(findings) or any(finding.kind in REVIEW_KINDS for finding in findings)
-
-
-def _refuse_too_large(source: Source) -> None:
-    # Checked first, because hashing a huge file would take minutes before the reader refuses it.
-    size = file_bytes(source)
-    if size < _ALWAYS_FITS:
-        return
-    free = free_memory()
-    if free is not None and size > free:
-        raise ReadError(
-            f"{source.paths[0]} has {size / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of memory are free; crop it "
-            "or use a larger machine"
-        )
 
 
 def _images_of(source: Source) -> int:

@@ -18,7 +18,17 @@ __all__ = ["Ledger", "LedgerRow", "State", "hash_file"]
 FORMAT_VERSION = 1
 # Values that the rows of one run share.
 _ALIKE = frozenset(
-    {"state", "series_reason", "model_hash", "options", "network_engine", "versions", "findings", "measurements"}
+    {
+        "state",
+        "series_reason",
+        "model_hash",
+        "options",
+        "network_engine",
+        "versions",
+        "findings",
+        "measurements",
+        "run_started",
+    }
 )
 FINISHED = ("done", "done_empty", "needs_review")
 State = Literal["done", "done_empty", "failed", "needs_review"]
@@ -43,6 +53,9 @@ class LedgerRow:
         error: one line, '' if there was no error.
         findings: a sentence each; some require review.
         measurements: a record per label, the rows of `measurements.csv`.
+        figures: name -> value, see `medseg.inference.quality.CaseCheck`; {} in rows of earlier versions.
+        run_started: UTC time at which the run began that made the row; '' in rows of earlier versions. A run processes
+            its cases by size, so that the order of rows says nothing within it.
         network_engine: the engine that ran the network, chosen once for an output folder; '' if it did not run, or ran
             as it is before any image had shown enough labels to choose by.
         versions: of medseg and torch, and the device.
@@ -62,6 +75,8 @@ class LedgerRow:
     error: str = ""
     findings: list[str] = field(default_factory=list)
     measurements: list[dict[str, Any]] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+    run_started: str = ""
     network_engine: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -147,6 +162,12 @@ class Ledger:
         """The last row of every case, by name."""
         with self._guard:
             return tuple(row for _, row in sorted(self._latest.items()))
+
+    @property
+    def by_time(self) -> tuple[LedgerRow, ...]:
+        """The last row of every case, in the order in which they were written."""
+        with self._guard:
+            return tuple(self._latest.values())
 
     def append(self, row: LedgerRow) -> None:
         """Append a row and flush it to the disk.

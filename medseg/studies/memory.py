@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, ReadError
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.rolling import open_rows
 from medseg.io.formats import kind_of
@@ -20,13 +20,15 @@ from medseg.machine import free_memory
 from medseg.preparation.plan import Plan
 from medseg.studies.sources import Source
 
-__all__ = ["MemoryBudget", "default_budget", "file_bytes", "memory_of_case"]
+__all__ = ["MemoryBudget", "default_budget", "file_bytes", "memory_of_case", "refuse_too_large"]
 
 # Bytes per voxel of an image as stored (16 bit), and of a mask with its intermediate slabs.
 _STORED, _MASK = 2, 2
 # If the header is not available: gzipped 16-bit images take about half of their size.
 _PACKED = 2
 _SHARE = 0.5
+# Smaller files are read without asking for the free memory, which takes longer than reading them.
+_ALWAYS_FITS = 1 << 24
 
 
 def memory_of_case(source: Source, info: BundleInfo, whole_logits: int = 0) -> int:
@@ -121,3 +123,21 @@ def _growth(spacing_mm: tuple[float, ...] | None, plan: Plan) -> float:
         return 1.0
     # The order of the axes does not change the product. A 2D net does not resample across slices.
     return math.prod(spacing_mm[: len(target)]) / math.prod(target)
+
+
+def refuse_too_large(source: Source) -> None:
+    """Refuse a case whose files are larger than the free memory.
+
+    Raises:
+        ReadError: with both sizes.
+    """
+    # Checked first, because hashing a huge file would take minutes before the reader refuses it.
+    size = file_bytes(source)
+    if size < _ALWAYS_FITS:
+        return
+    free = free_memory()
+    if free is not None and size > free:
+        raise ReadError(
+            f"{source.paths[0]} has {size / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of memory are free; crop it "
+            "or use a larger machine"
+        )

@@ -49,6 +49,8 @@ class PredictOptions:
         irregular: what to do with missing or unevenly spaced DICOM slices: 'error' (the case fails), 'resample' (the
             mask lies on the interpolated grid) or 'allow' (treated as evenly spaced); the last two need review.
         folds: the folds of the model to average; None: all.
+        roi: the labels that are wanted of a model made of parts; only parts that find them are run. (): all.
+        weights: the folder of TotalSegmentator's weights, for models such as `totalsegmentator:total`.
         ray_address: HOST:PORT of the cluster's head; None: this machine's cores and GPUs, for this run alone.
 
     Raises:
@@ -79,6 +81,8 @@ class PredictOptions:
     allow_code: tuple[str, ...] = ()
     irregular: Irregular = "error"
     folds: tuple[int, ...] | None = None
+    roi: tuple[str, ...] = ()
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         check_format(self.format, MASK_FORMATS)

@@ -178,7 +178,16 @@ class RayWorker:
             os.chdir(here)
         # The caller's permissions, whatever this machine's environment says.
         device = options.device.partition(":")[0]
-        loaded = load_permitted(model, device, options.network_engine, options.fast, options.allow_code, options.folds)
+        loaded = load_permitted(
+            model,
+            device,
+            options.network_engine,
+            options.fast,
+            options.allow_code,
+            options.folds,
+            options.roi,
+            options.weights,
+        )
         loaded = replace(loaded, engine=loaded.engine.for_images(images))
         self.chain = CaseChain(loaded, folder, options, deidentifier)
         self.network = threading.Lock()

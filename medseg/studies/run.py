@@ -18,7 +18,7 @@ from medseg.disk.atomic import write_text_atomic
 from medseg.disk.locks import Locks
 from medseg.disk.snapshot import CaseSnapshot, Snapshot, take_snapshot
 from medseg.errors import ConfigError
-from medseg.inference.load import load_model
+from medseg.inference.load import load_permitted
 from medseg.inference.predictor import Model
 from medseg.io.dicom.deidentify.texts import CleanText, PrivateTexts
 from medseg.io.output_names import folded
@@ -66,8 +66,8 @@ def predict_studies(
     large case. A case that another run works on is left to it.
 
     Args:
-        model: path of a bundle, or a loaded model (`options.device`, `fast`, `allow_code` and `folds` are then
-            ignored).
+        model: path of a bundle, or a loaded model (`options.device`, `fast`, `allow_code`, `folds` and `roi` are
+            then ignored).
         sources: files, DICOM folders, folders of studies, zips.
         out: folder for `<case>.nii.gz` (or .png), `ledger.jsonl`, `measurements.csv` and `labels.json`.
         options: see `PredictOptions`.
@@ -107,7 +107,16 @@ def _predict(
     loaded = (
         model
         if isinstance(model, Model)
-        else load_model(model, options.device, options.network_engine, options.fast, options.allow_code, options.folds)
+        else load_permitted(
+            Path(model),
+            options.device,
+            options.network_engine,
+            options.fast,
+            options.allow_code,
+            options.folds,
+            options.roi,
+            options.weights,
+        )
     )
     snapshot = take_snapshot(places, folder, SETTLE_SECONDS if options.settle is None else options.settle)
     plan = loaded.info.plan
@@ -200,7 +209,8 @@ class _Run:
         self.ray: RayEngine | None = None
         self.works: dict[str, CaseWork] = {}
         self.sizes = {
-            source.case: max(1, memory_of_case(source, chain.model.info, chain.whole_logits)) for source in found
+            source.case: max(1, *(memory_of_case(source, info, chain.whole_logits) for info in chain.model.infos))
+            for source in found
         }
         # Kept as sums, because progress is reported for every window of every case.
         self._all_sizes = sum(self.sizes.values())

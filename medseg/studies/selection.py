@@ -148,7 +148,7 @@ def _unusable(found: Candidate, rule: SelectRule, plan: Plan) -> str:
         return "projection (MIP)"
     if found.series.slices[0].is_colour:
         return "colour"
-    if rule.min_slices is None and plan.orientation is not None and found.slices < FEWEST_SLICES:
+    if rule.min_slices is None and plan.spatial_dims == 3 and found.slices < FEWEST_SLICES:
         return f"{found.slices} slices, fewer than {FEWEST_SLICES}"
     return ""
 

@@ -36,7 +36,13 @@ def bundle_info(
     ranges = _training_range(config, preparation, number)
     split = split_of_run(preparation.dataset, config, number)
     content = config.model_dump_json(
-        exclude={"output": True, "data": {"root": True, "csv": True}, "distill": {"teacher": True}}
+        exclude={
+            "output": True,
+            "data": {"root": True, "csv": True},
+            "distill": {"teacher": True},
+            # A training without it keeps the hash that it had before there was this part.
+            "semi": {"unlabelled": True} if config.semi.unlabelled is not None else True,
+        }
     )
     full = config.training.fold == "full"
     scores = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import torch
 
 from medseg.disk.atomic import atomic_path
 from medseg.errors import CheckpointError
-from medseg.nets.weights_file import load_torch_file
+from medseg.nets.weights_file import first_line, load_torch_file
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "restored", "save_checkpoint"]
 
 FORMAT_VERSION = 1
 
@@ -29,6 +30,7 @@ class Checkpoint:
         net, average, optimizer, scaler: state dicts.
         random_state: torch's generator state (dropout and plug-in nets may draw from it).
         best_score: best validation score so far.
+        semi: of the second network of a semi-supervised training; empty without one.
     """
 
     identity: str
@@ -40,6 +42,7 @@ class Checkpoint:
     scaler: dict[str, Any]
     random_state: torch.Tensor
     best_score: float
+    semi: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -50,7 +53,9 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """
     # Serialised in memory first: torch's zip writer turns a full disk into an error that hides the reason.
     buffer = io.BytesIO()
-    torch.save({"format_version": FORMAT_VERSION} | {k: getattr(checkpoint, k) for k in _FIELDS}, buffer)
+    # What is empty is left out, as in the checkpoints of releases that did not know it.
+    content = {k: getattr(checkpoint, k) for k in _FIELDS if k != "semi" or checkpoint.semi}
+    torch.save({"format_version": FORMAT_VERSION} | content, buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
@@ -66,10 +71,31 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if (
         not isinstance(values, dict)
         or values.pop("format_version", None) != FORMAT_VERSION
-        or set(values) != set(_FIELDS)
+        or set(values) | {"semi"} != set(_FIELDS)
     ):
         raise CheckpointError(f"{path}: not a checkpoint of this medseg version; {mend}")
     return Checkpoint(**values)
+
+
+def restored(path: Path, take: Callable[[], Any]) -> None:
+    """Take over what a file of a training holds.
+
+    Args:
+        path: of the file, for the message.
+        take: loads what was read into the training.
+
+    Raises:
+        CheckpointError: whatever `take` raises.
+    """
+    try:
+        take()
+    except (
+        Exception
+    ) as error:  # An altered file may contain anything, and every state dict fails with errors of its own.
+        raise CheckpointError(
+            f"{path}: does not fit this training ({first_line(error)}); delete it to train from the start, or restore "
+            "it from a backup"
+        ) from None
 
 
 _FIELDS = tuple(Checkpoint.__dataclass_fields__)

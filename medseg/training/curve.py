@@ -77,6 +77,9 @@ def _loss(axes: Any, entries: Entries) -> None:
     steps = [e for e in entries if "loss" in e]
     minutes, losses = [e["seconds"] / 60 for e in steps], [e["loss"] for e in steps]
     axes.plot(minutes, losses, color="0.75", linewidth=1)
+    if unlabelled := [e for e in steps if "consistency" in e]:
+        axes.plot([e["seconds"] / 60 for e in unlabelled], [e["consistency"] for e in unlabelled], color="#6d28d9")
+        _note(axes, 2, "#6d28d9", f"on unlabelled images {unlabelled[-1]['consistency']:.3f}")
     half = _SMOOTHED // 2
     smooth = [float(np.mean(losses[max(0, n - half) : n + half + 1])) for n in range(len(losses))]
     axes.set_ylabel("training loss")

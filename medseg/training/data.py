@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,15 +17,28 @@ from medseg.augmentation import BatchMixing, SampleAugment, SpatialAugment
 from medseg.config import AugmentationConfig, RunConfig
 from medseg.labels import LabelScheme
 from medseg.preparation.mirroring import plan_axes
+from medseg.preparation.normalize import Scale
 from medseg.preparation.plan import Plan
 from medseg.preparation.store import PreparedCase
 from medseg.training.augmentation_check import grey_ranges
 from medseg.training.label_draw import LabelDraw
 
-__all__ = ["Batch", "BatchSource", "mirror_axes", "prefetched"]
+__all__ = ["Batch", "BatchSource", "Batches", "Views", "mirror_axes", "normalised", "prefetched"]
 
 # The last number of the seed of a batch's mixing, beyond any number of a sample.
 MIXING = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Two views of the same unlabelled patches: `weak` and `strong` (B, C, I, J[, K]) float32, in place alike.
+
+    `inside` (B, 1, I, J[, K]) bool: what lies inside the image.
+    """
+
+    weak: torch.Tensor
+    strong: torch.Tensor
+    inside: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +49,7 @@ class Batch:
     Samples of cases without some labels hold codes of `medseg.sample_labels`; what a loss needs besides follows in
     further channels of `labels`.
     Where MixUp blended images, `others` are the labels of what was blended in, and `share` is that of `labels`.
+    `unlabelled`: views of images without labels, of a semi-supervised training.
     """
 
     images: torch.Tensor
@@ -42,6 +57,14 @@ class Batch:
     cases: tuple[str, ...] = ()
     others: torch.Tensor | None = None
     share: float = 1.0
+    unlabelled: Views | None = None
+
+
+class Batches(Protocol):
+    """What gives the batches of a training."""
+
+    def batch(self, iteration: int, numbers: Sequence[int] | None = None) -> Batch:
+        """The batch of this iteration, or those of its labelled samples that `numbers` lists."""
 
 
 def mirror_axes(config: AugmentationConfig, plan: Plan, scheme: LabelScheme) -> tuple[int, ...]:
@@ -132,7 +155,8 @@ class BatchSource:
     def _completed(self, labels: torch.Tensor) -> torch.Tensor:
         return labels if self.complete is None else self.complete(labels)
 
-    def _sample(self, rng: np.random.Generator, number: int) -> tuple[torch.Tensor, torch.Tensor, str]:
+    def _placed(self, rng: np.random.Generator, number: int) -> tuple[torch.Tensor, torch.Tensor, PreparedCase]:
+        """A patch after the spatial augmentation: grey levels as stored, labels, and its case."""
         foreground = number < self.foreground_samples
         if foreground and self.draw is not None:
             case, label = self.draw.draw(rng)
@@ -145,18 +169,25 @@ class BatchSource:
             image, labels, center = image[..., k], labels[..., k], center[:2]
         params = self.spatial.draw(rng, labels.shape, center=[float(c) for c in center])
         patch, patch_labels = self.spatial.apply(image, labels[None], params, fill=self._outside(case))
-        if self.augment.on_range:
-            patch = self.augment.before_normalization(rng, patch, grey_ranges(self.plan, case.scales))
-        for channel, scale in enumerate(case.scales):
-            values = patch[channel]
-            values.clamp_(scale.low, scale.high).sub_(scale.mean).div_(scale.std)
-        patch, patch_labels = self.augment(rng, patch, patch_labels)
+        return patch, patch_labels, case
+
+    def _sample(self, rng: np.random.Generator, number: int) -> tuple[torch.Tensor, torch.Tensor, str]:
+        patch, patch_labels, case = self._placed(rng, number)
+        patch, patch_labels = self._strong(rng, patch, patch_labels, case)
         if case.codes is not None:
             patch_labels = torch.from_numpy(case.codes)[patch_labels.long()]
             kind = torch.int16 if case.codes.max() < 2**15 else torch.int32
         else:
             kind = torch.int16 if patch_labels.dtype == torch.uint8 else torch.int32
         return patch, patch_labels.to(kind), case.name
+
+    def _strong(
+        self, rng: np.random.Generator, patch: torch.Tensor, labels: torch.Tensor, case: PreparedCase
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A placed patch after all changes of grey levels, normalised between them; it is overwritten."""
+        if self.augment.on_range:
+            patch = self.augment.before_normalization(rng, patch, grey_ranges(self.plan, case.scales))
+        return self.augment(rng, normalised(patch, case.scales), labels)
 
     def _center(
         self, case: PreparedCase, rng: np.random.Generator, foreground: bool, label: int | None
@@ -182,7 +213,14 @@ class BatchSource:
         return self._fills[case.name]
 
 
-def prefetched(source: BatchSource, start: int, on_gpu: bool) -> Iterator[Batch]:
+def normalised(patch: torch.Tensor, scales: Sequence[Scale]) -> torch.Tensor:
+    """The patch `(C, I, J[, K])` with each channel clipped and scaled; it is overwritten."""
+    for values, scale in zip(patch, scales, strict=True):
+        values.clamp_(scale.low, scale.high).sub_(scale.mean).div_(scale.std)
+    return patch
+
+
+def prefetched(source: Batches, start: int, on_gpu: bool) -> Iterator[Batch]:
     """Batches from iteration `start` on, made ahead of time in threads, in order.
 
     torch releases the interpreter lock inside its operators, so threads suffice and nothing is copied between

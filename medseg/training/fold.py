@@ -48,9 +48,11 @@ class Fold:
         folder: for checkpoints, log and curve.
         training: the cases that train, memory-mapped.
         validation: the cases that validate.
+        unlabelled: images without labels that train, too.
     """
 
     number: int
     folder: Path
     training: Sequence[PreparedCase]
     validation: Sequence[PreparedCase]
+    unlabelled: Sequence[PreparedCase] = ()

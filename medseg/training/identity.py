@@ -39,6 +39,7 @@ def identity_of(net: nn.Module, fold: Fold, setup: Setup) -> str:
         *identity_of_settings(setup.config),
         *identity_of_annotation(fold.training),
         *([] if setup.teacher is None else [setup.teacher.identity]),
+        *_of_unlabelled(fold, setup.config),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -64,6 +65,13 @@ def identity_of_annotation(cases: Sequence[PreparedCase]) -> list[Any]:
     """Which labels each training case has annotated; nothing where all cases have all."""
     annotated = {case.name: list(case.annotated) for case in cases if case.annotated is not None}
     return [annotated] if annotated else []
+
+
+def _of_unlabelled(fold: Fold, config: RunConfig) -> list[Any]:
+    """How images without labels train, and which; nothing where there are none."""
+    if not fold.unlabelled:
+        return []
+    return [config.semi.model_dump(mode="json", exclude={"unlabelled"}), [case.name for case in fold.unlabelled]]
 
 
 def _values(config: RunConfig, name: str) -> dict[str, Any]:

@@ -13,14 +13,17 @@ from torch import Tensor, nn
 from medseg.disk.atomic import write_text_atomic
 from medseg.errors import CheckpointError
 from medseg.inference.bundle import load_bundle
+from medseg.io.formats import is_there
 from medseg.nets import PretrainedReport, load_pretrained
 from medseg.nets.pretrained import weight_names
 from medseg.training.init_report import sentences
 
-__all__ = ["initial_names", "initialise", "kept_report", "show_and_keep"]
+__all__ = ["PRETRAINED", "initial_names", "initialise", "kept_report", "show_and_keep"]
 
 _log = logging.getLogger("medseg")
 REPORT = "init.json"
+# What `medseg pretrain` writes into its folder.
+PRETRAINED = "pretrained.safetensors"
 FORMAT_VERSION = 1
 
 
@@ -30,7 +33,7 @@ def initial_names(path: Path) -> tuple[str, ...]:
     Raises:
         CheckpointError: for a file that is absent, damaged or contains no weights.
     """
-    _require(path)
+    path = _file_of(path)
     try:
         return tuple(_of_bundle(path)) if _is_bundle(path) else weight_names(path)
     except CheckpointError as error:
@@ -46,7 +49,7 @@ def initialise(net: nn.Module, path: Path) -> PretrainedReport:
     Raises:
         CheckpointError: for a file that is absent or damaged, and where nothing fits.
     """
-    _require(path)
+    path = _file_of(path)
     try:
         return load_pretrained(net, _of_bundle(path) if _is_bundle(path) else path)
     except CheckpointError as error:
@@ -84,11 +87,13 @@ def kept_report(folder: Path) -> PretrainedReport | None:
         return None
 
 
-def _require(path: Path) -> None:
+def _file_of(path: Path) -> Path:
+    """The path itself, or the weights in a folder of `medseg pretrain`."""
     if not path.exists():
         raise CheckpointError(
             f"training.init: {path} does not exist; give a model bundle, or weights as .safetensors or .pth"
         )
+    return path / PRETRAINED if is_there(path / PRETRAINED) else path
 
 
 def _is_bundle(path: Path) -> bool:

@@ -23,7 +23,8 @@ class Journal:
     """What happened in a training so far.
 
     Entries with `loss` are means since the entry before: `learning_rate`, `wait_seconds` and `step_seconds` of an
-    iteration, `wait_fraction`, `memory_gb`. Entries with `validation_dice` have `dice` by label and
+    iteration, `wait_fraction`, `memory_gb`, and `consistency`, the loss on unlabelled images,
+    where there are any. Entries with `validation_dice` have `dice` by label and
     `validate_seconds`. All have `iteration` and `seconds`. Logs of earlier releases lack some of these.
 
     Args:
@@ -105,6 +106,8 @@ class Journal:
         parts = [f"iteration {self.entries[-1]['iteration']}"] if self.entries else []
         if (loss := self._latest("loss")) is not None:
             parts.append(f"loss {loss:.3f}")
+        if (consistency := self._latest("consistency")) is not None:
+            parts.append(f"consistency {consistency:.3f}")
         if (dice := self._latest("validation_dice")) is not None:
             parts.append(f"Dice {dice:.3f}")
         rows = [", ".join(parts), ", ".join(self._speed()), _by_label(self._latest("dice") or {})]

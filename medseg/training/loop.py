@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,12 @@ from medseg.augmentation import mixed_loss
 from medseg.config import PostprocessConfig
 from medseg.disk.atomic import atomic_path
 from medseg.errors import CheckpointError, MachineError, MedsegError
-from medseg.losses import distances_for, over_ranks
-from medseg.nets.weights_file import first_line, load_torch_file
+from medseg.losses import distances_for, over_ranks, show_images
+from medseg.nets.weights_file import load_torch_file
 from medseg.progress import ProgressCallback
-from medseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from medseg.training.checkpoint import Checkpoint, load_checkpoint, restored, save_checkpoint
 from medseg.training.cost import Stopwatch, peak_memory_gb
-from medseg.training.data import Batch, BatchSource, prefetched
+from medseg.training.data import Batch, Batches, BatchSource, prefetched
 from medseg.training.ema import WeightAverage
 from medseg.training.failures import memory_explained, no_number, step_too_large, validation_too_large
 from medseg.training.faster import channels_last, compiled
@@ -37,6 +36,8 @@ from medseg.training.optimizer import build_optimizer, set_rate
 from medseg.training.postprocess_choice import PostprocessChoice, score_of_task
 from medseg.training.precision import precision_for
 from medseg.training.schedule import has_no_gain, is_over, learning_rate, progress_of, with_epochs
+from medseg.training.semi.teaching import Teaching
+from medseg.training.semi.views import WithUnlabelled
 from medseg.training.stop_signals import StopSignals
 from medseg.training.synced_batch_norm import with_synced_batch_norm
 from medseg.training.validation import Scores, validate
@@ -72,7 +73,14 @@ class Trained:
 
 
 def train_fold(
-    net: nn.Module, loss: nn.Module, fold: Fold, setup: Setup, *, resume: bool, progress: ProgressCallback
+    net: nn.Module,
+    loss: nn.Module,
+    fold: Fold,
+    setup: Setup,
+    *,
+    resume: bool,
+    progress: ProgressCallback,
+    second: nn.Module | None = None,
 ) -> Trained:
     """Train one network on one fold.
 
@@ -83,6 +91,7 @@ def train_fold(
         setup: what all folds share.
         resume: continue from the folder's last checkpoint where there is one.
         progress: called with how far the training is.
+        second: of the same form, for cross pseudo supervision on the fold's unlabelled cases; None: mean teacher.
 
     Raises:
         CheckpointError: `resume` with a checkpoint that is damaged or belongs to another training.
@@ -91,14 +100,17 @@ def train_fold(
         MedsegError: the loss has become NaN or infinite.
     """
     distances = distances_for(loss, setup.plan.net_spacing_mm or (1.0,) * setup.plan.dims)
-    trainer = _Trainer(net, loss, fold, setup)
+    trainer = _Trainer(net, loss, fold, setup, second)
     if resume and trainer.last.exists():
         setup.ranks.from_first(trainer.restore)
         if setup.ranks.rank:
             trainer.restore()
         _log.info("resuming at iteration %d", trainer.iteration)
     numbers = [n for part in trainer.parts for n in part.numbers]
-    source = BatchSource(fold.training, setup.plan, setup.scheme, setup.config, fold.number, distances, numbers)
+    labelled = BatchSource(fold.training, setup.plan, setup.scheme, setup.config, fold.number, distances, numbers)
+    source: Batches = labelled
+    if trainer.teaching is not None:
+        source = WithUnlabelled(labelled, fold, setup, trainer.teaching.numbers)
     with trainer.signals.listening():
         trainer.run(source, progress)
 
@@ -113,7 +125,7 @@ def train_fold(
 class _Trainer:
     """State of one training; `restore` and `save` keep all of it."""
 
-    def __init__(self, net: nn.Module, loss: nn.Module, fold: Fold, setup: Setup) -> None:
+    def __init__(self, net: nn.Module, loss: nn.Module, fold: Fold, setup: Setup, second: nn.Module | None) -> None:
         self.plan, self.scheme, self.device, self.ranks = setup.plan, setup.scheme, setup.device, setup.ranks
         self.config, self.seed, self.cases = setup.config, (setup.config.seed, fold.number), fold.validation
         self.training = with_epochs(setup.config.training, len(fold.training), setup.plan.batch_size)
@@ -130,6 +142,7 @@ class _Trainer:
         self.last, self.best = (fold.folder / name for name in ("last.pt", "best.pt"))
         self.journal = Journal(fold.folder, self.training.logger if self.ranks.rank == 0 else None)
         self.average = WeightAverage(self.net, self.training.ema_decay)
+        self.teaching = Teaching(self.net, self.average.net, second, fold, setup) if fold.unlabelled else None
         self.optimizer = build_optimizer(self.net, self.training)
         self.precision = precision_for(self.net, self.plan, self.device) if self.training.mixed_precision else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
@@ -157,12 +170,14 @@ class _Trainer:
             self.average.net.load_state_dict(state.average)
             self.optimizer.load_state_dict(state.optimizer)
             self.scaler.load_state_dict(state.scaler)
+            if self.teaching is not None:
+                self.teaching.restore(state.semi)
             torch.set_rng_state(state.random_state)
             self.iteration, self.elapsed = int(state.iteration), float(state.elapsed_seconds)
             self.best_score = float(state.best_score)
 
-        _restored(self.last, take)
-        _restored(self.journal.path, lambda: self.journal.restore(self.iteration))
+        restored(self.last, take)
+        restored(self.journal.path, lambda: self.journal.restore(self.iteration))
         validated = [entry for entry in self.journal.entries if "validation_dice" in entry]
         if any(case.native for case in self.cases) and any(entry.get("grid") != _GRID for entry in validated):
             # Measured on the network's grid by an older medseg: the scores to come cannot be compared with it.
@@ -182,13 +197,16 @@ class _Trainer:
             scaler=self.scaler.state_dict(),
             random_state=torch.get_rng_state(),
             best_score=self.best_score,
+            semi={} if self.teaching is None else self.teaching.state(),
         )
         save_checkpoint(state, self.last)
         self.journal.save()
 
-    def run(self, source: BatchSource, progress: ProgressCallback) -> None:
+    def run(self, source: Batches, progress: ProgressCallback) -> None:
         """Steps until the limit, saving and validating on the way; Ctrl-C or SIGTERM ends the step, then saves."""
         self.ranks.same_weights(self.net)
+        if self.teaching is not None and self.teaching.second is not None:
+            self.ranks.same_weights(self.teaching.second)
         if self.training.compile:
             zeros = torch.zeros(len(self.parts[0].numbers), self.plan.in_channels, *self.plan.patch_size)
             self.forward = compiled(self.net.train(), self._on_device(zeros), self.precision)
@@ -247,12 +265,18 @@ class _Trainer:
             numbers = np.random.SeedSequence([*self.seed, self.iteration, self.ranks.rank]).generate_state(1)
             torch.manual_seed(int(numbers[0]))
         self.optimizer.zero_grad(set_to_none=True)
+        if self.teaching is not None:
+            self.teaching.begin(rate)
         counts = [len(part.numbers) for part in self.parts]
         others = [None] * len(counts) if batch.others is None else torch.split(batch.others, counts)
         split = zip(torch.split(batch.images, counts), torch.split(batch.labels, counts), others, strict=True)
         value = torch.zeros((), device=self.device)
         for part, (images, labels, mixed_in) in zip(self.parts, split, strict=True):
             value += self._gradients(Batch(images, labels, batch.cases, mixed_in, batch.share), part.share)
+        if self.teaching is not None and batch.unlabelled is not None:
+            done = progress_of(self.iteration, self.elapsed, self.training)
+            value += self.teaching.add_gradients(batch.unlabelled, self.iteration, done, self.scaler, self.precision)
+            self.teaching.end(self.scaler)
         self.ranks.sum_gradients(self.net)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.training.gradient_clip)
@@ -273,8 +297,17 @@ class _Trainer:
         outputs = logits if taught is None else (logits, taught)
         labels = batch.labels.to(self.device, non_blocking=True)
         others = None if batch.others is None else batch.others.to(self.device, non_blocking=True)
-        value = mixed_loss(self.loss, outputs, labels, others, batch.share) * share
+        show_images(self.loss, images)
+
+        def loss(outputs: object) -> torch.Tensor:
+            return mixed_loss(self.loss, outputs, labels, others, batch.share) * share
+
+        value = loss(outputs)
         self.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
+        if self.teaching is not None:
+            self.teaching.add_labelled(
+                images, lambda own: loss(own if taught is None else (own, taught)), self.scaler, self.precision
+            )
         return value.detach()
 
     def _on_device(self, images: torch.Tensor) -> torch.Tensor:
@@ -292,7 +325,7 @@ class _Trainer:
             return self.iteration % self.training.validate_every == 0
         return int(before * _VALIDATIONS) != int(now * _VALIDATIONS)
 
-    def _validate_in_time(self, source: BatchSource, started: float) -> None:
+    def _validate_in_time(self, source: Batches, started: float) -> None:
         """Validate on rank 0, whose clock and patience count, while the others wait."""
 
         def validated() -> tuple[float, bool]:
@@ -329,7 +362,7 @@ class _Trainer:
         """The weights to ship, scored on all validation cases."""
         if self.training.checkpoint == "best" and self.best.exists():
             best = load_torch_file(self.best, "delete it, or train from the start")
-            _restored(self.best, lambda: self.average.net.load_state_dict(best))
+            restored(self.best, lambda: self.average.net.load_state_dict(best))
         watch = Stopwatch()
         with memory_explained(validation_too_large(self.config)), watch.measuring("validate"):
             scores = validate(self.average.net, self.cases, self.plan, self.scheme, self.device, choice.add)
@@ -342,19 +375,21 @@ class _Trainer:
     def _note(self, **values: Any) -> None:
         self.journal.note(self.iteration, self.elapsed, **values)
 
-    def _log_losses(self, source: BatchSource, rate: float, progress: ProgressCallback, done: float) -> None:
+    def _log_losses(self, source: Batches, rate: float, progress: ProgressCallback, done: float) -> None:
         with self.watch.measuring("step"):  # A GPU ends its steps only here.
             self._require_numbers(source)
             loss = torch.stack(self.losses).mean().item()
         spent = self.watch.taken(len(self.losses))
+        if self.teaching is not None:
+            spent |= self.teaching.taken()
         self._note(loss=loss, learning_rate=rate, **spent, memory_gb=peak_memory_gb(self.device))
         progress(done, 1.0, self.journal.status())
 
-    def _save_numbers(self, source: BatchSource) -> None:
+    def _save_numbers(self, source: Batches) -> None:
         self._require_numbers(source)
         self.save()
 
-    def _require_numbers(self, source: BatchSource) -> None:
+    def _require_numbers(self, source: Batches) -> None:
         """Refuse to go on, to save or to validate after a loss that is not a number."""
         losses = torch.stack(self.losses) if self.losses else torch.zeros(1)
         wrong = (~losses.isfinite()).nonzero()
@@ -363,15 +398,3 @@ class _Trainer:
             iteration = self.iteration - len(losses) + first
             cases = source.batch(iteration, range(self.plan.batch_size)).cases
             raise MedsegError(no_number(losses[first].item(), iteration + 1, cases, self.last))
-
-
-def _restored(path: Path, take: Callable[[], Any]) -> None:
-    try:
-        take()
-    except (
-        Exception
-    ) as error:  # An altered file may contain anything, and every state dict fails with errors of its own.
-        raise CheckpointError(
-            f"{path}: does not fit this training ({first_line(error)}); delete it to train from the start, or restore "
-            "it from a backup"
-        ) from None

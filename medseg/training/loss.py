@@ -10,7 +10,7 @@ from torch import nn
 from medseg.config import DistillConfig, LossConfig
 from medseg.errors import ConfigError
 from medseg.labels import LabelScheme
-from medseg.losses import DistillationLoss, DistilledLoss, build_loss, build_loss_sum, takes_weights
+from medseg.losses import DistillationLoss, DistilledLoss, KeptLabelsLoss, build_loss, build_loss_sum, takes_weights
 from medseg.preparation.annotation import channel_frequencies
 from medseg.preparation.prepare import Preparation
 from medseg.training.net import auxiliary_weights
@@ -19,7 +19,11 @@ __all__ = ["check_loss", "loss_for"]
 
 
 def loss_for(
-    config: LossConfig, preparation: Preparation, net: nn.Module, distill: DistillConfig | None = None
+    config: LossConfig,
+    preparation: Preparation,
+    net: nn.Module,
+    distill: DistillConfig | None = None,
+    kept: int = 0,
 ) -> nn.Module:
     """The loss to train with.
 
@@ -28,12 +32,15 @@ def loss_for(
         preparation: gives the labels, and how often each occurs for weights by inverse frequency.
         net: gives the weights of its auxiliary logits.
         distill: of a training with a teacher, whose logits the loss then takes as well, see `DistilledLoss`.
+        kept: the labels that the network had before, see `KeptLabelsLoss`; 0 for other trainings.
 
     Raises:
         ConfigError: for an unknown loss or option, or an impossible value.
     """
     frequencies = _frequencies(preparation) if _needs_frequencies(config) else None
     loss = _built(config, preparation.sample_labels, frequencies, net)
+    if kept and distill is not None:
+        return KeptLabelsLoss(loss, preparation.sample_labels, old=kept, weight=distill.weight)
     if distill is None or distill.teacher is None:
         return loss
     distillation = DistillationLoss(preparation.sample_labels, temperature=distill.temperature)

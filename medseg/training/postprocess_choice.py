@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.config import PostprocessConfig
-from medseg.inference.postprocess import fill_holes, keep_components
+from medseg.inference.postprocess import fill_holes, keep_central, keep_components
 from medseg.labels import LabelScheme
 from medseg.metrics import score_case
 from medseg.tasks import get_task
@@ -23,6 +23,8 @@ COMPONENTS = (1, 2)
 VOLUMES_ML = (0.03, 0.1, 0.3, 1.0, 3.0)
 # A smaller mean gain is within the noise of so few cases.
 LEAST_GAIN = 0.001
+# What holds only for images cut like those of the training must be worth more than what holds for any.
+LEAST_LEAD = 0.02
 _HOLES = "fill_holes"
 
 
@@ -83,13 +85,16 @@ class PostprocessChoice:
             pred, ref = pred[box], ref[box]
             counted = pred if known is None else pred & known[box]
             before = self.score(counted, ref, spacing)
-            for candidate, after in self._tried(pred, spacing_mm):
+            for candidate, after in self._tried(pred, spacing_mm, box, predicted.shape):
                 changed = after if known is None else after & known[box]
                 gain = 0.0 if np.array_equal(changed, counted) else self.score(changed, ref, spacing) - before
                 self.gains[name].setdefault(candidate, []).append(gain)
 
-    def _tried(self, pred: Mask, spacing_mm: Sequence[float] | None) -> list[tuple[str, Mask]]:
+    def _tried(
+        self, pred: Mask, spacing_mm: Sequence[float] | None, box: Sequence[slice], shape: Sequence[int]
+    ) -> list[tuple[str, Mask]]:
         tried = [(f"keep_components {n}", keep_components(pred, 1, n)) for n in COMPONENTS]
+        tried.append(("keep_central 1", keep_central(pred, 1, box, shape)))
         if spacing_mm is not None and pred.ndim == 3:
             voxel_ml = float(np.prod(spacing_mm)) / 1000.0
             tried += [
@@ -101,6 +106,7 @@ class PostprocessChoice:
     def chosen(self) -> tuple[PostprocessConfig, dict[str, float]]:
         """The rules that help, and "label: rule" -> gain in the mean score of each."""
         components: dict[str, int] = {}
+        central: dict[str, int] = {}
         volumes: dict[str, float] = {}
         holes: list[str] = []
         gained: dict[str, float] = {}
@@ -110,14 +116,18 @@ class PostprocessChoice:
                 holes.append(name)
                 gained[f"{name}: {_HOLES}"] = helpful.pop(_HOLES)
             if helpful:
-                best = max(helpful, key=lambda each: helpful[each])
+                best = max(helpful, key=lambda each: helpful[each] - (LEAST_LEAD if "central" in each else 0))
                 gained[f"{name}: {best}"] = helpful[best]
                 rule, _, value = best.partition(" ")
                 if rule == "keep_components":
                     components[name] = int(value)
+                elif rule == "keep_central":
+                    central[name] = int(value)
                 else:
                     volumes[name] = float(value)
-        rules = PostprocessConfig(minimum_volume_ml=volumes, keep_components=components, fill_holes=tuple(holes))
+        rules = PostprocessConfig(
+            minimum_volume_ml=volumes, keep_components=components, keep_central=central, fill_holes=tuple(holes)
+        )
         return rules, {rule: round(gain, 4) for rule, gain in gained.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from medseg.preparation.kept_split import check_other_folds, fold_folder, keep_s
 from medseg.preparation.prepare import Preparation, prepare
 from medseg.preparation.run_folder import record_config, recorded_values, refuse_other_data, refuse_other_split
 from medseg.preparation.split import Split, fold_numbers
+from medseg.preparation.unlabelled import Unlabelled, prepare_unlabelled
 from medseg.progress import console_progress
 from medseg.tasks.defaults import with_task_defaults
 from medseg.training.augmentation_check import check_augmentation, colours_are_shown
@@ -38,6 +39,7 @@ from medseg.training.crf_choice import choose_crf
 from medseg.training.distributed import Ranks, ranks_of_torchrun
 from medseg.training.fine_tuning import check_parts, start_from_init
 from medseg.training.fold import Fold, Setup
+from medseg.training.kept_labels import grown_net, keep_rows, kept_info, with_kept_labels
 from medseg.training.loop import Trained, train_fold
 from medseg.training.loss import check_loss, loss_for
 from medseg.training.net import describe_net, meta_net_of_any_form, net_info_for
@@ -126,12 +128,15 @@ class _Begun:
     splits: Mapping[int, Split]
     net_info: NetInfo
     recorded: Mapping[str, Any]
+    unlabelled: Unlabelled | None = None
 
 
 def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) -> _Begun:
     """Check everything, prepare the data set, and write the configuration into the run folder."""
     if config.training.logger == "tensorboard":
         require_tensorboard()
+    config = with_kept_labels(config)
+    kept = kept_info(config)
     _check_names(config)
     output = _output(config)
     config = with_norm(config, output)
@@ -142,10 +147,11 @@ def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) 
     if config.training.fold != "all":
         _refuse_overwriting(fold_folder(output, 0 if config.training.fold == "full" else config.training.fold), resume)
     _refuse_other_kind(output / "model", full)
-    taught = teacher_info(config)
+    taught = teacher_info(config) if kept is None else kept
     preparation = _prepared(config, device, taught)
     ranks.parts(preparation.plan.batch_size, training.accumulate)
-    for finding in preparation.findings:
+    unlabelled = _unlabelled(config, preparation)
+    for finding in (*preparation.findings, *(() if unlabelled is None else unlabelled.findings)):
         _log.info("%s: %s", finding.kind, finding.message)
     if preparation.plan.size is not None:
         _log.info("size %s: %s", preparation.plan.size.name, preparation.plan.size.reason)
@@ -176,9 +182,13 @@ def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) 
             "training.patience counts validations without a better score, but no case is left to validate; leave it "
             "out, or give a split with validation cases"
         )
-    net_info = net_info_for(config, preparation.plan, scheme, device.type == "cuda")
+    net_info = (
+        net_info_for(config, preparation.plan, scheme, device.type == "cuda")
+        if kept is None
+        else grown_net(kept, len(scheme.names))
+    )
     _log.info("%s", describe_net(net_info))
-    return _Begun(config, preparation, splits, net_info, before)
+    return _Begun(config, preparation, splits, net_info, before, unlabelled)
 
 
 def _train_folds(begun: _Begun, device: torch.device, ranks: Ranks, resume: bool) -> Run:
@@ -199,6 +209,7 @@ def _train_folds(begun: _Begun, device: torch.device, ranks: Ranks, resume: bool
             fold_folder(output, number),
             training=[preparation.open(name) for name in split.train],
             validation=[preparation.open(name) for name in split.validation],
+            unlabelled=[] if begun.unlabelled is None else begun.unlabelled.open(),
         )
         ranks.from_first(partial(_ready, fold, split, setup, begun, rehearsed=bool(scores)))
         try:
@@ -223,11 +234,20 @@ def _train_one(fold: Fold, setup: Setup, begun: _Begun, resume: bool) -> Trained
     config = setup.config
     torch.manual_seed(config.seed)
     net = begun.net_info.build()
-    start_from_init(net, fold, setup, resume=resume)
-    loss = loss_for(config.loss, begun.preparation, net, config.distill)
+    kept = 0
+    if config.training.keep_classes and setup.teacher is not None:
+        keep_rows(net, setup.teacher)
+        kept = len(setup.teacher.model.scheme.names)
+    else:
+        start_from_init(net, fold, setup, resume=resume)
+    second = None
+    if fold.unlabelled and config.semi.method == "cross_pseudo":
+        second = begun.net_info.build()  # The generator has gone on, so its weights differ.
+        start_from_init(second, fold, setup, resume=True)
+    loss = loss_for(config.loss, begun.preparation, net, config.distill, kept)
     title = "train" if config.training.fold == "full" else f"train fold {fold.number}"
     with console_progress(title, enabled=setup.ranks.rank == 0, panel=True) as progress:
-        return train_fold(net, loss, fold, setup, resume=resume, progress=progress)
+        return train_fold(net, loss, fold, setup, resume=resume, progress=progress, second=second)
 
 
 def _finish(trained: Trained, fold: Fold, setup: Setup, begun: _Begun) -> None:
@@ -255,8 +275,17 @@ def prepare_run(config: RunConfig) -> Preparation:
         ConfigError: an output folder of another data set.
         DatasetError, GeometryError, ReadError: naming the files and what to do.
     """
-    config = with_task_defaults(config)
-    return _prepared(config, resolve_device(config.device), teacher_info(config))
+    config = with_kept_labels(with_task_defaults(config))
+    kept = kept_info(config)
+    preparation = _prepared(config, resolve_device(config.device), teacher_info(config) if kept is None else kept)
+    unlabelled = _unlabelled(config, preparation)
+    if unlabelled is None:
+        return preparation
+    return replace(preparation, findings=(*preparation.findings, *unlabelled.findings))
+
+
+def _unlabelled(config: RunConfig, preparation: Preparation) -> Unlabelled | None:
+    return None if config.semi.unlabelled is None else prepare_unlabelled(config, preparation)
 
 
 def _prepared(config: RunConfig, device: torch.device, taught: BundleInfo | None) -> Preparation:

@@ -25,6 +25,9 @@ from medseg.preparation.plan import Plan
 __all__ = ["Teacher", "channel_order", "load_teacher", "teacher_info"]
 
 
+_KEYS = {False: "distill.teacher", True: "training.init"}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Teacher:
     """A model whose networks are run on the samples of a training, without gradients.
@@ -134,17 +137,20 @@ def load_teacher(config: RunConfig, plan: Plan, scheme: LabelScheme, device: tor
         CheckpointError: a teacher that is absent, damaged, or of a module that is not permitted.
         ConfigError: other labels, or a network that does not take the patch.
     """
-    path = config.distill.teacher
+    path = config.training.init if config.training.keep_classes else config.distill.teacher
     if path is None:
         return None
     own: Sequence[str] = (config.net.name.partition(":")[0],) if is_plugin(config.net.name) else ()
     try:
         model = load_permitted(path, str(device), None, False, permitted_modules(own))
     except CheckpointError as error:
-        raise CheckpointError(f"distill.teacher: {error}") from None
+        raise CheckpointError(f"{_KEYS[config.training.keep_classes]}: {error}") from None
     place = path.resolve()
     name = place.parent.name if place.name == "model" else place.name
-    teacher = Teacher(model, channel_order(model.scheme, scheme, path), config.distill, _printable(name))
+    # Labels that are kept come first, in the order of the model that has them.
+    kept = config.training.keep_classes
+    order = tuple(range(model.scheme.out_channels)) if kept else channel_order(model.scheme, scheme, path)
+    teacher = Teacher(model, order, config.distill, _printable(name))
     _try(teacher, plan, path)
     return teacher
 

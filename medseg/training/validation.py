@@ -96,5 +96,5 @@ def on_native_grid(
     if case.native is None:
         return to_label_map(logits, case.labels.shape, scheme, order), np.asarray(case.labels), case.spacing_mm
     grid = map_to_network_grid(case.native.grid, plan)
-    predicted = grid.to_native(to_label_map(logits, grid.oriented_shape, scheme, order))
+    predicted = grid.to_native(to_label_map(logits, grid.oriented_shape, scheme, order, grid.thick[1]))
     return predicted, case.native.read(), case.native.grid.spacing_mm

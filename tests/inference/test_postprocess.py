@@ -35,6 +35,24 @@ def test_two_lungs_stay_where_two_components_are_wanted() -> None:
     assert _done(_row(1, 1, 0, 1, 0, 1, 1), PLAIN, keep_components={"lung": 2}) == [1, 1, 0, 0, 0, 1, 1]
 
 
+def test_a_smaller_component_in_the_middle_of_the_image_goes_before_a_larger_one_at_its_border() -> None:
+    mask = _row(0, 2, 2, 2, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 1)
+    expected = [0] * 9 + [2] + [0] * 7 + [1, 1]
+    assert _done(mask, PLAIN, keep_central={"tumour": 1}) == expected
+    assert _done(mask, PLAIN, keep_central={"tumour": 2}) == mask.array.ravel().tolist()
+
+
+def test_of_components_equally_near_to_the_middle_the_larger_one_stays_whatever_the_direction_of_the_axes() -> None:
+    mask = np.zeros((20, 20, 10), dtype=np.uint8)
+    mask[8, 8:10, 4] = 2
+    mask[11, 10:12, 5] = mask[11, 10, 4] = 2
+    rules = PostprocessConfig(keep_central={"tumour": 1})
+    found = postprocess(Volume(mask, np.eye(4)), PLAIN, rules).array
+    assert found.sum() == 2 * 3 and found[11, 11, 5] == 2
+    turned = postprocess(Volume(np.ascontiguousarray(mask[::-1].transpose(2, 0, 1)), np.eye(4)), PLAIN, rules).array
+    assert np.array_equal(turned.transpose(1, 2, 0)[::-1], found)
+
+
 def test_of_equally_large_components_the_first_stays() -> None:
     assert _done(_row(1, 0, 1), PLAIN, keep_components={"lung": 1}) == [1, 0, 0]
 

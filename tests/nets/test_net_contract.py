@@ -47,7 +47,7 @@ FORMS = [
     ("nnunet_resenc", 3, {"channels": (4, 4), "norm": "batch", "blocks": (2, 1), "kernels": ((1, 3, 3), (3, 3, 3))}),
     *(
         (name, dims, {"norm": norm, "width": 0.125})
-        for name in ("enet", "icnet", "bisenetv1", "bisenetv2")
+        for name in ("enet", "icnet", "bisenetv1", "bisenetv2", "linknet")
         for dims, norm in ((2, "instance"), (2, "batch"), (2, "group"), (2, "none"), (3, "instance"), (3, "batch"))
     ),
     ("monai_dynunet", 2, {"channels": (32, 64, 128), "width": 0.125}),
@@ -157,7 +157,7 @@ ALL_SIZES = {2: [(33, 18)], 3: [(17, 9, 6)]}
 COMPILE_SIZE = {2: (65, 50), 3: (33, 18, 20)}
 # Of the map on which the logits are computed (`medseg nets`); fcn8s and its like add finer scores.
 STRIDE = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8, "fcn": 8, "deeplabv1": 8, "deeplabv2": 8, "deeplabv3": 8}
-STRIDE |= {"deeplabv3plus": 4, "enet": 2, "icnet": 8, "bisenetv1": 8, "bisenetv2": 8}
+STRIDE |= {"deeplabv3plus": 4, "enet": 2, "linknet": 2, "icnet": 8, "bisenetv1": 8, "bisenetv2": 8}
 
 
 def small(name, dims, in_channels=1, out_channels=3, width=0.125, **options):
@@ -269,7 +269,8 @@ def test_every_net_compiles(name, dims):
 @every_net
 def test_every_net_overfits_one_real_case(name, dims, one_data_folder):
     x, truth = real_case(one_data_folder, dims)
-    net = small(name, dims, out_channels=2, width=0.5 if name in ("enet", "monai_swinunetr") else 0.25)
+    widths = {"enet": 0.5, "monai_swinunetr": 0.5, "linknet": 1.0}
+    net = small(name, dims, out_channels=2, width=widths.get(name, 0.25))
     score = overfitted(net, x, truth, steps=200, learning_rate=3e-3)
     wanted = 0.95 * allowed(truth, STRIDE.get(name, 1))
     print(f"{name} {dims}D: Dice {score:.3f}, wanted {wanted:.3f}")  # noqa: T201

@@ -36,7 +36,7 @@ MOMENTS = [
     (chain, "read_channels"),
     (chain, "refuse_change"),
     (chain.Model, "predict"),
-    (chain, "check_case"),
+    (chain, "examine_case"),
     (chain, "preview_png"),
 ]
 
@@ -191,7 +191,7 @@ def test_what_else_comes_into_the_folder_of_a_study_changes_nothing(threshold_bu
         for path in (tmp_path / "2").iterdir():
             path.rename(study / f"other-{path.name}")
 
-    once_at(monkeypatch, (chain, "check_case"), happens)
+    once_at(monkeypatch, (chain, "examine_case"), happens)
     predict_studies(model, [study], out).raise_for_failures()
 
 

@@ -26,7 +26,7 @@ PLACES = {
     "a reader": (nifti, "parse_nifti"),
     "a check of the hash": (chain, "input_hash"),
     "the network": (chain.Model, "predict"),
-    "the check of the mask": (chain, "check_case"),
+    "the check of the mask": (chain, "examine_case"),
     "measurements": (chain, "measure"),
     "the preview": (chain, "preview_png"),
     "a writer": (outputs, "write"),

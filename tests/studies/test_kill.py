@@ -40,7 +40,7 @@ def _files(out: Path) -> list[str]:
 
 def _rows(out: Path) -> list[dict]:
     rows = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
-    return sorted(({**row, "seconds": 0} for row in rows), key=lambda row: row["case"])
+    return sorted(({**row, "seconds": 0, "run_started": ""} for row in rows), key=lambda row: row["case"])
 
 
 @pytest.mark.slow

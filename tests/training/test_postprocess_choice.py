@@ -29,6 +29,30 @@ def test_what_helps_is_chosen_and_its_gain_stated() -> None:
     assert gains == {"organ: keep_components 1": pytest.approx(2 / 3 * (1 - 432 / 440), abs=1e-4)}
 
 
+def test_of_crops_around_one_lesion_the_component_in_the_middle_is_kept() -> None:
+    reference = np.zeros((20, 20, 20), dtype=np.uint8)
+    reference[9:11, 9:11, 9:11] = 2
+    predicted = reference.copy()
+    predicted[1:5, 1:5, 1:5] = 2
+    choice = PostprocessChoice(SCHEME)
+    for _ in range(2):
+        choice.add(predicted, reference, None)
+    rules, gains = choice.chosen()
+    assert rules == PostprocessConfig(keep_central={"lesion": 1})
+    # Dice 2 * 8 / (8 + 72) becomes 1.
+    assert gains == {"lesion: keep_central 1": pytest.approx(0.8)}
+
+
+def test_what_holds_only_in_the_middle_of_images_is_not_chosen_where_what_holds_for_all_does_as_well() -> None:
+    reference = np.zeros((20, 20, 20), dtype=np.uint8)
+    reference[8:12, 8:12, 8:12] = 2
+    predicted = reference.copy()
+    predicted[1:3, 1:3, 1:3] = 2
+    choice = PostprocessChoice(SCHEME)
+    choice.add(predicted, reference, None)
+    assert choice.chosen()[0] == PostprocessConfig(keep_components={"lesion": 1})
+
+
 def test_nothing_is_chosen_where_nothing_helps() -> None:
     choice = PostprocessChoice(SCHEME)
     choice.add(*_case(stray=False), (1.0, 1.0, 1.0))

@@ -1,5 +1,5 @@
 """Quality of a mask: comparison with the training cases, and agreement of the ensemble members."""
 
-from medseg.inference.quality.check import check_case, needs_review
+from medseg.inference.quality.check import OUTSIDE, CaseCheck, check_case, examine_case, needs_review
 
-__all__ = ["check_case", "needs_review"]
+__all__ = ["OUTSIDE", "CaseCheck", "check_case", "examine_case", "needs_review"]

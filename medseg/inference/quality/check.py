@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from medseg.inference.bundle_info import BundleInfo
 from medseg.labels import LabelScheme
@@ -11,10 +13,29 @@ from medseg.preparation.case_features import CaseFeatures, measure_case
 from medseg.preparation.training_range import KINDS, ComparedFeature, TrainingRange
 from medseg.volume import Finding, Volume
 
-__all__ = ["REVIEW", "check_case", "needs_review"]
+__all__ = ["OUTSIDE", "REVIEW", "CaseCheck", "check_case", "examine_case", "needs_review"]
 
 # Beginning of the kinds of findings that ask for review.
 REVIEW = "review_"
+OUTSIDE = "features outside the training ranges"
+"""The figure that counts the features of a case that lie outside the reference ranges."""
+# Kinds of features that show another scanner, protocol or noise level whatever the mask is.
+_FIGURES = frozenset({"spacing", "level", "grain"})
+_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class CaseCheck:
+    """A case compared with the training cases.
+
+    Args:
+        findings: see `check_case`.
+        figures: name -> value: spacing, grey levels and difference of neighbouring voxels of the image as the network
+            sees them, and `OUTSIDE`; empty where the bundle contains no reference ranges.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 def check_case(image: Volume, mask: Volume, info: BundleInfo) -> tuple[Finding, ...]:
@@ -35,10 +56,29 @@ def check_case(image: Volume, mask: Volume, info: BundleInfo) -> tuple[Finding, 
         >>> check_case(not_in_hu, mask, medseg.load_model("runs/lung/model").info)[0].message
         'grey level at 1% is -20, trained on -1022 to -1020: another scanner, sequence or contrast phase, or a CT ...
     """
-    if info.reference_ranges is None:
-        return ()
-    case = measure_case(image, mask, info.scheme, info.reference_ranges.background).normalized(info.plan.zscored)
-    return findings_of(case, info.reference_ranges, info.scheme, image)
+    return examine_case(image, mask, info).findings
+
+
+def examine_case(image: Volume, mask: Volume, info: BundleInfo) -> CaseCheck:
+    """As `check_case`, with the figures that later cases can be compared by.
+
+    Args:
+        image, mask, info: see `check_case`.
+    """
+    known = info.reference_ranges
+    if known is None:
+        return CaseCheck()
+    case = measure_case(image, mask, info.scheme, known.background).normalized(info.plan.zscored)
+    channels = len(info.plan.zscored)
+    figures = {
+        feature.what + (f" in channel {feature.channel + 1}" if feature.channel >= 0 and channels > 1 else ""): float(
+            f"{feature.value:.{_DIGITS}g}"
+        )
+        for feature in case.features
+        if feature.kind in _FIGURES and math.isfinite(feature.value)
+    }
+    figures[OUTSIDE] = float(sum(compared.distance > 1 for compared in known.compare(case)))
+    return CaseCheck(findings_of(case, known, info.scheme, image), figures)
 
 
 def needs_review(findings: Sequence[Finding]) -> bool:

@@ -13,7 +13,8 @@ from torch import Tensor
 from medseg.inference.predictor import Model
 from medseg.inference.quality.alterations import blurred, noisy, rescaled
 from medseg.labels import LabelScheme
-from medseg.preparation.grid import GridMap
+from medseg.preparation.grid import GridMap, map_to_network_grid
+from medseg.preparation.plan import Plan
 from medseg.volume import Volume
 
 __all__ = ["Disagreement", "disagreement", "passes_of"]
@@ -79,7 +80,7 @@ def disagreement(
     for net in model.nets:
         member = replace(model, nets=(net,), engine=model.engine.for_images(0))
         for axis in (None, *model.mirror_axes()):
-            seen = image if axis is None else _mirrored(image, axis, model.info.plan.orientation)
+            seen = image if axis is None else _mirrored(image, axis, model.info.plan)
             probabilities, grid = passes.run(member, seen)
             if axis is not None:
                 probabilities = torch.flip(probabilities, (axis + 1,))
@@ -138,9 +139,13 @@ def _resized(values: Tensor, size: Sequence[int]) -> Tensor:
     return torch.nn.functional.interpolate(values[None], size=tuple(size), mode=mode)[0]
 
 
-def _mirrored(image: Volume, axis: int, orientation: str | None) -> Volume:
+def _mirrored(image: Volume, axis: int, plan: Plan) -> Volume:
     """The array mirrored, not the affine: the mirror image of the patient. `axis` counts along the network's grid."""
-    native = axis if orientation is None else _native_axis(image.orientation, orientation[axis])
+    if plan.orientation is None:
+        move = map_to_network_grid(image, plan).reorientation
+        native = axis if move is None else move.axes[axis]
+    else:
+        native = _native_axis(image.orientation, plan.orientation[axis])
     flipped = np.flip(image.array, native - image.dims)
     return image.with_array(flipped, channels=image.channels)
 

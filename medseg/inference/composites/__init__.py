@@ -1,0 +1,1 @@
+"""Models made of others: ensembles, cascades, and parts that find different labels."""

@@ -1,0 +1,70 @@
+"""The mean of the probabilities of several models on the image's grid, which the disk holds, not the memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.inference.probabilities import disk_array
+from medseg.inference.restore import Restorer
+from medseg.labels import LabelScheme
+
+__all__ = ["mean_labels"]
+
+Predict = Callable[[Callable[[tuple[int, ...]], NDArray[np.float16]]], Any]
+# Rows of the image that are averaged at a time.
+ROWS = 16
+
+
+def mean_labels(
+    predictions: Sequence[Predict],
+    shape: Sequence[int],
+    scheme: LabelScheme,
+    out: NDArray[np.float16] | None = None,
+) -> NDArray[Any]:
+    """The label map of the mean probabilities of models with the same labels.
+
+    Args:
+        predictions: each is called with what makes an array, and writes its probabilities there, as `Model.predict`.
+        shape: `(I, J, K)` or `(I, J)` of the image.
+        scheme: the labels of all.
+        out: float16 `(labels, I, J[, K])`, gets the mean; None: it is not wanted.
+
+    Returns:
+        Integers of `shape`: the label of the largest mean, of equal ones the first; regions where the mean is above
+        one half. Each model's probabilities are rounded to half precision before.
+
+    Raises:
+        WriteError: if the folder for temporary files has no room for the arrays: 2 bytes per voxel, label and model.
+    """
+    folder = Path(tempfile.gettempdir())
+    found: list[NDArray[np.float16]] = []
+
+    def array(wanted: tuple[int, ...]) -> NDArray[np.float16]:
+        found.append(disk_array(folder, wanted))
+        return found[-1]
+
+    for predict in predictions:
+        predict(array)
+    restorer = Restorer(shape, shape, scheme.out_channels, scheme)
+    for first, last, mean in _means(found, shape[0]):
+        if out is not None:
+            out[:, first:last] = mean
+        rest = mean - 0.5 if scheme.is_regions else np.concatenate([1 - mean.sum(axis=0, keepdims=True), mean])
+        restorer.add(rest, first, last)
+    return restorer.label_map
+
+
+def _means(found: Sequence[NDArray[np.float16]], rows: int) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+    for first in range(0, rows, ROWS):
+        last = min(first + ROWS, rows)
+        mean = np.zeros(found[0][:, first:last].shape, dtype=np.float32)
+        for each in found:
+            mean += each[:, first:last]
+        mean /= len(found)
+        yield first, last, mean

@@ -1,0 +1,1 @@
+"""Training with images without labels: views of them, and what networks teach each other there."""
