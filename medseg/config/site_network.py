@@ -1,0 +1,88 @@
+"""The network in a site file: what listens and for whom, and where results may be sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from medseg.config.part import Part, Positive
+
+__all__ = ["ClientTlsConfig", "DicomDestination", "ReceiveConfig", "ServerTlsConfig", "WebDestination"]
+
+AeTitle = Annotated[str, StringConstraints(pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")]
+Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_-]{1,255}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class ServerTlsConfig(Part):
+    """TLS of what listens.
+
+    `certificate`, `key`: PEM files of this node.
+    `ca`: PEM file with the authority that must have signed the sender's certificate; without it, senders need none.
+    """
+
+    certificate: Path
+    key: Path
+    ca: Path | None = None
+
+
+class ClientTlsConfig(Part):
+    """TLS towards a destination, whose certificate and host name are always checked.
+
+    `ca`: PEM file with the authority that signed the destination's certificate; the system's without it.
+    `certificate`, `key`: PEM files of this node, where the destination asks for them.
+    """
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class ReceiveConfig(Part):
+    """A DICOM node that takes images by C-STORE and answers C-ECHO.
+
+    `ae_title`: of this node; senders that call another one are refused.
+    `calling`: AE titles that may send; all others are refused.
+    `host`, `port`: the address that it listens on; this machine alone by default.
+    `tls`: encrypted connections only.
+    `most_associations`: at the same time; further ones are refused.
+    `largest_object_gb`: a connection that sends a larger object is closed.
+    """
+
+    ae_title: AeTitle = "MEDSEG"
+    calling: Annotated[tuple[AeTitle, ...], Field(min_length=1)]
+    host: Host = "127.0.0.1"
+    port: Port = 11112
+    tls: ServerTlsConfig | None = None
+    most_associations: Annotated[int, Field(ge=1, le=100)] = 10
+    largest_object_gb: Positive = 2.0
+
+
+class DicomDestination(Part):
+    """A DICOM node that results are sent to by C-STORE.
+
+    `host`, `port`, `ae_title`: of the destination.
+    `calling`: AE title of this node.
+    `tls`: encrypted; without it, patient data cross the network in the clear.
+    """
+
+    host: Host
+    port: Port
+    ae_title: AeTitle
+    calling: AeTitle = "MEDSEG"
+    tls: ClientTlsConfig | None = None
+
+
+class WebDestination(Part):
+    """A DICOMweb service that results are sent to by STOW-RS.
+
+    `url`: such as https://pacs.example/dicom-web.
+    `token_file`: file with a bearer token, readable for the user of the service alone.
+    `tls`: authority and certificate, for https.
+    """
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$", max_length=1000)]
+    token_file: Path | None = None
+    tls: ClientTlsConfig | None = None
