@@ -14,7 +14,14 @@ from pydantic import BaseModel, Field, StringConstraints, model_validator
 from medseg.config.part import Part, Positive
 from medseg.config.patterns import Pattern
 from medseg.config.select import SelectRule, Short, ShortPattern
-from medseg.config.site_network import DicomDestination, ReceiveConfig, WebDestination
+from medseg.config.site_network import (
+    DicomDestination,
+    DicomSource,
+    PageConfig,
+    ReceiveConfig,
+    WebDestination,
+    WebSource,
+)
 from medseg.config.validation import validate_model
 from medseg.config.yaml_text import parse_yaml, read_text
 from medseg.errors import ConfigError
@@ -25,7 +32,9 @@ __all__ = ["MatchConfig", "RuleConfig", "SiteConfig", "WatchConfig", "load_site"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,64}$")]
-_WEEKS = 3650.0
+# Part of a long string (LO): no backslash and no control characters.
+Prefix = Annotated[str, StringConstraints(pattern=r"^[^\\\x00-\x1f\x7f]{0,32}$")]
+_MOST_DAYS = 3650.0
 
 
 class WatchConfig(Part):
@@ -47,7 +56,8 @@ class MatchConfig(Part):
     `modality`: as in DICOM (CT, MR, PT).
     `body_part`, `description`: regular expressions for BodyPartExamined and SeriesDescription, ignoring case.
     `min_slices`: series with fewer slices do not fit.
-    `calling_ae`: regular expression for the whole AE title that sent the study; '' for a watched folder.
+    `calling_ae`: regular expression for the whole AE title that sent the study, or of the archive that it was fetched
+    from; '' for a watched folder and DICOMweb.
     """
 
     modality: Short | None = None
@@ -69,7 +79,7 @@ class RuleConfig(Part):
     `match`: what a study must contain; without it every study with an image fits.
     `model`: the bundle, a folder or zip.
     `model_hash`: of the bundle that is allowed, as `medseg serve SITE.yaml --check` prints it; another one is refused.
-    `formats`: what is written, see `medseg predict --format`.
+    `formats`: what is written, several if need be; see `medseg predict --format`.
     `send_to`: names of destinations; empty: results stay in the folder of the service.
     `anonymize`: remove the patient's identity from results (PS3.15 Basic Profile); a PACS cannot file them any more.
     """
@@ -90,8 +100,6 @@ class RuleConfig(Part):
             raise ValueError(
                 f"only DICOM objects can be sent, not {', '.join(self.formats)}; change formats or send_to"
             )
-        if len(self.formats) > 1:
-            raise ValueError("one format for each rule can be written at present")
         return self
 
 
@@ -101,13 +109,15 @@ class SiteConfig(Part):
     `folder`: of the service: spool, queue, results, audit; created for its user alone. It contains patient data.
     `watch`: a folder whose studies are taken.
     `receive`: a DICOM node that takes studies; without it nothing listens.
+    `pull`: name and address of archives that studies are fetched from.
     `destinations`: name and address of what rules may send to.
-    `quiet_s`: a study is complete when nothing has been added to it for this many seconds; what comes later makes a
-    new version of the study.
+    `quiet_s`: a study is complete when nothing has been added to it for this many seconds, or when everything is there
+    that an archive of `pull` has of it; what comes later makes a new version of the study.
     `rules`: in order; a study that no rule fits is kept and reported, and nothing leaves.
     `devices`: one worker with one loaded model on each: auto, cpu, cuda, cuda:N.
     `reserve_gb`: nothing is accepted while less than this is free on the disk of the folder.
-    `prefix`: put before the SeriesDescription of DICOM results; '' for none.
+    `page`: a page to read what the service does; without it nothing listens.
+    `prefix`: what the SeriesDescription of DICOM results begins with; '' for nothing.
     `keep_days`: studies and results older than this are deleted, not overwritten, once all is done and sent; without it
     all are kept.
     """
@@ -116,13 +126,15 @@ class SiteConfig(Part):
     folder: Path
     watch: WatchConfig | None = None
     receive: ReceiveConfig | None = None
+    pull: dict[Name, DicomSource | WebSource] = Field(default_factory=dict)
     destinations: dict[Name, DicomDestination | WebDestination] = Field(default_factory=dict)
     quiet_s: Annotated[float, Field(ge=0, le=86400)] = 60.0
     rules: tuple[RuleConfig, ...] = ()
     devices: Annotated[tuple[Short, ...], Field(min_length=1, max_length=64)] = ("auto",)
     reserve_gb: Annotated[float, Field(ge=0)] = 5.0
-    prefix: Annotated[str, Field(max_length=32)] = "RESEARCH"
-    keep_days: Annotated[Positive, Field(le=_WEEKS)] | None = None
+    page: PageConfig | None = None
+    prefix: Prefix = "RESEARCH"
+    keep_days: Annotated[Positive, Field(le=_MOST_DAYS)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> SiteConfig:
@@ -136,6 +148,11 @@ class SiteConfig(Part):
                     hint = nearest_hint(name, self.destinations) or f"; known: {', '.join(self.destinations) or 'none'}"
                     raise ValueError(f"rule {rule.name!r} sends to {name!r}, which is not a destination{hint}")
         return self
+
+    @property
+    def takes_studies(self) -> bool:
+        """Whether anything comes in."""
+        return self.watch is not None or self.receive is not None or bool(self.pull)
 
     def rule(self, name: str) -> RuleConfig | None:
         """The rule of a name; None where the site file has it no longer."""

@@ -13,7 +13,7 @@ __all__ = ["Audit", "Hop"]
 
 Hop = Literal[
     "received", "ignored", "refused", "complete", "matched", "no_rule", "started", "returned", "done", "failed", "dead",
-    "sent", "send_failed", "send_dead", "retried", "cancelled", "deleted",
+    "sent", "send_failed", "send_dead", "retried", "cancelled", "deleted", "pulled", "pull_failed",
 ]  # fmt: skip
 
 

@@ -8,9 +8,18 @@ from functools import partial
 from pathlib import Path
 
 from medseg.config.site import RuleConfig, SiteConfig, load_site
-from medseg.config.site_network import DicomDestination, WebDestination
+from medseg.config.site_network import (
+    DicomDestination,
+    DicomSource,
+    PageConfig,
+    WebDestination,
+    WebSource,
+    is_loopback,
+)
 from medseg.errors import ConfigError, MedsegError
 from medseg.service.rules import match_study
+from medseg.service.serve import NOTHING_COMES_IN
+from medseg.service.tls import server_tls
 
 __all__ = ["check_site"]
 
@@ -41,6 +50,9 @@ def check_site(path: Path, study: Path | None, echo: Callable[[str], object]) ->
 def _trials(site: SiteConfig, study: Path | None) -> list[tuple[str, Callable[[], str]]]:
     trials: list[tuple[str, Callable[[], str]]] = [("disk", lambda: _disk(site)), ("input", lambda: _input(site))]
     trials += [(f"rule {rule.name}", partial(_model, site, rule)) for rule in site.rules]
+    trials += [(f"pull {name}", partial(_source, source)) for name, source in site.pull.items()]
+    if site.page is not None:
+        trials.append(("page", partial(_page, site.page)))
     used = {name for rule in site.rules for name in rule.send_to}
     trials += [
         (f"destination {name}", partial(_destination, address))
@@ -63,8 +75,8 @@ def _disk(site: SiteConfig) -> str:
 
 
 def _input(site: SiteConfig) -> str:
-    if site.watch is None and site.receive is None:
-        raise ConfigError("nothing comes in: give watch: {folder: ...} or receive: {calling: [...]}")
+    if not site.takes_studies:
+        raise ConfigError(NOTHING_COMES_IN)
     sources = []
     if site.watch is not None:
         if not site.watch.folder.is_dir():
@@ -72,7 +84,9 @@ def _input(site: SiteConfig) -> str:
         sources.append(f"from {site.watch.folder}")
     if site.receive is not None:
         node = site.receive
+        server_tls(node.tls, "receive.tls")
         sources.append(f"as {node.ae_title} on {node.host}, port {node.port}, from {', '.join(node.calling)}")
+    sources += [f"from {name} every {source.every_minutes:g} minutes" for name, source in site.pull.items()]
     return f"studies are taken {' and '.join(sources)}; complete after {site.quiet_s:g} s without a new object"
 
 
@@ -90,6 +104,28 @@ def _destination(address: DicomDestination | WebDestination) -> str:
     from medseg.service.deliver import reach
 
     return f"{reach(address)} answers"
+
+
+def _source(source: DicomSource | WebSource) -> str:
+    from medseg.service.deliver import reach
+
+    wanted = f" of {', '.join(source.modalities)}" if source.modalities else ""
+    return f"{reach(source)} answers; studies{wanted} of the last {source.days} days are fetched"
+
+
+def _page(page: PageConfig) -> str:
+    from medseg.service.page import read_token
+
+    if page.token_file is not None:
+        read_token(page.token_file)
+    server_tls(page.tls, "page.tls")
+    open_to = "readers with the token" if page.token_file is not None else "this machine"
+    clear = (
+        ""
+        if page.tls is not None or is_loopback(page.host)
+        else "; without tls the token crosses the network in the clear"
+    )
+    return f"{page.host}, port {page.port}, for {open_to}{clear}"
 
 
 def _study(site: SiteConfig, study: Path) -> str:

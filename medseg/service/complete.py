@@ -1,4 +1,4 @@
-"""Complete studies: when nothing has been added for a while, the objects that are there become a version of the study.
+"""Complete studies: when nothing was added for a while, or all of an archive is there, objects become a version.
 
 A version is a folder of hard links, so that what arrives later neither changes nor delays the job that works on it.
 """
@@ -27,7 +27,7 @@ class Completer:
 
     Args:
         places, queue, audit: of the service.
-        quiet_s: seconds without a new object after which a study is complete.
+        quiet_s: seconds without a new object after which a study is complete, whatever an archive has of it.
         now: seconds since 1970; tests give their own.
     """
 
@@ -57,8 +57,14 @@ class Completer:
         return sum(
             self._examine(study, changed)
             for study, changed in sorted(folders.items(), key=lambda item: item[1])
-            if self._seen.get(study) != changed and self._now() - changed / 1e9 >= self._quiet_s
+            if self._seen.get(study) != changed
+            and (self._now() - changed / 1e9 >= self._quiet_s or self._is_counted(study))
         )
+
+    def _is_counted(self, study: str) -> bool:
+        """Whether exactly what an archive has of a study is there; with more, others send it as well."""
+        known = self._queue.study(study)
+        return known is not None and 0 < known.expected == len(_objects(self._places.spool / study))
 
     def _examine(self, study: str, changed: int) -> bool:
         known = self._queue.study(study)
@@ -68,8 +74,7 @@ class Completer:
         if known is None or known.seen_ns == changed:
             self._seen[study] = changed
             return False
-        folder = self._places.spool / study
-        objects = sorted(path for path in folder.iterdir() if path.suffix == ".dcm")
+        objects = _objects(self._places.spool / study)
         signature = _signature(objects)
         added = bool(objects) and signature != known.signature
         if added:
@@ -97,6 +102,10 @@ class Completer:
         except OSError as error:
             shutil.rmtree(fresh, ignore_errors=True)
             raise write_error(target, error) from error
+
+
+def _objects(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix == ".dcm")
 
 
 def _signature(objects: list[Path]) -> str:

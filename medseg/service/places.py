@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,20 @@ class Places:
         """Objects that are being received; what a killed receiver left here was never acknowledged."""
         return self.root / "incoming"
 
+    def pulling(self, name: str) -> Path:
+        """Objects that are being fetched from an archive; created where missing, emptied where a killed one left some.
+
+        Raises:
+            WriteError: if permission is missing or the disk is full.
+        """
+        folder = self.root / "pulling" / name
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(folder, error) from error
+        return folder
+
     @property
     def spool(self) -> Path:
         """A folder for each study, named by its hash, with a file for each object, named by its hash."""
@@ -53,6 +68,11 @@ class Places:
     def queue(self) -> Path:
         """The SQLite file of studies, jobs and deliveries."""
         return self.root / "queue.sqlite"
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger rows of all jobs, for `medseg drift`."""
+        return self.root / "ledger.jsonl"
 
     @property
     def audit(self) -> Path:

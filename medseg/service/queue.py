@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from medseg.errors import WriteError
-from medseg.service.queue_records import Delivery, Job, JobState, Study
+from medseg.service.queue_records import Delivery, Job, JobState, Study, Totals
 
 __all__ = ["MOST_CRASHES", "Queue"]
 
@@ -25,7 +25,8 @@ _BUSY_SECONDS = 60.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
     study TEXT PRIMARY KEY, calling_ae TEXT NOT NULL DEFAULT '', version INTEGER NOT NULL DEFAULT 0,
-    signature TEXT NOT NULL DEFAULT '', seen_ns INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL
+    signature TEXT NOT NULL DEFAULT '', seen_ns INTEGER NOT NULL DEFAULT 0,
+    expected INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT, study TEXT NOT NULL, version INTEGER NOT NULL, rule TEXT NOT NULL DEFAULT '',
@@ -42,6 +43,9 @@ CREATE TABLE IF NOT EXISTS deliveries (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS deliveries_by_state ON deliveries (destination, state, due);
 CREATE TABLE IF NOT EXISTS watched (path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS pulled (
+    source TEXT NOT NULL, study TEXT NOT NULL, objects INTEGER NOT NULL, PRIMARY KEY (source, study)
+) STRICT;
 PRAGMA user_version = 1;
 """
 
@@ -68,7 +72,8 @@ class Queue:
             self._db.execute("PRAGMA journal_mode = WAL")
             # Every commit reaches the disk: an object that was acknowledged must not lose its study.
             self._db.execute("PRAGMA synchronous = FULL")
-            self._db.executescript(_SCHEMA)
+            if not self._db.execute("PRAGMA user_version").fetchone()[0]:
+                self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
         """Close the file."""
@@ -160,6 +165,23 @@ class Queue:
         """Number of jobs by state."""
         with self._readable_errors():
             return dict(self._db.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state").fetchall())
+
+    def latest_jobs(self, most: int) -> list[Job]:
+        """The jobs with the highest numbers, the latest first."""
+        return self.select(Job, "ORDER BY id DESC LIMIT ?", (most,))
+
+    def totals(self) -> Totals:
+        """Numbers over the whole queue."""
+        with self._readable_errors():
+            ways = self._db.execute("SELECT destination, state, COUNT(*) FROM deliveries GROUP BY destination, state")
+            oldest = self._db.execute("SELECT MIN(created) FROM jobs WHERE state NOT IN ('done', 'dead')").fetchone()[0]
+            return Totals(
+                self._db.execute("SELECT COUNT(*) FROM studies").fetchone()[0],
+                self.counts(),
+                {(name, state): count for name, state, count in ways},
+                oldest or 0.0,
+                self._db.execute("SELECT TOTAL(seconds) FROM jobs").fetchone()[0],
+            )
 
     def matched(self, job: Job, rule: str, series: Sequence[str], note: str) -> None:
         """Give a received job the rule that fits it, '' for none; the job of a study without a rule is done."""
@@ -272,6 +294,10 @@ class Queue:
             return self.select(Delivery, "ORDER BY id")
         return self.select(Delivery, "WHERE job = ? ORDER BY id", (job,))
 
+    def deliveries_since(self, job: int) -> list[Delivery]:
+        """The deliveries of a job and later ones, by number."""
+        return self.select(Delivery, "WHERE job >= ? ORDER BY id", (job,))
+
     def take_delivery(self, destination: str) -> Delivery | None:
         """The next delivery to a destination that waits or is due, now being sent; None if there is none."""
         now = self.now()
@@ -321,6 +347,26 @@ class Queue:
         """Remember a watched file that was taken."""
         with self.change() as db:
             db.execute("INSERT OR REPLACE INTO watched VALUES (?, ?, ?)", (path, size, mtime_ns))
+
+    # Studies of an archive
+
+    def pulled(self, source: str, study: str) -> int:
+        """How many objects a source had of a study when all of them were fetched; 0 before."""
+        with self._readable_errors():
+            row = self._db.execute(
+                "SELECT objects FROM pulled WHERE source = ? AND study = ?", (source, study)
+            ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def note_pulled(self, source: str, study: str, objects: int) -> None:
+        """Remember that everything a source has of a study was fetched."""
+        with self.change() as db:
+            db.execute("INSERT OR REPLACE INTO pulled VALUES (?, ?, ?)", (source, study, objects))
+
+    def expect(self, study: str, objects: int) -> None:
+        """A study is complete with so many objects in the spool."""
+        with self.change() as db:
+            db.execute("UPDATE studies SET expected = ? WHERE study = ?", (objects, study))
 
     @contextlib.contextmanager
     def _readable_errors(self) -> Iterator[None]:

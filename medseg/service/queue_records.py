@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["BACKOFF_MINUTES", "Delivery", "DeliveryState", "Job", "JobState", "Study"]
+__all__ = ["BACKOFF_MINUTES", "Delivery", "DeliveryState", "Job", "JobState", "Study", "Totals"]
 
 JobState = Literal["received", "ready", "running", "done", "failed", "dead"]
 DeliveryState = Literal["waiting", "sending", "sent", "failed", "dead"]
@@ -23,6 +23,7 @@ class Study:
         version: of the last complete set of objects, 0 before.
         signature: of that set.
         seen_ns: modification time of the spool folder when it was last examined.
+        expected: number of objects in the spool with which it is complete, as an archive counts; 0 if that is unknown.
         created: seconds since 1970.
     """
 
@@ -31,6 +32,7 @@ class Study:
     version: int
     signature: str
     seen_ns: int
+    expected: int
     created: float
 
 
@@ -111,6 +113,25 @@ class Delivery:
     def pause_s(self) -> float | None:
         """Seconds to wait after the next failure; None once all pauses are used."""
         return _pause_s(self.failures)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Numbers over the whole queue.
+
+    Args:
+        studies: that came in.
+        jobs: state -> number.
+        deliveries: (destination, state) -> number.
+        oldest: when the oldest job came in that is neither done nor dead, in seconds since 1970; 0 if there is none.
+        seconds: that all results took.
+    """
+
+    studies: int
+    jobs: dict[str, int]
+    deliveries: dict[tuple[str, str], int]
+    oldest: float
+    seconds: float
 
 
 def _pause_s(failures: int) -> float | None:

@@ -5,29 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import ssl
 import threading
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from medseg.config.site_network import ReceiveConfig, ServerTlsConfig
-from medseg.errors import ConfigError, MachineError, MissingPartError, ReadError, WriteError
+from medseg.config.site_network import ReceiveConfig
+from medseg.errors import MachineError, MissingPartError, ReadError, WriteError
 from medseg.service.audit import Audit
+from medseg.service.bounded import bound, clear_unfinished, receive_into_files
 from medseg.service.places import Places
 from medseg.service.queue import Queue
 from medseg.service.spool import Spool
+from medseg.service.tls import server_tls
 
 __all__ = ["Receiver"]
 
 log = logging.getLogger(__name__)
 # Status codes of C-STORE (PS3.4, B.2.3).
 _SUCCESS, _OUT_OF_RESOURCES, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
-# A sender learns our maximum of 16 KB; a request for an association with 128 contexts and all syntaxes has 300 KB.
-_LARGEST_PDU = 1 << 20
-# Of the commands, and of data sets of services that are not offered: these are kept in memory.
-_LARGEST_MESSAGE = 4 << 20
-_CHECK_DISK_BYTES = 64 << 20
 _WAIT_SECONDS = 60.0
 # A sender asks for an association as soon as it is connected; until then it takes up one.
 _REQUEST_SECONDS = 10.0
@@ -53,13 +47,12 @@ class Receiver:
 
     def __init__(self, config: ReceiveConfig, places: Places, spool: Spool, audit: Audit) -> None:
         try:
-            from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
+            from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
         except ImportError:
             raise MissingPartError(
                 "receive needs pynetdicom: in the folder of medseg, pip install -c constraints.txt '.[pacs]'"
             ) from None
-        # Objects go to a file fragment by fragment, and never as a whole into memory.
-        _config.STORE_RECV_CHUNKED_DATASET = True
+        receive_into_files()
         self._config = config
         self._places = places
         self._spool = spool
@@ -91,7 +84,10 @@ class Receiver:
             # The library leaves a socket open that it cannot listen on.
             socket.create_server((config.host, config.port), family=family).close()
             server = node.start_server(
-                (config.host, config.port), block=False, evt_handlers=handlers, ssl_context=_tls(config.tls)
+                (config.host, config.port),
+                block=False,
+                evt_handlers=handlers,
+                ssl_context=server_tls(config.tls, "receive.tls"),
             )
         except OSError as error:
             raise MachineError(
@@ -168,61 +164,10 @@ class Receiver:
             self._refused += 1
 
     def _limit(self, event: Any) -> None:
-        """Close the connection where a message grows too large; the library reads whatever length a sender states."""
-        link = event.assoc.dul.socket
         with self._guard:
-            self._links.append((event.assoc, link.socket))
-        link.recv = _limited(link.recv, event.assoc, int(self._config.largest_object_gb * 1e9), self._spool)
+            self._links.append((event.assoc, event.assoc.dul.socket.socket))
+        bound(event.assoc, int(self._config.largest_object_gb * 1e9), self._spool)
 
     def _clear(self, event: Any) -> None:
         """Remove the file of an object whose connection ended before it was whole."""
-        file = getattr(event.assoc.dimse.message, "_data_set_file", None)
-        if file is not None:
-            file.close()
-            Path(file.name).unlink(missing_ok=True)
-
-
-def _limited(recv: Callable[[int], bytearray], assoc: Any, largest: int, spool: Spool) -> Callable[[int], bytearray]:
-    message: object = None
-    received = checked = 0
-
-    def end_early() -> None:
-        # The library would go on waiting for the request of a connection that is gone.
-        if not assoc.is_established:
-            assoc.dul.to_user_queue.put(None)
-
-    def limited(count: int) -> bytearray:
-        nonlocal message, received, checked
-        current = assoc.dimse.message
-        if current is not message:
-            message, received, checked = current, 0, 0
-        received += count
-        in_file = getattr(current, "_data_set_file", None) is not None
-        if count > _LARGEST_PDU or received > (largest if in_file else _LARGEST_MESSAGE):
-            log.warning("a connection was closed: an object or message is larger than the site file allows")
-            end_early()
-            raise OSError("too large")
-        if received - checked > _CHECK_DISK_BYTES:
-            checked = received
-            spool.check_reserve()  # an OSError too
-        data = recv(count)
-        if len(data) < count:
-            end_early()
-        return data
-
-    return limited
-
-
-def _tls(config: ServerTlsConfig | None) -> ssl.SSLContext | None:
-    if config is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(config.certificate, config.key)
-        if config.ca is not None:
-            context.load_verify_locations(config.ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"receive.tls: {config.certificate} and its key or ca cannot be used ({error})") from None
-    return context
+        clear_unfinished(event.assoc)

@@ -1,47 +1,36 @@
-"""The results of a job: what `predict` wrote, and the DICOM objects as they may leave the service."""
+"""The results of a job that may leave the service: the DICOM objects that `predict` wrote, as its ledger knows them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pydicom
+from medseg.errors import ReadError
+from medseg.output_formats import MASK_FORMATS, file_names, several_formats
+from medseg.studies.ledger import Ledger, hash_file
 
-from medseg.disk.atomic import atomic_path
+__all__ = ["LEDGER", "outgoing_files"]
 
-__all__ = ["OUTGOING", "marked_results", "outgoing_files", "result_files"]
-
-OUTGOING = "outgoing"
-_LONGEST_DESCRIPTION = 64  # of a DICOM long string (LO)
-_BESIDE = ("ledger.jsonl", "measurements.csv", "labels.json")
-
-
-def result_files(folder: Path, case: str) -> tuple[Path, ...]:
-    """The masks and reports of a case in an output folder of `predict`, by name."""
-    found = (path for path in folder.glob(f"{case}.*") if path.is_file() and path.name not in _BESIDE)
-    return tuple(sorted(found))
+LEDGER = "ledger.jsonl"
 
 
 def outgoing_files(folder: Path) -> tuple[Path, ...]:
-    """The files of a job that may leave the service, by name; () once they are deleted."""
-    return tuple(sorted((folder / OUTGOING).glob("*.dcm")))
+    """The DICOM objects of a job, in the order of their formats; () once they are deleted.
 
-
-def marked_results(folder: Path, case: str, prefix: str) -> tuple[Path, ...]:
-    """Copies of the DICOM results in `outgoing/`, the SeriesDescription begun with `prefix`; the same bytes each time.
+    Args:
+        folder: of the job's results.
 
     Raises:
-        WriteError: if the disk is full or permission is missing.
+        ReadError: if one of them is missing or has changed since it was written.
     """
-    written = []
-    for path in result_files(folder, case):
-        if path.suffix != ".dcm":
-            continue
-        data = pydicom.dcmread(path)
-        description = str(data.get("SeriesDescription", ""))
-        if prefix and not description.upper().startswith(prefix.upper()):
-            data.SeriesDescription = f"{prefix} {description}".strip()[:_LONGEST_DESCRIPTION]
-        target = folder / OUTGOING / path.name
-        with atomic_path(target) as temporary:
-            data.save_as(temporary, enforce_file_format=True)
-        written.append(target)
-    return tuple(written)
+    rows = Ledger(folder / LEDGER).rows
+    found = []
+    for row in rows:
+        kinds = several_formats(row.options.get("format"))
+        for kind, name in file_names(row.case, kinds).items():
+            if not MASK_FORMATS[kind].needs_series:
+                continue
+            path = folder / name
+            if not path.is_file() or hash_file(path) != (row.outputs.get(kind) or row.output_hash):
+                raise ReadError(f"{path} is missing or has changed since it was written; it is not sent")
+            found.append(path)
+    return tuple(found)

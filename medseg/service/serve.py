@@ -22,9 +22,10 @@ from medseg.service.places import Places, hold_role
 from medseg.service.queue import Queue
 from medseg.service.spool import Spool
 
-__all__ = ["serve"]
+__all__ = ["NOTHING_COMES_IN", "serve"]
 
 log = logging.getLogger(__name__)
+NOTHING_COMES_IN = "nothing comes in: give watch: {folder: ...}, receive: {calling: [...]} or pull: {NAME: {...}}"
 _POLL_SECONDS = 0.5
 # Before a process that died is started again, and before one with a full disk tries again.
 _PAUSE_SECONDS = 10.0
@@ -45,15 +46,18 @@ def serve(path: Path) -> None:
     """
     os.umask(0o077)
     site = load_site(path)
-    if site.watch is None and site.receive is None:
-        raise ConfigError(f"{path}: nothing comes in: give watch: {{folder: ...}} or receive: {{calling: [...]}}")
+    if not site.takes_studies:
+        raise ConfigError(f"{path}: {NOTHING_COMES_IN}")
     places = Places(site.folder).make()
     lock = _hold("service", places)
     roles: dict[str, tuple[Callable[..., None], tuple[object, ...]]] = {"intake": (_intake, (path,))}
     for number, device in enumerate(site.devices):
         roles[f"worker-{number}"] = (_worker, (path, number, device))
+    roles |= {f"pull-{name}": (_puller, (path, name)) for name in site.pull}
     used = {name for rule in site.rules for name in rule.send_to}
     roles |= {f"deliver-{name}": (_deliverer, (path, name)) for name in site.destinations if name in used}
+    if site.page is not None:
+        roles["page"] = (_page, (path,))
     try:
         _keep_running(roles)
     finally:
@@ -221,5 +225,31 @@ def _deliverer(path: Path, name: str) -> None:
         deliverer = Deliverer(name, role.site.destinations[name], role.places, role.queue, role.audit)
         deliverer.recover()
         role.loop(deliverer.step, deliverer.recover)
+
+    _ended(run)
+
+
+def _puller(path: Path, name: str) -> None:
+    def run() -> None:
+        from medseg.service.pull import Puller
+
+        role = _Role(path, f"pull-{name}")
+        incoming = role.places.pulling(name)
+        tempfile.tempdir = str(incoming)
+        spool = Spool(role.places, int(role.site.reserve_gb * 1e9), incoming)
+        puller = Puller(name, role.site.pull[name], incoming, spool, role.queue, role.audit)
+        role.loop(puller.step)
+
+    _ended(run)
+
+
+def _page(path: Path) -> None:
+    def run() -> None:
+        from medseg.service.page import run_page
+
+        role = _Role(path, "page")
+        role.queue.close()
+        if role.site.page is not None:
+            run_page(role.site, role.places, role.site.page)
 
     _ended(run)

@@ -57,11 +57,13 @@ class Spool:
     Args:
         places: of the service.
         reserve_bytes: left free on the disk.
+        incoming: folder for an object while it is copied, on the same disk; None for `places.incoming`.
     """
 
-    def __init__(self, places: Places, reserve_bytes: int = 0) -> None:
+    def __init__(self, places: Places, reserve_bytes: int = 0, incoming: Path | None = None) -> None:
         self._places = places
         self._reserve = reserve_bytes
+        self._incoming = incoming or places.incoming
 
     def check_reserve(self, size: int = 0) -> None:
         """Refuse `size` bytes that would leave less than the reserve.
@@ -75,6 +77,19 @@ class Spool:
                 f"{self._places.root} has {free / 1e9:.1f} GB free, and {self._reserve / 1e9:.1f} GB are reserved; "
                 "free some space"
             )
+
+    def study(self, patient_id: str, study_uid: str) -> str:
+        """The keyed hash of a study. One moved to another patient is another study: masks must not follow it."""
+        return self._places.hash("study", patient_id, study_uid)
+
+    def has(self, study: str, object_uid: str) -> bool:
+        """Whether an object of a study is there."""
+        return self._target(study, object_uid).is_file()
+
+    def count(self, study: str) -> int:
+        """Number of objects of a study that are there."""
+        folder = self._places.spool / study
+        return sum(path.suffix == ".dcm" for path in folder.iterdir()) if folder.is_dir() else 0
 
     def take(self, path: Path, announce: Callable[[str], object]) -> Taken:
         """Copy an object into the spool; it is on the disk when this returns.
@@ -95,10 +110,9 @@ class Spool:
             return Taken("not_image")
         size = path.stat().st_size
         self.check_reserve(size)
-        # A study moved to another patient is another study: masks must not follow it.
-        study = self._places.hash("study", str(header.get("PatientID", "")), str(header.StudyInstanceUID))
-        target = self._places.spool / study / f"{self._places.hash('object', str(header.SOPInstanceUID))}.dcm"
-        fresh = self._places.incoming / f"{secrets.token_hex(8)}.part"
+        study = self.study(str(header.get("PatientID", "")), str(header.StudyInstanceUID))
+        target = self._target(study, str(header.SOPInstanceUID))
+        fresh = self._incoming / f"{secrets.token_hex(8)}.part"
         announce(study)
         try:
             return Taken(self._place(path, fresh, target), study, size)
@@ -109,8 +123,11 @@ class Spool:
 
     def clear_incoming(self) -> None:
         """Remove what a killed receiver left; its sender got no answer, and sends it again."""
-        for path in self._places.incoming.iterdir():
+        for path in self._incoming.iterdir():
             path.unlink(missing_ok=True)
+
+    def _target(self, study: str, object_uid: str) -> Path:
+        return self._places.spool / study / f"{self._places.hash('object', object_uid)}.dcm"
 
     def _place(self, path: Path, fresh: Path, target: Path) -> Outcome:
         with (

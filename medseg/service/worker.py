@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from medseg.config.site import RuleConfig, SiteConfig
+from medseg.disk.shared_lines import shared_lines
 from medseg.errors import CheckpointError, ConfigError, MedsegError, WriteError
 from medseg.inference.load import load_model
 from medseg.inference.predictor import Model
@@ -15,7 +17,7 @@ from medseg.service.fault_points import reached
 from medseg.service.places import Places
 from medseg.service.queue import Queue
 from medseg.service.queue_records import Job
-from medseg.service.results import marked_results
+from medseg.service.results import LEDGER
 from medseg.studies import PredictOptions, predict_studies
 from medseg.studies.ledger import Ledger, LedgerRow
 
@@ -111,6 +113,7 @@ class Worker:
         except MedsegError as error:
             self._failed(job, error)
             return
+        _record(self._places.ledger, job, row)
         seconds = round(time.monotonic() - started, 3)
         note = row.state if row.state == "done" else f"{row.state}: {'; '.join(row.findings)}"
         # The audit first: after a kill between the two the job is found done and audited twice, never not at all.
@@ -125,15 +128,15 @@ class Worker:
             format=",".join(rule.formats),
             series=tuple(job.series.split()) or None,
             anonymize=rule.anonymize,
+            mark=self._site.prefix,
             settle=0.0,
         )
         result = predict_studies(model, [self._places.versions / job.case], out, options)
         result.raise_for_failures()
         if result.locked:
             raise WriteError(f"{out}: another run is working on it")
-        (row,) = Ledger(out / "ledger.jsonl").rows
+        (row,) = Ledger(out / LEDGER).rows
         model.engine.keep(row.network_engine)
-        marked_results(out, row.case, self._site.prefix)
         return row
 
     def _model(self, rule: RuleConfig) -> Model:
@@ -156,6 +159,12 @@ class Worker:
             error=type(error).__name__,
         )
         self._queue.fail(job, str(error), again)
+
+
+def _record(ledger: Path, job: Job, row: LedgerRow) -> None:
+    """Append a row to the ledger of the service, which outlives the study: it names no series."""
+    with shared_lines(ledger) as lines:
+        lines.append([replace(row, case=job.folder, series_uid="", series_reason="").record()])
 
 
 def check_model(rule: RuleConfig, model: Model) -> None:

@@ -19,7 +19,8 @@ from service_fixtures import Service, free_port
 from medseg.config.site_network import DicomDestination
 from medseg.errors import ConfigError
 from medseg.service.audit import Audit
-from medseg.service.deliver import Deliverer, RefusedError, _store, reach
+from medseg.service.deliver import Deliverer, _store, reach
+from medseg.service.dicom_link import RefusedError
 from medseg.service.queue_records import BACKOFF_MINUTES
 
 Series = Callable[..., Path]
