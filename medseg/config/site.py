@@ -14,14 +14,7 @@ from pydantic import BaseModel, Field, StringConstraints, model_validator
 from medseg.config.part import Part, Positive
 from medseg.config.patterns import Pattern
 from medseg.config.select import SelectRule, Short, ShortPattern
-from medseg.config.site_network import (
-    DicomDestination,
-    DicomSource,
-    PageConfig,
-    ReceiveConfig,
-    WebDestination,
-    WebSource,
-)
+from medseg.config.site_network import Destination, PageConfig, ReceiveConfig, Source
 from medseg.config.validation import validate_model
 from medseg.config.yaml_text import parse_yaml, read_text
 from medseg.errors import ConfigError
@@ -126,8 +119,8 @@ class SiteConfig(Part):
     folder: Path
     watch: WatchConfig | None = None
     receive: ReceiveConfig | None = None
-    pull: dict[Name, DicomSource | WebSource] = Field(default_factory=dict)
-    destinations: dict[Name, DicomDestination | WebDestination] = Field(default_factory=dict)
+    pull: dict[Name, Source] = Field(default_factory=dict)
+    destinations: dict[Name, Destination] = Field(default_factory=dict)
     quiet_s: Annotated[float, Field(ge=0, le=86400)] = 60.0
     rules: tuple[RuleConfig, ...] = ()
     devices: Annotated[tuple[Short, ...], Field(min_length=1, max_length=64)] = ("auto",)

@@ -6,17 +6,19 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
 from medseg.config.part import Part, Positive
 
 __all__ = [
     "ClientTlsConfig",
+    "Destination",
     "DicomDestination",
     "DicomSource",
     "PageConfig",
     "ReceiveConfig",
     "ServerTlsConfig",
+    "Source",
     "WebDestination",
     "WebSource",
     "is_loopback",
@@ -127,6 +129,17 @@ class WebSource(_Pulled, WebDestination):
     `every_minutes`, `days`, `modalities`: as of an archive with C-FIND.
     `largest_object_gb`: a larger object is left out and reported.
     """
+
+
+def _way(value: object) -> str:
+    """By which protocol a node is meant, so that messages speak of that one."""
+    return "web" if "url" in (value if isinstance(value, dict) else getattr(value, "model_fields_set", ())) else "dicom"
+
+
+Destination = Annotated[
+    Annotated[DicomDestination, Tag("dicom")] | Annotated[WebDestination, Tag("web")], Discriminator(_way)
+]
+Source = Annotated[Annotated[DicomSource, Tag("dicom")] | Annotated[WebSource, Tag("web")], Discriminator(_way)]
 
 
 class PageConfig(Part):

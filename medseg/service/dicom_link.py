@@ -64,6 +64,8 @@ def associated(
         tls_args=None if peer.tls is None else (_tls(peer.tls), peer.host),
     )
     if not link.is_established:
+        if link.dul.socket is not None and link.dul.socket.socket is not None:
+            link.dul.socket.socket.close()  # the library leaves that to the garbage collector
         why = "refuses this node" if link.is_rejected else "does not answer"
         raise RefusedError(
             f"{peer.ae_title} on {peer.host}, port {peer.port}, {why}; check that it is up and knows {peer.calling}"

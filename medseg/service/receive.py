@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import ssl
 import threading
 from typing import Any
 
@@ -95,7 +96,7 @@ class Receiver:
                 "another port, or stop the program that has it"
             ) from None
         self._server: Any = server
-        setattr(server, "verify_request", lambda *_: self._room(len(node.active_associations), most))  # noqa: B010
+        setattr(server, "verify_request", lambda *_: self._room(most))  # noqa: B010
 
     def report(self) -> None:
         """Write the number of refusals since the last call, if any, to the audit; to be called every second or so.
@@ -154,19 +155,35 @@ class Receiver:
                 self._known.clear()
             self._known.add(study)
 
-    def _room(self, active: int, most: int) -> bool:
-        if active >= most:
+    def _room(self, most: int) -> bool:
+        self._close_dead()
+        has_room = len(self._links) < most
+        if not has_room:
             self._count(None)
-        return active < most
+        return has_room
 
     def _count(self, event: Any) -> None:
         with self._guard:
             self._refused += 1
 
     def _limit(self, event: Any) -> None:
+        """Called in the thread of a new connection, before anything is read from it."""
+        link = event.assoc.dul.socket.socket
         with self._guard:
-            self._links.append((event.assoc, event.assoc.dul.socket.socket))
+            self._links.append((event.assoc, link))
         bound(event.assoc, int(self._config.largest_object_gb * 1e9), self._spool)
+        link.settimeout(_REQUEST_SECONDS)
+        if isinstance(link, ssl.SSLSocket):
+            try:
+                link.do_handshake()
+            except OSError as error:
+                log.warning("a connection was closed: no TLS, or no certificate of the authority (%s)", error)
+                self._count(event)
+                link.close()
+                event.assoc.dul.to_user_queue.put(None)  # nobody will ask for an association
+                return
+        # A sender that stops in the middle must not keep its place.
+        link.settimeout(_WAIT_SECONDS)
 
     def _clear(self, event: Any) -> None:
         """Remove the file of an object whose connection ended before it was whole."""

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 
 from medseg.config.site_network import ServerTlsConfig
 from medseg.errors import ConfigError
 
 __all__ = ["server_tls"]
+
+
+class _LaterHandshake(ssl.SSLContext):
+    """Leaves the handshake to the thread of the connection: a peer that is silent must not hold up the next one."""
+
+    def wrap_socket(self, sock: socket.socket, server_side: bool = False, **_: object) -> ssl.SSLSocket:  # type: ignore[override]
+        return super().wrap_socket(sock, server_side=server_side, do_handshake_on_connect=False)
 
 
 def server_tls(config: ServerTlsConfig | None, where: str) -> ssl.SSLContext | None:
@@ -22,7 +30,7 @@ def server_tls(config: ServerTlsConfig | None, where: str) -> ssl.SSLContext | N
     """
     if config is None:
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _LaterHandshake(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(config.certificate, config.key)

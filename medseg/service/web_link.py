@@ -79,7 +79,8 @@ def web_client(peer: WebDestination, largest: int = _LARGEST_ANSWER) -> Iterator
             session.cert = (str(peer.tls.certificate), str(key))
     session.hooks["response"] = [bounded]
     with session:
-        client = DICOMwebClient(peer.url, session=session)
+        # Requests of a known length, which every service takes; they are in memory as a whole anyway.
+        client = DICOMwebClient(peer.url, session=session, chunk_size=1 << 40)
         client.set_http_retry_params(retry=False)  # retries are those of the queue
         yield client
 

@@ -22,6 +22,7 @@ from medseg.service.audit import Audit
 from medseg.service.deliver import Deliverer, _store, reach
 from medseg.service.dicom_link import RefusedError
 from medseg.service.queue_records import BACKOFF_MINUTES
+from medseg.service.results import outgoing_files
 
 Series = Callable[..., Path]
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -126,6 +127,39 @@ def test_results_go_to_every_destination_of_the_rule_and_only_there(
     assert arrived.SOPInstanceUID.encode() in request["body"]
     assert [line["destination"] for line in service.audit() if line["hop"] == "sent"] == ["pacs", "web"]
     assert deliver(service, "pacs") == 0
+
+
+def test_several_formats_of_a_rule_are_sent_together_and_begin_with_the_prefix_of_the_site(
+    service: Service, small_series: Series, stow: tuple[str, list[Any], Any]
+) -> None:
+    url, got, _ = stow
+    send_to(service, web={"url": url})
+    (rule,) = service.site.model_dump(mode="json")["rules"]
+    rules = [{**rule, "formats": ["dicom-seg", "sr", "capture", "rtstruct"]}]
+    service.change(rules=rules, destinations={"web": {"url": url}}, prefix="TRIAL 7")
+    service.put(small_series())
+    service.intake()
+    service.work()
+    deliver(service, "web")
+    (job,) = service.queue().jobs()
+    written = [pydicom.dcmread(path) for path in outgoing_files(service.places.results / job.folder)]
+    assert sorted(each.Modality for each in written) == ["OT", "RTSTRUCT", "SEG", "SR"]
+    assert all(each.SeriesDescription.startswith("TRIAL 7") for each in written)
+    assert all(each.SOPInstanceUID.encode() in got[0]["body"] for each in written)
+    assert deliveries(service) == {"web": "sent"} and service.queue().deliveries()[0].note == "4 object(s)"
+
+
+def test_a_result_that_has_changed_since_it_was_written_is_not_sent(
+    service: Service, small_series: Series, archive: Archive
+) -> None:
+    send_to(service, pacs=node(archive))
+    service.put(small_series())
+    service.intake()
+    service.work()
+    (path,) = service.places.results.rglob("*.dcm")
+    path.write_bytes(path.read_bytes()[:-10])
+    deliver(service, "pacs")
+    assert deliveries(service) == {"pacs": "failed"} and not archive.objects
 
 
 def test_without_send_to_nothing_is_sent(service: Service, small_series: Series, archive: Archive) -> None:

@@ -305,6 +305,41 @@ def test_old_studies_are_deleted_once_everything_is_over(service: Service, small
     assert (service.places.spool / second.study).is_dir()  # nobody has worked on it yet
 
 
+def test_an_object_that_comes_while_its_study_is_deleted_brings_the_study_back(
+    service: Service, small_series: Series
+) -> None:
+    service.change(keep_days=2)
+    there = service.put(small_series())
+    late = sorted(there.iterdir())[-1]
+    kept = late.read_bytes()
+    late.unlink()
+    service.intake()
+    service.work()
+    (job,) = service.queue().jobs()
+    service.now += 3 * 86400
+    service.killed_at("retention.aside", service.intake)
+    aside = service.places.versions / f".aside-{job.study}"
+    (aside / "late.dcm").write_bytes(kept)  # what a receiver does that had the folder open
+    service.intake()
+    assert len(list((service.places.spool / job.study).iterdir())) == 6
+    service.intake()
+    assert states(service)[-1] == (2, "spots", "ready")
+
+
+def test_a_deletion_that_was_killed_is_finished_and_leaves_no_part_of_a_study(
+    service: Service, small_series: Series
+) -> None:
+    service.change(keep_days=2)
+    service.put(small_series())
+    service.intake()
+    service.work()
+    service.now += 3 * 86400
+    service.killed_at("retention.aside", service.intake)
+    service.intake()
+    assert not list(service.places.spool.iterdir()) and not list(service.places.versions.iterdir())
+    assert len(service.queue().jobs()) == 1
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [
@@ -315,6 +350,9 @@ def test_old_studies_are_deleted_once_everything_is_over(service: Service, small
         ({"rules": [{"name": "a", "model": "m", "formats": ["dicom-sge"]}]}, "dicom-seg"),
         ({"rules": [{"name": "a", "model": "m", "match": {"modalty": "CT"}}]}, "did you mean 'modality'"),
         ({"keep_days": 0}, "keep_days"),
+        ({"prefix": "a\\b"}, "prefix"),
+        ({"pull": {"pacs": {"url": "ftp://pacs"}}}, "url"),
+        ({"page": {"host": "192.168.0.1"}}, "token_file"),
     ],
 )
 def test_a_wrong_site_file_is_refused_by_key(service: Service, values: dict[str, object], named: str) -> None:
