@@ -57,7 +57,7 @@ def _first_complaint(model: type[BaseModel], values: Any, errors: Sequence[Error
         hint = nearest_hint(path[-1], names) or f"; valid here: {', '.join(names)}"
         return path, f"unknown key {key!r}{hint}"
     if first["type"] == "missing":
-        return path, f"{key} is missing; give it in the file or as {key}=VALUE"
+        return path, f"{key} is missing; give it in the file{f' or as {key}=VALUE' if model is RunConfig else ''}"
     here = [e for n, e in enumerate(errors) if paths[n] == path]
     # Our own checks run only on values whose type was right.
     own = [e for e in here if e["type"] == "value_error"]

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ def orthanc(tmp_path: Path) -> Iterator[tuple[int, int]]:
         "DicomPort": dicom,
         "HttpPort": http,
         "DicomAlwaysAllowStore": True,
+        "DicomAlwaysAllowFind": True,
+        "DicomAlwaysAllowGet": True,
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "Plugins": plugins,
@@ -85,13 +88,13 @@ def serve(service: Service) -> subprocess.Popen[bytes]:
         )
 
 
-def push(port: int, study: list[pydicom.Dataset]) -> None:
+def push(port: int, study: list[pydicom.Dataset], called: str = "MEDSEG") -> None:
     """Send a study, and send again what was not acknowledged, as an archive does."""
     waiting = list(study)
     for _ in range(300):
         node = AE(ae_title="PACS")
         node.add_requested_context(study[0].SOPClassUID)
-        link = node.associate("127.0.0.1", port, ae_title="MEDSEG")
+        link = node.associate("127.0.0.1", port, ae_title=called)
         if link.is_established:
             waiting = [
                 each for each in waiting if not link.is_established or link.send_c_store(each).get("Status") != 0
@@ -100,7 +103,7 @@ def push(port: int, study: list[pydicom.Dataset]) -> None:
             if not waiting:
                 return
         time.sleep(0.5)
-    raise AssertionError("the service does not take studies")
+    raise AssertionError(f"{called} does not take studies")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -124,18 +127,12 @@ def test_studies_pushed_to_a_service_that_is_killed_all_come_back_under_the_righ
         rules=[{**rule, "match": {"calling_ae": "PACS"}, "send_to": ["pacs", "web"]}],
     )
     sent: dict[str, tuple[str, str]] = {}
-    rng = np.random.default_rng(0)
     process = serve(service)
     try:
         for n in range(STUDIES):
-            shape, affine = KINDS[n % len(KINDS)]
-            uids = {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
-            patient = f"p{n // 2}"
-            files = write_series(
-                tmp_path / f"s{n}", rng.integers(0, 9, shape).astype(np.int16), affine, PatientID=patient, **uids
-            )
-            sent[uids["StudyInstanceUID"]] = (patient, uids["SeriesInstanceUID"])
-            push(port, [pydicom.dcmread(path) for path in files])
+            study, uid, patient = made_study(write_series, tmp_path, n)
+            sent[uid] = (patient, str(study[0].SeriesInstanceUID))
+            push(port, study)
             if n == STUDIES // 2:
                 os.kill(process.pid, signal.SIGKILL)  # its children notice and end
                 process.wait()
@@ -150,13 +147,78 @@ def test_studies_pushed_to_a_service_that_is_killed_all_come_back_under_the_righ
     finally:
         process.terminate()
         assert process.wait(90) == 0
+    assert_all_arrived(service, http, sent, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("way", ["dicom", "web"])
+def test_studies_of_an_archive_are_pulled_and_their_results_come_back_under_the_right_patient(
+    service: Service,
+    write_series: Callable[..., list[Path]],
+    orthanc: tuple[int, int],
+    tmp_path: Path,
+    way: str,
+) -> None:
+    dicom, http = orthanc
+    node = {"host": "127.0.0.1", "port": dicom, "ae_title": "ORTHANC"}
+    source = node if way == "dicom" else {"url": f"http://127.0.0.1:{http}/dicom-web"}
+    (rule,) = service.site.model_dump(mode="json")["rules"]
+    service.change(
+        watch=None,
+        quiet_s=3600,  # studies are complete by the count of the archive
+        pull={"archive": {**source, "every_minutes": 0.1, "modalities": ["CT"]}},
+        destinations={"archive": node},
+        rules=[{**rule, "send_to": ["archive"]}],
+        page={"port": free_port()},
+    )
+    sent = {}
+    for n in range(STUDIES):
+        study, uid, patient = made_study(write_series, tmp_path, n)
+        sent[uid] = (patient, str(study[0].SeriesInstanceUID))
+        push(dicom, study, "ORTHANC")
+    process = serve(service)
+    page = service.site.page
+    assert page is not None
+    try:
+        deadline = time.monotonic() + 60 + 10 * STUDIES
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(1)
+            states = [each.state for each in Queue(service.places.queue).deliveries()] if service.queue() else []
+            if len(states) == STUDIES and set(states) == {"sent"}:
+                break
+        assert len(states) == STUDIES and set(states) == {"sent"}, (service.path.parent / "serve.log").read_text()
+        assert ask(page.port, "healthz")["healthy"]
+        before = len(service.audit())
+        time.sleep(15)  # two more rounds: the results in the archive start nothing
+        assert len(service.audit()) == before
+    finally:
+        process.terminate()
+        assert process.wait(90) == 0
+    assert_all_arrived(service, http, sent, tmp_path)
+
+
+def made_study(write_series: Callable[..., list[Path]], folder: Path, n: int) -> tuple[list[pydicom.Dataset], str, str]:
+    """The n-th study, its UID and its patient; every two belong to one patient, and all patients have one name."""
+    shape, affine = KINDS[n % len(KINDS)]
+    uids = {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
+    patient = f"p{n // 2}"
+    pixels = np.random.default_rng(n).integers(0, 9, shape).astype(np.int16)
+    today = f"{date.today():%Y%m%d}"
+    files = write_series(folder / f"s{n}", pixels, affine, PatientID=patient, StudyDate=today, **uids)
+    return [pydicom.dcmread(path) for path in files], uids["StudyInstanceUID"], patient
+
+
+def assert_all_arrived(service: Service, http: int, sent: dict[str, tuple[str, str]], folder: Path) -> None:
+    """Each study has one mask in the archive, under its patient and of its series."""
     arrived = {}
     for each in ask(http, "series?expand"):
+        if each["MainDicomTags"]["Modality"] == "CT":
+            continue
         tags, above = each["MainDicomTags"], ask(http, f"studies/{each['ParentStudy']}")
         assert tags["Modality"] == "SEG" and len(each["Instances"]) == 1
         with urllib.request.urlopen(f"http://127.0.0.1:{http}/instances/{each['Instances'][0]}/file") as answer:
-            (tmp_path / "back.dcm").write_bytes(answer.read())
-        mask = pydicom.dcmread(tmp_path / "back.dcm")
+            (folder / "back.dcm").write_bytes(answer.read())
+        mask = pydicom.dcmread(folder / "back.dcm")
         assert mask.SeriesDescription.startswith("RESEARCH")
         study = above["MainDicomTags"]["StudyInstanceUID"]
         assert study not in arrived
@@ -164,4 +226,4 @@ def test_studies_pushed_to_a_service_that_is_killed_all_come_back_under_the_righ
     assert arrived == sent
     jobs = Queue(service.places.queue).jobs()
     done = {line["job"] for line in service.audit() if line["hop"] == "done"}
-    assert {job.id for job in jobs if job.state == "done"} == done and len(done) == STUDIES
+    assert {job.id for job in jobs if job.state == "done"} == done and len(done) == len(sent)
