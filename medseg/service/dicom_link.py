@@ -81,7 +81,9 @@ def check_status(answer: Dataset, what: str) -> None:
     """
     status = answer.get("Status")
     if status is None:
-        raise RefusedError(f"the connection ended before {what} was answered; check that the node allows it to this one")
+        raise RefusedError(
+            f"the connection ended before {what} was answered; check that the node allows it to this one"
+        )
     if status != 0 and not (0xB000 <= status <= 0xBFFF):
         raise RefusedError(f"{what} was answered with status {status:04X}")
 
