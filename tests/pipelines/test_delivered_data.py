@@ -177,6 +177,28 @@ def test_both_eyes_of_a_person_are_held_out_together_and_in_no_list_to_train_on(
         assert [row["case"] for row in csv.DictReader(file)] == [case for case, _ in first.scored]
 
 
+def test_patients_validate_where_there_are_enough_to_spare_some(tmp_path: Path) -> None:
+    for number in range(48):
+        photo(tmp_path / "raw" / "images" / f"{number}.png")
+        flat_mask(tmp_path / "raw" / "labels" / f"{number}.png", 3)
+    data = arrange(samples(tmp_path / "raw", ONE), tmp_path / "out")
+    for folds, patients in ((2, 24), (8, 42)):
+        with data.folds(folds)[0].training.open(newline="") as file:
+            assert len({row["group"] for row in csv.DictReader(file)}) == patients
+    with data.folds(2)[0].training.open(newline="") as file:
+        held_out = {case for case, _ in data.folds(2)[0].scored}
+        assert not held_out & {row["group"] for row in csv.DictReader(file)}
+
+
+def test_few_patients_all_train(tmp_path: Path) -> None:
+    for number in range(24):
+        photo(tmp_path / "raw" / "images" / f"{number}.png")
+        flat_mask(tmp_path / "raw" / "labels" / f"{number}.png", 3)
+    data = arrange(samples(tmp_path / "raw", ONE), tmp_path / "out")
+    with data.folds(2)[0].training.open(newline="") as file:
+        assert {row["group"] for row in csv.DictReader(file)} == {"training"}
+
+
 def test_slices_that_name_no_patient_are_held_out_in_runs_of_neighbours(tmp_path: Path) -> None:
     for n in (2, 10, 11, 100):
         photo(tmp_path / "raw" / "images" / f"{n}.png")
