@@ -35,7 +35,6 @@ def main() -> None:
     parser.add_argument("--mask", default="", help="a part of the masks' name, where there are several kinds")
     parser.add_argument("--values", type=integers, default=(), help="the masks' values that count, as 1,2; else all")
     parser.add_argument("--config", help="preset or file; by default lung or lung2d")
-    parser.add_argument("--net", help="a network of `medseg nets`, as deeplabv3plus; else the configuration's")
     parser.add_argument("--minutes", type=float, default=2, help="training time of all folds together")
     parser.add_argument("--folds", type=int, default=2, help="each patient is held out once")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -68,8 +67,6 @@ def main() -> None:
             if len(data.shape) == 3
             else "off",
         }
-        if arguments.net:
-            overrides["net.name"] = arguments.net
         trained = medseg.train(config, overrides)
         model = medseg.load_model(trained.bundle, arguments.device)
         for case, part in fold.scored:

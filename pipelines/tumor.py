@@ -37,7 +37,6 @@ def main() -> None:
     parser.add_argument("--values", type=integers, default=(), help="the masks' values that count, as 1,2; else all")
     parser.add_argument("--per-patient", type=int, default=0, help="HDF5: how many patches in a row are of one patient")
     parser.add_argument("--config", help="preset or file that says what the labels mean; else 1 is tumour")
-    parser.add_argument("--net", help="a network of `medseg nets`, as deeplabv3plus; else the configuration's")
     parser.add_argument("--minutes", type=float, default=2, help="training time of all folds together")
     parser.add_argument("--folds", type=int, default=2, help="each patient is held out once")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -68,8 +67,6 @@ def main() -> None:
             "training.max_minutes": arguments.minutes / len(folds),
             "training.folds": 8,
         }
-        if arguments.net:
-            overrides["net.name"] = arguments.net
         trained = medseg.train(config, overrides)
         model = medseg.load_model(trained.bundle, arguments.device)
         for case, part in fold.scored:

@@ -21,6 +21,7 @@ from layouts.run import run
 from layouts.samples import integers, samples
 
 import medseg
+from medseg.config import load_config
 from medseg.tasks import get_task
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples" / "retina"
@@ -36,7 +37,6 @@ def main() -> None:
     parser.add_argument("--mask", default="", help="a part of the masks' name, where there are several kinds")
     parser.add_argument("--values", type=integers, default=(), help="the masks' values that count, as 1,2; else all")
     parser.add_argument("--config", help="preset or file; by default vessel2d or vessel3d")
-    parser.add_argument("--net", help="a network of `medseg nets`, as deeplabv3plus; else the configuration's")
     parser.add_argument("--minutes", type=float, default=2, help="training time of all folds together")
     parser.add_argument("--folds", type=int, default=2, help="each patient is held out once")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -45,6 +45,8 @@ def main() -> None:
 
     # 1. One layout: images/ and labels/ of the same names, who is a patient, and a second observer where there is one.
     scheme = get_task("vessel").labels
+    if arguments.config:
+        scheme = load_config(arguments.config, {"data.root": str(arguments.data)}).label_scheme()
     data = arrange(samples(arguments.data, scheme, WORDS, arguments.mask, arguments.values), out / "data")
     print(
         f"{len(data.patients)} case(s) of {len(set(data.patients.values()))} patient(s)", data.demonstration, sep="\n"
@@ -63,8 +65,6 @@ def main() -> None:
             "training.max_minutes": arguments.minutes / len(folds),
             "training.folds": 8,
         }
-        if arguments.net:
-            overrides["net.name"] = arguments.net
         trained = medseg.train(config, overrides)
         model = medseg.load_model(trained.bundle, arguments.device)
         for case, part in fold.scored:
@@ -79,6 +79,7 @@ def main() -> None:
         data.root / "labels",
         "vessel",
         out / "report",
+        labels=scheme,
         images=data.root / "images",
         cases=data.root / "cases.csv",
         probabilities=out / "probabilities",
@@ -88,9 +89,10 @@ def main() -> None:
     print(result.text())
 
     # 4. What was missed, by its width, is in calibre.csv, and how long the trees are in centreline.csv.
-    recalls = {name: found for name, found in result.summary["labels"]["vessel"].items() if name.startswith("recall_")}
-    for name, found in recalls.items():
-        print(name, "-" if found["mean"] is None else f"{found['mean']:.3f}")
+    for label, figures in result.summary["labels"].items():
+        recalls = {name: found for name, found in figures.items() if name.startswith("recall_")}
+        for name, found in recalls.items():
+            print(label, name, "-" if found["mean"] is None else f"{found['mean']:.3f}")
 
 
 if __name__ == "__main__":

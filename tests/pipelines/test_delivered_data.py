@@ -277,6 +277,20 @@ def test_a_list_of_cases_beside_images_and_labels_says_who_is_a_patient(tmp_path
     assert {name: case.patient for name, case in found(tmp_path).items()} == {"a": "a", "b": "b"}
 
 
+def test_a_kind_of_mask_that_is_named_is_the_one_that_is_read(tmp_path: Path) -> None:
+    photo(tmp_path / "images" / "a.png")
+    flat_mask(tmp_path / "labels" / "a.png", 3)
+    flat_mask(tmp_path / "labels_other" / "a.png", 5)
+    (tmp_path / "cases.csv").write_text("case,image,label,group\na,images/a.png,labels/a.png,a\n")
+
+    def voxels(kind: str) -> int:
+        return int(found(tmp_path, mask=kind)["a"].mask.array.sum())
+
+    assert (voxels(""), voxels("other")) == (12, 20)
+    with pytest.raises(DatasetError, match=r"--mask third is to name the references, but that of a\.png is"):
+        voxels("third")
+
+
 def test_a_folder_that_is_there_already_is_left_alone(tmp_path: Path) -> None:
     photo(tmp_path / "data" / "images" / "a.png")
     flat_mask(tmp_path / "data" / "labels" / "a.png", 3)
