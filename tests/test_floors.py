@@ -47,11 +47,13 @@ FLOORS = [
             "cli_help",
             "cli_options",
             "cli_predict",
+            "cli_service",
             "cli_site",
             "cli_training",
             "cli_pretrain",
         ),
         "commands",
+        "service",
     },
 ]
 SIDEWAYS = {
@@ -76,19 +78,24 @@ SIDEWAYS = {
             "options",
             "predict",
             "pretrain",
+            "service",
             "site",
             "training",
         )
     ),
     ("cli", "commands"),
-    *((f"cli_{part}", "cli_help") for part in ("deploy", "evaluate", "options", "predict", "site", "training")),
+    *(
+        (f"cli_{part}", "cli_help")
+        for part in ("deploy", "evaluate", "options", "predict", "service", "site", "training")
+    ),
     *(
         (f"cli_{part}", f"cli_{other}")
-        for part in ("deploy", "evaluate", "predict", "pretrain", "site", "training")
+        for part in ("deploy", "evaluate", "predict", "pretrain", "service", "site", "training")
         for other in ("complete", "options")
     ),
     ("cli_training", "commands"),
     ("cli_deploy", "commands"),
+    ("cli_service", "service"),
     ("cli_site", "commands"),
     # The reference page of the commands is made from the program.
     ("commands", "cli"),
