@@ -190,7 +190,9 @@ class NativeProbabilities:
                 target[:] = self._grid.to_native(oriented)
 
 
-def disk_array(folder: Path, shape: Sequence[int]) -> NDArray[np.float16]:
+def disk_array(
+    folder: Path, shape: Sequence[int], precision: type[np.floating[Any]] = np.float16
+) -> NDArray[Any]:
     """An array in a file of `folder` that has no name: the system removes it with the array, even after kill -9.
 
     Raises:
@@ -204,8 +206,8 @@ def disk_array(folder: Path, shape: Sequence[int]) -> NDArray[np.float16]:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
                 # A map into a file that the disk has no room for ends the process when it is written to.
-                os.posix_fallocate(file.fileno(), 0, 2 * math.prod(shape))
-            return np.memmap(file, np.float16, "w+", shape=tuple(shape))
+                os.posix_fallocate(file.fileno(), 0, np.dtype(precision).itemsize * math.prod(shape))
+            return np.memmap(file, precision, "w+", shape=tuple(shape))
     except OSError as error:
         raise write_error(folder / "probabilities", error) from error
 

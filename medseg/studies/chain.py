@@ -24,7 +24,6 @@ from medseg.inference.probabilities import disk_array
 from medseg.inference.quality import examine_case, needs_review
 from medseg.io import write
 from medseg.output_formats import MASK_FORMATS
-from medseg.preparation.assumptions import findings_of_plan
 from medseg.reports.preview import preview_png
 from medseg.studies.channels import CHANNEL_KINDS, read_channels
 from medseg.studies.failures import as_medseg, refuse_change, told_without_values
@@ -123,6 +122,8 @@ class CaseChain:
         }
         if options.irregular != "error":
             self.settings["irregular"] = options.irregular
+        if model.compatible:
+            self.settings["compatible"] = True
         if model.folds is not None:
             self.settings["folds"] = list(model.folds)
         if options.estimate_quality:
@@ -138,7 +139,7 @@ class CaseChain:
     def whole_logits(self) -> int:
         """Number of arrays of the size of an image's logits that a case keeps at once."""
         # Those of the mean, of an ensemble member, and of its logits.
-        return 3 if self.options.estimate_quality else int(self.crf is not None)
+        return 3 if self.options.estimate_quality else int(self.crf is not None or self.model.compatible)
 
     def output_of(self, source: Source) -> Path:
         """The path of a case's mask."""
@@ -195,8 +196,7 @@ class CaseChain:
             )
             refuse_change(work.source, work.snapshot)
             work.findings += work.volume.findings
-            for info in self.model.infos:
-                work.findings += findings_of_plan(work.volume, info.plan, info.prediction.mirror_axes)
+            work.findings += self.model.supposed_of(work.volume)
 
         self._try(work, take)
 

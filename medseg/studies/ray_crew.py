@@ -178,16 +178,7 @@ class RayWorker:
             os.chdir(here)
         # The caller's permissions, whatever this machine's environment says.
         device = options.device.partition(":")[0]
-        loaded = load_permitted(
-            model,
-            device,
-            options.network_engine,
-            options.fast,
-            options.allow_code,
-            options.folds,
-            options.roi,
-            options.weights,
-        )
+        loaded = load_permitted(model, replace(options.loading, device=device))
         loaded = replace(loaded, engine=loaded.engine.for_images(images))
         self.chain = CaseChain(loaded, folder, options, deidentifier)
         self.network = threading.Lock()

@@ -149,7 +149,8 @@ class CompositeModel(Model):
     ) -> Volume:
         out = None if probabilities is None else probabilities((len(self.scheme.names), *volume.shape))
         predictions = [partial(_with_probabilities, each, volume) for each in run.callables().values()]
-        return volume.with_array(mean_labels(predictions, volume.shape, self.scheme, out))
+        precision = np.float32 if self.compatible else np.float16
+        return volume.with_array(mean_labels(predictions, volume.shape, self.scheme, out, precision))
 
     def _refusal(self, what: str) -> CheckpointError:
         assert self.composite is not None
