@@ -13,7 +13,7 @@ from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.device import CPU, device_without_torch, resolve_device
 from medseg.inference.importing.totalsegmentator.tasks import task_named
 from medseg.inference.load_options import LoadOptions
-from medseg.inference.postprocess import check_postprocess
+from medseg.inference.postprocess import check_keep_largest, check_postprocess
 from medseg.inference.predictor import Model
 from medseg.plugins import permitted_modules
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from medseg.inference.bundle import Bundle
 
-__all__ = ["load_model", "load_permitted"]
+__all__ = ["load_by", "load_model", "load_permitted"]
 
 # Where networks of nnU-Net come from.
 OF_NNUNET = ("nnunet", "totalsegmentator")
@@ -84,23 +84,39 @@ def load_model(
         compatible,
         tuple(map(str, ensemble)),
     )
-    return load_permitted(path, options)
+    return load_by(path, options)
 
 
-def load_permitted(path: str | Path, options: LoadOptions) -> Model:
+def load_permitted(
+    path: str | Path,
+    device: str,
+    engine: str | None,
+    fast: bool,
+    permitted: Sequence[str],
+    folds: Sequence[int] | None = None,
+    roi: Sequence[str] = (),
+    weights: str | Path | None = None,
+) -> Model:
     """`load_model` with the permitted modules and no others, whatever the environment says."""
+    chosen = None if folds is None else tuple(folds)
+    place = None if weights is None else str(weights)
+    return load_by(path, LoadOptions(device, engine, fast, tuple(permitted), chosen, tuple(roi), place))
+
+
+def load_by(path: str | Path, options: LoadOptions) -> Model:
+    """`load_model` by the options that a command, or a worker on another machine, was given."""
     if options.ensemble:
         from medseg.inference.composites.together import together
 
         each = replace(options, ensemble=())
-        return together({str(one): load_permitted(one, each) for one in (path, *options.ensemble)})
+        return together({str(one): load_by(one, each) for one in (path, *options.ensemble)})
     roi, weights = options.roi, options.weights
     from medseg.inference.bundle import read_bundle
     from medseg.inference.composites.loading import composite_of, load_composite
-    from medseg.inference.importing.nnunet import is_nnunet
+    from medseg.inference.importing.nnunet_folders import is_nnunet
 
     def load(member: Path) -> Model:
-        return load_permitted(member, replace(options, roi=(), weights=None))
+        return load_by(member, replace(options, roi=(), weights=None))
 
     if task := task_named(path):
         from medseg.inference.importing.totalsegmentator.bundle import load_task
@@ -124,6 +140,7 @@ def load_permitted(path: str | Path, options: LoadOptions) -> Model:
         folders.extend(files.folders)
         try:
             check_postprocess(info.prediction.postprocess, info.scheme)
+            check_keep_largest(info.prediction.keep_largest, info.scheme)
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
         if info.network.format != "safetensors":
@@ -162,8 +179,8 @@ def load_permitted(path: str | Path, options: LoadOptions) -> Model:
 def _refuse_others(bundle: Bundle) -> None:
     if bundle.info.source.kind not in OF_NNUNET or bundle.info.network.format != "safetensors":
         raise ConfigError(
-            f"{bundle.path} is not a network of nnU-Net as it was imported, so there is nothing that --compatible could "
-            "repeat; predict without it"
+            f"{bundle.path} is not a network of nnU-Net as it was imported, so there is nothing that --compatible "
+            "could repeat; predict without it"
         )
 
 

@@ -19,7 +19,7 @@ from medseg.inference.composites.previous import one_hot
 from medseg.inference.device import CpuDevice, require_torch
 from medseg.inference.given_networks import GivenNetworks
 from medseg.inference.layer_memory import layer_memory_kept
-from medseg.inference.postprocess import postprocess
+from medseg.inference.postprocess import keep_largest, postprocess
 from medseg.inference.probabilities import NativeProbabilities
 from medseg.inference.restore import Restorer, to_label_map
 from medseg.inference.sliding_window import Body, Passes, logit_slabs, whole_logits
@@ -168,7 +168,7 @@ class Model:
         batch_size: int | None = None,
         crf: CrfOptions | None = None,
         progress: Callable[[int, int], None] | None = None,
-        probabilities: Callable[[tuple[int, ...]], NDArray[np.float16]] | None = None,
+        probabilities: Callable[[tuple[int, ...]], NDArray[Any]] | None = None,
         previous: Volume | None = None,
     ) -> Volume:
         """The label map of an image, on the image's own grid.
@@ -252,8 +252,8 @@ class Model:
     ) -> tuple[Any, GridMap]:
         """Mean logits of all folds, float32 (K, *network grid), and the map that leads back to the image's grid.
 
-        Those of a `compatible` model are float16. The logits are a torch tensor on the model's device, or of an exported model a numpy array. Arguments and errors
-        are those of `predict`.
+        They are a torch tensor on the model's device; of an exported model a numpy array, of a `compatible` one a
+        float16 tensor on the CPU. Arguments and errors are those of `predict`.
         """
         array, grid, box = self._network_input(as_volume(image, affine, channels), previous)
         if self.compatible:
@@ -273,9 +273,7 @@ class Model:
         order = self.info.plan.logits.order
         if self.compatible:
             return self._mask(self._half_steps.half_labels(logits, grid, self.scheme, order), grid, like)
-        return self._mask(
-            to_label_map(logits, grid.oriented_shape, self.scheme, order, grid.thick[1]), grid, like
-        )
+        return self._mask(to_label_map(logits, grid.oriented_shape, self.scheme, order, grid.thick[1]), grid, like)
 
     def to_probabilities(self, logits: Tensor | NDArray[Any], grid: GridMap, like: Volume) -> Volume:
         """Probability of each label or region, float16 (labels, I, J[, K]) on the image's grid, without background."""
@@ -304,7 +302,8 @@ class Model:
         return half_steps
 
     def _mask(self, oriented: NDArray[Any], grid: GridMap, like: Volume) -> Volume:
-        return postprocess(like.with_array(grid.to_native(oriented)), self.scheme, self.info.prediction.postprocess)
+        rules, mask = self.info.prediction, like.with_array(grid.to_native(oriented))
+        return keep_largest(postprocess(mask, self.scheme, rules.postprocess), self.scheme, rules.keep_largest)
 
     def _sharpened(self, logits: Values, image: NDArray[np.float32], grid: GridMap, crf: CrfOptions) -> Values:
         require_torch("a CRF")
@@ -366,7 +365,7 @@ class Model:
         if self.info.previous_labels:
             if previous is None:
                 raise CheckpointError("this network is a member of a cascade; give the cascade, not its member")
-            array = np.concatenate([array, one_hot(previous, self.info.previous_labels, grid, self.info.plan)])
+            array = np.concatenate([array, one_hot(previous, volume, self.info.previous_labels, grid, self.info.plan)])
         return array, grid, box
 
 

@@ -18,7 +18,7 @@ from medseg.disk.atomic import write_text_atomic
 from medseg.disk.locks import Locks
 from medseg.disk.snapshot import CaseSnapshot, Snapshot, take_snapshot
 from medseg.errors import ConfigError
-from medseg.inference.load import load_permitted
+from medseg.inference.load import load_by
 from medseg.inference.predictor import Model
 from medseg.io.dicom.deidentify.texts import CleanText, PrivateTexts
 from medseg.io.output_names import folded
@@ -103,7 +103,7 @@ def _predict(
 ) -> StudiesResult:
     folder = Path(out)
     places = [Path(source) for source in sources]
-    loaded = model if isinstance(model, Model) else load_permitted(Path(model), options.loading)
+    loaded = model if isinstance(model, Model) else load_by(Path(model), options.loading)
     snapshot = take_snapshot(places, folder, SETTLE_SECONDS if options.settle is None else options.settle)
     plan = loaded.info.plan
     found = cases_of_numbered_files(find_sources(places, options.series, folder, channel_names(plan)), plan.in_channels)
