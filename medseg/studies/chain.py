@@ -95,6 +95,8 @@ class CaseChain:
             self.settings["irregular"] = options.irregular
         if options.mark != DEFAULT_MARK:
             self.settings["mark"] = options.mark
+        if model.compatible:
+            self.settings["compatible"] = True
         if model.folds is not None:
             self.settings["folds"] = list(model.folds)
         if options.estimate_quality:
@@ -109,7 +111,7 @@ class CaseChain:
     def whole_logits(self) -> int:
         """Number of arrays of the size of an image's logits that a case keeps at once."""
         # Those of the mean, of an ensemble member, and of its logits.
-        return 3 if self.options.estimate_quality else int(self.crf is not None)
+        return 3 if self.options.estimate_quality else int(self.crf is not None or self.model.compatible)
 
     def outputs_of(self, source: Source) -> dict[str, Path]:
         """Format -> the path of a case's file."""
@@ -168,8 +170,7 @@ class CaseChain:
             )
             refuse_change(work.source, work.snapshot)
             work.findings += work.volume.findings
-            for info in self.model.infos:
-                work.findings += findings_of_plan(work.volume, info.plan, info.prediction.mirror_axes)
+            work.findings += self.model.supposed_of(work.volume)
 
         self._try(work, take)
 
