@@ -22,7 +22,6 @@ from medseg.inference.predictor import Model
 from medseg.inference.probabilities import disk_array
 from medseg.inference.quality import examine_case
 from medseg.output_formats import file_names
-from medseg.preparation.assumptions import findings_of_plan
 from medseg.reports.preview import preview_png
 from medseg.studies.case_work import CaseWork, asks_for_review
 from medseg.studies.channels import read_channels
