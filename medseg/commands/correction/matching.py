@@ -63,7 +63,7 @@ class Studies:
         channels: names of the model's channels.
 
     Raises:
-        ReadError: a place that holds no image.
+        ReadError: a place that contains no image.
     """
 
     def __init__(self, dataset: Dataset, places: Iterable[Path], channels: Sequence[str]) -> None:
