@@ -22,7 +22,6 @@ from medseg.inference.predictor import Model
 from medseg.inference.probabilities import disk_array
 from medseg.inference.quality import examine_case
 from medseg.output_formats import file_names
-from medseg.preparation.assumptions import findings_of_plan
 from medseg.reports.preview import preview_png
 from medseg.studies.case_work import CaseWork, asks_for_review
 from medseg.studies.channels import read_channels
@@ -95,6 +94,8 @@ class CaseChain:
             self.settings["irregular"] = options.irregular
         if options.mark != DEFAULT_MARK:
             self.settings["mark"] = options.mark
+        if model.compatible:
+            self.settings["compatible"] = True
         if model.folds is not None:
             self.settings["folds"] = list(model.folds)
         if options.estimate_quality:
@@ -109,7 +110,7 @@ class CaseChain:
     def whole_logits(self) -> int:
         """Number of arrays of the size of an image's logits that a case keeps at once."""
         # Those of the mean, of an ensemble member, and of its logits.
-        return 3 if self.options.estimate_quality else int(self.crf is not None)
+        return 3 if self.options.estimate_quality else int(self.crf is not None or self.model.compatible)
 
     def outputs_of(self, source: Source) -> dict[str, Path]:
         """Format -> the path of a case's file."""
@@ -168,8 +169,7 @@ class CaseChain:
             )
             refuse_change(work.source, work.snapshot)
             work.findings += work.volume.findings
-            for info in self.model.infos:
-                work.findings += findings_of_plan(work.volume, info.plan, info.prediction.mirror_axes)
+            work.findings += self.model.supposed_of(work.volume)
 
         self._try(work, take)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from medseg.config import MOST_OVERLAP
 from medseg.errors import ConfigError
 from medseg.inference.engines.names import ENGINES, unknown_engine
+from medseg.inference.load_options import LoadOptions
 from medseg.io.dicom.grid import Irregular, check_irregular
 from medseg.output_formats import several_formats
 from medseg.plugins import permitted_modules
@@ -56,6 +57,8 @@ class PredictOptions:
         folds: the folds of the model to average; None: all.
         roi: the labels that are wanted of a model made of parts; only parts that find them are run. (): all.
         weights: the folder of TotalSegmentator's weights, for models such as `totalsegmentator:total`.
+        compatible: repeat nnU-Net's half-precision steps and its mirroring, see `load_model`.
+        ensemble: further models, whose probabilities are averaged with the first one's.
         ray_address: HOST:PORT of the cluster's head; None: this machine's cores and GPUs, for this run alone.
 
     Raises:
@@ -89,6 +92,8 @@ class PredictOptions:
     folds: tuple[int, ...] | None = None
     roi: tuple[str, ...] = ()
     weights: str | None = None
+    compatible: bool = False
+    ensemble: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.format is not None:
@@ -101,9 +106,32 @@ class PredictOptions:
             raise ConfigError("a Ray address is given, but the engine is local; add --engine ray")
         if self.network_engine is not None and self.network_engine not in ENGINES:
             raise ConfigError(f"network engine {self.network_engine!r}: {unknown_engine(self.network_engine)}")
+        if self.compatible and (self.crf or self.estimate_quality):
+            surplus = "--crf" if self.crf else "--estimate-quality"
+            raise ConfigError(f"--compatible does what nnU-Net does, which has no {surplus}; omit one of the two")
+        _ = self.loading
         if self.overlap is not None and not 0 <= self.overlap <= MOST_OVERLAP:
             raise ConfigError(f"overlap is {self.overlap}; expected a fraction from 0 to {MOST_OVERLAP}, below 1")
         if self.time_limit is not None and not self.time_limit > 0:
             raise ConfigError(f"time limit is {self.time_limit} minutes; expected more than 0")
         if self.settle is not None and not 0 <= self.settle < math.inf:
             raise ConfigError(f"settle is {self.settle} seconds; expected 0 or more")
+
+    @property
+    def loading(self) -> LoadOptions:
+        """How the model is loaded.
+
+        Raises:
+            ConfigError: for choices that contradict each other.
+        """
+        return LoadOptions(
+            self.device,
+            self.network_engine,
+            self.fast,
+            self.allow_code,
+            self.folds,
+            self.roi,
+            self.weights,
+            self.compatible,
+            self.ensemble,
+        )

@@ -19,7 +19,7 @@ from medseg.disk.atomic import write_text_atomic
 from medseg.disk.locks import Locks
 from medseg.disk.snapshot import CaseSnapshot, Snapshot, take_snapshot
 from medseg.errors import ConfigError
-from medseg.inference.load import load_permitted
+from medseg.inference.load import load_by
 from medseg.inference.predictor import Model
 from medseg.io.dicom.deidentify.texts import CleanText, PrivateTexts
 from medseg.io.output_names import folded
@@ -68,8 +68,7 @@ def predict_studies(
     large case. A case that another run works on is left to it.
 
     Args:
-        model: path of a bundle, or a loaded model (`options.device`, `fast`, `allow_code`, `folds` and `roi` are
-            then ignored).
+        model: path of a bundle, or a loaded model (`options.loading` is then ignored).
         sources: files, DICOM folders, folders of studies, zips.
         out: folder for `<case>.nii.gz` (or .png), `ledger.jsonl`, `measurements.csv` and `labels.json`.
         options: see `PredictOptions`.
@@ -106,20 +105,7 @@ def _predict(
 ) -> StudiesResult:
     folder = Path(out)
     places = [Path(source) for source in sources]
-    loaded = (
-        model
-        if isinstance(model, Model)
-        else load_permitted(
-            Path(model),
-            options.device,
-            options.network_engine,
-            options.fast,
-            options.allow_code,
-            options.folds,
-            options.roi,
-            options.weights,
-        )
-    )
+    loaded = model if isinstance(model, Model) else load_by(Path(model), options.loading)
     snapshot = take_snapshot(places, folder, SETTLE_SECONDS if options.settle is None else options.settle)
     plan = loaded.info.plan
     found = cases_of_numbered_files(find_sources(places, options.series, folder, channel_names(plan)), plan.in_channels)
