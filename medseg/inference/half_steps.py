@@ -141,12 +141,22 @@ def half_labels(logits: Tensor, grid: GridMap, scheme: LabelScheme, order: int =
 
 
 def half_chances(logits: Tensor, grid: GridMap, scheme: LabelScheme, order: int, out: NDArray[Any]) -> None:
-    """Write the probability of each label or region, float32 where `out` holds it: `(labels, *native grid)`."""
+    """Write the probability of each label or region, in the precision of `out`.
+
+    Args:
+        logits, grid, scheme, order: as for `half_labels`.
+        out: `(labels, *native grid)`; or, for plain labels, `(1 + labels, *native grid)` with the background first.
+    """
     resampled = np.stack([_resampled(channel, grid, order) for channel in logits.numpy()])
     single = torch.from_numpy(resampled).float()
-    chances = torch.sigmoid(single) if scheme.is_regions else torch.softmax(single, dim=0)[1:]
-    for target, each in zip(out, chances.numpy(), strict=True):
+    chances = torch.sigmoid(single) if scheme.is_regions else torch.softmax(single, dim=0)
+    for target, each in zip(out, chances.numpy()[len(chances) - len(out) :], strict=True):
         target[...] = grid.to_native(each)
+    if len(out) > len(scheme.names) and grid.cropped is not None:
+        # Beyond the box everything is background.
+        inside = out[0][grid.cropped[0]].copy()
+        out[0][...] = 1
+        out[0][grid.cropped[0]] = inside
 
 
 def _resampled(channel: Half, grid: GridMap, order: int) -> Half:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_nnunet import FIXTURES, checkpoint, edited, folder_of, image_of
+from nnunet_fixtures import FIXTURES, checkpoint, edited, folder_of, image_of
 from typer.testing import CliRunner
 
 import medseg
@@ -119,7 +119,7 @@ def test_a_stage_finds_the_one_before_it_beside_it(tmp_path: Path) -> None:
 def test_several_models_are_an_ensemble_only_where_nnunet_says_so(tmp_path: Path) -> None:
     folder = dataset_of("two", tmp_path / "results")
     (folder / "inference_information.json").unlink()
-    with pytest.raises(CheckpointError, match="holds 2 models of nnU-Net .*--ensemble"):
+    with pytest.raises(CheckpointError, match=r"holds 2 models of nnU-Net .*--ensemble"):
         import_model(folder, tmp_path / "bundle")
 
 
@@ -135,7 +135,7 @@ def test_models_given_one_by_one_are_averaged(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ConfigError, match="--ensemble names the model itself"):
         medseg.load_model(one, "cpu", ensemble=(one,))
     other = import_model(FIXTURES / "regions" / "model.zip", tmp_path / "other")
-    with pytest.raises(CheckpointError, match="other labels|different images"):
+    with pytest.raises(CheckpointError, match=r"other labels|different images"):
         medseg.load_model(one, "cpu", ensemble=(other,))
 
 
