@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.errors import CheckpointError, ConfigError
-from medseg.inference.bundle_files import INFO, BundleFiles
+from medseg.inference.bundle_files import BundleFiles
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.device import CPU, device_without_torch, resolve_device
 from medseg.inference.importing.totalsegmentator.tasks import task_named
@@ -113,7 +113,7 @@ def load_by(path: str | Path, options: LoadOptions) -> Model:
     roi, weights = options.roi, options.weights
     from medseg.inference.bundle import read_bundle
     from medseg.inference.composites.loading import composite_of, load_composite
-    from medseg.inference.importing.nnunet_folders import is_nnunet
+    from medseg.inference.importing.cache import as_bundle
 
     def load(member: Path) -> Model:
         return load_by(member, replace(options, roi=(), weights=None))
@@ -124,10 +124,7 @@ def load_by(path: str | Path, options: LoadOptions) -> Model:
         return load_task(task, weights, load, roi)
     if weights is not None:
         raise ConfigError(f"--weights is for models such as totalsegmentator:total; {path} brings its own")
-    if not (Path(path) / INFO).is_file() and is_nnunet(path):
-        from medseg.inference.importing.cache import converted
-
-        path = converted(Path(path))
+    path = as_bundle(path)
     if made := composite_of(Path(path)):
         info, content, place = made
         return load_composite(place, info, content, load, roi)

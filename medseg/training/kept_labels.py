@@ -11,6 +11,7 @@ from medseg.config import RunConfig
 from medseg.errors import CheckpointError, ConfigError
 from medseg.inference.bundle import load_bundle
 from medseg.inference.bundle_info import BundleInfo, NetInfo
+from medseg.inference.importing.cache import as_bundle
 from medseg.training.teacher import Teacher
 
 __all__ = ["grown_net", "keep_rows", "kept_info", "set_apart", "with_kept_labels"]
@@ -31,9 +32,14 @@ def kept_info(config: RunConfig) -> BundleInfo | None:
     if config.distill.teacher is not None:
         raise ConfigError("training.keep_classes makes training.init the teacher; leave distill.teacher out")
     try:
-        info = load_bundle(init).info
+        info = load_bundle(as_bundle(init)).info
     except CheckpointError as error:
         raise CheckpointError(f"training.init: {error}; training.keep_classes needs a model bundle") from None
+    if info.plan.crop != "none":
+        raise ConfigError(
+            f"training.keep_classes: {init} crops images to their nonzero voxels, as models of nnU-Net do, which no "
+            "training here does; fine-tune it by training.init alone"
+        )
     if info.scheme.is_regions:
         raise ConfigError(f"training.keep_classes: {init} finds regions; labels can be added to plain labels only")
     return info

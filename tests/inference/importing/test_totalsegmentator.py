@@ -63,6 +63,12 @@ def test_five_parts_on_their_grid_are_merged_as_by_nnunet_and_totalsegmentators_
     assert (found == EXPECTED["total"]).mean() >= 0.995
 
 
+def test_compatible_parts_are_those_of_nnunetv2_and_totalsegmentator(results):
+    made(results, 291, 292, 293, 294, 295)
+    model = load_model("totalsegmentator:total", "cpu", weights=results, compatible=True)
+    assert (model.predict(study()).array != EXPECTED["total"]).mean() <= 1e-5
+
+
 def test_a_task_with_a_crop_works_in_the_box_of_another_network(results):
     model = load_model("totalsegmentator:liver_vessels", "cpu", weights=made(results, 298, 8))
     found, expected = model.predict(study()).array, EXPECTED["liver_vessels"]
