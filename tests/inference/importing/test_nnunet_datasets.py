@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ import medseg
 from medseg.cli import app
 from medseg.disk.archive import unpack
 from medseg.errors import CheckpointError, ConfigError
+from medseg.geometry import reorient
 from medseg.inference.half_steps import half_weights
 from medseg.inference.importing.importer import import_model
 from medseg.studies import PredictOptions
+from medseg.volume import Metadata
 
 DATASETS = Path(__file__).parents[2] / "fixtures" / "nnunet_datasets"
 MASKS = {"cascade": "mask.nii.gz", "two": "mask.nii.gz", "rgb": "mask.png"}
@@ -187,3 +190,21 @@ def test_a_stage_that_is_no_name_of_a_configuration_is_refused(name: Any, tmp_pa
     with pytest.raises(CheckpointError) as caught:
         import_model(folder, tmp_path / "bundle")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+def test_studies_are_turned_to_the_orientation_that_is_given(tmp_path: Path) -> None:
+    """To nnU-Net the study is the file in that orientation; a file keeps its axes."""
+    bundle = import_model(FIXTURES / "transposed" / "model.zip", tmp_path / "bundle")
+    image = image_of("transposed")
+    lps = medseg.load_model(bundle, "cpu", orientation="lps")
+    # The fixture points to the left, as its first column says.
+    assert np.array_equal(lps.predict(image).array, medseg.load_model(bundle, "cpu").predict(image).array)
+    study = replace(image, metadata=Metadata(series_instance_uid="1.2"))
+    found = lps.predict(study)
+    assert [each.kind for each in found.findings] == []
+    turned = reorient(image, "LPS")
+    expected = medseg.load_model(bundle, "cpu").predict(turned).array
+    assert np.array_equal(reorient(found, "LPS").array, expected)
+    for letters in ("LPX", "LPSR", "RR S"):
+        with pytest.raises(ConfigError, match="--orientation"):
+            medseg.load_model(bundle, "cpu", orientation=letters)
