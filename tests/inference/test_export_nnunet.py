@@ -1,7 +1,6 @@
 """`medseg export MODEL DST --format nnunet`: a model folder of nnU-Net, of what was imported from one.
 
-That nnunetv2 2.8.1 itself predicts the same with the folders that are written here is shown by
-tests/fixtures/check_nnunet_export.py.
+That nnunetv2 2.8.1 itself predicts the same with such folders is shown by tests/fixtures/check_nnunet_export.py.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from inference_bundles import make_info, unet_weights
+from inference_bundles import make_info, make_plan, unet_weights
 from nnunet_fixtures import FIXTURES, KINDS, folder_of
 from typer.testing import CliRunner
 
@@ -57,7 +56,7 @@ def test_the_command_writes_the_chosen_folds(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert found == ["dataset.json", "fold_0", "fold_2", "plans.json"]
-    assert CliRunner().invoke(app, [*arguments, "--int8"]).exit_code == 2
+    assert isinstance(CliRunner().invoke(app, [*arguments, "--int8"]).exception, ConfigError)
     with pytest.raises(WriteError, match="exists and holds something"):
         export_nnunet(folder, tmp_path / "out")
     with pytest.raises(ConfigError, match="has no fold 7"):
@@ -74,7 +73,7 @@ def test_post_processing_comes_along(tmp_path: Path) -> None:
 
 
 def test_what_nnunet_cannot_do_is_refused_with_the_reason(tmp_path: Path) -> None:
-    info = make_info()
+    info = make_info(make_plan())
     model = save_bundle(tmp_path / "model", info, {0: unet_weights(info)})
     with pytest.raises(ConfigError, match="cannot be run by nnU-Net: its plan has axes: RAS"):
         export_nnunet(model, tmp_path / "folder")
