@@ -79,7 +79,7 @@ def model(folder: Path, grid: float, without_air: bool) -> Path:
         normalization=(ChannelPlan(kind="clip", low=-1000.0, high=1500.0, mean=-50.0, std=500.0),),
         normalize_on="native", image=ImagePlan(order=3, thick_axis="nearest"), labels=LabelPlan(method="linear"),
         logits=LogitPlan(order=1, thick_axis="nearest"), shape_rounding="ratio", padding="zero",
-        windows=WindowPlan(overlap=0.5, starts="real_step", weights="impulse"),
+        windows=WindowPlan(overlap=0.5, starts="real_step", weights="half"),
     )  # fmt: skip
     options: dict[str, Any] = {
         "channels": FEATURES, "strides": STRIDES, "kernels": ((3, 3, 3),) * 6, "convs": (2,) * 6,

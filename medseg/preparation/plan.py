@@ -63,7 +63,8 @@ HEADER = """\
 #   padding        what surrounds an image smaller than the patch: its minimum, or zero after normalisation
 #   low_resolution_ties   of the augmentation low_resolution: which of two equally near voxels is taken, either by turns
 #                  (unbiased) or the upper one, which moves a patch by up to half a voxel (upper, as older plans had it)
-#   windows        overlap (0 to 0.95), starts (whole_step, real_step), weights (gaussian, impulse, uniform)
+#   windows        overlap (0 to 0.95), starts (whole_step, real_step), weights (gaussian, impulse, half,
+#                  uniform)
 #   unmirrored     axes of the net that are never mirrored, with the reason: mirroring would exchange left and right, or
 #                  make images that point another way than all others. Take an entry out to mirror all the same; null:
 #                  decided by names, as far as version 1 knew them

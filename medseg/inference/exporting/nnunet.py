@@ -41,7 +41,7 @@ FIXED = {
     "image.prefilter": "none",
     "logits.thick_axis": "nearest",
     "windows.starts": "real_step",
-    "windows.weights": "impulse",
+    "windows.weights": "half",
 }
 NETS = {"nnunet_plain": "PlainConvUNet", "nnunet_resenc": "ResidualEncoderUNet"}
 
@@ -96,7 +96,7 @@ def _refuse_others(info: BundleInfo, model: str) -> None:
         found: Any = plan
         for part in key.split("."):
             found = getattr(found, part)
-        if found != wanted:
+        if found != wanted and (key, found) != ("windows.weights", "impulse"):
             raise ConfigError(
                 f"{model} cannot be run by nnU-Net: its plan has {key}: {found}, where nnU-Net has {wanted}; only "
                 "models that were imported from nnU-Net can be exported to it"

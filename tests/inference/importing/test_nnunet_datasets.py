@@ -21,8 +21,8 @@ from medseg.cli import app
 from medseg.disk.archive import unpack
 from medseg.errors import CheckpointError, ConfigError
 from medseg.geometry import reorient
-from medseg.inference.half_steps import half_weights
 from medseg.inference.importing.importer import import_model
+from medseg.inference.window_grid import Windows, blend_weights, half_weights
 from medseg.studies import PredictOptions
 from medseg.volume import Metadata
 
@@ -103,10 +103,23 @@ def test_compatible_obeys_the_checkpoint_where_sides_forbid_mirroring(tmp_path: 
 
 
 def test_weights_that_half_precision_makes_zero_count_as_the_smallest() -> None:
-    weights = half_weights((8, 24, 16)).numpy()
+    weights = half_weights((8, 24, 16))
     assert weights.max() == 10 and weights[4, 12, 8] == 10
     smallest = weights[weights > 0].min()
     assert (weights[0, 0, 0], weights[-1, -1, -1]) == (smallest, weights[-1, -1, -1]) and weights.min() > 0
+
+
+def test_rounded_weights_sum_to_one_and_are_the_product_but_for_rounding() -> None:
+    windows = Windows((8, 6), overlap=0.5, starts="real_step", weights="half")
+    held, total = windows.rounded((21, 6)) or (np.zeros(0), np.zeros(0))
+    lines = blend_weights(21, 8, 0.5, "real_step", "impulse")
+    summed = np.zeros((21, 6))
+    for start, line in lines.items():
+        share = held / total[start : start + 8]
+        summed[start : start + 8] += share
+        # Away from the border, where half precision rounds little.
+        assert np.allclose(share[2:6, 3], line[2:6], rtol=2e-3)
+    assert np.allclose(summed, 1)
 
 
 def test_a_stage_finds_the_one_before_it_beside_it(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def write_network(folder: Path, target: Path, labels: Mapping[str, int], task: T
             f"{folder} has {len(told.labels)} labels, its task {len(labels)}; these are other weights"
         )
     overlap = round(1 - task.step, 6)
-    windows = told.plan.windows.model_copy(update={"overlap": overlap})
+    windows = told.plan.windows.model_copy(update={"overlap": overlap, "weights": "impulse"})
     info = BundleInfo(
         labels=dict(labels),
         plan=told.plan.model_copy(
