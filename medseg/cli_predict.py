@@ -16,7 +16,7 @@ __all__ = ["EXAMPLES", "predict"]
 
 EXAMPLES = """\
 medseg predict runs/lung/model studies/ -o masks/
-medseg predict runs/lung/model studies/ -o masks/ --format dicom-seg
+medseg predict runs/lung/model studies/ -o out/ --format dicom-seg,sr,capture
 medseg predict runs/lung/model studies/ -o masks/ --engine ray
 medseg predict totalsegmentator:total studies/ -o masks/ --roi liver,spleen"""
 
@@ -38,7 +38,7 @@ OutputFormat = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help=f"{', '.join(MASK_FORMATS)}; by default it follows the input.",
+        help=f"{', '.join(MASK_FORMATS)}; several joined by commas; by default it follows the input.",
         autocompletion=cli_complete.mask_formats,
     ),
 ]

@@ -11,7 +11,7 @@ __all__ = ["LoadOptions"]
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What `load_model` is told beside the model; its fields are the arguments there.
+    """The options of `load_model`; its fields are the arguments there.
 
     Args:
         allow_code: those permitted, and no others, whatever the environment says.

@@ -10,10 +10,13 @@ from medseg.errors import ConfigError
 from medseg.inference.engines.names import ENGINES, unknown_engine
 from medseg.inference.load_options import LoadOptions
 from medseg.io.dicom.grid import Irregular, check_irregular
-from medseg.output_formats import MASK_FORMATS, check_format
+from medseg.output_formats import several_formats
 from medseg.plugins import permitted_modules
 
-__all__ = ["PredictOptions"]
+__all__ = ["DEFAULT_MARK", "PredictOptions"]
+
+DEFAULT_MARK = "RESEARCH"
+"""What the SeriesDescription of DICOM outputs begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +24,9 @@ class PredictOptions:
     """Options of `predict_studies`.
 
     Args:
-        format: 'nifti', 'png', 'dicom-seg' or 'rtstruct'; None follows the input: PNG for pictures (PNG, JPEG, TIFF,
-            BMP, GIF), otherwise NIfTI. The DICOM kinds need DICOM studies.
+        format: 'nifti', 'png', 'dicom-seg', 'rtstruct', 'sr' (measurements), 'capture' (a picture of the contours), or
+            several of them joined by commas; None follows the input: PNG for pictures (PNG, JPEG, TIFF, BMP, GIF),
+            otherwise NIfTI. The DICOM kinds need DICOM studies.
         series: SeriesInstanceUID, if a study has several; for many studies one of each. Studies without any of them are
             skipped.
         device: 'auto', 'cpu', 'cuda', ...
@@ -42,6 +46,7 @@ class PredictOptions:
         preview: also write `previews/<case>.png`, the mask outlined on the slice where it covers most.
         anonymize: remove the patient's identity from DICOM outputs (PS3.15 Basic Profile), the ledger, logs and errors;
             cases whose names contain the patient's name, a number or a UID get a pseudonym.
+        mark: what the SeriesDescription of DICOM outputs begins with; '' for nothing.
         timestamps: date DICOM outputs now, instead of at the study's date; their bytes then differ from run to run.
         engine: 'local' (this process) or 'ray' (workers on the machines of a Ray cluster, see `RayEngine`).
         network_engine: how the networks are run, see `load_model`; None: measured where that pays.
@@ -78,6 +83,7 @@ class PredictOptions:
     fast: bool = False
     estimate_quality: bool = False
     preview: bool = True
+    mark: str = DEFAULT_MARK
     timestamps: bool = False
     engine: str = "local"
     network_engine: str | None = None
@@ -92,7 +98,8 @@ class PredictOptions:
     orientation: str | None = None
 
     def __post_init__(self) -> None:
-        check_format(self.format, MASK_FORMATS)
+        if self.format is not None:
+            object.__setattr__(self, "format", ",".join(several_formats(self.format)))
         check_irregular(self.irregular)
         object.__setattr__(self, "allow_code", permitted_modules(self.allow_code))
         if self.engine not in ("local", "ray"):

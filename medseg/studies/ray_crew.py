@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from medseg.errors import ConfigError, MedsegError
 from medseg.inference.load import load_by
-from medseg.studies.chain import CaseChain, CaseWork
+from medseg.studies.case_work import CaseWork
+from medseg.studies.chain import CaseChain
 from medseg.studies.options import PredictOptions
 from medseg.version import __version__
 

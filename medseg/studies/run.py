@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,8 @@ from medseg.inference.predictor import Model
 from medseg.io.dicom.deidentify.texts import CleanText, PrivateTexts
 from medseg.io.output_names import folded
 from medseg.labels import LabelScheme
-from medseg.studies.chain import CaseChain, CaseWork
+from medseg.studies.case_work import CaseWork
+from medseg.studies.chain import CaseChain
 from medseg.studies.failures import LOGS
 from medseg.studies.find import find_sources, with_own_names
 from medseg.studies.label_table import refuse_other_labels, write_label_table
@@ -157,7 +159,7 @@ def _snapshot_of(source: Source, snapshot: Snapshot) -> CaseSnapshot:
 
 
 def _refuse_replaced_inputs(sources: Sequence[Source], chain: CaseChain) -> None:
-    there = {output: source.case for source in sources if (output := chain.output_of(source)).exists()}
+    there = {output: each.case for each in sources for output in chain.outputs_of(each).values() if output.exists()}
     names = {output.name for output in there}
     inputs = {os.path.realpath(p) for source in sources for p in source.paths if p.name in names}
     for output, case in there.items():
@@ -193,6 +195,8 @@ class _Run:
         self.found = found
         self.progress = progress
         self.ray: RayEngine | None = None
+        # Of the run and not of a worker, which may be hired in the middle of it.
+        self.started = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.works: dict[str, CaseWork] = {}
         self.sizes = {
             source.case: max(1, *(memory_of_case(source, info, chain.whole_logits) for info in chain.model.infos))
@@ -288,6 +292,7 @@ class _Run:
             text = str(work.error).encode(errors="backslashreplace").decode()
             log.warning("%s failed: %s", work.source.case, CleanText(text))
         if work.row is not None:
+            work.row = replace(work.row, run_started=self.started)
             self.ledger.append(work.row)
         self.locks.give(work.source.case)
 

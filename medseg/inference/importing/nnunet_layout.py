@@ -145,6 +145,6 @@ def _folder_name(chosen: Mapping[str, Any], path: Path) -> str:
     name = "__".join(map(str, parts))
     if not all(isinstance(part, str) for part in parts) or Path(name).name != name or len(name) > 2 * LONGEST_NAME:
         raise CheckpointError(
-            f"{path} names {name[:200]!r}, which is no folder of a model; give the folder of one model"
+            f"{path} names {name[:200]!r}, which is not the folder of a model; give the folder of one model"
         )
     return name

@@ -53,7 +53,7 @@ def postprocessing_rules(path: Path, scheme: LabelScheme) -> tuple[tuple[str, ..
         scheme: the labels of the model.
 
     Raises:
-        CheckpointError: a damaged file, another function than nnU-Net's, or values that are no labels.
+        CheckpointError: a damaged file, another function than nnU-Net's, or values that are not labels.
     """
     content = read_json(path)
     names, options = content.get("postprocessing_fns"), content.get("postprocessing_kwargs")
