@@ -20,7 +20,8 @@ medseg import deepbet-1.0.2-py3-none-any.whl brain"""
 EXPORT_EXAMPLES = """\
 medseg export runs/lung/model lung_onnx --format onnx
 medseg export runs/lung/model lung_openvino --format openvino --folds 0,2
-medseg export runs/lung/model lung_int8.zip --format openvino --int8"""
+medseg export runs/lung/model lung_int8.zip --format openvino --int8
+medseg export pancreas nnUNetTrainer__nnUNetPlans__3d_fullres --format nnunet"""
 
 BENCHMARK_EXAMPLES = """\
 medseg benchmark runs/lung/model --data data/ -o bench
@@ -54,9 +55,11 @@ def export(
         Path, typer.Argument(metavar="DST", help="Folder for the exported model, or a name that ends in .zip.")
     ],
     output_format: Annotated[
-        Literal["onnx", "openvino"],
+        Literal["onnx", "openvino", "nnunet"],
         typer.Option(
-            "--format", metavar="onnx|openvino", help="The runtime that will run it: ONNX Runtime or OpenVINO."
+            "--format",
+            metavar="onnx|openvino|nnunet",
+            help="The runtime that will run it, ONNX Runtime or OpenVINO; or nnU-Net, for models imported from it.",
         ),
     ] = "onnx",
     int8: Annotated[
@@ -83,8 +86,17 @@ def export(
 ) -> None:
     """Write a trained model as ONNX or OpenVINO, which run without torch; predict takes it like the original.
 
-    Each network is compared with the original before it is kept.
+    Each network is compared with the original before it is kept. With --format nnunet DST becomes a model folder of
+    nnU-Net v2, for nnUNetv2_predict_from_modelfolder.
     """
+    if output_format == "nnunet":
+        from medseg.errors import ConfigError
+        from medseg.inference.exporting.nnunet import export_nnunet
+
+        if int8 or calibration is not None:
+            raise ConfigError("nnU-Net runs networks in float32; leave --int8 and --calibration out")
+        typer.echo(f"wrote {export_nnunet(model, target, fold_numbers(folds))}")
+        return
     from medseg.commands.export import export_text, int8_options
     from medseg.inference.exporting.model import export_model
     from medseg.progress import console_progress

@@ -165,6 +165,15 @@ Ensemble = Annotated[
         rich_help_panel=ADVANCED,
     ),
 ]
+Orientation = Annotated[
+    str | None,
+    typer.Option(
+        "--orientation",
+        metavar="LETTERS",
+        help="For models of nnU-Net: how their training files lay, e.g. LPS, for DICOM studies; RAS by default.",
+        rich_help_panel=ADVANCED,
+    ),
+]
 Engine = Annotated[
     Literal["local", "ray"],
     typer.Option(
@@ -212,6 +221,7 @@ def predict(
     weights: Weights = None,
     compatible: Compatible = False,
     ensemble: Ensemble = None,
+    orientation: Orientation = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -250,6 +260,7 @@ def predict(
         weights=None if weights is None else str(weights),
         compatible=compatible,
         ensemble=tuple(ensemble or ()),
+        orientation=orientation,
     )
     with console_progress("predict", enabled=not as_json) as progress:
         result = predict_studies(model, sources, out, options, progress=progress)

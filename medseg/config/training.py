@@ -18,7 +18,7 @@ DEFAULT_MINUTES = 60.0
 class TrainingConfig(Part):
     """How long and how to train.
 
-    `init`: a model bundle, or public weights, to start from.
+    `init`: a model bundle, a model folder of nnU-Net, or public weights, to start from.
     `keep_classes`: labels are added to those of the bundle `init`, which it keeps: where cases lack them, it teaches
     them itself, with `distill.weight`. data.labels names the new ones; the network and its input are those of `init`.
     `frozen`: parts of the network, such as backbone.layer1, that stay as `init` gives them, batch statistics included.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from medseg.inference.bundle_info import BundleInfo, NetInfo, PredictionInfo, Provenance
     from medseg.inference.exporting.model import export_model
     from medseg.inference.frames.stream import FrameStream
+    from medseg.inference.importing.importer import import_model
     from medseg.inference.load import load_model
     from medseg.inference.predictor import Model
     from medseg.inference.probabilities import to_probabilities
@@ -33,6 +34,7 @@ _HOME = {
     "Provenance": "bundle_info",
     "allowed_mirror_axes": "tta",
     "export_model": "exporting.model",
+    "import_model": "importing.importer",
     "load_bundle": "bundle",
     "load_model": "load",
     "save_bundle": "bundle",
@@ -52,6 +54,7 @@ __all__ = [
     "Provenance",
     "allowed_mirror_axes",
     "export_model",
+    "import_model",
     "load_bundle",
     "load_model",
     "save_bundle",

@@ -101,6 +101,7 @@ class PredictionInfo(InfoPart):
         postprocess: what is corrected in every mask.
         keep_largest: then, step by step: of the voxels of these labels together only the largest component stays, and
             the others become background (nnU-Net).
+        without_air: windows need not go over the air around the body, which no label reaches; of CT models.
 
     Raises:
         pydantic.ValidationError: for values out of range.
@@ -116,12 +117,13 @@ class PredictionInfo(InfoPart):
     crf: CrfOptions | None = None
     postprocess: PostprocessConfig = PostprocessConfig()
     keep_largest: KeepLargest = ()
+    without_air: bool = False
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Only models of nnU-Net have it; without it, older releases read the others, too.
+        # Only models of nnU-Net have these; without them, older releases read the others, too.
         values: dict[str, Any] = write(self)
-        return {key: each for key, each in values.items() if key != "keep_largest" or each}
+        return {key: each for key, each in values.items() if key not in ("keep_largest", "without_air") or each}
 
     def joined(self, other: PredictionInfo) -> PredictionInfo:
         """For an ensemble: of what was fitted on validation cases only what the folds of both agree on."""

@@ -22,32 +22,13 @@ from torch import Tensor, nn
 from medseg.errors import CheckpointError
 from medseg.inference.restore_blocks import Painter
 from medseg.inference.tta import mirrored_logits
-from medseg.inference.window_grid import Windows, window_starts
+from medseg.inference.window_grid import Windows, half_weights, window_starts
 from medseg.labels import LabelScheme
 from medseg.preparation.grid import GridMap
 
-__all__ = ["half_chances", "half_labels", "half_logits", "half_weights"]
+__all__ = ["half_chances", "half_labels", "half_logits"]
 
 Half = NDArray[np.float16]
-# The largest weight: nnU-Net scales weights so that more of those at the corners are not 0 in half precision.
-LARGEST_WEIGHT = 10.0
-
-
-def half_weights(patch: Sequence[int]) -> Tensor:
-    """A window's Gaussian weights `(*patch)`, float16; what half precision makes 0 counts as the smallest that is not.
-
-    Example:
-        >>> weights = half_weights((8, 8, 8))
-        >>> weights.dtype, weights.max().item(), bool((weights > 0).all())
-        (torch.float16, 10.0, True)
-    """
-    impulse = np.zeros(tuple(patch))
-    impulse[tuple(n // 2 for n in patch)] = 1
-    spread = ndimage.gaussian_filter(impulse, [n / 8 for n in patch], 0, mode="constant", cval=0)
-    spread /= spread.max() / LARGEST_WEIGHT
-    weights = torch.from_numpy(spread).to(torch.float16)
-    weights[weights == 0] = weights[weights != 0].min()
-    return weights
 
 
 @torch.inference_mode()
@@ -89,7 +70,7 @@ def half_logits(
     if by_slice:
         starts[-1] = tuple(range(size[-1]))
     corners = list(product(*starts))
-    weights = half_weights(windows.patch_size)
+    weights = torch.from_numpy(half_weights(windows.patch_size))
     weights = weights[..., None] if by_slice else weights
     mean = torch.zeros(0)
     for number, net in enumerate(nets):
@@ -141,12 +122,22 @@ def half_labels(logits: Tensor, grid: GridMap, scheme: LabelScheme, order: int =
 
 
 def half_chances(logits: Tensor, grid: GridMap, scheme: LabelScheme, order: int, out: NDArray[Any]) -> None:
-    """Write the probability of each label or region, float32 where `out` holds it: `(labels, *native grid)`."""
+    """Write the probability of each label or region, in the precision of `out`.
+
+    Args:
+        logits, grid, scheme, order: as for `half_labels`.
+        out: `(labels, *native grid)`; or, for plain labels, `(1 + labels, *native grid)` with the background first.
+    """
     resampled = np.stack([_resampled(channel, grid, order) for channel in logits.numpy()])
     single = torch.from_numpy(resampled).float()
-    chances = torch.sigmoid(single) if scheme.is_regions else torch.softmax(single, dim=0)[1:]
-    for target, each in zip(out, chances.numpy(), strict=True):
+    chances = torch.sigmoid(single) if scheme.is_regions else torch.softmax(single, dim=0)
+    for target, each in zip(out, chances.numpy()[len(chances) - len(out) :], strict=True):
         target[...] = grid.to_native(each)
+    if len(out) > len(scheme.names) and grid.cropped is not None:
+        # Beyond the box everything is background.
+        inside = out[0][grid.cropped[0]].copy()
+        out[0][...] = 1
+        out[0][grid.cropped[0]] = inside
 
 
 def _resampled(channel: Half, grid: GridMap, order: int) -> Half:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.errors import CheckpointError, ConfigError
-from medseg.inference.bundle_files import INFO, BundleFiles
+from medseg.inference.bundle_files import BundleFiles
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.device import CPU, device_without_torch, resolve_device
+from medseg.inference.importing.orientation import turned
 from medseg.inference.importing.totalsegmentator.tasks import task_named
 from medseg.inference.load_options import LoadOptions
 from medseg.inference.postprocess import check_keep_largest, check_postprocess
@@ -39,6 +40,7 @@ def load_model(
     weights: str | Path | None = None,
     compatible: bool = False,
     ensemble: Sequence[str | Path] = (),
+    orientation: str | None = None,
 ) -> Model:
     """A model from a bundle (folder, zip, or a run folder that holds one); no code of a bundle is run.
 
@@ -61,6 +63,8 @@ def load_model(
         compatible: for models of nnU-Net: repeat its half-precision steps and mirror along all axes that its checkpoint
             names, to prove that the model is the original. Slower, and needs the memory of all logits.
         ensemble: further models with the same labels; the probabilities of all are averaged.
+        orientation: for models of nnU-Net: how its training files lay, e.g. 'LPS', to which DICOM studies are turned;
+            None: RAS.
 
     Raises:
         CheckpointError: missing, damaged or hostile bundle, unknown format, weights that do not fit the net, a net that
@@ -83,6 +87,7 @@ def load_model(
         None if weights is None else str(weights),
         compatible,
         tuple(map(str, ensemble)),
+        orientation,
     )
     return load_by(path, options)
 
@@ -113,7 +118,7 @@ def load_by(path: str | Path, options: LoadOptions) -> Model:
     roi, weights = options.roi, options.weights
     from medseg.inference.bundle import read_bundle
     from medseg.inference.composites.loading import composite_of, load_composite
-    from medseg.inference.importing.nnunet_folders import is_nnunet
+    from medseg.inference.importing.cache import as_bundle
 
     def load(member: Path) -> Model:
         return load_by(member, replace(options, roi=(), weights=None))
@@ -124,10 +129,7 @@ def load_by(path: str | Path, options: LoadOptions) -> Model:
         return load_task(task, weights, load, roi)
     if weights is not None:
         raise ConfigError(f"--weights is for models such as totalsegmentator:total; {path} brings its own")
-    if not (Path(path) / INFO).is_file() and is_nnunet(path):
-        from medseg.inference.importing.cache import converted
-
-        path = converted(Path(path))
+    path = as_bundle(path)
     if made := composite_of(Path(path)):
         info, content, place = made
         return load_composite(place, info, content, load, roi)
@@ -154,13 +156,14 @@ def load_by(path: str | Path, options: LoadOptions) -> Model:
 
     bundle = read_bundle(Path(path), expected)
     chosen_folds = _chosen_folds(bundle, options.folds)
+    info = bundle.info if options.orientation is None else turned(bundle.info, options.orientation, str(path))
     if options.compatible:
         _refuse_others(bundle)
     if bundle.networks:
         from medseg.inference.exporting.networks import exported_networks
 
         networks, given = exported_networks(bundle, options.engine, chosen_folds)
-        return Model(bundle.info, networks, CPU, bundle.model_hash, given, chosen_folds)
+        return Model(info, networks, CPU, bundle.model_hash, given, chosen_folds)
     from medseg.inference.bundle_nets import unfilled_net, with_weights
     from medseg.inference.engine import NetworkEngine
 
@@ -172,7 +175,7 @@ def load_by(path: str | Path, options: LoadOptions) -> Model:
             continue
         net = first.pop() if first else unfilled_net(bundle.path, folders, bundle.info, options.allow_code)
         nets.append(with_weights(net, state).to(on_device).eval().requires_grad_(False))
-    model = Model(bundle.info, tuple(nets), on_device, bundle.model_hash, chosen, chosen_folds)
+    model = Model(info, tuple(nets), on_device, bundle.model_hash, chosen, chosen_folds)
     return replace(model, compatible=options.compatible)
 
 

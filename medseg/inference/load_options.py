@@ -29,6 +29,7 @@ class LoadOptions:
     weights: str | None = None
     compatible: bool = False
     ensemble: tuple[str, ...] = ()
+    orientation: str | None = None
 
     def __post_init__(self) -> None:
         if self.compatible and self.fast:

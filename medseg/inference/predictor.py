@@ -28,7 +28,7 @@ from medseg.inference.window_batch import windows_at_a_time
 from medseg.inference.window_grid import Windows, stream_axis
 from medseg.labels import LabelScheme
 from medseg.preparation.assumptions import findings_of_plan
-from medseg.preparation.body import body_box, hounsfield_channels
+from medseg.preparation.body import body_box, box_without_air, hounsfield_channels
 from medseg.preparation.grid import GridMap, to_network_grid
 from medseg.preparation.mirroring import plan_axes
 from medseg.preparation.normalize import normalize, scales_for
@@ -362,6 +362,8 @@ class Model:
         )
         scales = scales_for(array, self.info.plan, stated_padding(volume.metadata, volume.channels))
         array = normalize(array, scales)
+        if self.info.prediction.without_air and not self.compatible:
+            box = box_without_air(array, self.info.plan)
         if self.info.previous_labels:
             if previous is None:
                 raise CheckpointError("this network is a member of a cascade; give the cascade, not its member")

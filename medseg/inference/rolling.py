@@ -67,15 +67,16 @@ class RollingSum:
         if self._box is not None:
             self._clear(1, self._rows, 0)
 
-    def add(self, window: Values, corner: Sequence[int], weights: Sequence[Values] | None) -> None:
+    def add(self, window: Values, corner: Sequence[int], weights: Sequence[Values] | Values | None) -> None:
         """Add a window, for which `finished` has made room.
 
         Args:
             window: (channels, *size).
             corner: its first voxel.
-            weights: one line (size,) per axis, whose product is the weight; None for 1.
+            weights: one line (size,) per axis, whose product is the weight; an array of them (*size); None for 1.
         """
-        lines = [] if weights is None else [line.reshape(_along(a, len(weights))) for a, line in enumerate(weights)]
+        given = weights if isinstance(weights, Sequence) else ()
+        lines = [line.reshape(_along(a, len(given))) for a, line in enumerate(given)]
         across = math.prod(line for a, line in enumerate(lines) if a != self._axis)
         start = corner[self._axis]
         box = [slice(None), *(slice(c, c + n) for c, n in zip(corner, window.shape[1:], strict=True))]
@@ -86,6 +87,8 @@ class RollingSum:
             if lines:
                 line = _part(lines[self._axis], self._axis, first - start, last - first)
                 self._ops.add_product(target, part, across * line)
+            elif weights is not None:
+                self._ops.add_product(target, part, _part(weights, self._axis, first - start, last - first))
             else:
                 target += part
 

@@ -2,22 +2,25 @@
 
 The windows lie on the product of one list of starts per axis and the weights are a product over axes, so their sum is a
 product too. Each window's weights are therefore divided by that sum beforehand, axis by axis, and the
-result needs neither a weight map of the image's size nor a last division.
+result needs neither a weight map of the image's size nor a last division. nnU-Net's weights, which half precision
+rounds, are no product: of these the sum is an array.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import ceil
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from medseg.preparation.plan import Plan
 
-__all__ = ["Windows", "blend_weights", "stream_axis", "window_starts"]
+__all__ = ["Windows", "blend_weights", "half_weights", "stream_axis", "window_starts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Windows:
     patch_size: tuple[int, ...]
     overlap: float = 0.5
     starts: Literal["whole_step", "real_step"] = "whole_step"
-    weights: Literal["gaussian", "impulse", "uniform"] = "gaussian"
+    weights: Literal["gaussian", "impulse", "half", "uniform"] = "gaussian"
     padding: Literal["minimum", "zero"] = "minimum"
 
     @classmethod
@@ -57,6 +60,22 @@ class Windows:
         """Start -> weights of the windows along an axis of `length` voxels; beyond the patch's axes, single voxels."""
         patch = self.patch_size[axis] if axis < len(self.patch_size) else 1
         return blend_weights(length, patch, self.overlap, self.starts, self.weights)
+
+    def rounded(self, shape: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Of weights that are no product over axes those of a window, and their sum over all windows; else None.
+
+        Both have a single voxel along axes beyond the patch's.
+        """
+        if self.weights != "half":
+            return None
+        patch = self.patch_size
+        held = half_weights(patch).astype(np.float32)
+        total = np.zeros([max(n, p) for n, p in zip(shape, patch, strict=False)], dtype=np.float32)
+        starts = [window_starts(n, p, self.overlap, self.starts) for n, p in zip(shape, patch, strict=False)]
+        for corner in product(*starts):
+            total[tuple(slice(c, c + p) for c, p in zip(corner, patch, strict=True))] += held
+        beyond = (...,) + (None,) * (len(shape) - len(patch))
+        return held[beyond], total[beyond]
 
 
 def window_starts(length: int, patch: int, overlap: float, starts: str = "whole_step") -> tuple[int, ...]:
@@ -92,9 +111,9 @@ def blend_weights(
     """Start -> float32 weights (patch,) along one axis; over all windows they sum to 1 at every voxel.
 
     'gaussian': with standard deviation patch / 8, centred in the window; at the window's border it is still exp(-8), so
-    no voxel is without weight. 'impulse': the same around voxel patch // 2. 'uniform': 1.
+    no voxel is without weight. 'impulse' and 'half': the same around voxel patch // 2. 'uniform': 1.
     """
-    centre = patch // 2 if weights == "impulse" else (patch - 1) / 2
+    centre = patch // 2 if weights in ("impulse", "half") else (patch - 1) / 2
     offset = np.arange(patch, dtype=np.float64) - centre
     line = np.ones_like(offset) if weights == "uniform" else np.exp(-0.5 * (offset / (patch / 8)) ** 2)
     corners = window_starts(length, patch, overlap, starts)
@@ -102,6 +121,27 @@ def blend_weights(
     for start in corners:
         total[start : start + patch] += line
     return {start: (line / total[start : start + patch]).astype(np.float32) for start in corners}
+
+
+def half_weights(patch: Sequence[int]) -> NDArray[np.float16]:
+    """nnU-Net's weights of a window, `(*patch)`: what half precision makes 0 counts as the smallest that is not.
+
+    Source:
+        nnU-Net 2.8.1, sliding_window_prediction.py, compute_gaussian, with a largest weight of 10.
+
+    Example:
+        >>> weights = half_weights((8, 8, 8))
+        >>> weights.dtype, weights.max().item(), bool((weights > 0).all())
+        (dtype('float16'), 10.0, True)
+    """
+    impulse = np.zeros(tuple(patch))
+    impulse[tuple(n // 2 for n in patch)] = 1
+    spread = ndimage.gaussian_filter(impulse, [n / 8 for n in patch], 0, mode="constant", cval=0)
+    spread /= spread.max() / 10
+    # By way of single precision, as torch rounds.
+    weights: NDArray[np.float16] = spread.astype(np.float32).astype(np.float16)
+    weights[weights == 0] = weights[weights != 0].min()
+    return weights
 
 
 def stream_axis(shape: Sequence[int], patch_size: Sequence[int]) -> int:

@@ -87,8 +87,7 @@ def slabs_by(
             at = [b.start + c for b, c in zip(grid.box, corner, strict=True)]
             yield from rolling.finished(at[axis])
             cropped = logits[number][(slice(None), *grid.inside)]
-            lines = None if single else [w[s] for w, s in zip(grid.lines, corner, strict=True)]
-            rolling.add(cropped, at, lines)
+            rolling.add(cropped, at, None if single else grid.weights_at(corner))
         first += count
         # Not held while the next batch is computed.
         del logits, cropped
@@ -106,6 +105,7 @@ class _Cut:
         box: of the image.
         patch: per axis of the image; 1 across the slices of a 2D net.
         lines: per axis, start -> weights.
+        rounded: of weights that are no product of lines, those of a window and their sum over all windows.
         inside: what of a window lies in the image.
         by_slice: whether a 2D net sees a volume.
     """
@@ -116,6 +116,7 @@ class _Cut:
     lines: list[dict[int, Values]]
     inside: list[slice]
     by_slice: bool
+    rounded: tuple[Values, Values] | None = None
 
     @classmethod
     def of(cls, ops: ArrayOps, image: Values, windows: Windows, body: Body | None) -> _Cut:
@@ -140,7 +141,19 @@ class _Cut:
             {start: ops.here(line[part]) for start, line in windows.along(axis, n).items()}
             for axis, (n, part) in enumerate(zip(shape, inside, strict=True))
         ]
-        return cls(padded, box, patch, lines, inside, by_slice)
+        whole = windows.rounded(shape)
+        rounded = None if whole is None else tuple(ops.here(each) for each in whole)
+        return cls(padded, box, patch, lines, inside, by_slice, rounded)
+
+    def weights_at(self, corner: Sequence[int]) -> Sequence[Values] | Values:
+        """Of a window, for `RollingSum.add`: lines, or one array."""
+        if self.rounded is None:
+            return [line[start] for line, start in zip(self.lines, corner, strict=True)]
+        weights, total = self.rounded
+        # Across the slices of a 2D net there is one voxel of both.
+        sizes = zip(corner, self.patch, total.shape, strict=True)
+        place = [slice(start, start + size) if held > 1 else slice(None) for start, size, held in sizes]
+        return (weights / total[tuple(place)])[tuple(self.inside)]
 
     @property
     def window(self) -> tuple[int, ...]:

@@ -25,10 +25,11 @@ def findings_of_plan(image: Volume, plan: Plan, mirrored: Collection[int] = ()) 
         ()
     """
     found = []
-    if plan.axes == "file" and image.dims == 3 and image.metadata.series_instance_uid:
+    assumed = plan.axes == "file" and plan.study_orientation is None
+    if assumed and image.dims == 3 and image.metadata.series_instance_uid:
         message = (
             "the model takes axes in the order of its training files, which DICOM does not have: the study was turned "
-            "to RAS; if those files had another order, convert the study to such a file and predict that"
+            "to RAS; if those files had another orientation, give it by --orientation"
         )
         found.append(Finding("assumed_orientation", message))
     for each in plan.unmirrored or ():

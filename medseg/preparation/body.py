@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from medseg.preparation.plan import Plan
 
-__all__ = ["body_box", "hounsfield_channels", "labels_inside"]
+__all__ = ["body_box", "box_without_air", "hounsfield_channels", "labels_inside"]
 
 # Voxels along each axis that are averaged: the noise of air goes, and what is thin stays.
 BLOCK = 4
@@ -55,6 +55,27 @@ def body_box(array: NDArray[Any], hounsfield: Sequence[bool], margin: int = MARG
     return tuple(
         slice(int(max(0, f - edge)), int(min(n, z + edge))) for f, z, n in zip(first, last, spatial, strict=True)
     )
+
+
+def box_without_air(array: NDArray[np.float32], plan: Plan) -> tuple[slice, ...]:
+    """`body_box` of an image that its plan normalised before resampling, of whose channels all are CT.
+
+    Args:
+        array: `(C, I, J[, K])`, normalised.
+        plan: says how.
+
+    Returns:
+        The box; the whole image where a channel's normalisation is not that of a CT, or leaves no air to be seen.
+    """
+    if any(each.kind != "clip" for each in plan.normalization):
+        return tuple(slice(0, n) for n in array.shape[1:])
+    levels = np.empty_like(array)
+    for target, channel, each in zip(levels, array, plan.normalization, strict=True):
+        np.multiply(channel, np.float32(each.std or 1), out=target)
+        target += np.float32(each.mean or 0)
+        if target.min() >= AIR:
+            return tuple(slice(0, n) for n in array.shape[1:])
+    return body_box(levels, (True,) * len(levels))
 
 
 def hounsfield_channels(plan: Plan) -> tuple[bool, ...]:

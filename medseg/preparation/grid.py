@@ -143,7 +143,7 @@ def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
             seen = empty_volume(straight_shape, affine)
             move = Reorientation.between(affine, plan.orientation)
     elif plan.transpose != (0, 1):
-        move = _file_axes(volume, plan.transpose)
+        move = _file_axes(volume, plan.transpose, plan.study_orientation or "RAS")
     if move is not None:
         shape = tuple(seen.shape[a] for a in move.axes)
         spacing = tuple(seen.spacing_mm[a] for a in move.axes)
@@ -171,12 +171,12 @@ def map_to_network_grid(volume: Volume, plan: Plan) -> GridMap:
     return GridMap(move, volume.shape, shape, network, real, _straightening(volume, seen, move, network), thick=thick)
 
 
-def _file_axes(volume: Volume, transpose: Sequence[int]) -> Reorientation:
-    """The axes of the file in the order of a plan. DICOM has no order of a file: its axes are turned to RAS before."""
+def _file_axes(volume: Volume, transpose: Sequence[int], of_study: str) -> Reorientation:
+    """The axes of the file in the order of a plan. DICOM has no order of a file: its axes are turned before."""
     if volume.dims == 2 or not volume.metadata.series_instance_uid:
         return Reorientation(tuple(transpose), (False,) * volume.dims)
-    ras = Reorientation.between(volume.affine, "RAS")
-    return Reorientation(tuple(ras.axes[a] for a in transpose), tuple(ras.flips[a] for a in transpose))
+    turn = Reorientation.between(volume.affine, of_study)
+    return Reorientation(tuple(turn.axes[a] for a in transpose), tuple(turn.flips[a] for a in transpose))
 
 
 def nonzero_box(array: NDArray[Any]) -> tuple[tuple[slice, ...], NDArray[np.bool_]]:

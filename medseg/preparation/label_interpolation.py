@@ -55,8 +55,8 @@ def upper_nearest(size: int, new_size: int) -> NDArray[np.intp]:
         >>> upper_nearest(2, 3).tolist()
         [0, 1, 1]
     """
-    nearest: NDArray[np.intp] = np.minimum((np.arange(new_size) + 0.5) * (size / new_size), size - 1).astype(np.intp)
-    return nearest
+    found: NDArray[np.intp] = np.minimum((np.arange(new_size) + 0.5) * (size / new_size), size - 1).astype(np.intp)
+    return found
 
 
 def _resized(values: NDArray[np.float64], shape: Sequence[int], order: int) -> NDArray[np.float64]:

@@ -63,7 +63,8 @@ HEADER = """\
 #   padding        what surrounds an image smaller than the patch: its minimum, or zero after normalisation
 #   low_resolution_ties   of the augmentation low_resolution: which of two equally near voxels is taken, either by turns
 #                  (unbiased) or the upper one, which moves a patch by up to half a voxel (upper, as older plans had it)
-#   windows        overlap (0 to 0.95), starts (whole_step, real_step), weights (gaussian, impulse, uniform)
+#   windows        overlap (0 to 0.95), starts (whole_step, real_step), weights (gaussian, impulse, half,
+#                  uniform)
 #   unmirrored     axes of the net that are never mirrored, with the reason: mirroring would exchange left and right, or
 #                  make images that point another way than all others. Take an entry out to mirror all the same; null:
 #                  decided by names, as far as version 1 knew them
@@ -73,6 +74,7 @@ HEADER = """\
 #   scale          the range of its magnification likewise; null: 0.75 to 1.33
 #   seeding        random numbers of training: a stream for each sample, so that a batch is the same on any number of
 #                  devices, or one for each batch, as older plans had it
+#   study_orientation   of axes file: how DICOM studies are turned, which have no order of a file; left out: RAS
 #   crop           nonzero: images are cut to the box around their nonzero voxels; only of imported models
 #   thick_axis     nearest: slices one by one where an axis is three times as coarse as the others; same: all axes alike
 """
@@ -118,6 +120,7 @@ class Plan(PlanPart):
         size: what `plan.size` asked for; None: the default. For people, it decides nothing.
         seeding: 'sample': every sample of a training batch has a stream of random numbers of its own; 'batch': those of
             a batch share one, as in version 1.
+        study_orientation: of axes 'file': how a DICOM study is turned, which has no order of a file; None: RAS.
 
     Raises:
         pydantic.ValidationError: for parts that do not fit together; `load_plan` gives a ConfigError.
@@ -159,6 +162,7 @@ class Plan(PlanPart):
     size: PlanSize | None = None
     downsampling: Annotated[float, Field(ge=1, le=64)] | None = None
     seeding: Literal["batch", "sample"] = "batch"
+    study_orientation: str | None = None
 
     @property
     def spatial_dims(self) -> int:
@@ -203,7 +207,7 @@ class Plan(PlanPart):
         return {
             key: each
             for key, each in values.items()
-            if each is not None or key not in ("kernels", "size", "downsampling")
+            if each is not None or key not in ("kernels", "size", "downsampling", "study_orientation")
         }
 
     @model_validator(mode="after")
@@ -250,7 +254,7 @@ class Plan(PlanPart):
             raise ValueError("only one channel can be the reference")
         return value
 
-    @field_validator("orientation")
+    @field_validator("orientation", "study_orientation")
     @classmethod
     def _orientation(cls, value: str | None, info: ValidationInfo) -> str | None:
         axes = {"R": "x", "L": "x", "A": "y", "P": "y", "S": "z", "I": "z"}

@@ -156,12 +156,13 @@ class WindowPlan(PlanPart):
         starts: 'whole_step': evenly spread, as few as a step of whole voxels, rounded down, allows; 'real_step': as few
             as the unrounded step allows (nnU-Net).
         weights: 'gaussian' around the window's centre, standard deviation 1/8 of the window; 'impulse': the same around
-            voxel size // 2 (nnU-Net); 'uniform': every voxel counts the same.
+            voxel size // 2; 'half': these as half precision holds them, at least its smallest (nnU-Net); 'uniform':
+            every voxel counts the same.
     """
 
     overlap: Overlap = 0.5
     starts: Literal["whole_step", "real_step"] = "whole_step"
-    weights: Literal["gaussian", "impulse", "uniform"] = "gaussian"
+    weights: Literal["gaussian", "impulse", "half", "uniform"] = "gaussian"
 
 
 class UnmirroredAxis(PlanPart):

@@ -94,8 +94,8 @@ class CaseChain:
             self.settings["irregular"] = options.irregular
         if options.mark != DEFAULT_MARK:
             self.settings["mark"] = options.mark
-        if model.compatible:
-            self.settings["compatible"] = True
+        special = {"compatible": model.compatible, "orientation": model.info.plan.study_orientation}
+        self.settings |= {key: value for key, value in special.items() if value}
         if model.folds is not None:
             self.settings["folds"] = list(model.folds)
         if options.estimate_quality:

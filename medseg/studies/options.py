@@ -59,6 +59,7 @@ class PredictOptions:
         weights: the folder of TotalSegmentator's weights, for models such as `totalsegmentator:total`.
         compatible: repeat nnU-Net's half-precision steps and its mirroring, see `load_model`.
         ensemble: further models, whose probabilities are averaged with the first one's.
+        orientation: for models of nnU-Net, to which DICOM studies are turned, see `load_model`.
         ray_address: HOST:PORT of the cluster's head; None: this machine's cores and GPUs, for this run alone.
 
     Raises:
@@ -94,6 +95,7 @@ class PredictOptions:
     weights: str | None = None
     compatible: bool = False
     ensemble: tuple[str, ...] = ()
+    orientation: str | None = None
 
     def __post_init__(self) -> None:
         if self.format is not None:
@@ -134,4 +136,5 @@ class PredictOptions:
             self.weights,
             self.compatible,
             self.ensemble,
+            self.orientation,
         )

@@ -8,11 +8,12 @@ import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from medseg.disk.atomic import write_text_atomic
 from medseg.errors import CheckpointError
-from medseg.inference.bundle import load_bundle
+from medseg.inference.bundle import Bundle, load_bundle
+from medseg.inference.importing.cache import as_bundle
 from medseg.io.formats import is_there
 from medseg.nets import PretrainedReport, load_pretrained
 from medseg.nets.pretrained import weight_names
@@ -35,13 +36,13 @@ def initial_names(path: Path) -> tuple[str, ...]:
     """
     path = _file_of(path)
     try:
-        return tuple(_of_bundle(path)) if _is_bundle(path) else weight_names(path)
+        return tuple(next(iter(_held(path).weights.values()))) if _is_bundle(path) else weight_names(path)
     except CheckpointError as error:
         raise _named(path, error) from None
 
 
 def initialise(net: nn.Module, path: Path) -> PretrainedReport:
-    """Load into a net what fits of a bundle (folder or zip) or of public weights (.pth, .pt, .safetensors).
+    """Load into a net what fits of a bundle, a model of nnU-Net (folders or zips), or of public weights.
 
     Returns:
         What was loaded, adapted (channels, classes, 2D kernels in a 3D net), dropped and not found, by name.
@@ -49,9 +50,15 @@ def initialise(net: nn.Module, path: Path) -> PretrainedReport:
     Raises:
         CheckpointError: for a file that is absent or damaged, and where nothing fits.
     """
-    path = _file_of(path)
+    file = _file_of(path)
     try:
-        return load_pretrained(net, _of_bundle(path) if _is_bundle(path) else path)
+        if not _is_bundle(file):
+            return load_pretrained(net, file)
+        bundle = _held(file)
+        try:
+            return load_pretrained(net, dict(next(iter(bundle.weights.values()))))
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; its network is net.name={bundle.info.net.name}") from None
     except CheckpointError as error:
         raise _named(path, error) from None
 
@@ -91,20 +98,21 @@ def _file_of(path: Path) -> Path:
     """The path itself, or the weights in a folder of `medseg pretrain`."""
     if not path.exists():
         raise CheckpointError(
-            f"training.init: {path} does not exist; give a model bundle, or weights as .safetensors or .pth"
+            f"training.init: {path} does not exist; give a model bundle, a model of nnU-Net, or weights as "
+            ".safetensors or .pth"
         )
-    return path / PRETRAINED if is_there(path / PRETRAINED) else path
+    return path / PRETRAINED if is_there(path / PRETRAINED) else as_bundle(path)
 
 
 def _is_bundle(path: Path) -> bool:
     return path.is_dir() or path.suffix == ".zip"
 
 
-def _of_bundle(path: Path) -> dict[str, Tensor]:
+def _held(path: Path) -> Bundle:
     bundle = load_bundle(path)
     if bundle.networks:
         raise CheckpointError("no training can start from an exported model; give the one that it was exported from")
-    return dict(next(iter(bundle.weights.values())))
+    return bundle
 
 
 def _named(path: Path, error: CheckpointError) -> CheckpointError:

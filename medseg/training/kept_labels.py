@@ -11,9 +11,10 @@ from medseg.config import RunConfig
 from medseg.errors import CheckpointError, ConfigError
 from medseg.inference.bundle import load_bundle
 from medseg.inference.bundle_info import BundleInfo, NetInfo
+from medseg.inference.importing.cache import as_bundle
 from medseg.training.teacher import Teacher
 
-__all__ = ["grown_net", "keep_rows", "kept_info", "with_kept_labels"]
+__all__ = ["grown_net", "keep_rows", "kept_info", "set_apart", "with_kept_labels"]
 
 _log = logging.getLogger("medseg")
 
@@ -31,9 +32,14 @@ def kept_info(config: RunConfig) -> BundleInfo | None:
     if config.distill.teacher is not None:
         raise ConfigError("training.keep_classes makes training.init the teacher; leave distill.teacher out")
     try:
-        info = load_bundle(init).info
+        info = load_bundle(as_bundle(init)).info
     except CheckpointError as error:
         raise CheckpointError(f"training.init: {error}; training.keep_classes needs a model bundle") from None
+    if info.plan.crop != "none":
+        raise ConfigError(
+            f"training.keep_classes: {init} crops images to their nonzero voxels, as models of nnU-Net do, which no "
+            "training here does; fine-tune it by training.init alone"
+        )
     if info.scheme.is_regions:
         raise ConfigError(f"training.keep_classes: {init} finds regions; labels can be added to plain labels only")
     return info
@@ -121,3 +127,27 @@ def keep_rows(net: nn.Module, teacher: Teacher) -> None:
                 before[old:] -= share
         grown[name] = before.to(value.dtype)
     net.load_state_dict(grown)
+
+
+def set_apart(net: nn.Module, teacher: Teacher) -> None:
+    """Give the rows of the background and the new labels, which `keep_rows` made alike, small random differences.
+
+    While the rows are the same, no weight below the last layer changes what tells a new label from the background, and
+    training gets nowhere. The differences are those of a new layer and add up to 0, so that to the first order the
+    network finds what it found before.
+
+    Args:
+        net: as `keep_rows` left it, changed in place.
+        teacher: the old network.
+    """
+    import torch
+
+    old = teacher.model.info.net.out_channels
+    held = teacher.model.modules[0].state_dict()
+    with torch.no_grad():
+        for name, value in net.named_parameters():
+            if value.dim() < 2 or held[name].shape == value.shape:
+                continue
+            rows = torch.tensor([0, *range(old, len(value))], device=value.device)
+            apart = torch.randn(len(rows), *value.shape[1:], device=value.device) / value[0].numel() ** 0.5
+            value[rows] += apart - apart.mean(dim=0)

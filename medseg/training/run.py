@@ -39,7 +39,7 @@ from medseg.training.crf_choice import choose_crf
 from medseg.training.distributed import Ranks, ranks_of_torchrun
 from medseg.training.fine_tuning import check_parts, start_from_init
 from medseg.training.fold import Fold, Setup
-from medseg.training.kept_labels import grown_net, keep_rows, kept_info, with_kept_labels
+from medseg.training.kept_labels import grown_net, keep_rows, kept_info, set_apart, with_kept_labels
 from medseg.training.loop import Trained, train_fold
 from medseg.training.loss import check_loss, loss_for
 from medseg.training.net import describe_net, meta_net_of_any_form, net_info_for
@@ -249,6 +249,7 @@ def _train_one(fold: Fold, setup: Setup, begun: _Begun, resume: bool) -> Trained
     kept = 0
     if config.training.keep_classes and setup.teacher is not None:
         keep_rows(net, setup.teacher)
+        set_apart(net, setup.teacher)
         kept = len(setup.teacher.model.scheme.names)
     else:
         start_from_init(net, fold, setup, resume=resume)

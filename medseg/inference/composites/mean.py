@@ -27,6 +27,7 @@ def mean_labels(
     scheme: LabelScheme,
     out: NDArray[np.float16] | None = None,
     precision: type[np.floating[Any]] = np.float16,
+    background: bool = False,
 ) -> NDArray[Any]:
     """The label map of the mean probabilities of models with the same labels.
 
@@ -36,6 +37,7 @@ def mean_labels(
         scheme: the labels of all.
         out: float16 `(labels, I, J[, K])`, gets the mean; None: it is not wanted.
         precision: to which each model's probabilities are rounded before.
+        background: the models write that of the background, too, before the others, see `half_chances`.
 
     Returns:
         Integers of `shape`: the label of the largest mean, of equal ones the first; regions where the mean is above
@@ -46,9 +48,11 @@ def mean_labels(
     """
     folder = Path(tempfile.gettempdir())
     found: list[NDArray[Any]] = []
+    # The background itself, as what is missing from 1 has fewer digits.
+    more = int(background and not scheme.is_regions)
 
     def array(wanted: tuple[int, ...]) -> NDArray[Any]:
-        found.append(disk_array(folder, wanted, precision))
+        found.append(disk_array(folder, (wanted[0] + more, *wanted[1:]), precision))
         return found[-1]
 
     for predict in predictions:
@@ -56,9 +60,12 @@ def mean_labels(
     restorer = Restorer(shape, shape, scheme.out_channels, scheme)
     for first, last, mean in _means(found, shape[0]):
         if out is not None:
-            out[:, first:last] = mean
-        rest = mean - 0.5 if scheme.is_regions else np.concatenate([1 - mean.sum(axis=0, keepdims=True), mean])
-        restorer.add(rest, first, last)
+            out[:, first:last] = mean[more:]
+        if scheme.is_regions:
+            mean = mean - 0.5
+        elif not more:
+            mean = np.concatenate([1 - mean.sum(axis=0, keepdims=True), mean])
+        restorer.add(mean, first, last)
     return restorer.label_map
 
 

@@ -150,9 +150,9 @@ class CompositeModel(Model):
     ) -> Volume:
         out = None if probabilities is None else probabilities((len(self.scheme.names), *volume.shape))
         predictions = [partial(_with_probabilities, each, volume) for each in run.callables().values()]
-        # Two sure networks that disagree differ by less than half precision resolves; nnU-Net averages in single.
+        # Between two networks that are sure of different labels less decides than half precision resolves.
         precision = np.float32 if all(info.source.kind == "nnunet" for info in self.infos) else np.float16
-        mask = volume.with_array(mean_labels(predictions, volume.shape, self.scheme, out, precision))
+        mask = volume.with_array(mean_labels(predictions, volume.shape, self.scheme, out, precision, self.compatible))
         assert self.composite is not None
         return keep_largest(mask, self.scheme, self.composite.keep_largest)
 

@@ -17,6 +17,7 @@ from medseg.inference.exporting.files import StoredNetwork, open_network, partne
 from medseg.inference.exporting.int8 import Int8Options, calibration_cases, int8_info, refuse_int8
 from medseg.inference.exporting.parity import MOST_CHANGED, MOST_DIFFERENT, joined, measured_parity, parity_windows
 from medseg.inference.exporting.target import new_bundle, refuse_target
+from medseg.inference.importing.cache import as_bundle
 from medseg.inference.load import load_model
 from medseg.inference.model_card import model_card
 from medseg.inference.onnx_network import require_onnxruntime
@@ -102,6 +103,7 @@ def export_model(
     folder = Path(target)
     refuse_target(folder)
     require_packages(format)
+    model = as_bundle(model)
     loaded = load_model(model, "cpu", allow_code=allow_code, folds=folds)
     if loaded.info.network.format != "safetensors":
         raise CheckpointError(

@@ -10,12 +10,23 @@ from medseg.disk.caches import cache_folder
 from medseg.errors import CheckpointError
 from medseg.inference.bundle_files import INFO, open_regular
 from medseg.inference.importing.nnunet_bundle import import_nnunet
+from medseg.inference.importing.nnunet_folders import is_nnunet
 from medseg.inference.importing.nnunet_layout import layout_of
 
-__all__ = ["converted"]
+__all__ = ["as_bundle", "converted"]
 
 # Conversions of other releases may lack what this one writes.
 FORMAT = 2
+
+
+def as_bundle(path: str | Path) -> Path:
+    """The path of a bundle; of a model of nnU-Net, the bundle that it was converted to.
+
+    Raises:
+        CheckpointError, WriteError: as `converted`.
+    """
+    place = Path(path)
+    return converted(place) if not (place / INFO).is_file() and is_nnunet(place) else place
 
 
 def converted(source: Path) -> Path:

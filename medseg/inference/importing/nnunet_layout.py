@@ -21,6 +21,7 @@ __all__ = ["Layout", "layout_of"]
 
 INFORMATION = "inference_information.json"
 MOST_STAGES = 4
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,8 @@ def _stages(folder: Path) -> list[Path]:
         if not previous:
             return stages
         before = stages[0].parent / f"{start}__{previous}"
-        if not isinstance(previous, str) or Path(previous).name != previous or len(stages) >= MOST_STAGES:
+        wrong = not isinstance(previous, str) or Path(previous).name != previous or len(previous) > LONGEST_NAME
+        if wrong or len(stages) >= MOST_STAGES:
             raise CheckpointError(f"{folder}: plans.json names {str(previous)[:100]!r} as the stage before {name!r}")
         if before not in _models_at(before):
             raise CheckpointError(
@@ -141,7 +143,7 @@ def _without_rules(layout: Layout) -> Layout:
 def _folder_name(chosen: Mapping[str, Any], path: Path) -> str:
     parts = [chosen.get(key) for key in ("trainer", "plans_identifier", "configuration")]
     name = "__".join(map(str, parts))
-    if not all(isinstance(part, str) for part in parts) or Path(name).name != name:
+    if not all(isinstance(part, str) for part in parts) or Path(name).name != name or len(name) > 2 * LONGEST_NAME:
         raise CheckpointError(
             f"{path} names {name[:200]!r}, which is not the folder of a model; give the folder of one model"
         )

@@ -188,7 +188,7 @@ def _described(
         logits=LogitPlan(order=_order(content, "resampling_fn_probabilities", 1, where), thick_axis="nearest"),
         shape_rounding="ratio",
         padding="zero",
-        windows=WindowPlan(overlap=0.5, starts="real_step", weights="impulse"),
+        windows=WindowPlan(overlap=0.5, starts="real_step", weights="half"),
         unmirrored=(
             (UnmirroredAxis(axis=sideways, reason="the labels say left or right"),)
             if scheme.sides and sideways < dims

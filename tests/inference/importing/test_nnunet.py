@@ -20,32 +20,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nnunet_fixtures import FIXTURES, KINDS, checkpoint, edited, folder_of, image_of
 from typer.testing import CliRunner
 
 import medseg
 from medseg.cli import app
-from medseg.disk.archive import unpack
 from medseg.errors import CheckpointError, MedsegError
 from medseg.inference.importing import cache, nnunet
 from medseg.inference.importing.importer import import_model
 from medseg.volume import Metadata, Volume
 
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "nnunet"
-KINDS = sorted(path.name for path in FIXTURES.iterdir() if (path / "model.zip").is_file())
 # Of 1,000 voxels, at most one may be decided otherwise.
 ALIKE = 0.999
-
-
-def image_of(kind: str) -> Volume:
-    channels = [medseg.read(path) for path in sorted((FIXTURES / kind).glob("case_*.nii.gz"))]
-    return channels[0].with_array(np.stack([each.array for each in channels]), channels=len(channels))
-
-
-def folder_of(kind: str, target: Path) -> Path:
-    target.mkdir()
-    unpack(FIXTURES / kind / "model.zip", target)
-    (folder,) = target.iterdir()
-    return folder
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -172,32 +158,6 @@ def test_the_licence_of_the_data_set_is_kept(tmp_path: Path) -> None:
 class Hostile:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch hostile",)
-
-
-def edited(name: str, *keys: str, value: Any) -> Callable[[Path], None]:
-    """A change of one value in a JSON file; None removes the key."""
-
-    def change(folder: Path) -> None:
-        content = json.loads((folder / name).read_text())
-        part = content
-        for key in keys[:-1]:
-            part = part[key]
-        if value is None:
-            del part[keys[-1]]
-        else:
-            part[keys[-1]] = value
-        (folder / name).write_text(json.dumps(content))
-
-    return change
-
-
-def checkpoint(**changes: Any) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        path = folder / "fold_0" / "checkpoint_final.pth"
-        content = torch.load(path, weights_only=False)
-        torch.save({**content, **changes}, path)
-
-    return change
 
 
 def bytes_in(name: str, content: bytes) -> Callable[[Path], None]:

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from test_nnunet import FIXTURES, checkpoint, edited, folder_of, image_of
+from nnunet_fixtures import FIXTURES, checkpoint, edited, folder_of, image_of
 from typer.testing import CliRunner
 
 import medseg
 from medseg.cli import app
 from medseg.disk.archive import unpack
 from medseg.errors import CheckpointError, ConfigError
-from medseg.inference.half_steps import half_weights
+from medseg.geometry import reorient
 from medseg.inference.importing.importer import import_model
+from medseg.inference.window_grid import Windows, blend_weights, half_weights
 from medseg.studies import PredictOptions
+from medseg.volume import Metadata
 
 DATASETS = Path(__file__).parents[2] / "fixtures" / "nnunet_datasets"
 MASKS = {"cascade": "mask.nii.gz", "two": "mask.nii.gz", "rgb": "mask.png"}
@@ -100,10 +103,23 @@ def test_compatible_obeys_the_checkpoint_where_sides_forbid_mirroring(tmp_path: 
 
 
 def test_weights_that_half_precision_makes_zero_count_as_the_smallest() -> None:
-    weights = half_weights((8, 24, 16)).numpy()
+    weights = half_weights((8, 24, 16))
     assert weights.max() == 10 and weights[4, 12, 8] == 10
     smallest = weights[weights > 0].min()
     assert (weights[0, 0, 0], weights[-1, -1, -1]) == (smallest, weights[-1, -1, -1]) and weights.min() > 0
+
+
+def test_rounded_weights_sum_to_one_and_are_the_product_but_for_rounding() -> None:
+    windows = Windows((8, 6), overlap=0.5, starts="real_step", weights="half")
+    held, total = windows.rounded((21, 6)) or (np.zeros(0), np.zeros(0))
+    lines = blend_weights(21, 8, 0.5, "real_step", "impulse")
+    summed = np.zeros((21, 6))
+    for start, line in lines.items():
+        share = held / total[start : start + 8]
+        summed[start : start + 8] += share
+        # Away from the border, where half precision rounds little.
+        assert np.allclose(share[2:6, 3], line[2:6], rtol=2e-3)
+    assert np.allclose(summed, 1)
 
 
 def test_a_stage_finds_the_one_before_it_beside_it(tmp_path: Path) -> None:
@@ -187,3 +203,21 @@ def test_a_stage_that_is_no_name_of_a_configuration_is_refused(name: Any, tmp_pa
     with pytest.raises(CheckpointError) as caught:
         import_model(folder, tmp_path / "bundle")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+def test_studies_are_turned_to_the_orientation_that_is_given(tmp_path: Path) -> None:
+    """To nnU-Net the study is the file in that orientation; a file keeps its axes."""
+    bundle = import_model(FIXTURES / "transposed" / "model.zip", tmp_path / "bundle")
+    image = image_of("transposed")
+    lps = medseg.load_model(bundle, "cpu", orientation="lps")
+    # The fixture points to the left, as its first column says.
+    assert np.array_equal(lps.predict(image).array, medseg.load_model(bundle, "cpu").predict(image).array)
+    study = replace(image, metadata=Metadata(series_instance_uid="1.2"))
+    found = lps.predict(study)
+    assert [each.kind for each in found.findings] == []
+    turned = reorient(image, "LPS")
+    expected = medseg.load_model(bundle, "cpu").predict(turned).array
+    assert np.array_equal(reorient(found, "LPS").array, expected)
+    for letters in ("LPX", "LPSR", "RR S"):
+        with pytest.raises(ConfigError, match="--orientation"):
+            medseg.load_model(bundle, "cpu", orientation=letters)

@@ -63,6 +63,37 @@ def test_five_parts_on_their_grid_are_merged_as_by_nnunet_and_totalsegmentators_
     assert (found == EXPECTED["total"]).mean() >= 0.995
 
 
+def test_compatible_parts_are_those_of_nnunetv2_and_totalsegmentator(results):
+    made(results, 291, 292, 293, 294, 295)
+    model = load_model("totalsegmentator:total", "cpu", weights=results, compatible=True)
+    assert (model.predict(study()).array != EXPECTED["total"]).mean() <= 1e-5
+
+
+def test_windows_go_over_the_body_and_not_over_the_air_around_it(results):
+    """Of a CT that is mostly air; nnU-Net's own steps see all of it."""
+    made(results, 291, 292, 293, 294, 295)
+    (file,) = results.glob("Dataset291*/*/plans.json")
+    plans = json.loads(file.read_text())
+    (levels,) = plans["foreground_intensity_properties_per_channel"].values()
+    levels["percentile_00_5"] = -1000.0
+    file.write_text(json.dumps(plans))
+    array, affine = image()
+    padded = np.full([3 * n for n in array.shape], -1000, dtype=np.int16)
+    place = tuple(slice(n, 2 * n) for n in array.shape)
+    padded[place] = array
+    counts = {}
+    for compatible in (False, True):
+        model = load_model("totalsegmentator:total", "cpu", weights=results, roi=("spleen",), compatible=compatible)
+        found = model.predict(
+            Volume(padded, affine), progress=lambda done, total, key=compatible: counts.__setitem__(key, total)
+        ).array
+        if not compatible:
+            far = np.ones(padded.shape, dtype=bool)
+            far[tuple(slice(side.start - 12, side.stop + 12) for side in place)] = False
+            assert found[place].any() and not found[far].any()
+    assert counts[False] < counts[True] / 2
+
+
 def test_a_task_with_a_crop_works_in_the_box_of_another_network(results):
     model = load_model("totalsegmentator:liver_vessels", "cpu", weights=made(results, 298, 8))
     found, expected = model.predict(study()).array, EXPECTED["liver_vessels"]

@@ -103,7 +103,7 @@ def _whole(task: Task, held: dict[str, dict[str, int]]) -> dict[str, int]:
 
 def _cached(folder: Path, labels: dict[str, int], task: Task) -> Path:
     """The bundle of a model folder in the cache; written where it is not there yet."""
-    digest = hashlib.sha256(f"{__version__} {task.step} {task.folds} {labels}".encode())
+    digest = hashlib.sha256(f"{__version__} {task.step} {task.folds} {task.air} {labels}".encode())
     for file in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".pth") and path.is_file()):
         state = file.stat()
         digest.update(f"\n{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
@@ -113,5 +113,5 @@ def _cached(folder: Path, labels: dict[str, int], task: Task) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise write_error(target.parent, error) from error
-        write_network(folder, target, labels, task.step, task.folds, task.licence)
+        write_network(folder, target, labels, task)
     return target

@@ -11,6 +11,7 @@ from medseg.inference.bundle_info import BundleInfo, PredictionInfo, Provenance
 from medseg.inference.bundle_parts import SourceInfo
 from medseg.inference.importing.nnunet import read_json, read_model
 from medseg.inference.importing.nnunet_folders import CHECKPOINT, checkpoints_in
+from medseg.inference.importing.totalsegmentator.tasks import Task
 from medseg.version import __version__
 
 __all__ = ["dataset_labels", "write_network"]
@@ -31,22 +32,20 @@ def dataset_labels(folder: Path) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda pair: pair[1]))
 
 
-def write_network(folder: Path, target: Path, labels: Mapping[str, int], step: float, folds: str, licence: str) -> Path:
+def write_network(folder: Path, target: Path, labels: Mapping[str, int], task: Task) -> Path:
     """Write a model folder as a bundle.
 
     Args:
         folder: `TRAINER__PLANS__CONFIGURATION`.
         target: the bundle.
         labels: names and values, from 1.
-        step: of the windows, as a share of the patch.
-        folds: '0', or 'all' that the folder holds.
-        licence: of the weights.
+        task: that it is for.
 
     Raises:
         CheckpointError: what is absent, damaged, or a network that medseg does not build.
     """
     checkpoints = checkpoints_in(folder)
-    if folds == "0":
+    if task.folds == "0":
         if "0" not in checkpoints:
             raise CheckpointError(f"{folder / 'fold_0' / CHECKPOINT} is missing; download the weights again")
         checkpoints = {"0": checkpoints["0"]}
@@ -56,8 +55,8 @@ def write_network(folder: Path, target: Path, labels: Mapping[str, int], step: f
         raise CheckpointError(
             f"{folder} has {len(told.labels)} labels, its task {len(labels)}; these are other weights"
         )
-    overlap = round(1 - step, 6)
-    windows = told.plan.windows.model_copy(update={"overlap": overlap})
+    overlap = round(1 - task.step, 6)
+    windows = told.plan.windows.model_copy(update={"overlap": overlap, "weights": "impulse"})
     info = BundleInfo(
         labels=dict(labels),
         plan=told.plan.model_copy(
@@ -72,10 +71,10 @@ def write_network(folder: Path, target: Path, labels: Mapping[str, int], step: f
         ),
         net=told.net,
         # TotalSegmentator never mirrors in prediction.
-        prediction=PredictionInfo(overlap=overlap),
+        prediction=PredictionInfo(overlap=overlap, without_air=task.air == "left_out"),
         provenance=Provenance(medseg=__version__, dataset={"channels": list(told.channels)}),
-        source=SourceInfo(kind="totalsegmentator", hash=read.hash, licence=licence),
-        weight_license=licence,
+        source=SourceInfo(kind="totalsegmentator", hash=read.hash, licence=task.licence),
+        weight_license=task.licence,
         folds=read.folds,
     )
     return save_bundle(target, info, read.weights)

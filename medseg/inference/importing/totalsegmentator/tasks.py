@@ -41,6 +41,7 @@ class Task(_Part):
         crop: where the task works; 'unknown': this medseg cannot run it.
         keep_largest: labels of which one component stays.
         smallest_ml: labels whose smaller components go.
+        air: whether the air around the body may be left out.
         licence: of the weights.
     """
 
@@ -53,6 +54,7 @@ class Task(_Part):
     crop: CropTask | Literal["unknown"] | None = None
     keep_largest: tuple[str, ...] = ()
     smallest_ml: dict[str, float] = Field(default_factory=dict)
+    air: Literal["seen", "left_out"] = "seen"
     licence: str = "apache-2.0"
 
     @property
