@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,11 @@ from medseg.commands.correction.matching import CorrectedStudy, LeftOut, Studies
 from medseg.config import RunConfig
 from medseg.datasets.cases import Case, find_cases
 from medseg.datasets.corrected import CorrectedCase, Corrections, read_corrections, write_corrections
-from medseg.errors import ConfigError, DatasetError, PartialFailure
+from medseg.errors import ConfigError, DatasetError, MedsegError, PartialFailure
 from medseg.inference.bundle import save_bundle
 from medseg.inference.load import load_model
 from medseg.inference.predictor import Model
+from medseg.inference.quality import check_case
 from medseg.io import write
 from medseg.io.formats import is_there
 from medseg.io.naming import safe_name
@@ -31,6 +33,7 @@ from medseg.volume import Metadata, Volume
 
 __all__ = ["CorrectOptions", "correct"]
 
+_log = logging.getLogger("medseg")
 FOLDER = "corrections"
 CANDIDATE = "candidate"
 REFUSED = "refused_model"
@@ -134,7 +137,7 @@ def _read(
     scheme = former.dataset.labels
     found = find_masks(place, former.config.data, scheme.written, former.reading)
     channels = channel_names(former.bundle.info.plan)
-    studies = Studies(former.dataset, (*options.images, *found.images), channels)
+    studies = Studies(former.dataset, options.images, found.images, channels)
     rows: list[CorrectedRow] = []
     left: list[LeftOut] = []
     edits: list[LabelEdit] = []
@@ -147,13 +150,21 @@ def _read(
             left.append(each)
             continue
         name = each.case.name
-        expected = model.predict(each.image)
-        before = read_case(each.case, former.reading)[1] if each.of_run else expected
+        try:
+            expected = model.predict(each.image)
+            before = read_case(each.case, former.reading)[1] if each.of_run else expected
+        except MedsegError as error:
+            left.append(LeftOut(each.mask.file, " ".join(str(error).split())))
+            continue
         edits += edits_of(name, before, each.label_map, scheme.written)
         suspected = swaps_of(name, each.label_map, expected, scheme.written)
         swaps += suspected or (swaps_of(name, each.label_map, before, scheme.written) if each.of_run else [])
         trains = not each.of_run or any(name in former.splits[fold].train for fold in former.folds)
-        rows.append(CorrectedRow(name, str(each.mask.file), each.matched_by, _role(each, trains)))
+        unlike = () if each.of_run else check_case(each.image, expected, former.bundle.info)
+        for finding in unlike:
+            _log.warning("%s is unlike the cases that the model was trained on: %s", name, finding.message)
+        said = tuple(finding.message for finding in unlike)
+        rows.append(CorrectedRow(name, str(each.mask.file), each.matched_by, _role(each, trains), said))
         if trains:
             records[name] = _kept(each, folder / "labels")
     progress(len(found.masks), len(found.masks), "")
@@ -249,6 +260,7 @@ def _decided(correction: Correction, out: Path) -> str:
             f"{done.max_loss:g} Dice: {names}{hint}; it lies in {out / REFUSED} for a look\n{text}"
         )
     text += f"\nmodel: {out / MODEL}"
-    if done.left_out:
-        raise PartialFailure(f"{len(done.left_out)} corrected mask(s) were left out; the model ships\n{text}")
+    unused = [each for each in done.left_out if not each.unchanged]
+    if unused:
+        raise PartialFailure(f"{len(unused)} corrected mask(s) could not be used; the model ships\n{text}")
     return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from medseg.volume import Volume
 
 __all__ = ["SuggestOptions", "suggest"]
 
+_log = logging.getLogger("medseg")
 Progress = Callable[[int, int, str], None]
 
 
@@ -99,8 +101,11 @@ def suggest(path: Path, place: Path, out: Path, options: SuggestOptions, progres
     chosen = order[: options.count]
     with atomic_folder(out, overwrite=True) as folder:
         _write(folder, model, [ranked[each.index] for each in chosen], options)
-        write_text_atomic(folder / "suggested.csv", _table(order, ranked, len(chosen)))
+        write_text_atomic(folder / "suggested.csv", _table(order, ranked, gains, len(chosen)))
     progress(len(sources), len(sources), "")
+    for each in chosen:
+        for sentence in gains[each.index].findings:
+            _log.warning("%s is unlike the training cases: %s", ranked[each.index].case, sentence)
     text = _summary(chosen, ranked, out, options, path, place)
     if failed:
         names = "; ".join(f"{source.case}: {' '.join(str(error).split())}" for source, error in failed)
@@ -137,13 +142,21 @@ def _write(folder: Path, model: Model, sources: Sequence[Source], options: Sugge
     write_label_table(folder, model.scheme)
 
 
-def _table(order: Sequence[Picked], sources: Sequence[Source], chosen: int) -> str:
+def _table(order: Sequence[Picked], sources: Sequence[Source], gains: Sequence[StudyGain], chosen: int) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["rank", "study", "suggested", "gain", "disagreement", "distance"])
+    writer.writerow(["rank", "study", "suggested", "gain", "disagreement", "distance", "findings"])
     for rank, each in enumerate(order, start=1):
         numbers = (f"{value:.6g}" for value in (each.gain, each.disagreement, each.distance))
-        writer.writerow([rank, sources[each.index].case, "yes" if rank <= chosen else "no", *numbers])
+        writer.writerow(
+            [
+                rank,
+                sources[each.index].case,
+                "yes" if rank <= chosen else "no",
+                *numbers,
+                "; ".join(gains[each.index].findings),
+            ]
+        )
     return buffer.getvalue()
 
 
