@@ -58,7 +58,7 @@ def test_a_suggested_mask_comes_back_with_its_classes_and_geometry_in_every_form
     out = tmp_path / "out"
     done = run("suggest", place / "run", source, "-n", 1, "-o", out, "--format", form, "--device", "cpu")
     assert done.exit_code == 0, (done.output, done.exception)
-    rows = list(csv.DictReader((out / "suggested.csv").open()))
+    rows = list(csv.DictReader((out / "suggested.csv").read_text().splitlines()))
     assert len(rows) == 3 and [row["suggested"] for row in rows] == ["yes", "no", "no"]
     study = rows[0]["study"]
     image = medseg.read(source / study if form == "dicom-seg" else source / f"{study}.nii.gz")
