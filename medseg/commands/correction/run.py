@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -202,11 +202,11 @@ def _kept(each: CorrectedStudy, folder: Path) -> CorrectedCase:
 def _train(former: FormerRun, records: Mapping[str, CorrectedCase], out: Path, resume: bool) -> None:
     """Train every fold of the run on, from its own weights: those of another fold have seen its held-out cases."""
     before = former.config.data.corrected
-    earlier = {} if before is None else {each.name: each for each in read_corrections(before).cases}
+    earlier = () if before is None else read_corrections(before).cases
     path = out / FOLDER / "cases.json"
     data = former.config.data.model_copy(update={"split": None, "corrected": path})
     config = former.config.model_copy(update={"output": out, "data": data})
-    _write_cases(former, {**earlier, **records}, config, path)
+    _write_cases(former, _joined(earlier, records), config, path)
     shutil.copyfile(former.folder / "plan.yaml", out / "plan.yaml")
     for fold in former.folds:
         weights = former.model
@@ -216,6 +216,14 @@ def _train(former: FormerRun, records: Mapping[str, CorrectedCase], out: Path, r
         training = config.training.model_copy(update={"init": weights, "fold": fold})
         begun = is_there((out if fold == 0 else out / f"fold{fold}") / "last.pt")
         train_run(config.model_copy(update={"training": training}), resume=resume and begun, bundle=CANDIDATE)
+
+
+def _joined(earlier: Sequence[CorrectedCase], records: Mapping[str, CorrectedCase]) -> dict[str, CorrectedCase]:
+    """Corrections of before with those of now; a case that an earlier correction brought keeps its images."""
+    joined = {each.name: each for each in earlier}
+    for name, each in records.items():
+        joined[name] = replace(joined[name], label=each.label) if name in joined and not each.images else each
+    return joined
 
 
 def _write_cases(former: FormerRun, records: Mapping[str, CorrectedCase], config: RunConfig, path: Path) -> None:
