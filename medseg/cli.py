@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from medseg import cli_complete, cli_deploy, cli_loop, cli_pretrain, cli_site, cli_training
+from medseg import cli_complete, cli_deploy, cli_loop, cli_pretrain, cli_service, cli_site, cli_training
 from medseg.cli_evaluate import COMPARE_EXAMPLES, EVALUATE_EXAMPLES, compare, evaluate
 from medseg.cli_exit import ended_by_errors
 from medseg.cli_help import ADVANCED, Command, Group
@@ -255,6 +255,8 @@ _add(cli_deploy.export, "Masks and scores", cli_deploy.EXPORT_EXAMPLES)
 _add(evaluate, "Masks and scores", EVALUATE_EXAMPLES)
 _add(compare, "Masks and scores", COMPARE_EXAMPLES)
 _add(cli_deploy.benchmark, "Masks and scores", cli_deploy.BENCHMARK_EXAMPLES)
+_add(cli_service.serve, "At a site", cli_service.SERVE_EXAMPLES)
+_add(cli_service.queue, "At a site", cli_service.QUEUE_EXAMPLES)
 _add(cli_site.accept, "At a site", cli_site.ACCEPT_EXAMPLES)
 _add(cli_site.drift, "At a site", cli_site.DRIFT_EXAMPLES)
 

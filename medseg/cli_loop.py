@@ -19,8 +19,8 @@ medseg suggest runs/lung studies/ -n 10 -o to_label --format dicom-seg"""
 
 CORRECT_EXAMPLES = """\
 medseg correct runs/lung corrected/ -o runs/lung2
-medseg correct runs/lung predicted/ -o runs/lung2 --images studies/ --minutes 20
-medseg correct runs/lung segs/ -o runs/lung2 --max-loss 0.02 training.learning_rate=0.0005"""
+medseg correct runs/lung predicted/ -o runs/lung2 --images studies/
+medseg correct runs/lung segs/ -o runs/lung2 --max-loss 0.02 --minutes 20"""
 
 
 def correct(

@@ -48,11 +48,13 @@ FLOORS = [
             "cli_loop",
             "cli_options",
             "cli_predict",
+            "cli_service",
             "cli_site",
             "cli_training",
             "cli_pretrain",
         ),
         "commands",
+        "service",
     },
 ]
 SIDEWAYS = {
@@ -78,19 +80,24 @@ SIDEWAYS = {
             "options",
             "predict",
             "pretrain",
+            "service",
             "site",
             "training",
         )
     ),
     ("cli", "commands"),
-    *((f"cli_{part}", "cli_help") for part in ("deploy", "evaluate", "loop", "options", "predict", "site", "training")),
+    *(
+        (f"cli_{part}", "cli_help")
+        for part in ("deploy", "evaluate", "loop", "options", "predict", "service", "site", "training")
+    ),
     *(
         (f"cli_{part}", f"cli_{other}")
-        for part in ("deploy", "evaluate", "loop", "predict", "pretrain", "site", "training")
+        for part in ("deploy", "evaluate", "loop", "predict", "pretrain", "service", "site", "training")
         for other in ("complete", "options")
     ),
     ("cli_training", "commands"),
     ("cli_deploy", "commands"),
+    ("cli_service", "service"),
     ("cli_site", "commands"),
     ("cli_loop", "commands"),
     # The reference page of the commands is made from the program.

@@ -99,15 +99,22 @@ def edits_of(case: str, before: Volume, after: Volume, scheme: LabelScheme) -> l
         }
         most = max(others, key=lambda other: others[other], default="")
         renamed = others.get(most, 0)
-        sizes = (was, is_now, is_now & ~was, gone)
+        size_before, size_after, added, removed = (
+            int(np.count_nonzero(each)) * unit for each in (was, is_now, is_now & ~was, gone)
+        )
         result.append(
             LabelEdit(
-                case,
-                name,
-                *(int(np.count_nonzero(each)) * unit for each in sizes),
+                case=case,
+                label=name,
+                before=size_before,
+                after=size_after,
+                added=added,
+                removed=removed,
                 renamed=renamed * unit,
                 renamed_to=most if renamed else "",
-                **scores[name],
+                dice=scores[name]["dice"],
+                assd=scores[name]["assd"],
+                hd95=scores[name]["hd95"],
             )
         )
     return result

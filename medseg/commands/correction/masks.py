@@ -94,7 +94,7 @@ def find_masks(place: Path, data: DataConfig, scheme: LabelScheme, reading: Read
 
     Raises:
         ReadError: the place does not exist.
-        DatasetError: it holds no mask.
+        DatasetError: it contains no mask.
         AnnotationError: annotations that cannot become label maps of this run.
     """
     check_source(place)

@@ -67,7 +67,7 @@ class Studies:
         channels: names of the model's channels.
 
     Raises:
-        ReadError: a place that holds no image.
+        ReadError: a place that contains no image.
     """
 
     def __init__(

@@ -99,7 +99,7 @@ def correct(run: Path, corrected: Path, out: Path, options: CorrectOptions, prog
         listed = "; ".join(each.text() for each in found.correction.swaps)
         raise DatasetError(
             f"labels look swapped in {len({each.case for each in found.correction.swaps})} corrected case(s), so "
-            f"nothing was trained: {listed}; mend them, or give --allow-swaps if they are right"
+            f"nothing was trained: {listed}; correct them, or give --allow-swaps if they are right"
         )
     write_correction(found.correction, out / FOLDER)
     _train(former, found.records, out, options.resume)

@@ -16,7 +16,7 @@ from medseg.io.annotations import Annotated, write_annotations
 from medseg.io.annotations.slices import slice_name
 from medseg.labels import LabelScheme
 from medseg.lookup import nearest_hint
-from medseg.studies.outputs import algorithm_of, write_mask
+from medseg.studies.outputs import Segmented, algorithm_of, write_mask
 from medseg.studies.sources import Source
 from medseg.version import __version__
 from medseg.volume import Metadata, Volume
@@ -78,7 +78,8 @@ class Exporter:
                     f"{source.paths[0]} is not DICOM, which a DICOM SEG has to refer to; give another --format"
                 )
             algorithm = algorithm_of(self.scheme, __version__, self.model.model_hash, {"suggested": True})
-            write_mask(mask, self.folder / "labels" / f"{name}.dcm", "dicom-seg", self.scheme, series, algorithm)
+            case = Segmented(mask, image, self.scheme, series, ())
+            write_mask(case, {"dicom-seg": self.folder / "labels" / f"{name}.dcm"}, algorithm)
         elif self.kind == "nifti":
             self._nifti(name, image, mask)
         else:
