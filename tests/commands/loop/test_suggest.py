@@ -19,6 +19,7 @@ from medseg.commands.correction.masks import find_masks
 from medseg.commands.correction.matching import CorrectedStudy, Studies, match
 from medseg.commands.suggestion.gain import StudyGain, picked
 from medseg.errors import MedsegError
+from medseg.geometry import reorient
 
 FORMS = ("nifti", "dicom-seg", "labelme", "cvat", "supervisely")
 
@@ -85,6 +86,24 @@ def test_a_suggested_mask_comes_back_with_its_classes_and_geometry_in_every_form
     assert isinstance(matched, CorrectedStudy), matched
     assert np.array_equal(matched.label_map.array, expected.array)
     assert matched.image.same_geometry(matched.label_map)
+
+
+def test_a_structure_set_under_any_name_finds_its_study_by_the_series_that_it_names(
+    place: Path, studies: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.yaml").write_text("{bright: 1, dark: 2}")
+    drawn, objects = place / "new" / "labels" / "study7.nii.gz", tmp_path / "objects"
+    options = ["--format", "rtstruct", "--reference", studies / "study7", "--labels", tmp_path / "labels.yaml"]
+    done = run("convert", drawn, objects / "from_the_clinic.dcm", *options)
+    assert done.exit_code == 0, (done.output, done.exception)
+    former = former_run(place / "run", {})
+    masks = find_masks(objects, former.config.data, former.dataset.labels, former.reading)
+    pool = Studies(former.dataset, [studies], masks.images, ())
+    (matched,) = match(masks, pool, former.reading, former.dataset.labels, False)
+    assert isinstance(matched, CorrectedStudy), matched
+    assert (matched.case.name, matched.matched_by) == ("study7", "series")
+    expected = reorient(medseg.read(drawn), matched.image.orientation).array
+    assert np.mean(matched.label_map.array[expected > 0] == expected[expected > 0]) > 0.95
 
 
 @pytest.mark.slow
