@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from medseg.commands.convert_options import ConvertOptions
 from medseg.disk.directory_walk import files_below, is_hidden
 from medseg.errors import MedsegError, ReadError
-from medseg.io import contents, read_file
+from medseg.io import contents, read, read_file
 from medseg.io.annotations import Annotated, case_names, read_annotations
+from medseg.io.annotations.slices import SLICE_NAME, stacked
 from medseg.io.dicom.objects import object_kind, read_object
-from medseg.io.formats import is_annotation_file, kind_of, stem_of
+from medseg.io.formats import check_source, is_annotation_file, kind_of, stem_of
+from medseg.io.images import channels_first
 from medseg.io.label_maps import LabelSource, read_label_map
 from medseg.io.label_names import read_label_names
 from medseg.io.naming import safe_name
@@ -66,10 +68,10 @@ def pending_volumes(
     if is_annotation(root):
         names = read_label_names(options.labels) if options.labels else None
         found = read_annotations(root, None if names is None else values_of(names))
-        return [
-            Pending(name, owner_of_file(place / name), partial(_annotated, each))
-            for name, each in zip(case_names(found), found, strict=True)
-        ], ()
+        named = list(zip(case_names(found), found, strict=True))
+        if options.copy_grid is not None and (volume := _stacked(named, options.copy_grid)) is not None:
+            return [Pending(volume.image_name, owner_of_file(place), partial(_annotated, volume))], ()
+        return [Pending(name, owner_of_file(place / name), partial(_annotated, each)) for name, each in named], ()
     if root.is_file() and object_kind(root):
         # A voxel of DICOM objects may have several labels.
         keep = target.content == "object"
@@ -107,6 +109,18 @@ def is_annotation(place: Path) -> bool:
 def _in_source(path: Path, root: Path, place: Path) -> Path:
     """A path of the source, which may be an archive that is unpacked at `root`."""
     return place / path.relative_to(root) if path.is_relative_to(root) else path
+
+
+def _stacked(named: Sequence[tuple[str, Annotated]], image: Path) -> Annotated | None:
+    """The volume whose slices were annotated one by one; None where these are pictures of their own."""
+    parts = [SLICE_NAME.fullmatch(name) for name, _ in named]
+    cases = {part["case"] if part else "" for part in parts}
+    if len(cases) > 1 or "" in cases or any(each.label_map.dims == 3 for _, each in named):
+        return None
+    slices = [(int(part["slice"]), each.label_map) for part, (_, each) in zip(parts, named, strict=True) if part]
+    classes = {name: value for _, each in named for name, value in each.classes.items()}
+    check_source(image)
+    return Annotated(stacked(slices, channels_first(read(image))), classes, cases.pop())
 
 
 def _annotated(each: Annotated) -> tuple[Volume, Mapping[str, int]]:

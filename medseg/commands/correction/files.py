@@ -35,12 +35,14 @@ class CorrectedRow:
     """A corrected mask: its file, its study, how they were matched, and what becomes of it.
 
     `role`: 'training' (a case of the run that trains), 'new', or 'held out' (measured, but never trained on).
+    `findings`: how a new study differs from those that the model was trained on, a sentence each.
     """
 
     case: str
     file: str
     matched_by: str
     role: str
+    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,10 @@ class Correction:
         roles = [row.role for row in self.corrected]
         counted = ", ".join(f"{roles.count(role)} {role}" for role in ("training", "new", "held out") if role in roles)
         lines = [f"{len(self.corrected)} corrected masks ({counted})" if roles else "no corrected mask is used"]
-        lines += [f"left out: {each.file}: {each.reason}" for each in self.left_out]
+        unchanged = sum(each.unchanged for each in self.left_out)
+        if unchanged:
+            lines.append(f"{unchanged} mask(s) are as they were predicted and do not count (--accept-unchanged)")
+        lines += [f"left out: {each.file}: {each.reason}" for each in self.left_out if not each.unchanged]
         added, removed = (sum(getattr(each, what) for each in self.edits) for what in ("added", "removed"))
         lines.append(f"edits: {added:.4g} {self.unit} added, {removed:.4g} {self.unit} removed")
         lines += [f"labels may be swapped in {each.text()}" for each in self.swaps]
@@ -109,7 +114,7 @@ def write_correction(correction: Correction, folder: Path) -> None:
         "max_loss": correction.max_loss,
         "unit": correction.unit,
         "corrected": [asdict(each) for each in correction.corrected],
-        "left_out": [{"file": str(each.file), "reason": each.reason} for each in correction.left_out],
+        "left_out": [{**asdict(each), "file": str(each.file)} for each in correction.left_out],
         "edits": [asdict(each) for each in correction.edits],
         "swaps": [asdict(each) for each in correction.swaps],
         "held_out": [asdict(each) for each in correction.held_out],

@@ -20,7 +20,7 @@ from medseg.geometry import copy_grid, describe, reorient
 from medseg.io.annotations import case_names, read_annotations
 from medseg.io.annotations.slices import SLICE_NAME, stacked
 from medseg.io.dicom.objects import object_contents, object_kind, read_object
-from medseg.io.formats import check_source, is_annotation_file, is_image_file, may_be_dicom, stem_of
+from medseg.io.formats import check_source, is_annotation_file, is_image_file, kind_of, may_be_dicom, stem_of
 from medseg.io.label_maps import LabelSource, read_label_map
 from medseg.labels import LabelScheme
 from medseg.preparation.sources import Reading, read_case
@@ -98,6 +98,8 @@ def find_masks(place: Path, data: DataConfig, scheme: LabelScheme, reading: Read
         AnnotationError: annotations that cannot become label maps of this run.
     """
     check_source(place)
+    if place.is_file() and kind_of(place) == "zip":
+        raise DatasetError(f"{place} is an archive; unpack it, and give the folder")
     if place.is_file():
         masks = list(_masks_of_files([place], scheme, reading))
         return Found(_checked(masks, place), ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ import numpy as np
 from medseg.commands.correction.masks import CorrectedMask, Found
 from medseg.datasets.cases import Case, Dataset
 from medseg.datasets.layouts import images_in
-from medseg.errors import DatasetError, GeometryError, MedsegError
+from medseg.datasets.pair_finding import folder_pairs
+from medseg.errors import DatasetError, GeometryError, MedsegError, ReadError
 from medseg.io.images import read_image
 from medseg.io.naming import composed
 from medseg.labels import LabelScheme
@@ -27,10 +29,11 @@ _EXPECTED = "give the folder of its image with --images, or name the mask after 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A mask that is not used, and why, in words for the user."""
+    """A mask that is not used, and why, in words for the user; `unchanged`: only because nobody has edited it."""
 
     file: Path
     reason: str
+    unchanged: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,20 +62,27 @@ class Studies:
 
     Args:
         dataset: of the run.
-        places: files and folders of further studies.
+        places: files and folders of further studies; of a data set the folder of its images.
+        beside: places of corrected masks that may hold images as well.
         channels: names of the model's channels.
 
     Raises:
         ReadError: a place that contains no image.
     """
 
-    def __init__(self, dataset: Dataset, places: Iterable[Path], channels: Sequence[str]) -> None:
+    def __init__(
+        self, dataset: Dataset, places: Iterable[Path], beside: Iterable[Path], channels: Sequence[str]
+    ) -> None:
         self.dataset = dataset
         self.of_run = {composed(case.name): case for case in dataset.cases}
         self.further: dict[str, Case] = {}
         self.sources: dict[str, Source] = {}
         for place in places:
-            self._add(place, channels)
+            for folder in _image_folders(place):
+                self._add(folder, channels)
+        for place in beside:
+            with contextlib.suppress(ReadError):
+                self._add(place, channels)
 
     def _add(self, place: Path, channels: Sequence[str]) -> None:
         known = {path.resolve() for case in self.dataset.cases for path in case.images}
@@ -122,6 +132,13 @@ class Studies:
         return found[0] if len(found) == 1 else None
 
 
+def _image_folders(place: Path) -> list[Path]:
+    """The folders of images of a data set, else the place itself."""
+    named = [place / name for name in ("imagesTr", "imagesTs") if (place / name).is_dir()]
+    found = named or ([pair.images for pair in folder_pairs(place)] if place.is_dir() else [])
+    return found or [place]
+
+
 def _choices(source: Source) -> list[Source]:
     """Each series of a study that has several, else the source itself."""
     if not source.candidates:
@@ -157,8 +174,12 @@ def match(
     """
     taken: dict[str, Path] = {}
     for mask in found.masks:
+        if mask.unchanged and not unchanged_too:
+            reason = "it is as it was predicted; with --accept-unchanged it counts as looked at and right"
+            yield LeftOut(mask.file, reason, unchanged=True)
+            continue
         try:
-            each = _matched(mask, studies, reading, scheme, unchanged_too)
+            each = _matched(mask, studies, reading, scheme)
             other = taken.setdefault(composed(each.case.name), mask.file)
             if other != mask.file:
                 raise DatasetError(f"{other} is a mask of the same study {each.case.name!r}; keep one of them")
@@ -168,11 +189,7 @@ def match(
             yield each
 
 
-def _matched(
-    mask: CorrectedMask, studies: Studies, reading: Reading, scheme: LabelScheme, unchanged_too: bool
-) -> CorrectedStudy:
-    if mask.unchanged and not unchanged_too:
-        raise DatasetError("it is as it was predicted; with --accept-unchanged it counts as looked at and right")
+def _matched(mask: CorrectedMask, studies: Studies, reading: Reading, scheme: LabelScheme) -> CorrectedStudy:
     case, by = _study_of(mask, studies)
     image = read_image(case.images, reading.nan, case.series or None)
     label_map = mask.content.on_image(image, case)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from medseg.commands.correction.matching import CorrectedStudy, LeftOut, Studies
 from medseg.config import RunConfig
 from medseg.datasets.cases import Case, find_cases
 from medseg.datasets.corrected import CorrectedCase, Corrections, read_corrections, write_corrections
-from medseg.errors import ConfigError, DatasetError, PartialFailure
+from medseg.errors import ConfigError, DatasetError, MedsegError, PartialFailure
 from medseg.inference.bundle import save_bundle
 from medseg.inference.load import load_model
 from medseg.inference.predictor import Model
+from medseg.inference.quality import check_case
 from medseg.io import write
 from medseg.io.formats import is_there
 from medseg.io.naming import safe_name
@@ -31,6 +33,7 @@ from medseg.volume import Metadata, Volume
 
 __all__ = ["CorrectOptions", "correct"]
 
+_log = logging.getLogger("medseg")
 FOLDER = "corrections"
 CANDIDATE = "candidate"
 REFUSED = "refused_model"
@@ -134,7 +137,7 @@ def _read(
     scheme = former.dataset.labels
     found = find_masks(place, former.config.data, scheme.written, former.reading)
     channels = channel_names(former.bundle.info.plan)
-    studies = Studies(former.dataset, (*options.images, *found.images), channels)
+    studies = Studies(former.dataset, options.images, found.images, channels)
     rows: list[CorrectedRow] = []
     left: list[LeftOut] = []
     edits: list[LabelEdit] = []
@@ -147,13 +150,21 @@ def _read(
             left.append(each)
             continue
         name = each.case.name
-        expected = model.predict(each.image)
-        before = read_case(each.case, former.reading)[1] if each.of_run else expected
+        try:
+            expected = model.predict(each.image)
+            before = read_case(each.case, former.reading)[1] if each.of_run else expected
+        except MedsegError as error:
+            left.append(LeftOut(each.mask.file, " ".join(str(error).split())))
+            continue
         edits += edits_of(name, before, each.label_map, scheme.written)
         suspected = swaps_of(name, each.label_map, expected, scheme.written)
         swaps += suspected or (swaps_of(name, each.label_map, before, scheme.written) if each.of_run else [])
         trains = not each.of_run or any(name in former.splits[fold].train for fold in former.folds)
-        rows.append(CorrectedRow(name, str(each.mask.file), each.matched_by, _role(each, trains)))
+        unlike = () if each.of_run else check_case(each.image, expected, former.bundle.info)
+        for finding in unlike:
+            _log.warning("%s is unlike the cases that the model was trained on: %s", name, finding.message)
+        said = tuple(finding.message for finding in unlike)
+        rows.append(CorrectedRow(name, str(each.mask.file), each.matched_by, _role(each, trains), said))
         if trains:
             records[name] = _kept(each, folder / "labels")
     progress(len(found.masks), len(found.masks), "")
@@ -191,11 +202,11 @@ def _kept(each: CorrectedStudy, folder: Path) -> CorrectedCase:
 def _train(former: FormerRun, records: Mapping[str, CorrectedCase], out: Path, resume: bool) -> None:
     """Train every fold of the run on, from its own weights: those of another fold have seen its held-out cases."""
     before = former.config.data.corrected
-    earlier = {} if before is None else {each.name: each for each in read_corrections(before).cases}
+    earlier = () if before is None else read_corrections(before).cases
     path = out / FOLDER / "cases.json"
     data = former.config.data.model_copy(update={"split": None, "corrected": path})
     config = former.config.model_copy(update={"output": out, "data": data})
-    _write_cases(former, {**earlier, **records}, config, path)
+    _write_cases(former, _joined(earlier, records), config, path)
     shutil.copyfile(former.folder / "plan.yaml", out / "plan.yaml")
     for fold in former.folds:
         weights = former.model
@@ -205,6 +216,14 @@ def _train(former: FormerRun, records: Mapping[str, CorrectedCase], out: Path, r
         training = config.training.model_copy(update={"init": weights, "fold": fold})
         begun = is_there((out if fold == 0 else out / f"fold{fold}") / "last.pt")
         train_run(config.model_copy(update={"training": training}), resume=resume and begun, bundle=CANDIDATE)
+
+
+def _joined(earlier: Sequence[CorrectedCase], records: Mapping[str, CorrectedCase]) -> dict[str, CorrectedCase]:
+    """Corrections of before with those of now; a case that an earlier correction brought keeps its images."""
+    joined = {each.name: each for each in earlier}
+    for name, each in records.items():
+        joined[name] = replace(joined[name], label=each.label) if name in joined and not each.images else each
+    return joined
 
 
 def _write_cases(former: FormerRun, records: Mapping[str, CorrectedCase], config: RunConfig, path: Path) -> None:
@@ -249,6 +268,7 @@ def _decided(correction: Correction, out: Path) -> str:
             f"{done.max_loss:g} Dice: {names}{hint}; it lies in {out / REFUSED} for a look\n{text}"
         )
     text += f"\nmodel: {out / MODEL}"
-    if done.left_out:
-        raise PartialFailure(f"{len(done.left_out)} corrected mask(s) were left out; the model ships\n{text}")
+    unused = [each for each in done.left_out if not each.unchanged]
+    if unused:
+        raise PartialFailure(f"{len(unused)} corrected mask(s) could not be used; the model ships\n{text}")
     return text

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from medseg.inference.given_networks import GivenNetworks
 from medseg.inference.predictor import Model
+from medseg.inference.quality import check_case
 from medseg.preparation.case_features import measure_case
 from medseg.volume import Volume
 
@@ -29,10 +30,12 @@ class StudyGain:
     Args:
         disagreement: 0 (certain) to 1, mean over the labels.
         picture: block means of the image along the patient's axes, with mean 0 and standard deviation 1.
+        findings: how it differs from the cases that the model was trained on, a sentence each.
     """
 
     disagreement: float
     picture: NDArray[np.float64]
+    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,8 @@ def gain_of(model: Model, image: Volume) -> StudyGain:
         for doubt, agreement, stability in zip(doubts, among.agreement, among.stability, strict=True):
             doubt += [1 - agreement, 1 - float(np.mean(stability))]
     picture = np.concatenate(measure_case(image, mask, scheme).pictures)
-    return StudyGain(float(np.mean([np.mean(doubt) if doubt else 0.0 for doubt in doubts])), picture)
+    unlike = tuple(finding.message for finding in check_case(image, mask, model.info))
+    return StudyGain(float(np.mean([np.mean(doubt) if doubt else 0.0 for doubt in doubts])), picture, unlike)
 
 
 def _expected(chance: NDArray[np.float16], mask: NDArray[np.bool_]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,11 @@ from medseg.disk.directory_walk import files_below
 from medseg.errors import ConfigError, MedsegError, PartialFailure, ReadError, WriteError
 from medseg.inference.load import load_model
 from medseg.inference.predictor import Model
-from medseg.io.formats import stem_of
+from medseg.io.formats import is_there, stem_of
 from medseg.io.naming import composed
 from medseg.preparation.plan import Plan
 from medseg.studies.channels import read_channels
-from medseg.studies.find import find_sources
+from medseg.studies.find import find_sources, with_own_names
 from medseg.studies.label_table import write_label_table
 from medseg.studies.selection import channel_names, select_series
 from medseg.studies.sources import Source
@@ -29,6 +30,7 @@ from medseg.volume import Volume
 
 __all__ = ["SuggestOptions", "suggest"]
 
+_log = logging.getLogger("medseg")
 Progress = Callable[[int, int, str], None]
 
 
@@ -99,8 +101,11 @@ def suggest(path: Path, place: Path, out: Path, options: SuggestOptions, progres
     chosen = order[: options.count]
     with atomic_folder(out, overwrite=True) as folder:
         _write(folder, model, [ranked[each.index] for each in chosen], options)
-        write_text_atomic(folder / "suggested.csv", _table(order, ranked, len(chosen)))
+        write_text_atomic(folder / "suggested.csv", _table(order, ranked, gains, len(chosen)))
     progress(len(sources), len(sources), "")
+    for each in chosen:
+        for sentence in gains[each.index].findings:
+            _log.warning("%s is unlike the training cases: %s", ranked[each.index].case, sentence)
     text = _summary(chosen, ranked, out, options, path, place)
     if failed:
         names = "; ".join(f"{source.case}: {' '.join(str(error).split())}" for source, error in failed)
@@ -113,13 +118,18 @@ def _unlabelled(place: Path, out: Path, plan: Plan) -> list[Source]:
     if not pairs and place.is_dir():
         pairs = [(pair.images, pair.labels) for pair in folder_pairs(place)]
     if not pairs:
-        return find_sources([place], None, out, channel_names(plan))
+        return _named(find_sources([place], None, out, channel_names(plan)), out)
     done = {composed(stem_of(file)) for _, labels in pairs for file in files_below(labels)[0] if labels.is_dir()}
     found = find_sources([images for images, _ in pairs], None, out, channel_names(plan))
     left = [source for source in found if composed(source.case) not in done]
     if not left:
         raise ReadError(f"every image of {place} has a label map already; give a folder of unlabelled studies")
-    return left
+    return _named(left, out)
+
+
+def _named(sources: Sequence[Source], out: Path) -> list[Source]:
+    """Each under a name of its own."""
+    return with_own_names(sources, out, lambda index, name: None, dry_run=True)
 
 
 def _image(source: Source, plan: Plan) -> Volume:
@@ -137,13 +147,14 @@ def _write(folder: Path, model: Model, sources: Sequence[Source], options: Sugge
     write_label_table(folder, model.scheme)
 
 
-def _table(order: Sequence[Picked], sources: Sequence[Source], chosen: int) -> str:
+def _table(order: Sequence[Picked], sources: Sequence[Source], gains: Sequence[StudyGain], chosen: int) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["rank", "study", "suggested", "gain", "disagreement", "distance"])
+    writer.writerow(["rank", "study", "suggested", "gain", "disagreement", "distance", "findings"])
     for rank, each in enumerate(order, start=1):
-        numbers = (f"{value:.6g}" for value in (each.gain, each.disagreement, each.distance))
-        writer.writerow([rank, sources[each.index].case, "yes" if rank <= chosen else "no", *numbers])
+        numbers = [f"{value:.6g}" for value in (each.gain, each.disagreement, each.distance)]
+        suggested = "yes" if rank <= chosen else "no"
+        writer.writerow([rank, sources[each.index].case, suggested, *numbers, "; ".join(gains[each.index].findings)])
     return buffer.getvalue()
 
 
@@ -157,8 +168,9 @@ def _summary(
         for rank, each in enumerate(chosen, start=1)
     ]
     masks = out / ("labels" if options.format in ("nifti", "dicom-seg") else "annotations")
-    run = model.parent if model.name == "model" else model
-    command = ["medseg", "correct", str(run), str(masks), "-o", f"{run}2", "--images", str(place)]
     lines.append(f"the model's masks to correct: {masks}")
-    lines.append(f"then: {shlex.join(command)}")
+    run = model.parent if model.name == "model" else model
+    if is_there(run / "config.yaml"):
+        command = ["medseg", "correct", str(run), str(masks), "-o", f"{run}2", "--images", str(place)]
+        lines.append(f"then: {shlex.join(command)}")
     return "\n".join(lines)

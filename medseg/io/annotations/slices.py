@@ -53,4 +53,4 @@ def stacked(slices: Iterable[tuple[int, Volume]], image: Volume) -> Volume:
                 f"shape {image.shape}; give the annotations of this volume"
             )
         painted[:, :, index] = label_map.array
-    return image.with_array(painted)
+    return image.with_array(painted, 0)

@@ -10,65 +10,27 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import yaml
 from typer.testing import CliRunner, Result
 
 import medseg
 from medseg.cli import app
 from medseg.commands.correction.edits import edits_of, swaps_of
+from medseg.commands.correction.former import former_run
+from medseg.commands.correction.masks import find_masks
+from medseg.commands.correction.matching import CorrectedStudy, Studies, match
 from medseg.config import load_config
 from medseg.datasets.cases import find_cases
 from medseg.errors import MedsegError
 from medseg.labels import LabelScheme
+from medseg.studies.run import predict_studies
 from medseg.volume import Volume
 
 SHAPE = (20, 24, 16)
-LABELS = {"bright": 1, "dark": 2}
-
-
-def drawn(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A bright ball and a dark one, and their label map."""
-    grid = np.stack(np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij"))
-    labels = np.zeros(SHAPE, np.uint8)
-    for value, low, high in ((1, (6, 6, 6), (8, 8, 9)), (2, (12, 15, 6), (14, 18, 9))):
-        center = rng.uniform(low, high)
-        labels[np.linalg.norm(grid - center[:, None, None, None], axis=0) < 4.5] = value
-    image = np.choose(labels, (0, 120, -120)) + rng.normal(0, 20, SHAPE)
-    return image.astype(np.float32), labels
 
 
 def save(array: np.ndarray, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0])), path)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`data/` with six cases, `run/` trained on four of them, and `new/` with three further images and masks."""
-    root = tmp_path_factory.mktemp("correct")
-    rng = np.random.default_rng(3)
-    for n in range(9):
-        image, labels = drawn(rng)
-        folder, name = (root / "data", f"case{n}.nii.gz") if n < 6 else (root / "new", f"study{n}.nii.gz")
-        save(image, folder / "images" / name)
-        save(labels, folder / "labels" / name)
-    config = {
-        "output": str(root / "run"),
-        "device": "cpu",
-        "data": {
-            "root": str(root / "data"),
-            "labels": LABELS,
-            "modality": "MR",
-            "split": {"every": 3, "start": 2},
-        },
-        "plan": {"patch_size": [16, 16, 16]},
-        "net": {"channels": [8, 16]},
-        "augmentation": {"enabled": False},
-        "training": {"max_iterations": 60, "batch_size": 2, "learning_rate": 0.01, "warmup_iterations": 2},
-    }
-    (root / "config.yaml").write_text(yaml.safe_dump(config))
-    medseg.train(root / "config.yaml")
-    return root
 
 
 def correct(place: Path, corrected: Path, out: Path, *more: str) -> Result:
@@ -150,7 +112,7 @@ def test_a_model_that_gets_worse_on_held_out_cases_does_not_ship_and_they_are_na
         tmp_path / "back",
         out,
         "--allow-swaps",
-        "training.max_iterations=60",
+        "training.max_iterations=40",
         "training.learning_rate=0.02",
     )
     assert isinstance(done.exception, MedsegError) and done.exception.exit_code == 4
@@ -177,6 +139,39 @@ def test_masks_that_belong_to_no_study_or_lie_elsewhere_are_named_and_the_others
     assert "no image is called 'nobody'" in left["nobody.nii.gz"]
     assert "grid" in left["case1.nii.gz"] and "7" in left["case3.nii.gz"]
     assert (out / "model").is_dir()
+
+
+def test_a_predicted_folder_comes_back_edited_in_place_and_untouched_masks_do_not_count(
+    place: Path, tmp_path: Path
+) -> None:
+    back, images, out = tmp_path / "predicted", place / "new" / "images", tmp_path / "run2"
+    predict_studies(place / "run" / "model", [images], back)
+    edited = np.asarray(nib.load(back / "study7.nii.gz").dataobj).copy()
+    edited[0, 0, 0] = 2
+    save(edited, back / "study7.nii.gz")
+    former = former_run(place / "run", {})
+    found = find_masks(back, former.config.data, former.dataset.labels, former.reading)
+    masks = {each.file.name: each for each in found.masks}
+    assert {name: each.unchanged for name, each in masks.items()} == {
+        "study6.nii.gz": True,
+        "study7.nii.gz": False,
+        "study8.nii.gz": True,
+    }
+    done = correct(place, back, out, "--images", str(images), "--max-loss", "1")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert [each["case"] for each in record(out)["corrected"]] == ["study7"]
+    assert sum(each["unchanged"] for each in record(out)["left_out"]) == 2
+    # The name is gone, but the ledger still says which image it was.
+    renamed = tmp_path / "renamed"
+    shutil.copytree(images, renamed)
+    (renamed / "study7.nii.gz").rename(renamed / "other.nii.gz")
+    studies = Studies(former.dataset, [renamed], (), ())
+    (matched,) = [
+        each
+        for each in match(found, studies, former.reading, former.dataset.labels, False)
+        if isinstance(each, CorrectedStudy)
+    ]
+    assert (matched.case.name, matched.matched_by) == ("other", "ledger")
 
 
 @pytest.mark.parametrize(
