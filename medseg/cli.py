@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from medseg import cli_complete, cli_deploy, cli_pretrain, cli_site, cli_training
+from medseg import cli_complete, cli_deploy, cli_pretrain, cli_site, cli_training, cli_weak
 from medseg.cli_evaluate import COMPARE_EXAMPLES, EVALUATE_EXAMPLES, compare, evaluate
 from medseg.cli_exit import ended_by_errors
 from medseg.cli_help import ADVANCED, Command, Group
@@ -244,6 +244,7 @@ _add(cli_training.init, "Training", cli_training.INIT_EXAMPLES)
 _add(cli_training.train, "Training", cli_training.TRAIN_EXAMPLES, lenient=True)
 _add(cli_training.prepare, "Training", cli_training.PREPARE_EXAMPLES, lenient=True)
 _add(cli_pretrain.pretrain, "Training", cli_pretrain.PRETRAIN_EXAMPLES)
+_add(cli_weak.pseudo_label, "Training", cli_weak.PSEUDO_LABEL_EXAMPLES, name="pseudo-label")
 _add(cli_training.presets, "Training", "medseg presets")
 _add(cli_training.config, "Training", "medseg config\nmedseg config --explain training.max_minutes")
 _add(nets, "Training", "medseg nets\nmedseg nets deeplabv3plus --backbone all --width 0.5")

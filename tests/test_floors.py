@@ -50,6 +50,7 @@ FLOORS = [
             "cli_site",
             "cli_training",
             "cli_pretrain",
+            "cli_weak",
         ),
         "commands",
     },
