@@ -156,6 +156,14 @@ def convert(
         ),
     ] = False,
     irregular: Irregular = "error",
+    scribbles: Annotated[
+        int | None,
+        typer.Option(
+            "--scribbles",
+            metavar="PIXELS",
+            help="Draw lines and points of annotations so wide; what is not drawn becomes 255, for data.ignore.",
+        ),
+    ] = None,
     copy_grid: Annotated[
         Path | None,
         typer.Option(
@@ -183,6 +191,7 @@ def convert(
         copy_grid=copy_grid,
         strict=strict,
         timestamps=timestamps,
+        scribbles=scribbles,
     )
     with console_progress("convert") as progress:
         done = run_conversion(source, target, options, progress)
@@ -238,6 +247,7 @@ _add(
 medseg convert study/ study.nii.gz
 medseg convert lung.nii.gz lung.dcm --reference study/ --labels labels.yaml
 medseg convert task.xml masks/
+medseg convert scribbles/ masks/ --scribbles 3
 medseg convert study/ shared/ --anonymize""",
 )
 _add(cli_training.init, "Training", cli_training.INIT_EXAMPLES)

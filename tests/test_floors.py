@@ -79,13 +79,14 @@ SIDEWAYS = {
             "pretrain",
             "site",
             "training",
+            "weak",
         )
     ),
     ("cli", "commands"),
     *((f"cli_{part}", "cli_help") for part in ("deploy", "evaluate", "options", "predict", "site", "training")),
     *(
         (f"cli_{part}", f"cli_{other}")
-        for part in ("deploy", "evaluate", "predict", "pretrain", "site", "training")
+        for part in ("deploy", "evaluate", "predict", "pretrain", "site", "training", "weak")
         for other in ("complete", "options")
     ),
     ("cli_training", "commands"),

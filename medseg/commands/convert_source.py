@@ -12,7 +12,7 @@ from medseg.commands.convert_options import ConvertOptions
 from medseg.disk.directory_walk import files_below, is_hidden
 from medseg.errors import MedsegError, ReadError
 from medseg.io import contents, read_file
-from medseg.io.annotations import Annotated, case_names, read_annotations
+from medseg.io.annotations import Annotated, Scribbles, case_names, read_annotations
 from medseg.io.dicom.objects import object_kind, read_object
 from medseg.io.formats import is_annotation_file, kind_of, stem_of
 from medseg.io.label_maps import LabelSource, read_label_map
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Names", "Pending", "is_annotation", "pending_volumes", "values_of"]
 
+
+UNDRAWN = 255
+"""What scribbles leave open, where no other value to ignore is given."""
 
 Names = Mapping[str, int | tuple[int, ...]]
 """What a label map says of itself: name -> value, or values of a region."""
@@ -65,7 +68,11 @@ def pending_volumes(
     """
     if is_annotation(root):
         names = read_label_names(options.labels) if options.labels else None
-        found = read_annotations(root, None if names is None else values_of(names))
+        scribbles = None
+        if options.scribbles is not None:
+            ignored = None if names is None else names.ignore
+            scribbles = Scribbles(options.scribbles, UNDRAWN if ignored is None else ignored)
+        found = read_annotations(root, None if names is None else values_of(names), scribbles)
         return [
             Pending(name, owner_of_file(place / name), partial(_annotated, each))
             for name, each in zip(case_names(found), found, strict=True)

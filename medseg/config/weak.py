@@ -24,8 +24,8 @@ class WeakConfig(Part):
     voxel, counted from 0), or an annotation file or folder of Labelme, CVAT, Supervisely or COCO.
     `backbone`: of the classifier that learns which labels an image shows; one of medseg nets.
     `width`: factor on its features.
-    `stage`: which of the backbone's five maps, at strides 2 to 32, tells where a label is: an early one where grey levels
-    and texture tell it, a late one where its shape does.
+    `stage`: which of the five maps of the backbone, at strides 2 to 32, tells where a label is: an early one where grey
+    levels and texture tell it, a late one where its shape does.
     `minutes`: that the classifier trains; without it, as long as `training` says.
     `longest`: voxels along the longest side of the images that it sees; larger ones are averaged.
     `scales`: enlargements of the image whose class activation maps are averaged, each mirrored, too.

@@ -60,7 +60,7 @@ def write_dataset(
     scheme = dataset.labels
     labels = {name: value for name, (value,) in zip(scheme.names, scheme.values, strict=True)}
     ignore = ignore_value(scheme)
-    described = {"format_version": 1, "labels": {"background": 0, **labels, "ignore": ignore}}
+    described = {"format_version": 1, "labels": {**labels, "ignore": ignore}}
     write_text_atomic(folder / "dataset.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
     values = _training(config, folder, labels, ignore, kind)
     first = f"# Trains on the label maps of medseg pseudo-label: medseg train {folder / CONFIG}\n"

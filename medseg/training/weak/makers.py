@@ -17,7 +17,7 @@ from medseg.resampling import average_array, resample_array
 from medseg.training.weak.boxes import Box, BoxSource, box_odds, boxes_in
 from medseg.training.weak.classify import batch_of
 from medseg.training.weak.maps import maps_of
-from medseg.training.weak.pictures import Picture, dims_of, part_of, picture_of, slices_of
+from medseg.training.weak.pictures import Levels, Picture, dims_of, levels_of, part_of, picture_of, slices_of
 from medseg.training.weak.refine import Steps, from_boxes, from_maps
 from medseg.volume import Volume
 
@@ -115,10 +115,10 @@ class BoxMaker:
 
     def images(self, case: str, image: Volume, labels: Volume | None) -> Iterator[Made]:
         """See `Maker`."""
-        found = self.boxes_of(case, image, labels)
+        found, levels = self.boxes_of(case, image, labels), levels_of(image, self._config.data)
         for index in slices_of(image, dims_of(image, case, self._config)):
             here = [box for box in found if index is None or box.start[2] <= index < box.stop[2]]
-            yield self._made(here, index, image) if here else Made(index, frozenset())
+            yield self._made(here, index, image, levels) if here else Made(index, frozenset())
 
     def boxes_of(self, case: str, image: Volume, labels: Volume | None) -> list[Box]:
         """The boxes of a case.
@@ -131,7 +131,7 @@ class BoxMaker:
         assert labels is not None
         return boxes_in(labels.array, self._scheme)
 
-    def _made(self, boxes: Sequence[Box], index: int | None, image: Volume) -> Made:
+    def _made(self, boxes: Sequence[Box], index: int | None, image: Volume, levels: Sequence[Levels]) -> Made:
         """The boxes of a slice with some of what is around them, where the grey levels of the rest are seen."""
         names, weak = self._scheme.names, self._config.weak
         shape = image.shape if index is None else image.shape[:2]
@@ -147,7 +147,7 @@ class BoxMaker:
         part = image.with_array(image.array[:, *whole], image.channels)
         at = None if index is None else 0
         odds, allowed = part_of(odds, at), part_of(allowed, at)
-        picture = picture_of("", at, frozenset(), part, self._config)
+        picture = picture_of("", at, frozenset(), part, levels, self._config)
         small = picture.empty.shape
         may = average_array(allowed.astype(np.float32), small) > 0
         steps = from_boxes(average_array(odds, small), picture.image.astype(np.float32), may, weak)

@@ -24,9 +24,11 @@ from medseg.volume import Volume
 from medseg.windowing import window
 
 __all__ = [
+    "Levels",
     "Picture",
     "dims_of",
     "empty_places",
+    "levels_of",
     "load_pictures",
     "part_of",
     "picture_of",
@@ -50,7 +52,7 @@ class Picture:
         case: name of the case.
         index: of the slice along the last axis; None: the whole image.
         shown: names of the labels that it shows.
-        image: `(C, I, J[, K])` float16, mean 0 and standard deviation 1 of what is not background.
+        image: `(C, I, J[, K])` float16; of the whole volume, what is not background has mean 0 and deviation 1.
         empty: `(I, J[, K])` where no label can be.
     """
 
@@ -59,6 +61,14 @@ class Picture:
     shown: frozenset[str]
     image: NDArray[np.float16]
     empty: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Mean and standard deviation of what a channel shows, after a window where one is given."""
+
+    mean: float
+    deviation: float
 
 
 def load_pictures(found: WeakCases, config: RunConfig, progress: ProgressCallback) -> list[Picture]:
@@ -79,7 +89,8 @@ def load_pictures(found: WeakCases, config: RunConfig, progress: ProgressCallbac
         if labels is not None and not shown:
             shown = _occurring(labels, found.dataset.labels, dims)
         _check_slices(shown, image, dims, case.name)
-        pictures += [picture_of(case.name, index, names, image, config) for index, names in shown.items()]
+        levels = levels_of(image, config.data)
+        pictures += [picture_of(case.name, index, names, image, levels, config) for index, names in shown.items()]
         progress(number + 1, len(cases), f"read {case.name}")
     for what, each_has in (("axes", {p.image.ndim for p in pictures}), ("channels", {len(p.image) for p in pictures})):
         if len(each_has) > 1:
@@ -193,27 +204,36 @@ def _planes(mask: NDArray[np.bool_]) -> Iterator[tuple[Any, NDArray[np.bool_]]]:
         yield (..., k), mask[..., k]
 
 
-def picture_of(name: str, index: int | None, shown: frozenset[str], image: Volume, config: RunConfig) -> Picture:
+def levels_of(image: Volume, data: DataConfig) -> list[Levels]:
+    """Of each channel, what normalises it: of a volume as a whole, so that its slices stay comparable."""
+    found = []
+    for channel in image.array:
+        inside = other_than(values := _windowed(channel, data), frame_level(values).value)
+        found.append(Levels(float(inside.mean()), max(float(inside.std()), 1e-6)))
+    return found
+
+
+def picture_of(
+    name: str, index: int | None, shown: frozenset[str], image: Volume, levels: Sequence[Levels], config: RunConfig
+) -> Picture:
     """A slice of an image, or the whole, as the classifier sees it."""
     array = part_of(image.array, index)
     rule = config.weak.background
     rule = ("air" if is_ct(config.data) else "frame") if rule == "auto" else rule
     shape = small_shape(array.shape[1:], config.weak.longest)
     empty = average_array(empty_places(array, rule).astype(np.float32), shape) > 0.5
-    seen = np.stack([_normalised(channel, config.data) for channel in array])
-    return Picture(name, index, shown, average_array(seen, shape).astype(np.float16), empty)
+    scaled = [
+        np.clip((_windowed(channel, config.data) - each.mean) / each.deviation, -FARTHEST, FARTHEST)
+        for channel, each in zip(array, levels, strict=True)
+    ]
+    return Picture(name, index, shown, average_array(np.stack(scaled), shape).astype(np.float16), empty)
 
 
-def _normalised(channel: NDArray[Any], data: DataConfig) -> NDArray[np.float32]:
-    """Mean 0 and standard deviation 1 of what is not the frame; a window, where one is given, comes first."""
+def _windowed(channel: NDArray[Any], data: DataConfig) -> NDArray[np.float32]:
     values = np.asarray(channel, np.float32)
-    if data.window is not None:
-        chosen = data.window
-        if isinstance(chosen, str):
-            values = np.asarray(window(values, chosen))
-        else:
-            values = np.asarray(window(values, center=chosen.center, width=chosen.width, function=chosen.function))
-    elif is_ct(data):
-        values = np.clip(values, -1000.0, 1000.0)
-    inside = other_than(values, frame_level(values).value)
-    return np.clip((values - inside.mean()) / max(float(inside.std()), 1e-6), -FARTHEST, FARTHEST)
+    if data.window is None:
+        return np.clip(values, -1000.0, 1000.0) if is_ct(data) else values
+    chosen = data.window
+    if isinstance(chosen, str):
+        return np.asarray(window(values, chosen))
+    return np.asarray(window(values, center=chosen.center, width=chosen.width, function=chosen.function))
