@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +44,7 @@ LABELS = {"lesion": 1}
 IGNORE = 255
 WAYS = ("masks", "maps", "refined", "boxes", "scribbles")
 # What turns activation maps into label maps without any refinement.
-ALONE = {"weak.walk_steps": 0, "weak.grey_levels": False, "weak.crf": False}
+ALONE = {"weak.walk_steps": 0, "weak.crf": False}
 CRF_LOSS = [{"name": "cross_entropy"}, {"name": "gated_crf", "weight": 0.1}]
 
 
@@ -124,6 +125,11 @@ def pseudo_labels(asked: argparse.Namespace, way: str) -> Path:
     values = {"weak.minutes": asked.classifier_minutes, "weak.longest": 64, **asked.settings}
     values |= ALONE if way == "maps" else {}
     values |= {"weak.boxes": str(asked.out / "boxes.csv")} if way == "boxes" else {}
+    other = asked.out / ("labels_refined" if way == "maps" else "labels_maps") / "classifier.safetensors"
+    if way != "boxes" and other.is_file():
+        # One classifier serves both.
+        folder.mkdir(exist_ok=True)
+        shutil.copy(other, folder)
     started = cpu_seconds()
     print(make_pseudo_labels(load_config(asked.config, values), folder).text(), flush=True)
     print(f"{way}: {cpu_seconds() - started:.0f} CPU s for label maps", flush=True)
@@ -159,8 +165,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="key=value for the label maps, such as weak.threshold=0.3")
     parser.add_argument("--root", type=Path, required=True, help="a folder with cases.csv and one label of value 1")
     parser.add_argument("--patients", type=int, default=48, help="that train")
-    parser.add_argument("--minutes", type=float, default=1.2, help="of processor time a training")
-    parser.add_argument("--classifier-minutes", type=float, default=0.7)
+    parser.add_argument("--minutes", type=float, default=1.0, help="of processor time a training")
+    parser.add_argument("--classifier-minutes", type=float, default=0.3)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_intermixed_args()

@@ -32,7 +32,7 @@ class WeakConfig(Part):
     `method`: cam, grad_cam, or both, whose mean counts.
     `threshold`: share of a map's maximum above which a voxel is taken for the label.
     `walk_steps`: of the random walk that spreads the maps over voxels which look alike; 0 leaves it out.
-    `grey_levels`: whether labels move to the voxels whose grey levels are those of the label rather than of the rest.
+    `grey_levels`: whether labels in boxes move to voxels with the grey levels of their middle, not of what is around.
     `crf`: whether the dense CRF moves labels to the edges of the image.
     `certainty`: probability of its label below which a voxel is ignored.
     `background`: where no label can be. frame: the grey level around what images show, outside of it; air: outside of
@@ -42,13 +42,13 @@ class WeakConfig(Part):
     source: Literal["auto", "table", "folders", "masks", "boxes"] = "auto"
     boxes: Path | None = None
     backbone: str = "resnet18"
-    width: Positive = 0.25
-    stage: Annotated[int, Field(ge=1, le=5)] = 2
+    width: Positive = 0.5
+    stage: Annotated[int, Field(ge=1, le=5)] = 1
     minutes: Positive | None = None
     longest: Annotated[int, Field(ge=16, le=1024)] = 128
     scales: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=8)] = (1.0, 1.5, 2.0)
     method: Literal["cam", "grad_cam", "both"] = "cam"
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.6
     walk_steps: Annotated[int, Field(ge=0, le=1000)] = 20
     grey_levels: bool = True
     crf: bool = True

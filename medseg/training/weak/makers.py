@@ -144,10 +144,10 @@ class BoxMaker:
         whole = place if index is None else (*place, slice(index, index + 1))
         moved = [_moved(box, whole) for box in boxes]
         odds, allowed = box_odds(moved, [s.stop - s.start for s in whole], names)
-        part = image.with_array(image.array[:, *whole], image.channels)
         at = None if index is None else 0
         odds, allowed = part_of(odds, at), part_of(allowed, at)
-        picture = picture_of("", at, frozenset(), part, levels, self._config)
+        array = part_of(image.array[:, *whole], at)
+        picture = picture_of(("", index), frozenset(), array, levels, self._config)
         small = picture.empty.shape
         may = average_array(allowed.astype(np.float32), small) > 0
         steps = from_boxes(average_array(odds, small), picture.image.astype(np.float32), may, weak)

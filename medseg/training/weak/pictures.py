@@ -44,6 +44,10 @@ FRAME_SLACK = 0.02
 FARTHEST = 5.0
 
 
+Place = tuple[str, int | None]
+"""A case, and the slice of it along the last axis, or None for the whole image."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
     """An image, or a slice of one, with its image-level labels.
@@ -90,7 +94,9 @@ def load_pictures(found: WeakCases, config: RunConfig, progress: ProgressCallbac
             shown = _occurring(labels, found.dataset.labels, dims)
         _check_slices(shown, image, dims, case.name)
         levels = levels_of(image, config.data)
-        pictures += [picture_of(case.name, index, names, image, levels, config) for index, names in shown.items()]
+        for index, names in shown.items():
+            array = part_of(image.array, index)
+            pictures.append(picture_of((case.name, index), names, array, levels, config))
         progress(number + 1, len(cases), f"read {case.name}")
     for what, each_has in (("axes", {p.image.ndim for p in pictures}), ("channels", {len(p.image) for p in pictures})):
         if len(each_has) > 1:
@@ -214,10 +220,17 @@ def levels_of(image: Volume, data: DataConfig) -> list[Levels]:
 
 
 def picture_of(
-    name: str, index: int | None, shown: frozenset[str], image: Volume, levels: Sequence[Levels], config: RunConfig
+    place: Place, shown: frozenset[str], array: NDArray[Any], levels: Sequence[Levels], config: RunConfig
 ) -> Picture:
-    """A slice of an image, or the whole, as the classifier sees it."""
-    array = part_of(image.array, index)
+    """A slice of an image, or the whole, as the classifier sees it.
+
+    Args:
+        place: case, and slice or None.
+        shown: names of its labels.
+        array: `(C, I, J[, K])` its grey levels.
+        levels: of the whole image, see `levels_of`.
+        config: `data` and `weak` count.
+    """
     rule = config.weak.background
     rule = ("air" if is_ct(config.data) else "frame") if rule == "auto" else rule
     shape = small_shape(array.shape[1:], config.weak.longest)
@@ -226,7 +239,7 @@ def picture_of(
         np.clip((_windowed(channel, config.data) - each.mean) / each.deviation, -FARTHEST, FARTHEST)
         for channel, each in zip(array, levels, strict=True)
     ]
-    return Picture(name, index, shown, average_array(np.stack(scaled), shape).astype(np.float16), empty)
+    return Picture(*place, shown, average_array(np.stack(scaled), shape).astype(np.float16), empty)
 
 
 def _windowed(channel: NDArray[Any], data: DataConfig) -> NDArray[np.float32]:

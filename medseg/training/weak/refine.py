@@ -47,7 +47,7 @@ class Steps:
 
 
 def from_maps(maps: NDArray[np.floating], image: Maps, allowed: NDArray[np.bool_], weak: WeakConfig) -> Steps:
-    """Log-odds from activation maps: the maps, after the random walk, by grey levels, and after the CRF.
+    """Log-odds from activation maps: the maps, after the random walk, and after the CRF.
 
     Args:
         maps: `(labels, I, J[, K])`, 0 or more.
@@ -61,7 +61,7 @@ def from_maps(maps: NDArray[np.floating], image: Maps, allowed: NDArray[np.bool_
         walked = random_walk(current, torch.from_numpy(image), steps=weak.walk_steps).numpy()
         current = scaled_to_maximum(torch.from_numpy(np.where(allowed, walked, 0).astype(np.float32)))
         steps["walk"] = _odds(current.numpy(), allowed, weak.threshold)
-    return _sharpened(steps, image, allowed, weak)
+    return _with_crf(steps, image, allowed, weak)
 
 
 def from_boxes(log_odds: Maps, image: Maps, allowed: NDArray[np.bool_], weak: WeakConfig) -> Steps:
@@ -71,7 +71,10 @@ def from_boxes(log_odds: Maps, image: Maps, allowed: NDArray[np.bool_], weak: We
         log_odds: `(labels, I, J[, K])`, see `medseg.training.weak.boxes.box_odds`.
         image, allowed, weak: as for `from_maps`.
     """
-    return _sharpened({"boxes": np.where(allowed, log_odds, NEVER).astype(np.float32)}, image, allowed, weak)
+    steps = {"boxes": np.where(allowed, log_odds, NEVER).astype(np.float32)}
+    if weak.grey_levels:
+        steps["grey_levels"] = _by_grey_levels(steps["boxes"], image, allowed)
+    return _with_crf(steps, image, allowed, weak)
 
 
 def label_map_of(
@@ -106,10 +109,7 @@ def _odds(maps: Maps, allowed: NDArray[np.bool_], threshold: float) -> Maps:
     return np.where(allowed, SHARPNESS * (maps - threshold), NEVER).astype(np.float32)
 
 
-def _sharpened(steps: dict[str, Maps], image: Maps, allowed: NDArray[np.bool_], weak: WeakConfig) -> Steps:
-    steps = dict(steps)
-    if weak.grey_levels:
-        steps["grey_levels"] = _by_grey_levels(list(steps.values())[-1], image, allowed)
+def _with_crf(steps: dict[str, Maps], image: Maps, allowed: NDArray[np.bool_], weak: WeakConfig) -> Steps:
     if weak.crf:
         odds = torch.from_numpy(list(steps.values())[-1])
         moved = dense_crf(

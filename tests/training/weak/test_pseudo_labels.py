@@ -191,7 +191,7 @@ def test_slices_of_volumes_become_volumes_on_the_grid_of_the_image(volumes: Path
         assert label_map.shape == image.shape
         assert np.allclose(label_map.affine, image.affine)
         assert not label_map.array[..., [0, 3]].any()
-    assert {*result.dice["lesion"]} == {"maps", "grey_levels"}
+    assert {*result.dice["lesion"]} == {"maps"}
     assert load_config(tmp_path / "labels" / "train.yaml").net.dims == 2
 
 
