@@ -17,7 +17,16 @@ from typing import Annotated
 
 import typer
 
-from medseg import cli_complete, cli_deploy, cli_pretrain, cli_site, cli_training, cli_weak
+from medseg import (
+    cli_complete,
+    cli_deploy,
+    cli_loop,
+    cli_pretrain,
+    cli_service,
+    cli_site,
+    cli_training,
+    cli_weak,
+)
 from medseg.cli_evaluate import COMPARE_EXAMPLES, EVALUATE_EXAMPLES, compare, evaluate
 from medseg.cli_exit import ended_by_errors
 from medseg.cli_help import ADVANCED, Command, Group
@@ -255,6 +264,8 @@ _add(cli_training.train, "Training", cli_training.TRAIN_EXAMPLES, lenient=True)
 _add(cli_training.prepare, "Training", cli_training.PREPARE_EXAMPLES, lenient=True)
 _add(cli_pretrain.pretrain, "Training", cli_pretrain.PRETRAIN_EXAMPLES)
 _add(cli_weak.pseudo_label, "Training", cli_weak.PSEUDO_LABEL_EXAMPLES, name="pseudo-label")
+_add(cli_loop.suggest, "Training", cli_loop.SUGGEST_EXAMPLES)
+_add(cli_loop.correct, "Training", cli_loop.CORRECT_EXAMPLES)
 _add(cli_training.presets, "Training", "medseg presets")
 _add(cli_training.config, "Training", "medseg config\nmedseg config --explain training.max_minutes")
 _add(nets, "Training", "medseg nets\nmedseg nets deeplabv3plus --backbone all --width 0.5")
@@ -264,6 +275,8 @@ _add(cli_deploy.export, "Masks and scores", cli_deploy.EXPORT_EXAMPLES)
 _add(evaluate, "Masks and scores", EVALUATE_EXAMPLES)
 _add(compare, "Masks and scores", COMPARE_EXAMPLES)
 _add(cli_deploy.benchmark, "Masks and scores", cli_deploy.BENCHMARK_EXAMPLES)
+_add(cli_service.serve, "At a site", cli_service.SERVE_EXAMPLES)
+_add(cli_service.queue, "At a site", cli_service.QUEUE_EXAMPLES)
 _add(cli_site.accept, "At a site", cli_site.ACCEPT_EXAMPLES)
 _add(cli_site.drift, "At a site", cli_site.DRIFT_EXAMPLES)
 

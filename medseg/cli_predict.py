@@ -16,7 +16,7 @@ __all__ = ["EXAMPLES", "predict"]
 
 EXAMPLES = """\
 medseg predict runs/lung/model studies/ -o masks/
-medseg predict runs/lung/model studies/ -o masks/ --format dicom-seg
+medseg predict runs/lung/model studies/ -o out/ --format dicom-seg,sr,capture
 medseg predict runs/lung/model studies/ -o masks/ --engine ray
 medseg predict totalsegmentator:total studies/ -o masks/ --roi liver,spleen"""
 
@@ -38,7 +38,7 @@ OutputFormat = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help=f"{', '.join(MASK_FORMATS)}; by default it follows the input.",
+        help=f"{', '.join(MASK_FORMATS)}; several joined by commas; by default it follows the input.",
         autocompletion=cli_complete.mask_formats,
     ),
 ]
@@ -148,6 +148,23 @@ Weights = Annotated[
         rich_help_panel=ADVANCED,
     ),
 ]
+Compatible = Annotated[
+    bool,
+    typer.Option(
+        "--compatible",
+        help="For models of nnU-Net: repeat its half precision and mirroring, for proofs; slower.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Ensemble = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ensemble",
+        metavar="MODEL",
+        help="A further model with the same labels; the probabilities of all are averaged. May be repeated.",
+        rich_help_panel=ADVANCED,
+    ),
+]
 Engine = Annotated[
     Literal["local", "ray"],
     typer.Option(
@@ -193,6 +210,8 @@ def predict(
     folds: Folds = None,
     roi: Roi = None,
     weights: Weights = None,
+    compatible: Compatible = False,
+    ensemble: Ensemble = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -229,6 +248,8 @@ def predict(
         folds=fold_numbers(folds),
         roi=tuple(listed(roi) or ()),
         weights=None if weights is None else str(weights),
+        compatible=compatible,
+        ensemble=tuple(ensemble or ()),
     )
     with console_progress("predict", enabled=not as_json) as progress:
         result = predict_studies(model, sources, out, options, progress=progress)

@@ -61,6 +61,7 @@ def main() -> None:
             "output": str(out / f"fold{number}"),
             "device": arguments.device,
             "training.max_minutes": arguments.minutes / len(folds),
+            "training.folds": 8,
             # Two lungs without holes are anatomy.
             "prediction.postprocess": {"keep_components": {"lung": 2}, "fill_holes": ["lung"]}
             if len(data.shape) == 3

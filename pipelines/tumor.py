@@ -65,6 +65,7 @@ def main() -> None:
             "output": str(out / f"fold{number}"),
             "device": arguments.device,
             "training.max_minutes": arguments.minutes / len(folds),
+            "training.folds": 8,
         }
         trained = medseg.train(config, overrides)
         model = medseg.load_model(trained.bundle, arguments.device)

@@ -21,6 +21,7 @@ from layouts.run import run
 from layouts.samples import integers, samples
 
 import medseg
+from medseg.config import load_config
 from medseg.tasks import get_task
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples" / "retina"
@@ -44,6 +45,8 @@ def main() -> None:
 
     # 1. One layout: images/ and labels/ of the same names, who is a patient, and a second observer where there is one.
     scheme = get_task("vessel").labels
+    if arguments.config:
+        scheme = load_config(arguments.config, {"data.root": str(arguments.data)}).label_scheme()
     data = arrange(samples(arguments.data, scheme, WORDS, arguments.mask, arguments.values), out / "data")
     print(
         f"{len(data.patients)} case(s) of {len(set(data.patients.values()))} patient(s)", data.demonstration, sep="\n"
@@ -60,6 +63,7 @@ def main() -> None:
             "output": str(out / f"fold{number}"),
             "device": arguments.device,
             "training.max_minutes": arguments.minutes / len(folds),
+            "training.folds": 8,
         }
         trained = medseg.train(config, overrides)
         model = medseg.load_model(trained.bundle, arguments.device)
@@ -75,6 +79,7 @@ def main() -> None:
         data.root / "labels",
         "vessel",
         out / "report",
+        labels=scheme,
         images=data.root / "images",
         cases=data.root / "cases.csv",
         probabilities=out / "probabilities",
@@ -84,9 +89,10 @@ def main() -> None:
     print(result.text())
 
     # 4. What was missed, by its width, is in calibre.csv, and how long the trees are in centreline.csv.
-    recalls = {name: found for name, found in result.summary["labels"]["vessel"].items() if name.startswith("recall_")}
-    for name, found in recalls.items():
-        print(name, "-" if found["mean"] is None else f"{found['mean']:.3f}")
+    for label, figures in result.summary["labels"].items():
+        recalls = {name: found for name, found in figures.items() if name.startswith("recall_")}
+        for name, found in recalls.items():
+            print(label, name, "-" if found["mean"] is None else f"{found['mean']:.3f}")
 
 
 if __name__ == "__main__":

@@ -45,14 +45,17 @@ FLOORS = [
             "cli_evaluate",
             "cli_exit",
             "cli_help",
+            "cli_loop",
             "cli_options",
             "cli_predict",
+            "cli_service",
             "cli_site",
             "cli_training",
             "cli_pretrain",
             "cli_weak",
         ),
         "commands",
+        "service",
     },
 ]
 SIDEWAYS = {
@@ -74,24 +77,31 @@ SIDEWAYS = {
             "evaluate",
             "exit",
             "help",
+            "loop",
             "options",
             "predict",
             "pretrain",
+            "service",
             "site",
             "training",
             "weak",
         )
     ),
     ("cli", "commands"),
-    *((f"cli_{part}", "cli_help") for part in ("deploy", "evaluate", "options", "predict", "site", "training")),
+    *(
+        (f"cli_{part}", "cli_help")
+        for part in ("deploy", "evaluate", "loop", "options", "predict", "service", "site", "training")
+    ),
     *(
         (f"cli_{part}", f"cli_{other}")
-        for part in ("deploy", "evaluate", "predict", "pretrain", "site", "training", "weak")
+        for part in ("deploy", "evaluate", "loop", "predict", "pretrain", "service", "site", "training", "weak")
         for other in ("complete", "options")
     ),
     ("cli_training", "commands"),
     ("cli_deploy", "commands"),
+    ("cli_service", "service"),
     ("cli_site", "commands"),
+    ("cli_loop", "commands"),
     # The reference page of the commands is made from the program.
     ("commands", "cli"),
     ("commands", "cli_help"),

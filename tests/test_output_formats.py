@@ -11,12 +11,12 @@ from medseg.cli import app
 from medseg.commands.convert import ConvertOptions
 from medseg.errors import ConfigError
 from medseg.io import annotations
-from medseg.output_formats import MASK_FORMATS, OUTPUT_FORMATS, format_of_name
+from medseg.output_formats import MASK_FORMATS, OUTPUT_FORMATS, file_names, format_of_name, several_formats
 from medseg.studies import PredictOptions
 
 
 def test_the_names_that_predict_and_convert_take() -> None:
-    assert list(MASK_FORMATS) == ["nifti", "png", "dicom-seg", "rtstruct"]
+    assert list(MASK_FORMATS) == ["nifti", "png", "dicom-seg", "rtstruct", "sr", "capture"]
     assert list(OUTPUT_FORMATS) == [
         *("nifti", "nrrd", "mha", "png", "tiff", "dicom", "dicom-seg", "rtstruct"),
         *("labelme", "cvat", "supervisely", "coco"),
@@ -77,4 +77,24 @@ def test_what_each_format_holds_and_needs() -> None:
         "png": ".png",
         "dicom-seg": ".dcm",
         "rtstruct": ".dcm",
+        "sr": ".sr.dcm",
+        "capture": ".capture.dcm",
     }
+
+
+def test_several_formats_are_joined_by_commas_in_any_order_and_each_once() -> None:
+    assert several_formats("sr, dicom-seg,sr") == ("dicom-seg", "sr")
+    assert several_formats(None) == ()
+    assert PredictOptions(format="capture,sr,dicom-seg").format == "dicom-seg,sr,capture"
+    for wrong in ("dicom-seg,", "", "dicom-seg,dicomsr", "nifti;png"):
+        with pytest.raises(ConfigError, match="is not known; choose one of"):
+            PredictOptions(format=wrong)
+
+
+def test_several_dicom_objects_of_a_case_have_names_that_say_what_they_are() -> None:
+    assert file_names("a", ["dicom-seg"]) == {"dicom-seg": "a.dcm"}
+    assert file_names("a", ["nifti", "rtstruct"]) == {"nifti": "a.nii.gz", "rtstruct": "a.dcm"}
+    assert file_names("a", ["sr"]) == {"sr": "a.sr.dcm"}
+    assert list(file_names("a", list(MASK_FORMATS)).values()) == [
+        *("a.nii.gz", "a.png", "a.seg.dcm", "a.rtstruct.dcm", "a.sr.dcm", "a.capture.dcm")
+    ]

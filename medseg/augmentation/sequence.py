@@ -13,7 +13,9 @@ from medseg.augmentation.change import IntensityChange
 from medseg.augmentation.custom import CustomAugment, load_custom
 from medseg.augmentation.intensity import IntensityAugment
 from medseg.augmentation.intensity_changes import LowResolutionTies, build_change
+from medseg.augmentation.synthesis import Synthesis
 from medseg.config import AugmentationConfig, PluginConfig
+from medseg.config.intensity import SynthesisConfig
 
 __all__ = ["SampleAugment"]
 
@@ -21,7 +23,7 @@ Step = Callable[[np.random.Generator, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class SampleAugment:
-    """The intensity changes, then `augmentation.custom`, then the entries of `augmentation.extra`.
+    """Synthesis, the intensity changes, then `augmentation.custom`, then the other entries of `augmentation.extra`.
 
     Each step is drawn and applied before the next is drawn. Without `enabled`, only `custom` remains. Entries that act
     on grey levels as stored are not among these steps: `before_normalization` has them.
@@ -29,6 +31,7 @@ class SampleAugment:
     Args:
         config: `augmentation` of a run.
         low_resolution_ties: of its plan.
+        ignore: the label value of voxels that take no part; None where there are none.
 
     Raises:
         ConfigError: an augmentation of one's own that cannot be imported or built.
@@ -40,16 +43,24 @@ class SampleAugment:
         True
     """
 
-    def __init__(self, config: AugmentationConfig, low_resolution_ties: LowResolutionTies = "unbiased") -> None:
+    def __init__(
+        self, config: AugmentationConfig, low_resolution_ties: LowResolutionTies = "unbiased", ignore: int | None = None
+    ) -> None:
         self.steps: list[Step] = []
         self.on_range: list[IntensityChange[Any]] = []
+        extra = config.extra if config.enabled else ()
+        # What scanners do to images is done to drawn ones as well.
+        drawn = [Synthesis(each, ignore, low_resolution_ties) for each in extra if isinstance(each, SynthesisConfig)]
+        self.steps += map(_synthesis, drawn)
         if config.enabled:
             self.steps.append(_intensity(IntensityAugment.from_config(config, low_resolution_ties)))
         if config.custom:
             self.steps.append(_custom(load_custom(config.custom)))
-        for number, entry in enumerate(config.extra if config.enabled else ()):
+        for number, entry in enumerate(extra):
             if isinstance(entry, PluginConfig):
                 self.steps.append(_custom(load_custom(entry.name, entry.options, f"augmentation.extra.{number}")))
+                continue
+            if isinstance(entry, SynthesisConfig):
                 continue
             change = build_change(entry, low_resolution_ties)
             if change.on_range:
@@ -101,6 +112,10 @@ def _intensity(augment: IntensityAugment) -> Step:
 
 def _custom(augment: CustomAugment) -> Step:
     return lambda rng, image, labels: augment.apply(image, labels, augment.draw(rng, image.shape[1:]))
+
+
+def _synthesis(synthesis: Synthesis) -> Step:
+    return lambda rng, image, labels: (synthesis(rng, image, labels), labels)
 
 
 def _change(change: IntensityChange[Any]) -> Step:

@@ -110,7 +110,8 @@ class DataConfig(Part):
     `split` says which cases validate; without it, a fold is drawn with the seed, each patient on one side. `group`
     is a regular expression whose group, or whole match, in a case's name is its patient; 'none' makes every case a
     patient of its own; without it, patients are found by PatientID and by names. `select` has a rule for each
-    channel that finds its series in a DICOM study, for prediction.
+    channel that finds its series in a DICOM study, for prediction. `corrected` is the list of corrected label maps
+    that medseg correct writes; it brings its own split.
     """
 
     root: Path
@@ -129,6 +130,7 @@ class DataConfig(Part):
     split: SplitConfig | None = None
     group: Pattern | None = None
     select: tuple[SelectRule, ...] = ()
+    corrected: Path | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -175,6 +177,8 @@ class DataConfig(Part):
             raise ValueError("normalization 'window' needs data.window; give its name, or centre and width")
         if self.window is not None and not {"auto", "window"} & set(asked):
             raise ValueError(f"window is given, but normalization is {', '.join(asked)}; leave one of them out")
+        if self.corrected is not None and self.split is not None:
+            raise ValueError("corrected brings the split of the run before; leave out split")
         check_label_bounds({}, self.ignored)
         if self.labels is not None:
             _ = LabelScheme.from_mapping(self.labels, self.ignore).written

@@ -32,6 +32,7 @@ __all__ = [
     "SaturationConfig",
     "SharpenConfig",
     "Standard",
+    "SynthesisConfig",
     "Zoom",
 ]
 
@@ -177,6 +178,23 @@ class SaturationConfig(Part):
     factor: Range = (0.7, 1.4)
 
 
+class SynthesisConfig(Part):
+    """Samples whose grey levels are drawn anew from their labels, for models that must hold on other contrasts.
+
+    It acts before all other changes of grey levels, wherever it stands in the list. `probability`: share of the
+    samples that are drawn; the others stay real. `labels`: share of the labels that get a random grey level of their
+    own; the others follow the background's curve. `background_levels`: the most random levels that this curve goes
+    through; 2 are the real contrast or its inverse. `texture`: how much of the real texture a label with a level of
+    its own keeps at most, as a fraction of the range of levels for each standard deviation of the image.
+    """
+
+    name: Literal["synthesis"] = "synthesis"
+    probability: Fraction = 0.5
+    labels: Fraction = 0.5
+    background_levels: Annotated[int, Field(ge=2, le=64)] = 5
+    texture: Fraction = 0.3
+
+
 class PluginConfig(Part):
     """An augmentation of your own; it may change image and labels.
 
@@ -213,7 +231,7 @@ def _name(entry: Any) -> Any:
 
 
 def _known(entry: Any) -> Any:
-    name, names = _name(entry), [config.model_fields["name"].default for config in get_args(IntensityConfig)]
+    name, names = _name(entry), [config.model_fields["name"].default for config in get_args(_ListedConfig)]
     if _kind(entry) == "built-in" and name not in names:
         listed = f"{', '.join(names)}, or your own as package.module:builder"
         if name is None:
@@ -222,7 +240,8 @@ def _known(entry: Any) -> Any:
     return entry
 
 
-_BuiltIn = Annotated[IntensityConfig, Field(discriminator="name")]
+_ListedConfig = IntensityConfig | SynthesisConfig
+_BuiltIn = Annotated[_ListedConfig, Field(discriminator="name")]
 ExtraAugmentation = Annotated[
     Annotated[_BuiltIn, Tag("built-in")] | Annotated[PluginConfig, Tag("plugin")],
     Discriminator(_kind),

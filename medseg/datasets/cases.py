@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from medseg.config import DataConfig
 from medseg.datasets.annotated import with_annotation
+from medseg.datasets.corrected import with_corrections
 from medseg.datasets.layouts import find_layout
 from medseg.datasets.patients import find_patients
 from medseg.datasets.records import Case, Layout
@@ -66,6 +67,8 @@ def find_cases(data: DataConfig) -> Dataset:
         (10, ('lung', 'tumour'))
     """
     layout = find_layout(data)
+    if data.corrected is not None:
+        layout = with_corrections(layout, data.corrected)
     if not layout.cases:
         raise DatasetError(f"{data.root} contains no cases ({layout.name} layout); check data.root and data.layout")
     names = [c.name for c in layout.cases]

@@ -13,7 +13,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from medseg.config import Labels, NetOptions, Overlap, PostprocessConfig
 from medseg.config.crf_options import CrfOptions
 from medseg.errors import ConfigError
-from medseg.inference.bundle_parts import Ignored, InfoPart, Line, NetworkInfo, SourceInfo, TeacherInfo
+from medseg.inference.bundle_parts import Ignored, InfoPart, KeepLargest, Line, NetworkInfo, SourceInfo, TeacherInfo
 from medseg.inference.calibration import Calibration
 from medseg.labels import LabelScheme
 from medseg.preparation.plan import Plan
@@ -99,6 +99,8 @@ class PredictionInfo(InfoPart):
             the 'few' that format_version 1 knew.
         crf: options of the dense CRF that were fitted on validation cases (`medseg.nets.crf_fit`), None without.
         postprocess: what is corrected in every mask.
+        keep_largest: then, step by step: of the voxels of these labels together only the largest component stays, and
+            the others become background (nnU-Net).
 
     Raises:
         pydantic.ValidationError: for values out of range.
@@ -113,6 +115,13 @@ class PredictionInfo(InfoPart):
     side_names: Literal["all", "few"] = "all"
     crf: CrfOptions | None = None
     postprocess: PostprocessConfig = PostprocessConfig()
+    keep_largest: KeepLargest = ()
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Only models of nnU-Net have it; without it, older releases read the others, too.
+        values: dict[str, Any] = write(self)
+        return {key: each for key, each in values.items() if key != "keep_largest" or each}
 
     def joined(self, other: PredictionInfo) -> PredictionInfo:
         """For an ensemble: of what was fitted on validation cases only what the folds of both agree on."""

@@ -15,7 +15,7 @@ from medseg.inference.bundle_files import INFO, MEND
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.bundle_parts import COMPOSITES, CompositeInfo
 from medseg.inference.bundle_upgrade import VERSION, upgrade_info
-from medseg.inference.postprocess import check_postprocess
+from medseg.inference.postprocess import check_keep_largest, check_postprocess
 
 __all__ = ["read_any_info", "read_info"]
 
@@ -74,6 +74,7 @@ def _checked(values: dict[str, Any], place: Path) -> BundleInfo | CompositeInfo:
         if isinstance(kind, str) and kind in COMPOSITES:
             composite = CompositeInfo.model_validate(values)
             check_postprocess(composite.postprocess, composite.scheme)
+            check_keep_largest(composite.keep_largest, composite.scheme)
             return composite
         info = BundleInfo.model_validate(values)
         channels = info.scheme.out_channels

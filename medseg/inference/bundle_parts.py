@@ -25,6 +25,7 @@ __all__ = [
     "CropInfo",
     "InfoPart",
     "Int8Info",
+    "KeepLargest",
     "Line",
     "NetworkInfo",
     "ParityInfo",
@@ -49,6 +50,12 @@ Ignored = Annotated[int, Field(ge=0, le=65535)]
 """A value to ignore."""
 
 Line = Annotated[str, Field(max_length=200), AfterValidator(_on_one_line)]
+
+
+KeepLargest = Annotated[
+    tuple[Annotated[tuple[Line, ...], Field(min_length=1, max_length=1024)], ...], Field(max_length=1024)
+]
+"""Groups of labels of which only the largest component stays, see `medseg.inference.postprocess.keep_largest`."""
 
 
 class InfoPart(BaseModel):
@@ -212,6 +219,7 @@ class CompositeInfo(InfoPart):
         levels: of 'parts': grey levels are limited to these two quantiles of the image as `crop.member` sees it.
         postprocess: of 'parts', what is corrected in every mask.
         postprocess_on: where: on `grid`, or on the image's own.
+        keep_largest: of 'ensemble', as of a single model's prediction.
     """
 
     format_version: Literal[2] = 2
@@ -227,6 +235,7 @@ class CompositeInfo(InfoPart):
     levels: tuple[Share, Share] | None = None
     postprocess: PostprocessConfig = PostprocessConfig()
     postprocess_on: Literal["grid", "image"] = "grid"
+    keep_largest: KeepLargest = ()
 
     @property
     def scheme(self) -> LabelScheme:
@@ -262,6 +271,8 @@ class CompositeInfo(InfoPart):
                 raise ValueError("grid, crop, levels and postprocess belong to models of the kind 'parts'")
         elif LabelScheme.from_mapping(self.labels).is_regions:
             raise ValueError("labels: those of a model made of parts are plain values, no regions")
+        if self.keep_largest and self.kind != "ensemble":
+            raise ValueError("keep_largest belongs to models of the kind 'ensemble', and to members")
         if self.crop is not None and (self.crop.member not in self.members or not self.finders):
             raise ValueError("crop.member is to be one of the members, and not the only one")
         if self.levels is not None and (self.crop is None or self.levels[0] >= self.levels[1]):
@@ -272,5 +283,5 @@ class CompositeInfo(InfoPart):
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = write(self)
         usual: dict[str, Any] = {"grid": None, "crop": None, "levels": None}
-        usual |= {"postprocess": PostprocessConfig(), "postprocess_on": "grid"}
+        usual |= {"postprocess": PostprocessConfig(), "postprocess_on": "grid", "keep_largest": ()}
         return {key: each for key, each in values.items() if key not in usual or getattr(self, key) != usual[key]}

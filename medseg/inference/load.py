@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from medseg.inference.bundle_files import INFO, BundleFiles
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.device import CPU, device_without_torch, resolve_device
 from medseg.inference.importing.totalsegmentator.tasks import task_named
-from medseg.inference.postprocess import check_postprocess
+from medseg.inference.load_options import LoadOptions
+from medseg.inference.postprocess import check_keep_largest, check_postprocess
 from medseg.inference.predictor import Model
 from medseg.plugins import permitted_modules
 
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 
     from medseg.inference.bundle import Bundle
 
-__all__ = ["load_model", "load_permitted"]
+__all__ = ["load_by", "load_model", "load_permitted"]
+
+# Where networks of nnU-Net come from.
+OF_NNUNET = ("nnunet", "totalsegmentator")
 
 
 def load_model(
@@ -32,6 +37,8 @@ def load_model(
     folds: Sequence[int] | None = None,
     roi: Sequence[str] = (),
     weights: str | Path | None = None,
+    compatible: bool = False,
+    ensemble: Sequence[str | Path] = (),
 ) -> Model:
     """A model from a bundle (folder, zip, or a run folder that holds one); no code of a bundle is run.
 
@@ -51,18 +58,33 @@ def load_model(
         folds: the folds of the bundle to average, e.g. `(0, 2)`; None: all.
         roi: the labels that are wanted of a model made of parts; parts without any are not loaded. () for all.
         weights: the folder of TotalSegmentator's weights; None: `~/.totalsegmentator/nnunet/results`.
+        compatible: for models of nnU-Net: repeat its half-precision steps and mirror along all axes that its checkpoint
+            names, to prove that the model is the original. Slower, and needs the memory of all logits.
+        ensemble: further models with the same labels; the probabilities of all are averaged.
 
     Raises:
         CheckpointError: missing, damaged or hostile bundle, unknown format, weights that do not fit the net, a net that
             is neither medseg's nor permitted.
-        ConfigError: unknown device, an engine that it does not have, a fold or a label that the bundle does not hold.
+        ConfigError: unknown device, an engine that it does not have, a fold or a label that the bundle does not hold,
+            or `compatible` for another model than one of nnU-Net.
         MissingPartError: if the net was permitted, or the engine named, but is not installed here.
 
     Example:
         >>> load_model("runs/lung/model", device="cpu").scheme.names
         ('lung', 'tumour')
     """
-    return load_permitted(path, device, engine, fast, permitted_modules(allow_code), folds, roi, weights)
+    options = LoadOptions(
+        device,
+        engine,
+        fast,
+        permitted_modules(allow_code),
+        None if folds is None else tuple(folds),
+        tuple(roi),
+        None if weights is None else str(weights),
+        compatible,
+        tuple(map(str, ensemble)),
+    )
+    return load_by(path, options)
 
 
 def load_permitted(
@@ -76,12 +98,25 @@ def load_permitted(
     weights: str | Path | None = None,
 ) -> Model:
     """`load_model` with the permitted modules and no others, whatever the environment says."""
+    chosen = None if folds is None else tuple(folds)
+    place = None if weights is None else str(weights)
+    return load_by(path, LoadOptions(device, engine, fast, tuple(permitted), chosen, tuple(roi), place))
+
+
+def load_by(path: str | Path, options: LoadOptions) -> Model:
+    """`load_model` by the options that a command, or a worker on another machine, was given."""
+    if options.ensemble:
+        from medseg.inference.composites.together import together
+
+        each = replace(options, ensemble=())
+        return together({str(one): load_by(one, each) for one in (path, *options.ensemble)})
+    roi, weights = options.roi, options.weights
     from medseg.inference.bundle import read_bundle
     from medseg.inference.composites.loading import composite_of, load_composite
-    from medseg.inference.importing.nnunet import is_nnunet
+    from medseg.inference.importing.nnunet_folders import is_nnunet
 
     def load(member: Path) -> Model:
-        return load_permitted(member, device, engine, fast, permitted, folds)
+        return load_by(member, replace(options, roi=(), weights=None))
 
     if task := task_named(path):
         from medseg.inference.importing.totalsegmentator.bundle import load_task
@@ -105,36 +140,48 @@ def load_permitted(
         folders.extend(files.folders)
         try:
             check_postprocess(info.prediction.postprocess, info.scheme)
+            check_keep_largest(info.prediction.keep_largest, info.scheme)
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
         if info.network.format != "safetensors":
-            device_without_torch(device)
+            device_without_torch(options.device)
             return None
-        resolve_device(device)
+        resolve_device(options.device)
         from medseg.inference.bundle_nets import unfilled_net
 
-        first.append(unfilled_net(Path(path), folders, info, permitted))
+        first.append(unfilled_net(Path(path), folders, info, options.allow_code))
         return first[0].state_dict()
 
     bundle = read_bundle(Path(path), expected)
-    chosen_folds = _chosen_folds(bundle, folds)
+    chosen_folds = _chosen_folds(bundle, options.folds)
+    if options.compatible:
+        _refuse_others(bundle)
     if bundle.networks:
         from medseg.inference.exporting.networks import exported_networks
 
-        networks, given = exported_networks(bundle, engine, chosen_folds)
+        networks, given = exported_networks(bundle, options.engine, chosen_folds)
         return Model(bundle.info, networks, CPU, bundle.model_hash, given, chosen_folds)
     from medseg.inference.bundle_nets import unfilled_net, with_weights
     from medseg.inference.engine import NetworkEngine
 
-    on_device = resolve_device(device)
-    chosen = NetworkEngine(on_device, engine, fast=fast)
+    on_device = resolve_device(options.device)
+    chosen = NetworkEngine(on_device, "eager" if options.compatible else options.engine, fast=options.fast)
     nets = []
     for fold, state in bundle.weights.items():
         if chosen_folds is not None and fold not in chosen_folds:
             continue
-        net = first.pop() if first else unfilled_net(bundle.path, folders, bundle.info, permitted)
+        net = first.pop() if first else unfilled_net(bundle.path, folders, bundle.info, options.allow_code)
         nets.append(with_weights(net, state).to(on_device).eval().requires_grad_(False))
-    return Model(bundle.info, tuple(nets), on_device, bundle.model_hash, chosen, chosen_folds)
+    model = Model(bundle.info, tuple(nets), on_device, bundle.model_hash, chosen, chosen_folds)
+    return replace(model, compatible=options.compatible)
+
+
+def _refuse_others(bundle: Bundle) -> None:
+    if bundle.info.source.kind not in OF_NNUNET or bundle.info.network.format != "safetensors":
+        raise ConfigError(
+            f"{bundle.path} is not a network of nnU-Net as it was imported, so there is nothing that --compatible "
+            "could repeat; predict without it"
+        )
 
 
 def _chosen_folds(bundle: Bundle, folds: Sequence[int] | None) -> tuple[int, ...] | None:

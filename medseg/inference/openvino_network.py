@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import CheckpointError, MissingPartError
 from medseg.inference.exporting.onnx_file import check_onnx
+from medseg.inference.openvino_means import means_by_planes
 from medseg.machine import compute_threads
 
 __all__ = ["OpenvinoNetwork", "require_openvino"]
@@ -78,6 +79,8 @@ class OpenvinoNetwork:
             model = core.read_model(content, b"" if weights is None else weights)
             if LOOPS.intersection(operator.get_type_name() for operator in model.get_ops()):
                 raise CheckpointError(f"{where} contains loops or branches; expected one plain network")
+            if precision == "f32":
+                means_by_planes(model)
             self._model = core.compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise CheckpointError(f"{where} cannot be run by OpenVINO: {_last_line(error)}") from None

@@ -20,7 +20,15 @@ from medseg.labels import LabelScheme
 from medseg.lookup import nearest_hint
 from medseg.volume import Volume
 
-__all__ = ["check_postprocess", "fill_holes", "keep_central", "keep_components", "postprocess"]
+__all__ = [
+    "check_keep_largest",
+    "check_postprocess",
+    "fill_holes",
+    "keep_central",
+    "keep_components",
+    "keep_largest",
+    "postprocess",
+]
 
 Mask = NDArray[np.bool_]
 # How far what an image was cut around lies from its middle, as a share of its length: a few voxels of a hundred.
@@ -101,6 +109,52 @@ def check_postprocess(rules: PostprocessConfig, scheme: LabelScheme) -> None:
                     f"prediction.postprocess.{rule} names {name!r}; the labels are {', '.join(scheme.names)}"
                     f"{nearest_hint(name, scheme.names)}"
                 )
+
+
+def keep_largest(mask: Volume, scheme: LabelScheme, groups: Sequence[Sequence[str]]) -> Volume:
+    """The mask with only the largest component of each group of labels; the same volume where there is no group.
+
+    The labels of a group are taken together. What goes becomes background, of a region too; components of the same
+    largest size all stay.
+
+    Args:
+        mask: integers `(I, J[, K])`.
+        scheme: what they mean.
+        groups: names of labels, worked off in order.
+
+    Source:
+        nnU-Net 2.8.1, remove_connected_components.py.
+
+    Example:
+        >>> scheme = LabelScheme.from_mapping({"a": 1, "b": 2})
+        >>> mask = Volume(np.array([[1, 2, 0, 1, 0]], dtype=np.uint8), np.eye(4), spacing_known=False)
+        >>> keep_largest(mask, scheme, [("a", "b")]).array.tolist()
+        [[1, 2, 0, 0, 0]]
+    """
+    if not groups:
+        return mask
+    check_keep_largest(groups, scheme)
+    array = mask.array.copy()
+    everywhere = ndimage.generate_binary_structure(array.ndim, array.ndim)
+    for names in groups:
+        values = [value for name in names for value in scheme.values[scheme.names.index(name)]]
+        labelled, count = ndimage.label(np.isin(array, values), everywhere)
+        if count > 1:
+            sizes = np.bincount(labelled.ravel())[1:]
+            lost = np.concatenate([[False], sizes < sizes.max()])
+            array[lost[labelled]] = 0
+    return mask.with_array(array)
+
+
+def check_keep_largest(groups: Sequence[Sequence[str]], scheme: LabelScheme) -> None:
+    """Refuse groups of labels that do not exist.
+
+    Raises:
+        ConfigError: naming the label, and the labels there are.
+    """
+    for name in (name for names in groups for name in names):
+        if name not in scheme.names:
+            raise ConfigError(f"keep_largest names {name!r}; the labels are {', '.join(scheme.names)}")
 
 
 def keep_components(mask: Mask, least_voxels: int = 1, most: int | None = None) -> Mask:

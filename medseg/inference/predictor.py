@@ -19,7 +19,7 @@ from medseg.inference.composites.previous import one_hot
 from medseg.inference.device import CpuDevice, require_torch
 from medseg.inference.given_networks import GivenNetworks
 from medseg.inference.layer_memory import layer_memory_kept
-from medseg.inference.postprocess import postprocess
+from medseg.inference.postprocess import keep_largest, postprocess
 from medseg.inference.probabilities import NativeProbabilities
 from medseg.inference.restore import Restorer, to_label_map
 from medseg.inference.sliding_window import Body, Passes, logit_slabs, whole_logits
@@ -33,7 +33,7 @@ from medseg.preparation.grid import GridMap, to_network_grid
 from medseg.preparation.mirroring import plan_axes
 from medseg.preparation.normalize import normalize, scales_for
 from medseg.preparation.padding import stated_padding
-from medseg.volume import Volume
+from medseg.volume import Finding, Volume
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +60,7 @@ class Model:
         model_hash: identifies `model.json` and all weights.
         engine: how the networks are run.
         folds: those chosen among the bundle's; None: all.
+        compatible: predict by nnU-Net's own steps, see `medseg.inference.half_steps`.
 
     Example:
         >>> labels = medseg.load_model("runs/lung/model").predict(medseg.read("study/"))
@@ -73,6 +74,7 @@ class Model:
     model_hash: str
     engine: NetworkEngine | GivenNetworks | MemberEngines
     folds: tuple[int, ...] | None = None
+    compatible: bool = False
 
     @property
     def engine_name(self) -> str:
@@ -118,15 +120,28 @@ class Model:
         return tuple(nets)
 
     def mirror_axes(self, mirror: bool | None = None) -> tuple[int, ...]:
-        """The axes that are mirrored: those the bundle permits, never left to right if it matters; none for False."""
+        """The axes that are mirrored: those the bundle permits, never left to right if it matters; none for False.
+
+        A `compatible` model mirrors along all that the bundle names.
+        """
         if mirror is False:
             return ()
+        if self.compatible:
+            return self.info.prediction.mirror_axes
         plan = self.info.plan
         if plan.unmirrored is None and self.info.prediction.side_names == "all":
             allowed = allowed_mirror_axes(plan.dims, plan.orientation, self.scheme)
         else:
             allowed = plan_axes(plan, self.scheme)
         return tuple(axis for axis in self.info.prediction.mirror_axes if axis in allowed)
+
+    def supposed_of(self, image: Volume) -> tuple[Finding, ...]:
+        """What the plans of all networks suppose of an image, and which mirroring is left out."""
+        return tuple(
+            each
+            for info in self.infos
+            for each in findings_of_plan(image, info.plan, () if self.compatible else info.prediction.mirror_axes)
+        )
 
     def crf_options(self) -> CrfOptions:
         """The options of a dense CRF for this model: fitted ones, or for 2D images the defaults.
@@ -153,7 +168,7 @@ class Model:
         batch_size: int | None = None,
         crf: CrfOptions | None = None,
         progress: Callable[[int, int], None] | None = None,
-        probabilities: Callable[[tuple[int, ...]], NDArray[np.float16]] | None = None,
+        probabilities: Callable[[tuple[int, ...]], NDArray[Any]] | None = None,
         previous: Volume | None = None,
     ) -> Volume:
         """The label map of an image, on the image's own grid.
@@ -186,9 +201,16 @@ class Model:
             MissingPartError: for a CRF where torch is not installed.
         """
         volume = as_volume(image, affine, channels)
-        supposed = findings_of_plan(volume, self.info.plan, self.info.prediction.mirror_axes)
-        volume = replace(volume, findings=(*volume.findings, *supposed))
+        volume = replace(volume, findings=(*volume.findings, *self.supposed_of(volume)))
         array, grid, box = self._network_input(volume, previous)
+        if self.compatible:
+            if crf is not None:
+                raise ConfigError("nnU-Net has no CRF; predict without one, or without compatible")
+            logits = self._half_logits(array, mirror, overlap, progress)
+            if probabilities is not None:
+                out = probabilities((len(self.scheme.names), *volume.shape))
+                self._half_steps.half_chances(logits, grid, self.scheme, self.info.plan.logits.order, out)
+            return self.to_labels(logits, grid, volume)
         slabs = self._slabs(array, box, mirror, overlap, batch_size, progress)
         axis = stream_axis(grid.network_shape, self.info.plan.patch_size)
         if crf is not None:
@@ -230,10 +252,12 @@ class Model:
     ) -> tuple[Any, GridMap]:
         """Mean logits of all folds, float32 (K, *network grid), and the map that leads back to the image's grid.
 
-        The logits are a torch tensor on the model's device, or of an exported model a numpy array. Arguments and errors
-        are those of `predict`.
+        They are a torch tensor on the model's device; of an exported model a numpy array, of a `compatible` one a
+        float16 tensor on the CPU. Arguments and errors are those of `predict`.
         """
         array, grid, box = self._network_input(as_volume(image, affine, channels), previous)
+        if self.compatible:
+            return self._half_logits(array, mirror, overlap, progress), grid
         slabs = self._slabs(array, box, mirror, overlap, batch_size, progress)
         logits = whole_logits(slabs, grid.network_shape, stream_axis(grid.network_shape, self.info.plan.patch_size))
         return (logits if crf is None else self._sharpened(logits, array, grid, crf)), grid
@@ -246,8 +270,10 @@ class Model:
 
     def to_labels(self, logits: Tensor | NDArray[Any], grid: GridMap, like: Volume) -> Volume:
         """The label map of `predict_logits`, post-processed, on the grid of the image they were made from."""
-        oriented = to_label_map(logits, grid.oriented_shape, self.scheme, self.info.plan.logits.order, grid.thick[1])
-        return self._mask(oriented, grid, like)
+        order = self.info.plan.logits.order
+        if self.compatible:
+            return self._mask(self._half_steps.half_labels(logits, grid, self.scheme, order), grid, like)
+        return self._mask(to_label_map(logits, grid.oriented_shape, self.scheme, order, grid.thick[1]), grid, like)
 
     def to_probabilities(self, logits: Tensor | NDArray[Any], grid: GridMap, like: Volume) -> Volume:
         """Probability of each label or region, float16 (labels, I, J[, K]) on the image's grid, without background."""
@@ -257,8 +283,27 @@ class Model:
         chances.finish()
         return like.with_array(native, channels=len(native))
 
+    def _half_logits(
+        self,
+        image: NDArray[np.float32],
+        mirror: bool | None,
+        overlap: float | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> Any:
+        windows = Windows.of(self.info.plan, self.info.overlap if overlap is None else overlap)
+        channels, axes = self.info.net.out_channels, self.mirror_axes(mirror)
+        return self._half_steps.half_logits(self.nets, image, windows, channels, axes, self.device, progress)
+
+    @property
+    def _half_steps(self) -> Any:
+        # Needs torch, which other models do without.
+        from medseg.inference import half_steps
+
+        return half_steps
+
     def _mask(self, oriented: NDArray[Any], grid: GridMap, like: Volume) -> Volume:
-        return postprocess(like.with_array(grid.to_native(oriented)), self.scheme, self.info.prediction.postprocess)
+        rules, mask = self.info.prediction, like.with_array(grid.to_native(oriented))
+        return keep_largest(postprocess(mask, self.scheme, rules.postprocess), self.scheme, rules.keep_largest)
 
     def _sharpened(self, logits: Values, image: NDArray[np.float32], grid: GridMap, crf: CrfOptions) -> Values:
         require_torch("a CRF")
@@ -320,7 +365,7 @@ class Model:
         if self.info.previous_labels:
             if previous is None:
                 raise CheckpointError("this network is a member of a cascade; give the cascade, not its member")
-            array = np.concatenate([array, one_hot(previous, self.info.previous_labels, grid, self.info.plan)])
+            array = np.concatenate([array, one_hot(previous, volume, self.info.previous_labels, grid, self.info.plan)])
         return array, grid, box
 
 

@@ -36,7 +36,7 @@ class ProbabilitySlabs:
         size: (i, j, k) or (i, j) of the network's grid.
         labels: says what the channels are.
         axis: spatial axis along which the slabs come.
-        out: float16 (len(labels.names), I, J[, K]), is written; background is what is missing from 1.
+        out: float16 or float32 (len(labels.names), I, J[, K]), is written; background is what is missing from 1.
         order: of the interpolation of logits, 0 (nearest, half-way either by turns) or 1 (linear).
         nearest: of order 1, a spatial axis along which each voxel takes the nearest sample all the same.
 
@@ -49,7 +49,7 @@ class ProbabilitySlabs:
         size: Sequence[int],
         labels: LabelScheme,
         axis: int,
-        out: NDArray[np.float16],
+        out: NDArray[Any],
         order: int = 1,
         nearest: int | None = None,
     ) -> None:
@@ -92,7 +92,8 @@ class ProbabilitySlabs:
                 )
                 part = self._linear(source, first, place) if self._order else self._nearest(source, first, place)
                 chances = _sigmoid(part) if self._labels.is_regions else _softmax(part)[1:]
-                self._rows[(slice(None), *place)] = half(chances)
+                rounded = half(chances) if self._rows.dtype == np.float16 else chances
+                self._rows[(slice(None), *place)] = rounded
 
     def _linear(self, source: NDArray[Any], first: int, place: tuple[slice, ...]) -> NDArray[np.float32]:
         """The logits at a place, interpolated from the last axis to the first."""
@@ -167,18 +168,18 @@ class NativeProbabilities:
         grid: leads there.
         labels: says what the channels are.
         axis: spatial axis of the network's grid along which the slabs come.
-        out: float16 (len(labels.names), *native grid), is written; complete after `finish`.
+        out: float16 or float32 (len(labels.names), *native grid), is written; complete after `finish`.
         order: of the interpolation of logits, 0 or 1.
     """
 
-    def __init__(self, grid: GridMap, labels: LabelScheme, axis: int, out: NDArray[np.float16], order: int = 1) -> None:
+    def __init__(self, grid: GridMap, labels: LabelScheme, axis: int, out: NDArray[Any], order: int = 1) -> None:
         self._grid, self._out = grid, out
         if grid.cropped is not None:
             out[:] = 0
             out = out[(slice(None), *grid.cropped[0])]
         if grid.straightening is not None:
             # Sampled onto the sheared grid at the end.
-            self._oriented = np.empty((len(out), *grid.oriented_shape), dtype=np.float16)
+            self._oriented = np.empty((len(out), *grid.oriented_shape), dtype=out.dtype)
         else:
             self._oriented = out if grid.reorientation is None else grid.reorientation.apply(out, channels=len(out))
         self.add = ProbabilitySlabs(grid.network_shape, labels, axis, self._oriented, order, grid.thick[1]).add
@@ -190,7 +191,7 @@ class NativeProbabilities:
                 target[:] = self._grid.to_native(oriented)
 
 
-def disk_array(folder: Path, shape: Sequence[int]) -> NDArray[np.float16]:
+def disk_array(folder: Path, shape: Sequence[int], precision: type[np.floating[Any]] = np.float16) -> NDArray[Any]:
     """An array in a file of `folder` that has no name: the system removes it with the array, even after kill -9.
 
     Raises:
@@ -204,8 +205,8 @@ def disk_array(folder: Path, shape: Sequence[int]) -> NDArray[np.float16]:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
                 # A map into a file that the disk has no room for ends the process when it is written to.
-                os.posix_fallocate(file.fileno(), 0, 2 * math.prod(shape))
-            return np.memmap(file, np.float16, "w+", shape=tuple(shape))
+                os.posix_fallocate(file.fileno(), 0, np.dtype(precision).itemsize * math.prod(shape))
+            return np.memmap(file, precision, "w+", shape=tuple(shape))
     except OSError as error:
         raise write_error(folder / "probabilities", error) from error
 

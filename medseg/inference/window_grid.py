@@ -79,7 +79,11 @@ def window_starts(length: int, patch: int, overlap: float, starts: str = "whole_
         return (0,)
     step = max(1, patch * (1 - overlap))
     count = ceil((length - patch) / (int(step) if starts == "whole_step" else step)) + 1
-    return tuple(round(n * (length - patch) / (count - 1)) for n in range(count))
+    if starts == "whole_step":
+        return tuple(round(n * (length - patch) / (count - 1)) for n in range(count))
+    # Divided first, as in nnU-Net: of 700 lengths the last bit moves one window of a few by a voxel.
+    apart = (length - patch) / (count - 1)
+    return tuple(round(n * apart) for n in range(count))
 
 
 def blend_weights(

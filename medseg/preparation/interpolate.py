@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medseg.preparation.deskew import sample
+from medseg.preparation.label_interpolation import labels_by_interpolation, upper_nearest
 from medseg.preparation.label_shares import labels_by_share
 from medseg.preparation.plan_fields import ImagePlan, LabelPlan
 from medseg.resampling import average_array, nearest_by_turns, resample_affine, resample_array
@@ -77,8 +78,7 @@ def resample_image(
 def _slice_by_slice(array: NDArray[Any], shape: Sequence[int], plan: ImagePlan, thick: int) -> NDArray[Any]:
     slices = np.moveaxis(array, 1 + thick, 0)
     flat = tuple(n for axis, n in enumerate(shape) if axis != thick)
-    # Half-way goes up, as in nnU-Net.
-    nearest = np.minimum((np.arange(shape[thick]) + 0.5) * (len(slices) / shape[thick]), len(slices) - 1).astype(int)
+    nearest = upper_nearest(len(slices), shape[thick])
     out = np.empty((shape[thick], len(array), *flat), dtype=np.float32)
     for source in np.unique(nearest):
         seen = slices[source]
@@ -145,8 +145,12 @@ def sample_image(volume: Volume, grid: Volume, plan: ImagePlan) -> NDArray[Any]:
     return _clipped(sample(volume, grid, plan.order).array, volume.array, plan)
 
 
-def resample_labels(array: NDArray[Any], shape: Sequence[int], plan: LabelPlan) -> NDArray[Any]:
+def resample_labels(
+    array: NDArray[Any], shape: Sequence[int], plan: LabelPlan, thick: int | None = None
+) -> NDArray[Any]:
     """A label map, resampled with the outer edges kept, as `plan` says; same dtype.
+
+    `thick`, of the method 'linear': the axis along which each slice takes the nearest one.
 
     Example:
         >>> [resample_labels(np.array([[1, 2]]), (1, 1), LabelPlan(ties=ties)).item() for ties in ("lower", "upper")]
@@ -156,6 +160,8 @@ def resample_labels(array: NDArray[Any], shape: Sequence[int], plan: LabelPlan) 
     """
     if tuple(shape) == array.shape:
         return array
+    if plan.method == "linear":
+        return labels_by_interpolation(array, shape, thick)
     if plan.method == "area":
         return labels_by_share(array, shape, plan.ties)
     if plan.ties == "unbiased":

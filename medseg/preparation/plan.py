@@ -56,8 +56,8 @@ HEADER = """\
 #   normalize_on   native: grey levels are normalised before resampling; network: after it
 #   image          order of interpolation (0 nearest, 1 linear, 3 cubic), clip: cubic stays within minimum and maximum;
 #                  prefilter: what averages an image where it gets coarser than 1.5 times (none, area, gaussian)
-#   labels         how label maps are resampled: nearest, or the label that fills most of the new voxel (area); ties:
-#                  lower, upper, or so that nothing moves, shrinks or grows (unbiased)
+#   labels         how label maps are resampled: nearest, or the label that fills most of the new voxel (area; linear as
+#                  in nnU-Net); ties: lower, upper, or so that nothing moves, shrinks or grows (unbiased)
 #   logits         order of interpolation on the way back to the image (0 or 1)
 #   shape_rounding extent: voxels = round(n * spacing / target); ratio: round(n * (spacing / target))
 #   padding        what surrounds an image smaller than the patch: its minimum, or zero after normalisation

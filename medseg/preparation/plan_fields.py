@@ -124,13 +124,15 @@ class LabelPlan(PlanPart):
     """How label maps are brought to the network's grid.
 
     Args:
-        method: 'nearest' neighbour, or the label that fills the largest 'area' of the new voxel.
+        method: 'nearest' neighbour; the label that fills the largest 'area' of the new voxel; or 'linear', the label
+            whose share is largest where each is interpolated linearly (nnU-Net).
         ties: which of two labels that fit equally well is taken: of neighbours half-way the one of 'lower' or of
             'upper' index, of equal areas the one of 'lower' or of 'upper' value. 'unbiased': of neighbours both by
-            turns; areas that differ by up to a third so that each component keeps its volume and place.
+            turns; areas that differ by up to a third so that each component keeps its volume and place. Of 'linear' the
+            nearest neighbour decides.
     """
 
-    method: Literal["nearest", "area"] = "nearest"
+    method: Literal["nearest", "area", "linear"] = "nearest"
     ties: Literal["lower", "upper", "unbiased"] = "lower"
 
 

@@ -13,14 +13,23 @@ from medseg.geometry import Reorientation
 from medseg.label_grouping import grouping
 from medseg.preparation.padding import Range, in_ranges, padding_of
 from medseg.volume import Volume
+from medseg.windowing import window
 
-__all__ = ["SlicePicture", "pick_slice"]
+__all__ = ["SlicePicture", "pick_slice", "spread_slices"]
 
 _VIEWS = ("sagittal", "coronal", "axial")
 _MARKS = {"axial": ("R", "L", "A", "P"), "coronal": ("R", "L", "S", "I"), "sagittal": ("A", "P", "S", "I")}
 # Thick slices are looked at in the plane they were acquired in, whatever that is.
 _THICK = 1.5
 _MARGIN = 0.6
+# A montage shows at least this share of a slice's height and width, so that one sees where a small lesion lies.
+_CONTEXT = 0.5
+# Names in DICOM of the patient's axes across sagittal, coronal and axial slices, and their sign in RAS+.
+_AXES = (("x", 0, -1.0), ("y", 1, -1.0), ("z", 2, 1.0))
+# Lung, as opposed to tissue and to the air around the patient.
+_LUNG_HU = (-970.0, -300.0)
+# Pixels around the labels that tell a lesion in the lung.
+_AROUND = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +81,7 @@ def pick_slice(
     move = Reorientation.between(ref.affine, "LPS")
     spacing = tuple(ref.spacing_mm[a] for a in move.axes)
     pred_array, ref_array = move.apply(pred.array), move.apply(ref.array)
-    thickest = int(np.argmax(spacing))
-    others = sorted(spacing)[:2]
-    axis = thickest if spacing[thickest] > _THICK * others[-1] else 2
+    axis = _axis(spacing)
     index = _most(pred_array, ref_array, axis, values, by)
     view = _VIEWS[axis]
     shown = None
@@ -92,6 +99,108 @@ def pick_slice(
         f"{view} slice {index + 1} of {ref_array.shape[axis]}",
         by,
     )
+
+
+def spread_slices(image: Volume, mask: Volume, labels: Mapping[str, tuple[int, ...]], most: int) -> list[SlicePicture]:
+    """Slices from one end of the labels to the other, among them the one where each label covers most.
+
+    They share one frame around the labels and one choice of grey levels: in CT the lung or the soft tissue window.
+    Axial slices run from the head down. Where there is no label, they are spread over the whole image.
+
+    Args:
+        image: on the mask's grid, with or without channels.
+        mask: label map.
+        labels: label -> the integers that belong to it.
+        most: how many slices at most; peaks of further labels are left out.
+    """
+    image = image if image.channels else image.with_array(image.array[None], channels=1)
+    if mask.dims == 2:
+        return [pick_slice(image, mask, mask, labels)]
+    move = Reorientation.between(mask.affine, "LPS")
+    axis = _axis(tuple(mask.spacing_mm[a] for a in move.axes))
+    rows, columns = {0: (2, 1), 1: (2, 0), 2: (1, 0)}[axis]
+    spacing = tuple(mask.spacing_mm[move.axes[a]] for a in (rows, columns))
+    moved = move.apply(mask.array)
+    indices = _spread(_areas(moved, axis, labels), most)
+    indices = indices[::-1] if axis == 2 else indices
+    planes = [_upright(moved, axis, index) for index in indices]
+    box = _view_box(np.any([plane != 0 for plane in planes], axis=0), spacing, _CONTEXT)
+    channels = np.moveaxis(move.apply(image.array, image.channels), 0, -1)
+    shown = _grey_alike([_upright(channels, axis, index)[box] for index in indices], [p[box] for p in planes], image)
+    affine, (name, world, sign) = move.move_affine(mask.affine, moved.shape), _AXES[axis]
+    pictures = []
+    for index, plane, grey in zip(indices, planes, shown, strict=True):
+        masks = {label: np.isin(plane[box], values) for label, values in labels.items()}
+        middle = [(n - 1) / 2 for n in moved.shape]
+        middle[axis] = index
+        place = f"{_VIEWS[axis]} {index + 1} of {moved.shape[axis]}"
+        if mask.spacing_known:
+            place += f", {name} {sign * float(affine[world, :3] @ middle + affine[world, 3]) + 0.0:.1f} mm"
+        marks = _MARKS[_VIEWS[axis]] if mask.spacing_known else ("", "", "", "")
+        pictures.append(SlicePicture(grey, masks, masks, spacing[0] / spacing[1], marks, place))
+    return pictures
+
+
+def _axis(spacing: Sequence[float]) -> int:
+    """The LPS axis across which slices are shown."""
+    thickest = int(np.argmax(spacing))
+    return thickest if spacing[thickest] > _THICK * sorted(spacing)[1] else 2
+
+
+def _areas(array: NDArray[Any], axis: int, labels: Mapping[str, tuple[int, ...]]) -> NDArray[np.int64]:
+    """Pixels of each label in each slice: (slices, labels)."""
+    values = sorted({v for each in labels.values() for v in each})
+    group = grouping(values, int(array.max(initial=0)), np.uint16)
+    size = len(values) + 1
+    counts = np.array([np.bincount(group(plane.ravel()), minlength=size) for plane in np.moveaxis(array, axis, 0)])
+    columns = [counts[:, [1 + values.index(v) for v in each]].sum(axis=1) for each in labels.values()]
+    return np.stack(columns, axis=1)
+
+
+def _spread(areas: NDArray[np.int64], most: int) -> list[int]:
+    """Evenly spaced slices where there are labels, the nearest ones replaced by those where a label covers most."""
+    held = np.flatnonzero(areas.any(axis=1))
+    first, last = (int(held[0]), int(held[-1])) if held.size else (0, len(areas) - 1)
+    chosen = [int(n) for n in np.unique(np.linspace(first, last, most).round())]
+    free = list(range(len(chosen)))
+    largest = np.argsort(-areas.max(axis=0), kind="stable")
+    for peak in dict.fromkeys(int(areas[:, n].argmax()) for n in largest if areas[:, n].any()):
+        if free and peak not in chosen:
+            nearest = min(free, key=lambda n: abs(chosen[n] - peak))
+            chosen[nearest] = peak
+            free.remove(nearest)
+        elif peak in chosen and chosen.index(peak) in free:
+            free.remove(chosen.index(peak))
+    return sorted(chosen)
+
+
+def _grey_alike(
+    slices: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]], image: Volume
+) -> list[NDArray[np.float32]]:
+    """Grey values or colours in [0, 1] of several slices, by one choice of grey levels."""
+    if slices[0].shape[-1] == 3 and slices[0].dtype == np.uint8:
+        return [np.asarray(each / np.float32(255.0), dtype=np.float32) for each in slices]
+    grey = [each[..., 0].astype(np.float32) for each in slices]
+    if image.metadata.modality == "CT":
+        return [window(each, "lung" if _in_lung(grey, masks) else "soft_tissue") for each in grey]
+    padding = padding_of(image)
+    measured = np.concatenate([g[~in_ranges(g, padding)] if padding else g.ravel() for g in grey])
+    low, high = (float(v) for v in np.percentile(measured, (1, 99))) if measured.size else (0.0, 1.0)
+    return [np.asarray(np.clip((g - low) / max(high - low, 1e-6), 0, 1), dtype=np.float32) for g in grey]
+
+
+def _in_lung(slices: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[Any]]) -> bool:
+    """Whether the labels of a CT are mostly lung, or mostly surrounded by it."""
+    from scipy.ndimage import binary_dilation
+
+    labelled = [mask != 0 for mask in masks]
+    around = [binary_dilation(mask, iterations=_AROUND) & ~mask for mask in labelled]
+    middles = [
+        float(np.median(found))
+        for parts in (labelled, around)
+        if (found := np.concatenate([grey[part] for grey, part in zip(slices, parts, strict=True)])).size
+    ]
+    return any(_LUNG_HU[0] < middle < _LUNG_HU[1] for middle in middles)
 
 
 def _without(shown: NDArray[Any], padding: Sequence[Range]) -> NDArray[Any]:
@@ -156,13 +265,19 @@ def _picture(
     )
 
 
-def _view_box(masks: NDArray[np.bool_], spacing: tuple[float, ...]) -> tuple[slice, slice]:
-    """A square (in mm) around the masks, with room to see where they lie; the whole slice where there are none."""
+def _view_box(masks: NDArray[np.bool_], spacing: tuple[float, ...], least: float = 0.0) -> tuple[slice, slice]:
+    """A square (in mm) around the masks, with room to see where they lie; the whole slice where there are none.
+
+    Args:
+        masks: `(H, W)`.
+        spacing: of rows and columns.
+        least: share of the slice that is shown at least, along either side.
+    """
     if not masks.any():
         return slice(0, masks.shape[0]), slice(0, masks.shape[1])
     where = [np.flatnonzero(masks.any(axis=1 - a)) for a in (0, 1)]
     size = max((w[-1] + 1 - w[0]) * s for w, s in zip(where, spacing, strict=True)) * (1 + 2 * _MARGIN)
-    size = max(size, 48 * min(spacing))
+    size = max(size, 48 * min(spacing), *(least * n * s for n, s in zip(masks.shape, spacing, strict=True)))
     box = []
     for w, s, n in zip(where, spacing, masks.shape, strict=True):
         center, half = (w[0] + w[-1] + 1) / 2, size / s / 2

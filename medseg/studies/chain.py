@@ -6,9 +6,9 @@ A `CaseWork` passes through three stages, which the local engine runs concurrent
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,73 +16,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.disk.atomic import atomic_path
-from medseg.disk.snapshot import CaseSnapshot
 from medseg.errors import ConfigError, InternalError, MedsegError, ReadError, WriteError
 from medseg.inference.device import require_torch
 from medseg.inference.predictor import Model
 from medseg.inference.probabilities import disk_array
-from medseg.inference.quality import examine_case, needs_review
-from medseg.io import write
-from medseg.output_formats import MASK_FORMATS
-from medseg.preparation.assumptions import findings_of_plan
+from medseg.inference.quality import examine_case
+from medseg.output_formats import file_names
 from medseg.reports.preview import preview_png
-from medseg.studies.channels import CHANNEL_KINDS, read_channels
+from medseg.studies.case_work import CaseWork, asks_for_review
+from medseg.studies.channels import read_channels
 from medseg.studies.failures import as_medseg, refuse_change, told_without_values
 from medseg.studies.ledger import Ledger, LedgerRow, State, hash_file
-from medseg.studies.measurements import Measurement, findings_of_padding, measure
+from medseg.studies.measurements import findings_of_padding, measure
 from medseg.studies.memory import refuse_too_large
-from medseg.studies.options import PredictOptions
-from medseg.studies.outputs import PREVIEWS, UNCERTAINTY, algorithm_of, format_for, write_mask
+from medseg.studies.options import DEFAULT_MARK, PredictOptions
+from medseg.studies.outputs import (
+    PREVIEWS,
+    UNCERTAINTY,
+    Segmented,
+    algorithm_of,
+    formats_for,
+    refuse_formats,
+    save_probabilities,
+    write_mask,
+    write_voxels,
+)
 from medseg.studies.private import PrivateCases
 from medseg.studies.registration import require_simpleitk
 from medseg.studies.selection import channel_names, select_series
 from medseg.studies.sources import Source, input_hash
 from medseg.version import __version__
-from medseg.volume import Finding, Metadata, Volume
+from medseg.volume import Volume
 
 if TYPE_CHECKING:
-    from medseg.inference.quality.estimate import QualityEstimate
     from medseg.io.dicom.deidentify.profile import Deidentifier
 
-__all__ = ["CaseChain", "CaseWork", "asks_for_review"]
-
-# Findings of a reader that need review: the mask may be right, but the image is unusual.
-REVIEW_KINDS = CHANNEL_KINDS | {
-    *("gantry_tilt", "localizer", "few_slices", "no_orientation", "sform_qform_differ"),
-    *("missing_slices", "uneven_spacing"),
-}
-
-
-@dataclass(slots=True)
-class CaseWork:
-    """One case in progress; each stage stores its result here and drops what later stages do not need.
-
-    Args:
-        source: the case.
-        snapshot: its files before anything was read.
-        most_images: the largest number of images of its series that any run on this folder has seen.
-        network_engine: what ran the network; '' before, and while none is chosen.
-        traceback: of an internal error.
-    """
-
-    source: Source
-    snapshot: CaseSnapshot = field(default_factory=lambda: CaseSnapshot({}))
-    input_hash: str = ""
-    most_images: int = 0
-    volume: Volume | None = None
-    mask: Volume | None = None
-    probabilities: NDArray[np.float16] | None = None
-    quality: QualityEstimate | None = None
-    findings: list[Finding] = field(default_factory=list)
-    measurements: tuple[Measurement, ...] = ()
-    figures: dict[str, float] = field(default_factory=dict)
-    row: LedgerRow | None = None
-    error: MedsegError | None = None
-    network_engine: str = ""
-    traceback: str = ""
-    skipped: bool = False
-    locked: bool = False
-    seconds: float = 0.0
+__all__ = ["CaseChain"]
 
 
 class CaseChain:
@@ -123,6 +92,10 @@ class CaseChain:
         }
         if options.irregular != "error":
             self.settings["irregular"] = options.irregular
+        if options.mark != DEFAULT_MARK:
+            self.settings["mark"] = options.mark
+        if model.compatible:
+            self.settings["compatible"] = True
         if model.folds is not None:
             self.settings["folds"] = list(model.folds)
         if options.estimate_quality:
@@ -131,18 +104,18 @@ class CaseChain:
 
             check_calibrated(model.info)
             self.settings["estimate_quality"] = True
-        self.run_started = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.versions = {"medseg": __version__, **model.engine_versions, "device": str(model.device)}
 
     @property
     def whole_logits(self) -> int:
         """Number of arrays of the size of an image's logits that a case keeps at once."""
         # Those of the mean, of an ensemble member, and of its logits.
-        return 3 if self.options.estimate_quality else int(self.crf is not None)
+        return 3 if self.options.estimate_quality else int(self.crf is not None or self.model.compatible)
 
-    def output_of(self, source: Source) -> Path:
-        """The path of a case's mask."""
-        return self.folder / f"{source.case}{MASK_FORMATS[format_for(source, self.options.format)].suffix}"
+    def outputs_of(self, source: Source) -> dict[str, Path]:
+        """Format -> the path of a case's file."""
+        names = file_names(source.case, formats_for(source, self.options.format))
+        return {kind: self.folder / name for kind, name in names.items()}
 
     def probabilities_of(self, source: Source) -> Path:
         """The path of a case's probabilities."""
@@ -179,8 +152,8 @@ class CaseChain:
             return False
         if self.options.estimate_quality and not self.uncertainty_of(work.source).is_file():
             return False
-        output = self.output_of(work.source)
-        return latest.finishes(work.input_hash, self.model.model_hash, self.settings, output)
+        outputs = self.outputs_of(work.source)
+        return latest.finishes(work.input_hash, self.model.model_hash, self.settings, outputs)
 
     def read(self, work: CaseWork) -> None:
         """First stage: read the image."""
@@ -188,6 +161,7 @@ class CaseChain:
         def take() -> None:
             if work.source.error:
                 raise ReadError(work.source.error)
+            refuse_formats(work.source, tuple(self.outputs_of(work.source)))
             self._refuse_fewer_images(work)
             plan = self.model.info.plan
             work.volume = read_channels(
@@ -195,8 +169,7 @@ class CaseChain:
             )
             refuse_change(work.source, work.snapshot)
             work.findings += work.volume.findings
-            for info in self.model.infos:
-                work.findings += findings_of_plan(work.volume, info.plan, info.prediction.mirror_axes)
+            work.findings += self.model.supposed_of(work.volume)
 
         self._try(work, take)
 
@@ -256,7 +229,7 @@ class CaseChain:
             state="failed",
             input_hash=work.input_hash,
             study_hash=work.source.study_hash,
-            images=max(work.most_images, _images_of(work.source)),
+            images=max(work.most_images, work.images),
             series_uid=self._shown_uid(work.source),
             series_reason=work.source.reason,
             model_hash=self.model.model_hash,
@@ -268,8 +241,9 @@ class CaseChain:
         def take() -> None:
             nonlocal row
             if work.volume is not None and work.mask is not None:
-                state, output_hash = self._write(work, work.volume, work.mask)
-                row = replace(row, state=state, output_hash=output_hash)
+                state, outputs = self._write(work, work.volume, work.mask)
+                first = next(iter(outputs.values()))
+                row = replace(row, state=state, output_hash=first, outputs=outputs if len(outputs) > 1 else {})
 
         self._try(work, take)
         work.volume = work.mask = work.probabilities = work.quality = None
@@ -280,7 +254,6 @@ class CaseChain:
             findings=[finding.message for finding in work.findings],
             measurements=[asdict(each) for each in work.measurements],
             figures=work.figures,
-            run_started=self.run_started,
         )
         if self.private is not None:
             work.row = self.private.row(work.row, work.source)
@@ -295,15 +268,16 @@ class CaseChain:
 
     def _refuse_fewer_images(self, work: CaseWork) -> None:
         """Refuse a study that had more images before, because it is probably incomplete now."""
-        images = _images_of(work.source)
+        images = work.images
         if images < work.most_images and not self.options.overwrite:
             raise ReadError(
                 f"{work.source.paths[0].parent} contains {images} images of the series, an earlier run found "
                 f"{work.most_images}; restore the missing ones, or give --overwrite if the series is complete"
             )
 
-    def _write(self, work: CaseWork, volume: Volume, mask: Volume) -> tuple[State, str]:
-        source, output = work.source, self.output_of(work.source)
+    def _write(self, work: CaseWork, volume: Volume, mask: Volume) -> tuple[State, dict[str, str]]:
+        """Write the files of a case; its state, and the hash of the file of each format."""
+        source, outputs = work.source, self.outputs_of(work.source)
         check = examine_case(volume, mask, self.model.info)
         work.findings += check.findings
         work.figures = dict(check.figures)
@@ -316,27 +290,22 @@ class CaseChain:
         preview = preview_png(volume, mask, self.model.scheme) if self.options.preview else None
         # The last step that can be refused; after it files are written, the mask first.
         refuse_change(work.source, work.snapshot)
-        kind = format_for(source, self.options.format)
+        case = Segmented(mask, volume, self.model.scheme, source, work.measurements)
         made_by = algorithm_of(self.model.scheme, __version__, self.model.model_hash, self.settings)
         made = datetime.now() if self.options.timestamps else None
-        algorithm = replace(made_by, review=asks_for_review(work.findings), made=made)
-        work.findings += write_mask(mask, output, kind, self.model.scheme, source, algorithm, self.deidentifier)
+        algorithm = replace(made_by, review=asks_for_review(work.findings), made=made, mark=self.options.mark)
+        work.findings += write_mask(case, outputs, algorithm, self.deidentifier)
         if work.probabilities is not None:
-            self._save_probabilities(source, work.probabilities)
+            save_probabilities(work.probabilities, self.model.scheme, self.probabilities_of(source))
         if work.quality is not None:
-            uncertainty = replace(work.quality.uncertainty, metadata=Metadata(), findings=())
-            write(uncertainty, self.uncertainty_of(source))
+            write_voxels(work.quality.uncertainty, self.uncertainty_of(source))
         if preview is not None:
             with atomic_path(self.folder / PREVIEWS / f"{source.case}.png") as temporary:
                 temporary.write_bytes(preview)
+        hashes = {kind: hash_file(output) for kind, output in outputs.items()}
         if asks_for_review(work.findings):
-            return "needs_review", hash_file(output)
-        return ("done" if mask.array.any() else "done_empty"), hash_file(output)
-
-    def _save_probabilities(self, source: Source, probabilities: NDArray[np.float16]) -> None:
-        names = np.array(self.model.scheme.names)
-        with atomic_path(self.probabilities_of(source)) as temporary, temporary.open("wb") as file:
-            np.savez(file, probabilities=probabilities, labels=names)
+            return "needs_review", hashes
+        return ("done" if mask.array.any() else "done_empty"), hashes
 
     def _shown_uid(self, source: Source) -> str:
         uid, mark, number = source.series_uid.partition("#")
@@ -381,13 +350,3 @@ class CaseChain:
                 "allow more, or use a faster machine",
                 kind="time_limit",
             )
-
-
-def asks_for_review(findings: Sequence[Finding]) -> bool:
-    """Whether a person should look at a mask because of findings about the image, the mask or both."""
-    return needs_review(findings) or any(finding.kind in REVIEW_KINDS for finding in findings)
-
-
-def _images_of(source: Source) -> int:
-    """Number of images of the chosen series; 0 for other formats, and while none is chosen."""
-    return len(source.series.slices) if source.series is not None else 0

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +49,8 @@ class LedgerRow:
         series_uid, series_reason: the series that was used, and why that one.
         model_hash: `Model.model_hash`.
         options: everything that affects the result besides model and input.
-        output_hash: SHA-256 of the mask's file; '' if there is none.
+        output_hash: SHA-256 of the mask's file, of the first one where there are several; '' if there is none.
+        outputs: format -> SHA-256 of its file, where several formats were asked for; otherwise empty.
         seconds: from reading to the written mask.
         error: one line, '' if there was no error.
         findings: a sentence each; some require review.
@@ -71,6 +73,7 @@ class LedgerRow:
     model_hash: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     output_hash: str = ""
+    outputs: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     error: str = ""
     findings: list[str] = field(default_factory=list)
@@ -85,13 +88,18 @@ class LedgerRow:
         """Its values by name, not copied: a deep copy would take longer than everything else about a row."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
-    def finishes(self, input_hash: str, model_hash: str, options: dict[str, Any], output: Path) -> bool:
-        """Whether the case was done from this input by this model with these options, and its mask is unchanged."""
+    def finishes(self, input_hash: str, model_hash: str, options: dict[str, Any], outputs: Mapping[str, Path]) -> bool:
+        """Whether the case was done from this input by this model with these options, and its files are unchanged.
+
+        Args:
+            input_hash, model_hash, options: of the run.
+            outputs: format -> file that the run would write.
+        """
+        hashes = self.outputs or dict.fromkeys(outputs, self.output_hash)
         return (
             self.state in FINISHED
             and (self.input_hash, self.model_hash, self.options) == (input_hash, model_hash, options)
-            and output.is_file()
-            and hash_file(output) == self.output_hash
+            and all(path.is_file() and hash_file(path) == hashes.get(kind) for kind, path in outputs.items())
         )
 
 
@@ -203,6 +211,6 @@ def _parse(line: bytes, before: LedgerRow) -> LedgerRow | None:
             known[key] = getattr(before, key) if known[key] == getattr(before, key) else known[key]
         row = LedgerRow(**known)
         sound = all(isinstance(text, str) for text in (row.case, row.model_hash, row.network_engine))
-        return row if sound and isinstance(row.options, dict) else None
+        return row if sound and isinstance(row.options, dict) and isinstance(row.outputs, dict) else None
     except (ValueError, TypeError, KeyError):
         return None

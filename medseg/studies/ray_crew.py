@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.errors import ConfigError, MedsegError
-from medseg.inference.load import load_permitted
-from medseg.studies.chain import CaseChain, CaseWork
+from medseg.inference.load import load_by
+from medseg.studies.case_work import CaseWork
+from medseg.studies.chain import CaseChain
 from medseg.studies.options import PredictOptions
 from medseg.version import __version__
 
@@ -178,16 +179,7 @@ class RayWorker:
             os.chdir(here)
         # The caller's permissions, whatever this machine's environment says.
         device = options.device.partition(":")[0]
-        loaded = load_permitted(
-            model,
-            device,
-            options.network_engine,
-            options.fast,
-            options.allow_code,
-            options.folds,
-            options.roi,
-            options.weights,
-        )
+        loaded = load_by(model, replace(options.loading, device=device))
         loaded = replace(loaded, engine=loaded.engine.for_images(images))
         self.chain = CaseChain(loaded, folder, options, deidentifier)
         self.network = threading.Lock()

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import ConfigError, MissingPartError
-from medseg.studies.chain import CaseChain, CaseWork
+from medseg.studies.case_work import CaseWork
+from medseg.studies.chain import CaseChain
 from medseg.studies.ray_crew import RayCrew
 
 __all__ = ["RayEngine"]

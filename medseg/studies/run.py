@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,13 @@ from medseg.disk.atomic import write_text_atomic
 from medseg.disk.locks import Locks
 from medseg.disk.snapshot import CaseSnapshot, Snapshot, take_snapshot
 from medseg.errors import ConfigError
-from medseg.inference.load import load_permitted
+from medseg.inference.load import load_by
 from medseg.inference.predictor import Model
 from medseg.io.dicom.deidentify.texts import CleanText, PrivateTexts
 from medseg.io.output_names import folded
 from medseg.labels import LabelScheme
-from medseg.studies.chain import CaseChain, CaseWork
+from medseg.studies.case_work import CaseWork
+from medseg.studies.chain import CaseChain
 from medseg.studies.failures import LOGS
 from medseg.studies.find import find_sources, with_own_names
 from medseg.studies.label_table import refuse_other_labels, write_label_table
@@ -66,8 +68,7 @@ def predict_studies(
     large case. A case that another run works on is left to it.
 
     Args:
-        model: path of a bundle, or a loaded model (`options.device`, `fast`, `allow_code`, `folds` and `roi` are
-            then ignored).
+        model: path of a bundle, or a loaded model (`options.loading` is then ignored).
         sources: files, DICOM folders, folders of studies, zips.
         out: folder for `<case>.nii.gz` (or .png), `ledger.jsonl`, `measurements.csv` and `labels.json`.
         options: see `PredictOptions`.
@@ -104,20 +105,7 @@ def _predict(
 ) -> StudiesResult:
     folder = Path(out)
     places = [Path(source) for source in sources]
-    loaded = (
-        model
-        if isinstance(model, Model)
-        else load_permitted(
-            Path(model),
-            options.device,
-            options.network_engine,
-            options.fast,
-            options.allow_code,
-            options.folds,
-            options.roi,
-            options.weights,
-        )
-    )
+    loaded = model if isinstance(model, Model) else load_by(Path(model), options.loading)
     snapshot = take_snapshot(places, folder, SETTLE_SECONDS if options.settle is None else options.settle)
     plan = loaded.info.plan
     found = cases_of_numbered_files(find_sources(places, options.series, folder, channel_names(plan)), plan.in_channels)
@@ -171,7 +159,7 @@ def _snapshot_of(source: Source, snapshot: Snapshot) -> CaseSnapshot:
 
 
 def _refuse_replaced_inputs(sources: Sequence[Source], chain: CaseChain) -> None:
-    there = {output: source.case for source in sources if (output := chain.output_of(source)).exists()}
+    there = {output: each.case for each in sources for output in chain.outputs_of(each).values() if output.exists()}
     names = {output.name for output in there}
     inputs = {os.path.realpath(p) for source in sources for p in source.paths if p.name in names}
     for output, case in there.items():
@@ -207,6 +195,8 @@ class _Run:
         self.found = found
         self.progress = progress
         self.ray: RayEngine | None = None
+        # Of the run and not of a worker, which may be hired in the middle of it.
+        self.started = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.works: dict[str, CaseWork] = {}
         self.sizes = {
             source.case: max(1, *(memory_of_case(source, info, chain.whole_logits) for info in chain.model.infos))
@@ -302,6 +292,7 @@ class _Run:
             text = str(work.error).encode(errors="backslashreplace").decode()
             log.warning("%s failed: %s", work.source.case, CleanText(text))
         if work.row is not None:
+            work.row = replace(work.row, run_started=self.started)
             self.ledger.append(work.row)
         self.locks.give(work.source.case)
 

@@ -297,6 +297,19 @@ def _on_disk(source: Source) -> Iterator[tuple[Path, ...]]:
             yield tuple(folder / e[1] if e else p for e, p in zip(inside, source.paths, strict=True))
 
 
+def require_series(source: Source) -> Series:
+    """The DICOM series of a source.
+
+    Raises:
+        ReadError: if the source is not a DICOM series.
+    """
+    if source.series is None:
+        raise ReadError(
+            f"{source.paths[0]} is not a DICOM series, which a DICOM object has to refer to; write NIfTI or PNG"
+        )
+    return source.series
+
+
 @contextlib.contextmanager
 def open_series(source: Source) -> Iterator[SeriesGrid]:
     """The grid of a DICOM source, with its files on disk for the duration of the block.
@@ -307,11 +320,7 @@ def open_series(source: Source) -> Iterator[SeriesGrid]:
     """
     from medseg.io.dicom.grid import grid_of
 
-    series = source.series
-    if series is None:
-        raise ReadError(
-            f"{source.paths[0]} is not a DICOM series, which a DICOM object has to refer to; write NIfTI or PNG"
-        )
+    series = require_series(source)
     with _on_disk(source) as paths:
         on_disk = dict(zip(source.paths, paths, strict=True))
         moved = _moved(series, lambda p: on_disk[p])

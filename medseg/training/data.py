@@ -124,7 +124,7 @@ class BatchSource:
             mirror_axes=[axis in mirrored for axis in range(plan.dims)],
             ignore=scheme.ignore,
         )
-        self.augment = SampleAugment(augmentation, plan.low_resolution_ties)
+        self.augment = SampleAugment(augmentation, plan.low_resolution_ties, scheme.ignore)
         self.mixing = BatchMixing(augmentation)
         self._fills: dict[str, tuple[float, ...]] = {}
 

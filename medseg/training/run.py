@@ -52,6 +52,8 @@ from medseg.training.validation import Scores
 __all__ = ["Run", "prepare_run", "train", "train_run"]
 
 _log = logging.getLogger("medseg")
+MODEL = "model"
+"""Name of the bundle in a run folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,27 +113,37 @@ def train(
     return train_run(loaded, resume=resume)
 
 
-def train_run(config: RunConfig, resume: bool = False) -> Run:
-    """`train` for a configuration that is loaded already; the same errors."""
+def train_run(config: RunConfig, resume: bool = False, bundle: str = MODEL) -> Run:
+    """`train` for a configuration that is loaded already; the same errors.
+
+    Args:
+        config: of the run.
+        resume: see `train`.
+        bundle: name of the bundle in the run folder; another one for a model that still has to prove itself.
+    """
     config = with_task_defaults(config)
     with ranks_of_torchrun(config.device) as (ranks, device):
-        begun = ranks.from_first(lambda: _begin(config, device, ranks, resume))
+        begun = ranks.from_first(lambda: _begin(config, device, ranks, resume, bundle))
         return _train_folds(begun, device, ranks, resume)
 
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """What is known of a run before it trains; `recorded`: the configuration that its folder held before."""
+    """What is known of a run before it trains; `recorded`: the configuration that its folder held before.
+
+    `bundle`: name of the bundle in the run folder.
+    """
 
     config: RunConfig
     preparation: Preparation
     splits: Mapping[int, Split]
     net_info: NetInfo
     recorded: Mapping[str, Any]
+    bundle: str
     unlabelled: Unlabelled | None = None
 
 
-def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) -> _Begun:
+def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool, bundle: str) -> _Begun:
     """Check everything, prepare the data set, and write the configuration into the run folder."""
     if config.training.logger == "tensorboard":
         require_tensorboard()
@@ -146,7 +158,7 @@ def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) 
     full = config.training.fold == "full"
     if config.training.fold != "all":
         _refuse_overwriting(fold_folder(output, 0 if config.training.fold == "full" else config.training.fold), resume)
-    _refuse_other_kind(output / "model", full)
+    _refuse_other_kind(output / bundle, full)
     taught = teacher_info(config) if kept is None else kept
     preparation = _prepared(config, device, taught)
     ranks.parts(preparation.plan.batch_size, training.accumulate)
@@ -188,7 +200,7 @@ def _begin(config: RunConfig, device: torch.device, ranks: Ranks, resume: bool) 
         else grown_net(kept, len(scheme.names))
     )
     _log.info("%s", describe_net(net_info))
-    return _Begun(config, preparation, splits, net_info, before, unlabelled)
+    return _Begun(config, preparation, splits, net_info, before, bundle, unlabelled)
 
 
 def _train_folds(begun: _Begun, device: torch.device, ranks: Ranks, resume: bool) -> Run:
@@ -221,7 +233,7 @@ def _train_folds(begun: _Begun, device: torch.device, ranks: Ranks, resume: bool
         ranks.from_first(partial(_finish, trained, fold, setup, begun))
         if config.training.fold != "full":
             scores[number] = trained.scores
-    return Run(output, output / "model", scores, ranks.rank)
+    return Run(output, output / begun.bundle, scores, ranks.rank)
 
 
 def _ready(fold: Fold, split: Split, setup: Setup, begun: _Begun, rehearsed: bool) -> None:
@@ -265,7 +277,7 @@ def _finish(trained: Trained, fold: Fold, setup: Setup, begun: _Begun) -> None:
         names = {case.name for case in fold.validation}
         held_out = [case for case in preparation.dataset.cases if case.name in names]
         info = calibrated(info, net.to(device), device, held_out, config)
-    save_bundle(_output(config) / "model", info, {fold.number: trained.weights})
+    save_bundle(_output(config) / begun.bundle, info, {fold.number: trained.weights})
 
 
 def prepare_run(config: RunConfig) -> Preparation:

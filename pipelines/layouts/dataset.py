@@ -24,6 +24,8 @@ __all__ = ["DataSet", "Fold", "arrange"]
 _SIDES = re.compile(r"^(?P<patient>.*?)[-_ ]?(L|R|left|right|OD|OS)$", re.IGNORECASE)
 # One patient cannot be on both sides of a split, but other slices can: every other slab is held out.
 _SLABS = 4
+# So many patients can spare one in eight: what is learnt from the others is cleaned up by what is right on these.
+ENOUGH_TO_VALIDATE = 24
 
 NO_PATIENTS = (
     "the data name one patient or none, so images of one person may be on both sides of the split; neighbours by name "
@@ -40,7 +42,9 @@ class Fold:
     """What one model does not see.
 
     Args:
-        training: CSV of all other cases. The network is planned and trained as if those held out did not exist.
+        training: CSV of all other cases, with their patients as groups where there are enough to spare some for
+            validation, by which medseg chooses the post-processing; else one group, which all trains. The network is
+            planned and trained as if those held out did not exist.
         scored: case, and which of its slices along the last axis the model is to segment.
     """
 
@@ -101,12 +105,19 @@ class DataSet:
         ]
 
     def _list(self, fold: int, names: Sequence[str]) -> Path:
-        """A CSV of training cases. They are one group, so that medseg trains on all of them and validates on none."""
+        """A CSV of training cases. Cases of one group all train, and none validates."""
         path = self.training / f"fold{fold}.csv"
+        patients = {} if self.demonstration else {name: self.patients[name] for name in names}
+        groups = patients if len(set(patients.values())) >= ENOUGH_TO_VALIDATE else {}
         files = {name: self._channels(name, self.training) for name in names}
         channels = [f"image_{n}" for n in range(len(files[names[0]]))] if len(files[names[0]]) > 1 else ["image"]
         rows = [
-            (name, *found, (self.training / "labels" / f"{name}{self.ending}").resolve(), "training")
+            (
+                name,
+                *found,
+                (self.training / "labels" / f"{name}{self.ending}").resolve(),
+                groups.get(name, "training"),
+            )
             for name, found in files.items()
         ]
         with path.open("w", newline="") as file:

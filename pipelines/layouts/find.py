@@ -64,7 +64,7 @@ def find_files(
             Found(
                 c.name,
                 c.images,
-                tuple(s.path for s in c.labels),
+                tuple(_of_kind(s.path, data, mask) for s in c.labels),
                 (),
                 stated[c.name] or (c.group if c.group != c.name else ""),
             )
@@ -95,6 +95,19 @@ def find_files(
         )
         for name in sorted(cases)
     ]
+
+
+def _of_kind(reference: Path, data: Path, mask: str) -> Path:
+    """A case's reference, or the file of that name in the only folder beside it whose name holds `mask`."""
+    if mask.lower() in reference.relative_to(data).as_posix().lower():
+        return reference
+    beside = sorted(f for f in reference.parent.parent.iterdir() if f.is_dir() and mask.lower() in f.name.lower())
+    if len(beside) == 1 and (found := beside[0] / reference.name).is_file():
+        return found
+    raise DatasetError(
+        f"{data}: --mask {mask} is to name the references, but that of {reference.name} is {reference}, and "
+        f"{len(beside)} folder(s) beside it are called so; give a part of the name of one that holds all references"
+    )
 
 
 def _is_known(data: Path) -> bool:

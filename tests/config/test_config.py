@@ -102,7 +102,7 @@ def test_a_typo_in_a_preset_gets_the_nearest_name() -> None:
     [
         ({"trainig": {}}, "unknown key 'trainig'; did you mean 'training'?"),
         ({"training": {"max_minuts": 1}}, "unknown key 'training.max_minuts'; did you mean 'max_minutes'?"),
-        ({"data": {"root": "x", "zzz": 1}}, "unknown key 'data.zzz'; valid here: annotated, csv, group, ignore"),
+        ({"data": {"root": "x", "zzz": 1}}, "unknown key 'data.zzz'; valid here: annotated, corrected, csv, group"),
         ({"data": {"root": "x", "window": {"center": 1, "widht": 2}}}, "unknown key 'data.window.widht'; did you mean"),
         ({"data": {"root": "x", "window": {"center": 1}}}, "data.window.width is missing"),
         ({"data": {"root": "x", "window": "lnug"}}, "data: window 'lnug' is not a preset; there are: lung"),

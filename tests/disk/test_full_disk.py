@@ -28,14 +28,17 @@ from medseg.errors import ReadError, WriteError
 from medseg.io import read, write
 from medseg.io.annotations import Annotated, write_annotations
 from medseg.io.dicom.algorithm import Algorithm
+from medseg.io.dicom.capture.write import write_capture
 from medseg.io.dicom.deidentify.files import deidentify_files, site_key
 from medseg.io.dicom.deidentify.profile import Deidentifier
 from medseg.io.dicom.grid import grid_of
 from medseg.io.dicom.rtstruct.write import write_rtstruct
 from medseg.io.dicom.seg.write import write_dicom_seg
 from medseg.io.dicom.series import find_series
+from medseg.io.dicom.sr.write import write_measurement_report
 from medseg.io.dicom.writing.series import write_dicom_series
 from medseg.labels import LabelScheme
+from medseg.studies.measurements import measure
 from medseg.volume import Volume
 
 KEY = "a key of the site"
@@ -81,6 +84,8 @@ FILES = {
     "seg.dcm": lambda i, t: write_dicom_seg(i["labels"], t, SCHEME, i["grid"], MODEL),
     "labelmap.dcm": lambda i, t: write_dicom_seg(i["labels"], t, SCHEME, i["grid"], MODEL, encoding="labelmap"),
     "rtstruct.dcm": lambda i, t: write_rtstruct(i["labels"], t, SCHEME, i["grid"], MODEL),
+    "a.sr.dcm": lambda i, t: write_measurement_report(measure(i["labels"], SCHEME, i["image"]), t, i["grid"], MODEL),
+    "a.capture.dcm": lambda i, t: write_capture(np.zeros((99, 98, 3), np.uint8), t, i["grid"], MODEL),
     "anonymous.dcm": lambda i, t: write_dicom_seg(
         i["labels"], t, SCHEME, i["grid"], MODEL, deidentifier=Deidentifier.with_key(KEY)
     ),

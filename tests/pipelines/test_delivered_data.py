@@ -177,6 +177,28 @@ def test_both_eyes_of_a_person_are_held_out_together_and_in_no_list_to_train_on(
         assert [row["case"] for row in csv.DictReader(file)] == [case for case, _ in first.scored]
 
 
+def test_patients_validate_where_there_are_enough_to_spare_some(tmp_path: Path) -> None:
+    for number in range(48):
+        photo(tmp_path / "raw" / "images" / f"{number}.png")
+        flat_mask(tmp_path / "raw" / "labels" / f"{number}.png", 3)
+    data = arrange(samples(tmp_path / "raw", ONE), tmp_path / "out")
+    for folds, patients in ((2, 24), (8, 42)):
+        with data.folds(folds)[0].training.open(newline="") as file:
+            assert len({row["group"] for row in csv.DictReader(file)}) == patients
+    with data.folds(2)[0].training.open(newline="") as file:
+        held_out = {case for case, _ in data.folds(2)[0].scored}
+        assert not held_out & {row["group"] for row in csv.DictReader(file)}
+
+
+def test_few_patients_all_train(tmp_path: Path) -> None:
+    for number in range(24):
+        photo(tmp_path / "raw" / "images" / f"{number}.png")
+        flat_mask(tmp_path / "raw" / "labels" / f"{number}.png", 3)
+    data = arrange(samples(tmp_path / "raw", ONE), tmp_path / "out")
+    with data.folds(2)[0].training.open(newline="") as file:
+        assert {row["group"] for row in csv.DictReader(file)} == {"training"}
+
+
 def test_slices_that_name_no_patient_are_held_out_in_runs_of_neighbours(tmp_path: Path) -> None:
     for n in (2, 10, 11, 100):
         photo(tmp_path / "raw" / "images" / f"{n}.png")
@@ -253,6 +275,20 @@ def test_a_list_of_cases_beside_images_and_labels_says_who_is_a_patient(tmp_path
     rows = "".join(f"{name},images/{name}.png,labels/{name}.png,{name}\n" for name in ("a", "b"))
     (tmp_path / "cases.csv").write_text(f"case,image,label,group\n{rows}")
     assert {name: case.patient for name, case in found(tmp_path).items()} == {"a": "a", "b": "b"}
+
+
+def test_a_kind_of_mask_that_is_named_is_the_one_that_is_read(tmp_path: Path) -> None:
+    photo(tmp_path / "images" / "a.png")
+    flat_mask(tmp_path / "labels" / "a.png", 3)
+    flat_mask(tmp_path / "labels_other" / "a.png", 5)
+    (tmp_path / "cases.csv").write_text("case,image,label,group\na,images/a.png,labels/a.png,a\n")
+
+    def voxels(kind: str) -> int:
+        return int(found(tmp_path, mask=kind)["a"].mask.array.sum())
+
+    assert (voxels(""), voxels("other")) == (12, 20)
+    with pytest.raises(DatasetError, match=r"--mask third is to name the references, but that of a\.png is"):
+        voxels("third")
 
 
 def test_a_folder_that_is_there_already_is_left_alone(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from medseg.inference import load_model
 from medseg.io.dicom.series import scan
 from medseg.phantoms import samples_folder
 from medseg.studies import PredictOptions, predict_studies, run
-from medseg.studies.chain import CaseChain, CaseWork
+from medseg.studies.case_work import CaseWork
+from medseg.studies.chain import CaseChain
 from medseg.studies.channel_files import group_by_kind
 from medseg.studies.ledger import Ledger, LedgerRow
 from medseg.studies.sources import Source, find_studies, input_hash

@@ -24,7 +24,7 @@ from medseg.io.formats import is_there
 from medseg.io.naming import composed
 from medseg.metrics import score_case
 from medseg.preparation.sources import Reading, read_case, reading_of
-from medseg.studies.chain import asks_for_review
+from medseg.studies.case_work import asks_for_review
 from medseg.studies.measurements import findings_of_padding, measure
 from medseg.studies.monitored import monitored_figures
 from medseg.volume import Finding, Volume

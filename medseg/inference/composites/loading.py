@@ -106,7 +106,17 @@ def load_members(
         }
     )
     engine = MemberEngines([member.engine for _, member in members])
-    return CompositeModel(whole, (), last.device, digest.hexdigest(), engine, last.folds, tuple(members), info)
+    return CompositeModel(
+        whole,
+        (),
+        last.device,
+        digest.hexdigest(),
+        engine,
+        last.folds,
+        any(member.compatible for _, member in members),
+        members=tuple(members),
+        composite=info,
+    )
 
 
 def _wanted(place: Path, info: CompositeInfo, roi: Sequence[str]) -> dict[str, int | tuple[int, ...]]:

@@ -16,7 +16,7 @@ from medseg.labels import LabelScheme
 
 __all__ = ["mean_labels"]
 
-Predict = Callable[[Callable[[tuple[int, ...]], NDArray[np.float16]]], Any]
+Predict = Callable[[Callable[[tuple[int, ...]], NDArray[Any]]], Any]
 # Rows of the image that are averaged at a time.
 ROWS = 16
 
@@ -26,6 +26,7 @@ def mean_labels(
     shape: Sequence[int],
     scheme: LabelScheme,
     out: NDArray[np.float16] | None = None,
+    precision: type[np.floating[Any]] = np.float16,
 ) -> NDArray[Any]:
     """The label map of the mean probabilities of models with the same labels.
 
@@ -34,19 +35,20 @@ def mean_labels(
         shape: `(I, J, K)` or `(I, J)` of the image.
         scheme: the labels of all.
         out: float16 `(labels, I, J[, K])`, gets the mean; None: it is not wanted.
+        precision: to which each model's probabilities are rounded before.
 
     Returns:
         Integers of `shape`: the label of the largest mean, of equal ones the first; regions where the mean is above
-        one half. Each model's probabilities are rounded to half precision before.
+        one half.
 
     Raises:
-        WriteError: if the folder for temporary files has no room for the arrays: 2 bytes per voxel, label and model.
+        WriteError: if the folder for temporary files has no room for the arrays: a number per voxel, label and model.
     """
     folder = Path(tempfile.gettempdir())
-    found: list[NDArray[np.float16]] = []
+    found: list[NDArray[Any]] = []
 
-    def array(wanted: tuple[int, ...]) -> NDArray[np.float16]:
-        found.append(disk_array(folder, wanted))
+    def array(wanted: tuple[int, ...]) -> NDArray[Any]:
+        found.append(disk_array(folder, wanted, precision))
         return found[-1]
 
     for predict in predictions:
@@ -60,7 +62,7 @@ def mean_labels(
     return restorer.label_map
 
 
-def _means(found: Sequence[NDArray[np.float16]], rows: int) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+def _means(found: Sequence[NDArray[Any]], rows: int) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
     for first in range(0, rows, ROWS):
         last = min(first + ROWS, rows)
         mean = np.zeros(found[0][:, first:last].shape, dtype=np.float32)

@@ -17,6 +17,7 @@ from medseg.inference.bundle_parts import COMPOSITES, CompositeInfo
 from medseg.inference.composites.engines import MemberEngines
 from medseg.inference.composites.mean import mean_labels
 from medseg.inference.composites.parts import merged_parts
+from medseg.inference.postprocess import keep_largest
 from medseg.inference.predictor import Model, as_volume
 from medseg.preparation.grid import GridMap
 from medseg.volume import Volume
@@ -149,7 +150,11 @@ class CompositeModel(Model):
     ) -> Volume:
         out = None if probabilities is None else probabilities((len(self.scheme.names), *volume.shape))
         predictions = [partial(_with_probabilities, each, volume) for each in run.callables().values()]
-        return volume.with_array(mean_labels(predictions, volume.shape, self.scheme, out))
+        # Two sure networks that disagree differ by less than half precision resolves; nnU-Net averages in single.
+        precision = np.float32 if all(info.source.kind == "nnunet" for info in self.infos) else np.float16
+        mask = volume.with_array(mean_labels(predictions, volume.shape, self.scheme, out, precision))
+        assert self.composite is not None
+        return keep_largest(mask, self.scheme, self.composite.keep_largest)
 
     def _refusal(self, what: str) -> CheckpointError:
         assert self.composite is not None

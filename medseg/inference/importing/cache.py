@@ -9,12 +9,13 @@ from medseg.disk.atomic import write_text_atomic
 from medseg.disk.caches import cache_folder
 from medseg.errors import CheckpointError
 from medseg.inference.bundle_files import INFO, open_regular
-from medseg.inference.importing.nnunet import checkpoints_in, import_nnunet, model_folder
+from medseg.inference.importing.nnunet_bundle import import_nnunet
+from medseg.inference.importing.nnunet_layout import layout_of
 
 __all__ = ["converted"]
 
 # Conversions of other releases may lack what this one writes.
-FORMAT = 1
+FORMAT = 2
 
 
 def converted(source: Path) -> Path:
@@ -23,18 +24,13 @@ def converted(source: Path) -> Path:
     Looked up by path, size and time of the files, then by their contents, so that a copied model is not made again.
 
     Args:
-        source: the folder, one that holds just one, or a zip.
+        source: as for `import_nnunet`.
 
     Raises:
         CheckpointError: as `import_nnunet`.
         WriteError: disk full or no permission in the cache; `MEDSEG_CACHE` chooses another folder.
     """
-    folder = source if source.is_file() else model_folder(source)
-    files = (
-        [folder]
-        if folder.is_file()
-        else [folder / "plans.json", folder / "dataset.json", *checkpoints_in(folder).values()]
-    )
+    files = [source] if source.is_file() else list(layout_of(source).files())
     try:
         states = [(file.resolve(), file.stat()) for file in files]
     except OSError as error:
@@ -58,6 +54,6 @@ def converted(source: Path) -> Path:
             raise CheckpointError(f"{file} cannot be read ({error.strerror}); copy the whole model") from None
     bundle = cache / digest.hexdigest()
     if not (bundle / INFO).is_file():
-        import_nnunet(folder, bundle)
+        import_nnunet(source, bundle)
     write_text_atomic(note, bundle.name)
     return bundle

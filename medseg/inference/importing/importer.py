@@ -6,7 +6,8 @@ from pathlib import Path
 
 from medseg.errors import CheckpointError
 from medseg.inference.importing.deepbet import import_deepbet, is_deepbet
-from medseg.inference.importing.nnunet import import_nnunet, is_nnunet
+from medseg.inference.importing.nnunet_bundle import import_nnunet
+from medseg.inference.importing.nnunet_folders import is_nnunet
 
 __all__ = ["import_model"]
 
@@ -15,8 +16,8 @@ def import_model(source: str | Path, target: str | Path) -> Path:
     """Write a model of another program as a bundle.
 
     Args:
-        source: a model folder of nnU-Net v2, one that holds just one, or a zip of it; or 'deepbet', its wheel or
-            folder.
+        source: a model folder of nnU-Net v2, one above it (see `import_nnunet`), or a zip of it; or 'deepbet', its
+            wheel or folder.
         target: the bundle.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A model folder of nnU-Net v2, or a zip of one, as a bundle; read as data, never run.
+"""What a model folder of nnU-Net v2 holds; read as data, never run.
 
 `DatasetNNN_Name/TRAINER__PLANS__CONFIGURATION/` holds `plans.json`, `dataset.json` and `fold_N/checkpoint_final.pth`,
 which nnU-Net itself unpickles. Here checkpoints are read by torch's restricted reader with a list of permitted types,
@@ -14,32 +14,20 @@ import json
 import pickle
 import re
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
-
-from medseg.disk.archive import check_members, opened_zip, unpack
-from medseg.disk.temporary import temporary_folder
-from medseg.errors import CheckpointError, ReadError
-from medseg.inference.bundle import save_bundle
+from medseg.errors import CheckpointError
 from medseg.inference.bundle_files import open_regular
-from medseg.inference.bundle_info import BundleInfo, PredictionInfo, Provenance
-from medseg.inference.bundle_parts import SourceInfo
 from medseg.inference.importing.nnunet_plans import Described, described
-from medseg.version import __version__
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Contents", "checkpoints_in", "import_nnunet", "is_nnunet", "model_folder", "read_json", "read_model"]
+__all__ = ["Contents", "read_json", "read_model"]
 
-
-FOLD = re.compile(r"fold_(all|[0-9]{1,3})")
-CHECKPOINT = "checkpoint_final.pth"
 LARGEST_JSON = 64 << 20
 LARGEST_CHECKPOINT = 16 << 30
 COPIES = re.compile(r"(^|\.)all_modules\.[0-9]+\.|^decoder\.encoder\.")
@@ -64,85 +52,6 @@ class Contents:
     licence: str
 
 
-def is_nnunet(source: str | Path) -> bool:
-    """Whether a source of `medseg import` is a model folder of nnU-Net, one that holds just one, or a zip of it."""
-    path = Path(source)
-    try:
-        if path.is_file():
-            with opened_zip(path) as opened:
-                return any(name.endswith(f"/{CHECKPOINT}") for name in opened.namelist())
-        return path.is_dir() and bool(_models_in(path))
-    except (ReadError, OSError):
-        return False
-
-
-def model_folder(source: Path) -> Path:
-    """The model folder itself, of a folder that may hold one.
-
-    Raises:
-        CheckpointError: several, or none.
-    """
-    found = _models_in(source)
-    if len(found) != 1:
-        names = ", ".join(each.name for each in found) or "none"
-        raise CheckpointError(
-            f"{source} holds {len(found)} models of nnU-Net ({names}); give the folder of one of them"
-        )
-    return found[0]
-
-
-def checkpoints_in(folder: Path) -> dict[str, Path]:
-    """Fold ('0', '1' ... or 'all') -> checkpoint of a model folder; 'all' only where there are no others.
-
-    Raises:
-        CheckpointError: no fold has a final checkpoint.
-    """
-    held = {match[1]: path / CHECKPOINT for path in sorted(folder.iterdir()) if (match := FOLD.fullmatch(path.name))}
-    found = {fold: file for fold, file in held.items() if file.exists()}
-    numbered = {fold: file for fold, file in found.items() if fold != "all"}
-    if not found:
-        raise CheckpointError(f"{folder} has no fold_N/{CHECKPOINT}; the training did not end, or folders are missing")
-    return numbered or found
-
-
-def import_nnunet(source: str | Path, target: str | Path) -> Path:
-    """Write a model of nnU-Net v2 as a bundle.
-
-    Args:
-        source: the folder `TRAINER__PLANS__CONFIGURATION`, one that holds just one such folder, or a zip.
-        target: the bundle.
-
-    Returns:
-        The bundle's folder.
-
-    Raises:
-        CheckpointError: a model that is damaged, hostile, or of a kind that medseg does not know.
-        WriteError: disk full, no permission, or a folder that holds something else.
-    """
-    with _opened(Path(source)) as folder:
-        read = read_model(folder, checkpoints_in(folder))
-        told = read.described
-        try:
-            info = BundleInfo(
-                labels=told.labels,
-                ignore=told.ignore,
-                plan=told.plan,
-                net=told.net,
-                prediction=PredictionInfo(mirror_axes=told.mirror_axes),
-                provenance=Provenance(medseg=__version__, dataset={"channels": list(told.channels)}),
-                source=SourceInfo(kind="nnunet", hash=read.hash, licence=read.licence),
-                weight_license=read.licence,
-                folds=read.folds,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise CheckpointError(
-                f"{folder}: what it describes is not a model that medseg can keep ({place!r}: {first['msg']})"[:600]
-            ) from None
-        return save_bundle(target, info, read.weights)
-
-
 def read_model(folder: Path, checkpoints: Mapping[str, Path]) -> Contents:
     """What a model folder holds.
 
@@ -151,7 +60,7 @@ def read_model(folder: Path, checkpoints: Mapping[str, Path]) -> Contents:
         checkpoints: those wanted, as `checkpoints_in` gives them.
 
     Raises:
-        CheckpointError: as `import_nnunet`.
+        CheckpointError: a model that is damaged, hostile, or of a kind that medseg does not know.
     """
     plans, dataset = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
     digest = hashlib.sha256()
@@ -170,39 +79,6 @@ def read_model(folder: Path, checkpoints: Mapping[str, Path]) -> Contents:
 def _licence(dataset: Mapping[str, Any]) -> str:
     stated = dataset.get("licence") or dataset.get("license")
     return " ".join(stated.split())[:200] if isinstance(stated, str) and stated.strip() else "unknown"
-
-
-@contextmanager
-def _opened(source: Path) -> Iterator[Path]:
-    if source.is_dir():
-        yield model_folder(source)
-        return
-    try:
-        with temporary_folder() as folder:
-            with opened_zip(source) as opened:
-                check_members(opened, source)
-                names = [n for n in opened.namelist() if n.endswith((CHECKPOINT, "/plans.json", "/dataset.json"))]
-            unpack(source, folder, names)
-            yield model_folder(folder)
-    except ReadError as error:
-        raise CheckpointError(str(error)) from None
-
-
-def _models_in(folder: Path) -> list[Path]:
-    """Folders with plans and at least one fold: the given one, else those below it, at most three levels."""
-    found = [folder]
-    for _ in range(4):
-        models = [each for each in found if (each / "plans.json").is_file() and _has_folds(each)]
-        if models:
-            return models
-        found = [path for each in found for path in sorted(each.iterdir()) if path.is_dir() and not path.is_symlink()]
-        if len(found) > 1000:
-            return []
-    return []
-
-
-def _has_folds(folder: Path) -> bool:
-    return any(FOLD.fullmatch(path.name) and (path / CHECKPOINT).exists() for path in folder.iterdir())
 
 
 def read_json(path: Path) -> Mapping[str, Any]:

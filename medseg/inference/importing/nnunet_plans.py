@@ -54,6 +54,7 @@ class Described:
         ignore: value that took part in no loss.
         mirror_axes: of the network.
         channels: names of the images' channels.
+        previous_labels: of a stage of a cascade, how many labels of the stage before it sees.
     """
 
     plan: Plan
@@ -62,6 +63,12 @@ class Described:
     ignore: int | None
     mirror_axes: tuple[int, ...]
     channels: tuple[str, ...]
+    previous_labels: int = 0
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """The labels as a scheme."""
+        return LabelScheme.from_mapping(self.labels, self.ignore)
 
 
 def configuration_of(plans: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
@@ -132,10 +139,6 @@ def _described(
     mirroring: Sequence[int] | None,
     where: str,
 ) -> Described:
-    if content.get("previous_stage"):
-        raise CheckpointError(
-            f"{where} is the second stage of a cascade, which medseg does not import yet; give the folder of the first"
-        )
     reader = str(dataset.get("overwrite_image_reader_writer") or plans.get("image_reader_writer") or READERS[0])
     if reader not in READERS:
         raise CheckpointError(f"{where}: images were read by {reader}; medseg knows {', '.join(READERS)}")
@@ -153,7 +156,12 @@ def _described(
     channels = tuple(str(names[key]) for key in sorted(names, key=int))
     labels, ignore = _labels(dataset, where)
     scheme = LabelScheme.from_mapping(labels, ignore)
-    net = _net(content, trainer, dims, len(channels), scheme.out_channels, where)
+    previous = 0
+    if content.get("previous_stage"):
+        previous = len({value for values in scheme.trained.values for value in values})
+        if previous != len(labels):
+            raise CheckpointError(f"{where} is a stage of a cascade whose regions are not one for each value of a mask")
+    net = _net(content, trainer, dims, len(channels) + previous, scheme.out_channels, where)
     transpose = _transpose(forward, dims, flat)
     allowed = tuple(int(axis) for axis in mirroring or ())
     if not set(allowed) <= set(range(dims)):
@@ -176,7 +184,7 @@ def _described(
         crop="nonzero",
         normalize_on="native",
         image=ImagePlan(order=_order(content, "resampling_fn_data", 3, where), thick_axis="nearest"),
-        labels=LabelPlan(method="area"),
+        labels=LabelPlan(method="linear"),
         logits=LogitPlan(order=_order(content, "resampling_fn_probabilities", 1, where), thick_axis="nearest"),
         shape_rounding="ratio",
         padding="zero",
@@ -187,7 +195,7 @@ def _described(
             else ()
         ),
     )
-    return Described(plan, net, labels, ignore, allowed, channels)
+    return Described(plan, net, labels, ignore, allowed, channels, previous)
 
 
 def _labels(dataset: Mapping[str, Any], where: str) -> tuple[dict[str, int | tuple[int, ...]], int | None]:

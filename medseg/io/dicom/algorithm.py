@@ -1,4 +1,4 @@
-"""The algorithm that made a segmentation, and the UIDs derived from it; shared by DICOM SEG and RTSTRUCT."""
+"""The algorithm that made a segmentation, and the UIDs derived from it; shared by all DICOM objects that we write."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Algorithm:
         options: the options of the run that change its result, as one string; '' for the defaults.
         review: whether a person should check this result; descriptions then begin with 'NEEDS REVIEW'.
         made: the date of the content; None for the study's date, so that the same inputs give the same bytes.
+        mark: what descriptions begin with, such as 'RESEARCH'; '' for nothing.
 
     Example:
         >>> Algorithm("lung", "1.0", "9f2c").name
@@ -33,17 +34,33 @@ class Algorithm:
     options: str = ""
     review: bool = False
     made: datetime | None = None
+    mark: str = ""
 
     @property
     def description(self) -> str:
         """The text that viewers list: 'Segmentation by lung', or 'NEEDS REVIEW: segmentation by lung'."""
-        return f"NEEDS REVIEW: segmentation by {self.name}" if self.review else f"Segmentation by {self.name}"
+        return self.describes("segmentation")
+
+    def describes(self, content: str) -> str:
+        """The text that viewers list for an object, with the marks that a reader must see first.
+
+        Args:
+            content: what the object contains, in lower case.
+
+        Example:
+            >>> Algorithm("lung", "1.0", "9f2c", review=True, mark="RESEARCH").describes("measurements")
+            'RESEARCH, NEEDS REVIEW: measurements by lung'
+        """
+        marks = ", ".join(filter(None, (self.mark, "NEEDS REVIEW" * self.review)))
+        text = f"{content} by {self.name}"
+        return f"{marks}: {text}" if marks else text[:1].upper() + text[1:]
 
     @property
     def identity(self) -> tuple[str, ...]:
         """The texts to derive UIDs from: results that differ in any of them are different objects."""
         notes = (*(("needs review",) if self.review else ()), *((self.made.isoformat(),) if self.made else ()))
-        return (self.name, self.version, self.model_hash, self.options, *notes)
+        marks = (f"marked {self.mark}",) if self.mark else ()
+        return (self.name, self.version, self.model_hash, self.options, *notes, *marks)
 
 
 def derived_uid(*parts: str) -> str:

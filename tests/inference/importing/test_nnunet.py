@@ -276,12 +276,20 @@ def test_a_file_that_is_too_large_is_said_to_be(tmp_path: Path, monkeypatch: pyt
         import_model(folder, tmp_path / "bundle")
 
 
-def test_pickles_beside_the_checkpoint_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_of_post_processing_is_not_opened_and_needs_the_json_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     folder = folder_of("small", tmp_path / "model")
     results = folder / "crossval_results_folds_0"
     results.mkdir()
     (results / "postprocessing.pkl").write_bytes(pickle.dumps(Hostile()))
+    shutil.make_archive(str(tmp_path / "model"), "zip", tmp_path / "model")
+    for source in (folder, tmp_path / "model.zip"):
+        with pytest.raises(CheckpointError, match=r"postprocessing\.pkl is a pickle, .* copy postprocessing\.json"):
+            import_model(source, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+    (results / "postprocessing.json").write_text(json.dumps({"postprocessing_fns": [], "postprocessing_kwargs": []}))
     import_model(folder, tmp_path / "bundle")
     assert not (tmp_path / "hostile").exists()
 

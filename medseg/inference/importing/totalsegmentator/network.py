@@ -9,7 +9,8 @@ from medseg.errors import CheckpointError
 from medseg.inference.bundle import save_bundle
 from medseg.inference.bundle_info import BundleInfo, PredictionInfo, Provenance
 from medseg.inference.bundle_parts import SourceInfo
-from medseg.inference.importing.nnunet import CHECKPOINT, checkpoints_in, read_json, read_model
+from medseg.inference.importing.nnunet import read_json, read_model
+from medseg.inference.importing.nnunet_folders import CHECKPOINT, checkpoints_in
 from medseg.version import __version__
 
 __all__ = ["dataset_labels", "write_network"]

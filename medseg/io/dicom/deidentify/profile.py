@@ -130,17 +130,38 @@ class Deidentifier:
         """A neutral name that is the same for the same patient; '' for ''."""
         return f"ANON-{self._digest('patient', identity.strip()).hex()[:16].upper()}" if identity.strip() else ""
 
-    def apply(self, dataset: Dataset) -> list[Finding]:
-        """De-identify in place; returns findings about what could not be removed."""
+    def apply(self, dataset: Dataset, own: Collection[str] = ()) -> list[Finding]:
+        """De-identify in place; returns findings about what could not be removed.
+
+        Args:
+            dataset: any DICOM object.
+            own: keywords of attributes of the data set that this program made without any text about the patient, such
+                as the content of its reports. Of these only UIDs are replaced, as the options to clean structured
+                content and descriptors permit (PS3.15 E.3.4, E.3.5).
+        """
         from pydicom.config import disable_value_validation
 
         # Values that break minor rules of the standard are about to be replaced and need no warning.
         with disable_value_validation():
+            kept = [dataset[keyword] for keyword in own if keyword in dataset]
+            for element in kept:
+                del dataset[element.tag]
             findings = remaining_risks(dataset)
             self._clean(dataset, _names_in(dataset))
-            _declare(dataset)
+            for element in kept:
+                dataset.add(element)
+                for item in element.value if element.VR == "SQ" else ():
+                    self._replace_uids(item)
+            _declare(dataset, [element.keyword for element in kept])
             _clean_file_meta(dataset)
         return findings
+
+    def _replace_uids(self, dataset: Dataset) -> None:
+        """Replace the UIDs of an item and of all that it contains, and nothing else."""
+        for each in nested(dataset):
+            for tag in list(each.keys()):
+                if action_for(tag) is Action.UID:
+                    put(each, tag, vr_of(each, tag), self._uids(each, tag))
 
     def _digest(self, use: str, text: str) -> bytes:
         return hmac.new(self.key, f"{use}\0{text}".encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
@@ -247,15 +268,22 @@ def _repeats(names: re.Pattern[str], vr: str, text: str) -> bool:
     return names.search(text) is not None
 
 
-def _declare(dataset: Dataset) -> None:
+def _declare(dataset: Dataset, kept: Collection[str]) -> None:
     from pydicom import Dataset, Sequence
 
-    code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator = "113100", "DCM"
-    code.CodeMeaning = "Basic Application Confidentiality Profile"
+    followed = [("113100", "Basic Application Confidentiality Profile")]
+    if "ContentSequence" in kept:
+        followed.append(("113104", "Clean Structured Content Option"))
+    if "SeriesDescription" in kept:
+        followed.append(("113105", "Clean Descriptors Option"))
+    codes = []
+    for value, meaning in followed:
+        code = Dataset()
+        code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "DCM", meaning
+        codes.append(code)
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = [METHOD, "medseg"]
-    dataset.DeidentificationMethodCodeSequence = Sequence([code])
+    dataset.DeidentificationMethodCodeSequence = Sequence(codes)
     dataset.LongitudinalTemporalInformationModified = "REMOVED"
 
 

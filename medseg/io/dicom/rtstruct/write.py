@@ -34,9 +34,11 @@ from medseg.labels import LabelScheme
 from medseg.volume import Finding, Volume
 
 if TYPE_CHECKING:
+    from pydicom import Dataset
+
     from medseg.io.dicom.deidentify.profile import Deidentifier
 
-__all__ = ["write_rtstruct"]
+__all__ = ["structure_set_of", "write_rtstruct"]
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
 # The retired Detached Study Management: every program writes it, and the standard requires some class.
@@ -97,6 +99,21 @@ def write_rtstruct(
         >>> write_rtstruct(mask, Path("lung.dcm"), scheme, series, Algorithm("lung", "1.0", "9f2c"))
         ()
     """
+    return save_object(structure_set_of(label_map, path, scheme, source, algorithm), Path(path), deidentifier)
+
+
+def structure_set_of(
+    label_map: Volume, path: Path, scheme: LabelScheme, source: SeriesGrid, algorithm: Algorithm
+) -> Dataset:
+    """The RT Structure Set of `write_rtstruct` in memory, with the patient's identity.
+
+    Args:
+        label_map, scheme, source, algorithm: see `write_rtstruct`.
+        path: the file that it is for, named in errors.
+
+    Raises:
+        GeometryError, DatasetError, ReadError, WriteError: as `write_rtstruct`, but nothing about the disk.
+    """
     path = Path(path)
     scheme = scheme.written
     source = with_references(source, path)
@@ -108,8 +125,7 @@ def write_rtstruct(
 
     # Headers of the source may break value rules that do not affect our object.
     with pydicom.config.disable_value_validation():
-        target = _structure_set(regions, scheme, source, algorithm, header)
-        return save_object(target, path, deidentifier)
+        return _structure_set(regions, scheme, source, algorithm, header)
 
 
 def _check_placed(source: SeriesGrid, path: Path) -> None:
@@ -156,7 +172,7 @@ def _contour(k: int, ring: NDArray[np.float64], planes: SlicePlanes, path: Path)
 
 def _structure_set(
     regions: list[list[_Contour]], scheme: LabelScheme, source: SeriesGrid, algorithm: Algorithm, header: Any
-) -> Any:
+) -> Dataset:
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ImplicitVRLittleEndian
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from medseg.errors import ReadError
-from medseg.io.dicom.algorithm import Algorithm
+from medseg.io.dicom.algorithm import Algorithm, derived_uid
 from medseg.io.dicom.coded_terms import Code, term_for
 from medseg.io.dicom.elements import to_numbers
 from medseg.io.dicom.labels import COLOURS, MANUFACTURER, described_values, plain_text, value_text
@@ -39,13 +39,16 @@ class Segment:
     region: tuple[int, ...] = ()
 
 
-def describe(scheme: LabelScheme, present: frozenset[int], algorithm: Algorithm, *, numbered: bool) -> list[Any]:
+def describe(
+    scheme: LabelScheme, present: frozenset[int], algorithm: Algorithm, instance_uid: str, *, numbered: bool
+) -> list[Any]:
     """highdicom's SegmentDescription of each label, in order of its number.
 
     Args:
         scheme: names and values.
         present: the label values that occur; the others are described as 'segmented, none found'.
         algorithm: the model that made the segments.
+        instance_uid: of the segmentation; the segments' tracking UIDs, which reports repeat, are derived from it.
         numbered: True for segment numbers 1 ... n, False for the label values themselves.
     """
     from highdicom import AlgorithmIdentificationSequence
@@ -72,6 +75,8 @@ def describe(scheme: LabelScheme, present: frozenset[int], algorithm: Algorithm,
             segmented_property_type=_coded(term.type),
             algorithm_type="AUTOMATIC",
             algorithm_identification=made_by,
+            tracking_uid=derived_uid("tracking", instance_uid, str(n)),
+            tracking_id=plain_text(label),
             anatomic_regions=[_coded(term.region)] if term.region else None,
             display_color=CIELabColor.from_rgb(*COLOURS[n % len(COLOURS)]),
         )

@@ -33,9 +33,11 @@ from medseg.labels import LabelScheme
 from medseg.volume import Finding, Volume
 
 if TYPE_CHECKING:
+    from pydicom import Dataset
+
     from medseg.io.dicom.deidentify.profile import Deidentifier
 
-__all__ = ["Encoding", "write_dicom_seg"]
+__all__ = ["Encoding", "segmentation_of", "write_dicom_seg"]
 
 Encoding = Literal["binary", "labelmap"]
 _TOLERANCE_MM = 1e-2
@@ -84,6 +86,28 @@ def write_dicom_seg(
         >>> write_dicom_seg(mask, Path("lung.dcm"), scheme, series, Algorithm("lung", "1.0", "9f2c"))
         ()
     """
+    target = segmentation_of(label_map, path, scheme, source, algorithm, encoding=encoding)
+    return save_object(target, Path(path), deidentifier)
+
+
+def segmentation_of(
+    label_map: Volume,
+    path: Path,
+    scheme: LabelScheme,
+    source: SeriesGrid,
+    algorithm: Algorithm,
+    *,
+    encoding: Encoding = "binary",
+) -> Dataset:
+    """The DICOM Segmentation of `write_dicom_seg` in memory, with the patient's identity.
+
+    Args:
+        label_map, scheme, source, algorithm, encoding: see `write_dicom_seg`.
+        path: the file that it is for, named in errors.
+
+    Raises:
+        GeometryError, DatasetError, ReadError, WriteError: as `write_dicom_seg`, but nothing about the disk.
+    """
     path = Path(path)
     if encoding not in ("binary", "labelmap"):
         raise WriteError(f"cannot write {path}: encoding is {encoding!r}; expected 'binary' or 'labelmap'")
@@ -99,6 +123,7 @@ def write_dicom_seg(
     # Headers of the source may break value rules that do not affect our object.
     with pydicom.config.disable_value_validation():
         header = read_source_header(source)
+        target: Dataset
         target, found = _segmentation(frames, scheme, source, algorithm, encoding, seeds)
         copy_patient_and_study(header, target, algorithm.made)
         refer_to(source, target)
@@ -111,7 +136,7 @@ def write_dicom_seg(
         )
         for item in (*target.DimensionOrganizationSequence, *target.DimensionIndexSequence):
             item.DimensionOrganizationUID = derived_uid("dimensions", *seeds)
-        return save_object(target, path, deidentifier)
+    return target
 
 
 def _frames(label_map: Volume, scheme: LabelScheme, path: Path) -> NDArray[Any]:
@@ -164,14 +189,15 @@ def _segmentation(
     present = frozenset(int(v) for k in filled for v in np.flatnonzero(np.bincount(frames[k].ravel()))) - {0}
     if binary:
         pixels = _numbered(pixels, scheme)
+    instance_uid = derived_uid("instance", *seeds)
     target = Segmentation(
         source_images=planes_of(source, kept),
         pixel_array=pixels,
         segmentation_type=encoding.upper(),
-        segment_descriptions=describe(scheme, present, algorithm, numbered=binary),
+        segment_descriptions=describe(scheme, present, algorithm, instance_uid, numbered=binary),
         series_instance_uid=derived_uid("series", *seeds),
         series_number=1,
-        sop_instance_uid=derived_uid("instance", *seeds),
+        sop_instance_uid=instance_uid,
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=plain_text(algorithm.name),

@@ -1,0 +1,1 @@
+"""A picture of a result as a DICOM Secondary Capture."""

@@ -1,0 +1,1 @@
+"""Measurements as DICOM Structured Reports."""
