@@ -17,7 +17,16 @@ from typing import Annotated
 
 import typer
 
-from medseg import cli_complete, cli_deploy, cli_loop, cli_pretrain, cli_service, cli_site, cli_training
+from medseg import (
+    cli_complete,
+    cli_deploy,
+    cli_loop,
+    cli_pretrain,
+    cli_service,
+    cli_site,
+    cli_training,
+    cli_weak,
+)
 from medseg.cli_evaluate import COMPARE_EXAMPLES, EVALUATE_EXAMPLES, compare, evaluate
 from medseg.cli_exit import ended_by_errors
 from medseg.cli_help import ADVANCED, Command, Group
@@ -156,6 +165,14 @@ def convert(
         ),
     ] = False,
     irregular: Irregular = "error",
+    scribbles: Annotated[
+        int | None,
+        typer.Option(
+            "--scribbles",
+            metavar="PIXELS",
+            help="Draw lines and points of annotations so wide; what is not drawn becomes 255, for data.ignore.",
+        ),
+    ] = None,
     copy_grid: Annotated[
         Path | None,
         typer.Option(
@@ -183,6 +200,7 @@ def convert(
         copy_grid=copy_grid,
         strict=strict,
         timestamps=timestamps,
+        scribbles=scribbles,
     )
     with console_progress("convert") as progress:
         done = run_conversion(source, target, options, progress)
@@ -238,12 +256,14 @@ _add(
 medseg convert study/ study.nii.gz
 medseg convert lung.nii.gz lung.dcm --reference study/ --labels labels.yaml
 medseg convert task.xml masks/
+medseg convert scribbles/ masks/ --scribbles 3
 medseg convert study/ shared/ --anonymize""",
 )
 _add(cli_training.init, "Training", cli_training.INIT_EXAMPLES)
 _add(cli_training.train, "Training", cli_training.TRAIN_EXAMPLES, lenient=True)
 _add(cli_training.prepare, "Training", cli_training.PREPARE_EXAMPLES, lenient=True)
 _add(cli_pretrain.pretrain, "Training", cli_pretrain.PRETRAIN_EXAMPLES)
+_add(cli_weak.pseudo_label, "Training", cli_weak.PSEUDO_LABEL_EXAMPLES, name="pseudo-label")
 _add(cli_loop.suggest, "Training", cli_loop.SUGGEST_EXAMPLES)
 _add(cli_loop.correct, "Training", cli_loop.CORRECT_EXAMPLES)
 _add(cli_training.presets, "Training", "medseg presets")

@@ -52,6 +52,7 @@ FLOORS = [
             "cli_site",
             "cli_training",
             "cli_pretrain",
+            "cli_weak",
         ),
         "commands",
         "service",
@@ -83,6 +84,7 @@ SIDEWAYS = {
             "service",
             "site",
             "training",
+            "weak",
         )
     ),
     ("cli", "commands"),
@@ -92,7 +94,7 @@ SIDEWAYS = {
     ),
     *(
         (f"cli_{part}", f"cli_{other}")
-        for part in ("deploy", "evaluate", "loop", "predict", "pretrain", "service", "site", "training")
+        for part in ("deploy", "evaluate", "loop", "predict", "pretrain", "service", "site", "training", "weak")
         for other in ("complete", "options")
     ),
     ("cli_training", "commands"),

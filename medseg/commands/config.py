@@ -21,6 +21,7 @@ _USED_BY = {
     **dict.fromkeys(("loss", "augmentation", "training"), "train"),
     "seed": "prepare (the split) and train",
     "task": "prepare, train and evaluate",
+    "weak": "pseudo-label",
     "prediction": "train, which stores it in the model for predict",
 }
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from medseg.errors import ConfigError
 from medseg.io.dicom.grid import Irregular
 from medseg.output_formats import OUTPUT_FORMATS, check_format
 
@@ -27,9 +28,11 @@ class ConvertOptions:
         copy_grid: an image of the same shape whose affine each volume gets, its voxels unmoved.
         strict: refuse a SEG or RTSTRUCT of which a segment or ROI cannot be read, instead of leaving that one out.
         timestamps: date written SEG and RTSTRUCT now, instead of at the study's date.
+        scribbles: width in pixels of the lines and points of annotations; what is not drawn gets the value to ignore,
+            that of `labels` or 255. None: lines and points are skipped.
 
     Raises:
-        ConfigError: for a format that does not exist.
+        ConfigError: for a format that does not exist, or a width below 1.
     """
 
     format: str | None = None
@@ -42,6 +45,9 @@ class ConvertOptions:
     copy_grid: Path | None = None
     strict: bool = False
     timestamps: bool = False
+    scribbles: int | None = None
 
     def __post_init__(self) -> None:
         check_format(self.format, OUTPUT_FORMATS)
+        if self.scribbles is not None and self.scribbles < 1:
+            raise ConfigError(f"scribbles of {self.scribbles} pixels cannot be drawn; give a width from 1")

@@ -12,7 +12,7 @@ from medseg.commands.convert_options import ConvertOptions
 from medseg.disk.directory_walk import files_below, is_hidden
 from medseg.errors import MedsegError, ReadError
 from medseg.io import contents, read, read_file
-from medseg.io.annotations import Annotated, case_names, read_annotations
+from medseg.io.annotations import Annotated, Scribbles, case_names, read_annotations
 from medseg.io.annotations.slices import SLICE_NAME, stacked
 from medseg.io.dicom.objects import object_kind, read_object
 from medseg.io.formats import check_source, is_annotation_file, kind_of, stem_of
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Names", "Pending", "is_annotation", "pending_volumes", "values_of"]
 
+
+UNDRAWN = 255
+"""What scribbles leave open, where no other value to ignore is given."""
 
 Names = Mapping[str, int | tuple[int, ...]]
 """What a label map says of itself: name -> value, or values of a region."""
@@ -67,7 +70,11 @@ def pending_volumes(
     """
     if is_annotation(root):
         names = read_label_names(options.labels) if options.labels else None
-        found = read_annotations(root, None if names is None else values_of(names))
+        scribbles = None
+        if options.scribbles is not None:
+            ignored = None if names is None else names.ignore
+            scribbles = Scribbles(options.scribbles, UNDRAWN if ignored is None else ignored)
+        found = read_annotations(root, None if names is None else values_of(names), scribbles)
         named = list(zip(case_names(found), found, strict=True))
         if options.copy_grid is not None and (volume := _stacked(named, options.copy_grid)) is not None:
             return [Pending(volume.image_name, owner_of_file(place), partial(_annotated, volume))], ()

@@ -34,6 +34,7 @@ from medseg.config.select import SelectRule
 from medseg.config.semi import SemiConfig
 from medseg.config.training import DEFAULT_MINUTES, TrainingConfig
 from medseg.config.validation import validate_model
+from medseg.config.weak import WeakConfig
 from medseg.config.yaml_text import MOST_LIST_BYTES, parse_yaml, read_text
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "Spacing",
     "SplitConfig",
     "TrainingConfig",
+    "WeakConfig",
     "WindowConfig",
     "all_keys",
     "config_from_values",

@@ -17,6 +17,7 @@ from medseg.config.plan import RESENC_NET, RESENC_SIZES, PlanConfig
 from medseg.config.prediction import PredictionConfig
 from medseg.config.semi import SemiConfig
 from medseg.config.training import TrainingConfig
+from medseg.config.weak import WeakConfig
 from medseg.labels import LabelScheme
 
 __all__ = ["RunConfig"]
@@ -45,6 +46,7 @@ class RunConfig(Part):
     distill: DistillConfig = DistillConfig()
     semi: SemiConfig = SemiConfig()
     prediction: PredictionConfig = PredictionConfig()
+    weak: WeakConfig = WeakConfig()
 
     @model_validator(mode="after")
     def _net_of_size(self) -> RunConfig:

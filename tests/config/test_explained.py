@@ -7,7 +7,7 @@ import pytest
 from medseg.commands.config import explain_key
 from medseg.config import all_keys, entry_keys
 
-PARTS = ("augmentation.", "loss.", "training.", "distill.", "data.select.")
+PARTS = ("augmentation.", "loss.", "training.", "distill.", "weak.", "data.select.")
 KEYS = [name for name in (*all_keys(), *entry_keys()) if name.startswith(PARTS)]
 
 

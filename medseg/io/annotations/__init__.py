@@ -16,7 +16,7 @@ from medseg.io.annotations.coco import coco_classes, coco_pictures, is_coco, wri
 from medseg.io.annotations.cvat import cvat_classes, cvat_pictures, is_cvat
 from medseg.io.annotations.cvat_writer import write_cvat
 from medseg.io.annotations.labelme import is_labelme, labelme_classes, labelme_picture, write_labelme
-from medseg.io.annotations.shapes import MAX_PIXELS, Annotated, ClassTable, Picture, paint
+from medseg.io.annotations.shapes import MAX_PIXELS, Annotated, ClassTable, Picture, Scribbles, paint
 from medseg.io.annotations.supervisely import (
     is_supervisely,
     supervisely_classes,
@@ -29,7 +29,16 @@ from medseg.io.naming import natural_order
 from medseg.lookup import nearest_hint
 from medseg.volume import Finding
 
-__all__ = ["FORMATS", "Annotated", "Format", "case_names", "iter_annotations", "read_annotations", "write_annotations"]
+__all__ = [
+    "FORMATS",
+    "Annotated",
+    "Format",
+    "Scribbles",
+    "case_names",
+    "iter_annotations",
+    "read_annotations",
+    "write_annotations",
+]
 
 Format = Literal["labelme", "cvat", "supervisely", "coco"]
 FORMATS: tuple[Format, ...] = ("labelme", "cvat", "supervisely", "coco")
@@ -51,20 +60,24 @@ class _Source:
         return self.document or load_document(self.path)
 
 
-def iter_annotations(path: str | Path, classes: Mapping[str, int] | None = None) -> Iterator[Annotated]:
+def iter_annotations(
+    path: str | Path, classes: Mapping[str, int] | None = None, scribbles: Scribbles | None = None
+) -> Iterator[Annotated]:
     """The label maps of an annotation file or folder, one at a time: see `read_annotations`."""
     sources, others = _sources(Path(path))
-    table = ClassTable.of(classes) if classes is not None else _numbered(sources, Path(path))
+    table = ClassTable.of(classes) if classes is not None else _numbered(sources, Path(path), scribbles is not None)
     for source in sources:
-        for picture in _pictures(source.load(), source):
-            annotated = paint(picture, table, source.path)
+        for picture in _pictures(source.load(), source, scribbles.width if scribbles else 0):
+            annotated = paint(picture, table, source.path, scribbles.undrawn if scribbles else 0)
             if others:
                 label_map = replace(annotated.label_map, findings=(*annotated.findings, others))
                 annotated = replace(annotated, label_map=label_map)
             yield annotated
 
 
-def read_annotations(path: str | Path, classes: Mapping[str, int] | None = None) -> list[Annotated]:
+def read_annotations(
+    path: str | Path, classes: Mapping[str, int] | None = None, scribbles: Scribbles | None = None
+) -> list[Annotated]:
     """Label maps from the annotations of Labelme (JSON), CVAT (XML 1.1), Supervisely (JSON) or COCO (JSON).
 
     The format is recognised from the content. Overlapping shapes are painted in the tool's own order, onto the pixels
@@ -75,10 +88,12 @@ def read_annotations(path: str | Path, classes: Mapping[str, int] | None = None)
     Args:
         path: a file, or a folder (searched recursively) of .json and .xml files of one format.
         classes: class name -> value from 0 to 65535, to be used instead.
+        scribbles: how lines and points are drawn; None skips them.
 
     Returns:
         One per image or video: the label map (`[i = x, j = y]`, or `[i, j, frame]`; uint8 or uint16; spacing unknown),
-        the table, the image's name, and findings: 'ignored_shapes', 'overlap', 'crowd', 'track_gap', 'other_files'.
+        the table, the image's name, and findings: 'ignored_shapes', 'empty_shapes', 'overlap', 'crowd', 'track_gap',
+        'other_files'.
 
     Raises:
         AnnotationError: if a file is damaged or of an unknown format, an image is too large, or `classes` lacks a
@@ -93,7 +108,7 @@ def read_annotations(path: str | Path, classes: Mapping[str, int] | None = None)
     """
     found: list[Annotated] = []
     total = 0
-    for annotated in iter_annotations(path, classes):
+    for annotated in iter_annotations(path, classes, scribbles):
         total += annotated.label_map.array.nbytes
         if total > _MAX_LISTED_BYTES:
             raise AnnotationError(
@@ -223,14 +238,14 @@ def _recognised(document: Json | Xml) -> Format | None:
     return "supervisely" if is_supervisely(document) else None
 
 
-def _numbered(sources: list[_Source], path: Path) -> ClassTable:
+def _numbered(sources: list[_Source], path: Path, strokes: bool) -> ClassTable:
     """Label values by the format's own rule, one table for all files."""
     names: dict[str, None] = {}
     ids: dict[str, int] = {}
     for source in sources:
         document = source.load()
         if isinstance(document, Xml):
-            names.update(dict.fromkeys(cvat_classes(document)))
+            names.update(dict.fromkeys(cvat_classes(document, strokes)))
         elif source.kind == "coco":
             own = coco_classes(document)
             if any(ids.get(n, v) != v for n, v in own.items()):
@@ -239,9 +254,9 @@ def _numbered(sources: list[_Source], path: Path) -> ClassTable:
                 )
             ids.update(own)
         elif source.kind == "labelme":
-            names.update(dict.fromkeys(labelme_classes(document)))
+            names.update(dict.fromkeys(labelme_classes(document, strokes)))
         else:
-            names.update(dict.fromkeys(supervisely_classes(document, source.path)))
+            names.update(dict.fromkeys(supervisely_classes(document, source.path, strokes)))
     if ids:
         if len(set(ids.values())) < len(ids):
             raise AnnotationError(f"the files in {path} give one category id to different classes; give classes")
@@ -250,12 +265,12 @@ def _numbered(sources: list[_Source], path: Path) -> ClassTable:
     return ClassTable.numbered(sorted(names, key=natural_order) if by_name else names, str(path))
 
 
-def _pictures(document: Json | Xml, source: _Source) -> Iterator[Picture]:
+def _pictures(document: Json | Xml, source: _Source, thickness: int) -> Iterator[Picture]:
     if isinstance(document, Xml):
-        yield from cvat_pictures(document, source.path)
+        yield from cvat_pictures(document, source.path, thickness)
     elif source.kind == "coco":
         yield from coco_pictures(document, source.path)
     elif source.kind == "labelme":
-        yield labelme_picture(document, source.path)
+        yield labelme_picture(document, source.path, thickness)
     else:
-        yield supervisely_picture(document, source.path)
+        yield supervisely_picture(document, source.path, thickness)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import AnnotationError
-from medseg.io.annotations.polygons import check_points, coco_polygon, ellipse
+from medseg.io.annotations.polygons import check_points, coco_polygon, ellipse, strokes
 from medseg.io.annotations.rle import decode_rows
 from medseg.io.annotations.shapes import Notes, Patch, Picture, Shape, check_size
 from medseg.io.annotations.untrusted_fields import Xml, integer_of
@@ -30,7 +30,8 @@ from medseg.io.annotations.untrusted_fields import Xml, integer_of
 __all__ = ["cvat_classes", "cvat_pictures", "is_cvat"]
 
 _PAINTED = ("box", "polygon", "ellipse", "mask")
-_IGNORED = ("polyline", "points", "cuboid", "skeleton", "tag")
+_STROKES = ("polyline", "points")
+_IGNORED = (*_STROKES, "cuboid", "skeleton", "tag")
 
 
 def is_cvat(document: Xml) -> bool:
@@ -38,18 +39,19 @@ def is_cvat(document: Xml) -> bool:
     return document.tag == "annotations" and any(c.tag in ("meta", "image", "track") for c in document.children())
 
 
-def cvat_classes(document: Xml) -> list[str]:
-    """The labels that the task declares, in its order, then undeclared ones that occur."""
+def cvat_classes(document: Xml, strokes: bool = False) -> list[str]:
+    """The labels that the task declares, in its order, then undeclared ones that occur; `strokes`: of lines, too."""
+    painted = _PAINTED + _STROKES if strokes else _PAINTED
     labels = document.element.iterfind("./meta//labels/label")
     # The points of a skeleton are declared as labels with a parent; they have no area.
     declared = [(label.findtext("name") or "").strip() for label in labels if label.find("parent") is None]
-    shapes = [s for image in document.children("image") for s in image.children() if s.tag in _PAINTED]
-    tracks = [t for t in document.children("track") if any(s.tag in _PAINTED for s in t.children())]
+    shapes = [s for image in document.children("image") for s in image.children() if s.tag in painted]
+    tracks = [t for t in document.children("track") if any(s.tag in painted for s in t.children())]
     return list(dict.fromkeys([*filter(None, declared), *(s.text("label") for s in [*shapes, *tracks])]))
 
 
-def cvat_pictures(document: Xml, path: Path) -> Iterator[Picture]:
-    """The images in file order, or one picture per video.
+def cvat_pictures(document: Xml, path: Path, thickness: int = 0) -> Iterator[Picture]:
+    """The images in file order, or one picture per video; lines and points of `thickness` pixels, or skipped for 0.
 
     Raises:
         AnnotationError: if attributes are missing or wrong.
@@ -58,8 +60,8 @@ def cvat_pictures(document: Xml, path: Path) -> Iterator[Picture]:
         width, height = image.integer("width"), image.integer("height")
         check_size(width, height, 0, image.where)
         notes = Notes(path)
-        drawn = [(s.text("label"), 0, s) for s in image.children() if _is_painted(s, notes)]
-        yield Picture(image.text("name"), width, height, 0, _shapes(drawn, width, height), notes)
+        drawn = [(s.text("label"), 0, s) for s in image.children() if _is_painted(s, notes, thickness)]
+        yield Picture(image.text("name"), width, height, 0, _shapes(drawn, width, height, thickness), notes)
     tracks = document.children("track")
     videos = _videos(document)
     if document.children("image") and not tracks:
@@ -68,14 +70,13 @@ def cvat_pictures(document: Xml, path: Path) -> Iterator[Picture]:
         notes = Notes(path)
         check_size(video.width, video.height, len(video.frames), f"{path} ({video.name[:80]!r})")
         own = [t for t in tracks if len(videos) == 1 or t.text("task_id") == video.task]
-        drawn = [entry for track in own for entry in _seen(track, video, notes)]
-        yield Picture(
-            video.name, video.width, video.height, len(video.frames), _shapes(drawn, video.width, video.height), notes
-        )
+        drawn = [entry for track in own for entry in _seen(track, video, notes, thickness)]
+        shapes = _shapes(drawn, video.width, video.height, thickness)
+        yield Picture(video.name, video.width, video.height, len(video.frames), shapes, notes)
 
 
-def _is_painted(shape: Xml, notes: Notes) -> bool:
-    if shape.tag in _PAINTED:
+def _is_painted(shape: Xml, notes: Notes, thickness: int) -> bool:
+    if shape.tag in _PAINTED or (thickness and shape.tag in _STROKES):
         return True
     if shape.tag not in _IGNORED:
         raise AnnotationError(f"{shape.where} is not a shape of CVAT 1.1; expected {', '.join(_PAINTED + _IGNORED)}")
@@ -83,9 +84,13 @@ def _is_painted(shape: Xml, notes: Notes) -> bool:
     return False
 
 
-def _shapes(drawn: Iterable[tuple[str, int, Xml]], width: int, height: int) -> Iterator[Shape]:
+def _shapes(drawn: Iterable[tuple[str, int, Xml]], width: int, height: int, thickness: int) -> Iterator[Shape]:
     for label, frame, shape in sorted(drawn, key=lambda entry: entry[2].integer("z_order", "0")):
-        yield Shape(label, _patch(shape, width, height), frame)
+        if shape.tag in _STROKES:
+            for patch in strokes(shape.tag, _points(shape), thickness, (width, height), shape.where):
+                yield Shape(label, patch, frame)
+        else:
+            yield Shape(label, _patch(shape, width, height), frame)
 
 
 def _patch(shape: Xml, width: int, height: int) -> Patch:
@@ -181,12 +186,12 @@ def _step(frame_filter: str, task: Xml) -> int:
     return step
 
 
-def _seen(track: Xml, video: _Video, notes: Notes) -> Iterator[tuple[str, int, Xml]]:
+def _seen(track: Xml, video: _Video, notes: Notes, thickness: int) -> Iterator[tuple[str, int, Xml]]:
     """(label, slice, shape) of every frame in which a track shows its object."""
     label = track.text("label")
     expected: int | None = None
     for shape in sorted(track.children(), key=lambda s: s.integer("frame")):
-        if not _is_painted(shape, notes):
+        if not _is_painted(shape, notes, thickness):
             continue
         frame = shape.integer("frame")
         if expected is not None and frame > expected:

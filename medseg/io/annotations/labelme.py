@@ -7,7 +7,8 @@ shapes cover earlier ones (`shapes_to_label`). Mask shapes are PNGs placed by th
 one object and changes no pixel.
 
 Labelme's polygons have no holes: a hole is a shape on top with the label '_background_' (value 0), or a mask shape.
-Lines and points have no area: Labelme would paint strokes 10 pixels wide, here they are skipped with a finding.
+Lines and points have no area: Labelme would paint strokes 10 pixels wide, here they are skipped with a finding, unless
+they are read as scribbles.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from medseg.disk.atomic import write_text_atomic
 from medseg.errors import AnnotationError
 from medseg.io.annotations.outlines import Part, parts, pixel_edges, pixel_indices
-from medseg.io.annotations.polygons import check_points
+from medseg.io.annotations.polygons import check_points, strokes
 from medseg.io.annotations.shapes import MAX_PIXELS, Annotated, Notes, Patch, Picture, Shape, check_size
 from medseg.io.annotations.untrusted_fields import Json
 from medseg.io.naming import natural_order
@@ -43,14 +44,14 @@ def is_labelme(document: Json) -> bool:
     return document.has("shapes") and isinstance(document.value["shapes"], list) and "imagePath" in document.value
 
 
-def labelme_classes(document: Json) -> list[str]:
-    """The labels that occur, sorted, because the file does not declare any."""
-    found = {s.at("label").text() for s in document.at("shapes").items() if _kind(s) not in _IGNORED}
+def labelme_classes(document: Json, strokes: bool = False) -> list[str]:
+    """The labels that occur, sorted, because the file does not declare any; `strokes`: lines and points, too."""
+    found = {s.at("label").text() for s in document.at("shapes").items() if strokes or _kind(s) not in _IGNORED}
     return sorted(found, key=natural_order)
 
 
-def labelme_picture(document: Json, path: Path) -> Picture:
-    """The image with its shapes, in file order.
+def labelme_picture(document: Json, path: Path, thickness: int = 0) -> Picture:
+    """The image with its shapes, in file order; lines and points of `thickness` pixels, or skipped where it is 0.
 
     Raises:
         AnnotationError: if fields are missing or wrong.
@@ -59,7 +60,7 @@ def labelme_picture(document: Json, path: Path) -> Picture:
     check_size(width, height, 0, str(path))
     notes = Notes(path)
     name = document.at("imagePath").text().replace("\\", "/")
-    return Picture(name, width, height, 0, _shapes(document, width, height, notes), notes)
+    return Picture(name, width, height, 0, _shapes(document, width, height, notes, thickness), notes)
 
 
 def _size(document: Json) -> tuple[int, int]:
@@ -84,9 +85,14 @@ def _kind(shape: Json) -> str:
     return shape.at("shape_type").text() if shape.has("shape_type") else "polygon"
 
 
-def _shapes(document: Json, width: int, height: int, notes: Notes) -> Iterator[Shape]:
+def _shapes(document: Json, width: int, height: int, notes: Notes, thickness: int) -> Iterator[Shape]:
     for shape in document.at("shapes").items():
         kind = _kind(shape)
+        if kind in _IGNORED and thickness:
+            place = shape.at("points")
+            for patch in strokes(kind, place.points(), thickness, (width, height), place.where):
+                yield Shape(shape.at("label").text(), patch)
+            continue
         if kind in _IGNORED:
             notes.add("ignored_shapes", f"{kind}, which has no area and is skipped")
             continue

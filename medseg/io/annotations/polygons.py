@@ -8,13 +8,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import AnnotationError
 from medseg.io.annotations.shapes import Patch
 
-__all__ = ["check_points", "coco_polygon", "ellipse", "opencv_polygon"]
+__all__ = ["check_points", "coco_polygon", "ellipse", "opencv_polygon", "strokes"]
 
 Points = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -76,6 +78,45 @@ def coco_polygon(points: Points, width: int, height: int, where: str) -> Patch:
     row = np.ceil(np.clip((np.minimum(y[moved], y[moved - 1]) + 0.5) / 5.0 - 0.5, 0, height))
     kept = (np.floor(column) == column) & (column >= 0) & (column <= width - 1)
     return _between_crossings(column[kept].astype(np.int64), row[kept].astype(np.int64))
+
+
+def strokes(kind: str, points: Points, thickness: int, size: tuple[int, int], where: str) -> Iterator[Patch]:
+    """The pixels within half of `thickness` of a line through points, or of each single point.
+
+    Args:
+        kind: 'points' for single points, anything else for a line.
+        points: (n, 2), x and y in pixels, the first pixel reaching from 0 to 1.
+        thickness: in pixels.
+        size: width and height of the image in pixels.
+        where: position in the file, for messages.
+
+    Raises:
+        AnnotationError: if there is no point, or one lies far outside.
+    """
+    check_points(points, *size, where, 1)
+    for part in points[:, None] if kind == "points" else [points]:
+        yield _stroke(part, thickness, *size)
+
+
+def _stroke(points: Points, thickness: int, width: int, height: int) -> Patch:
+    margin = thickness / 2 + 1
+    left, top = np.maximum(np.floor(points.min(axis=0) - margin), 0).astype(int)
+    right, bottom = np.minimum(np.ceil(points.max(axis=0) + margin), (width, height)).astype(int)
+    if left >= right or top >= bottom:
+        return Patch.empty()
+    mask = np.zeros((bottom - top, right - left), np.bool_)
+    for start, end in zip(points, [*points[1:], points[-1]], strict=True):
+        low = np.maximum(np.floor(np.minimum(start, end) - margin).astype(int) - (left, top), 0)
+        high = np.maximum(np.ceil(np.maximum(start, end) + margin).astype(int) - (left, top), 0)
+        part = mask[low[1] : high[1], low[0] : high[0]]
+        y, x = np.indices(part.shape)
+        centres = np.stack([x + low[0] + left, y + low[1] + top], axis=-1) + 0.5
+        along = end - start
+        share = np.clip(((centres - start) @ along) / max(float(along @ along), 1e-12), 0, 1)
+        distance = np.linalg.norm(centres - start - share[..., None] * along, axis=-1)
+        # A stroke of one pixel passes between centres, too.
+        part |= distance <= max(thickness / 2, 0.71)
+    return Patch(mask, int(top), int(left))
 
 
 def _between_crossings(columns: Integers, rows: Integers) -> Patch:

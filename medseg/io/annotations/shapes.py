@@ -23,6 +23,7 @@ __all__ = [
     "Notes",
     "Patch",
     "Picture",
+    "Scribbles",
     "Shape",
     "check_size",
     "paint",
@@ -69,6 +70,14 @@ class Patch:
         height, width = moved.mask.shape
         seen[moved.top : moved.top + height, moved.left : moved.left + width] = moved.mask
         return seen
+
+
+@dataclass(frozen=True, slots=True)
+class Scribbles:
+    """How strokes become label maps: lines and points `width` pixels wide, and `undrawn` wherever no shape lies."""
+
+    width: int
+    undrawn: int = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +184,8 @@ class ClassTable:
         Raises:
             AnnotationError: naming class and file, if the table lacks it.
         """
+        if name not in self.values and name.casefold() in _BACKGROUND:
+            return 0
         if name not in self.values:
             known = ", ".join(f"{n}: {v}" for n, v in list(self.values.items())[:12])
             raise AnnotationError(
@@ -207,7 +218,7 @@ def check_size(width: int, height: int, frames: int, source: str) -> None:
         raise AnnotationError(f"{source} gives an image size of {text}; at most {limit} can be read")
 
 
-def _lay(mask: Mask, value: int, region: NDArray[np.integer], count: bool) -> int:
+def _lay(mask: Mask, value: int, region: NDArray[np.integer], count: bool, undrawn: int) -> int:
     """Set `region` to `value` inside the mask; returns how many pixels of other classes are covered, if counted."""
     covered = 0
     # Tiles bound the memory of the comparisons, and masks stored column by column stay in the cache.
@@ -216,20 +227,27 @@ def _lay(mask: Mask, value: int, region: NDArray[np.integer], count: bool) -> in
             seen = mask[top : top + _TILE, left : left + _TILE]
             part = region[top : top + _TILE, left : left + _TILE]
             if count:
-                covered += int(np.count_nonzero((part != 0) & (part != value) & seen))
+                covered += int(np.count_nonzero((part != undrawn) & (part != value) & seen))
             np.copyto(part, value, where=seen)
     return covered
 
 
-def paint(picture: Picture, table: ClassTable, path: Path) -> Annotated:
+def paint(picture: Picture, table: ClassTable, path: Path, undrawn: int = 0) -> Annotated:
     """The label map of a picture: later shapes cover earlier ones.
+
+    Args:
+        picture: its shapes.
+        table: the value of each class.
+        path: of the file, for messages.
+        undrawn: value of pixels that no shape covers.
 
     Raises:
         AnnotationError: if the size is impossible, the table lacks a class, or a shape is damaged.
     """
     source = f"{path} ({picture.name[:80]!r})"
     check_size(picture.width, picture.height, picture.frames, source)
-    canvas = np.zeros((max(picture.frames, 1), picture.height, picture.width), table.dtype)
+    dtype = table.dtype if undrawn < 256 else np.uint16
+    canvas = np.full((max(picture.frames, 1), picture.height, picture.width), undrawn, dtype)
     painted = covered = 0
     for shape in picture.shapes:
         value = table.value(shape.label, source)
@@ -239,7 +257,9 @@ def paint(picture: Picture, table: ClassTable, path: Path) -> Annotated:
         if painted > _MAX_PAINTED:
             raise AnnotationError(f"{source} contains shapes of more than {_MAX_PAINTED} pixels together; split it")
         region = canvas[shape.frame, patch.top : patch.top + rows, patch.left : patch.left + columns]
-        covered += _lay(patch.mask, value, region, count=not picture.ordered)
+        covered += _lay(patch.mask, value, region, count=not picture.ordered, undrawn=undrawn)
+        if not patch.mask.any():
+            picture.notes.add("empty_shapes", f"{shape.label[:80]!r}, which covers no pixel of the image")
     findings = picture.notes.findings()
     if covered:
         text = f"shapes of different classes share {covered} pixels, and the format has no order: the later one is kept"

@@ -23,7 +23,7 @@ from medseg.disk.atomic import write_text_atomic
 from medseg.errors import AnnotationError, MedsegError
 from medseg.io.annotations.labelme import base64_bytes, png_mask, png_of
 from medseg.io.annotations.outlines import Part, parts, pixel_edges, pixel_indices
-from medseg.io.annotations.polygons import check_points, opencv_polygon
+from medseg.io.annotations.polygons import check_points, opencv_polygon, strokes
 from medseg.io.annotations.shapes import Annotated, Notes, Patch, Picture, Shape, check_size
 from medseg.io.annotations.untrusted_fields import Json, load_document
 from medseg.io.naming import natural_order
@@ -31,6 +31,7 @@ from medseg.io.naming import natural_order
 __all__ = ["is_supervisely", "supervisely_classes", "supervisely_picture", "write_supervisely"]
 
 _IGNORED = ("point", "line", "graph", "cuboid", "cuboid_2d", "any", "alpha_mask", "oriented_bbox")
+_STROKES = ("point", "line")
 # A mask's PNG is small: even noise on 8192 x 8192 pixels stays below this; a zip bomb does not.
 _MAX_PNG_BYTES = 2**26
 
@@ -40,9 +41,16 @@ def is_supervisely(document: Json) -> bool:
     return document.has("size") and document.has("objects")
 
 
-def supervisely_classes(document: Json, path: Path) -> list[str]:
-    """The classes in the order of the project's meta.json or, without one, those that occur, sorted."""
-    found = {o.at("classTitle").text() for o in document.at("objects").items() if _kind(o) not in _IGNORED}
+def supervisely_classes(document: Json, path: Path, strokes: bool = False) -> list[str]:
+    """The classes in the order of the project's meta.json or, without one, those that occur, sorted.
+
+    Args:
+        document: the annotation of an image.
+        path: of its file.
+        strokes: whether classes of lines and points count.
+    """
+    skipped = set(_IGNORED) - set(_STROKES if strokes else ())
+    found = {o.at("classTitle").text() for o in document.at("objects").items() if _kind(o) not in skipped}
     # project/meta.json, project/dataset/ann/image.png.json
     for folder in list(path.absolute().parents)[:3]:
         if not (folder / "meta.json").is_file():
@@ -57,8 +65,8 @@ def supervisely_classes(document: Json, path: Path) -> list[str]:
     return sorted(found, key=natural_order)
 
 
-def supervisely_picture(document: Json, path: Path) -> Picture:
-    """The image with its objects, in file order.
+def supervisely_picture(document: Json, path: Path, thickness: int = 0) -> Picture:
+    """The image with its objects, in file order; lines and points of `thickness` pixels, or skipped where it is 0.
 
     Raises:
         AnnotationError: if fields are missing or wrong, or the file annotates a video or volume.
@@ -70,7 +78,9 @@ def supervisely_picture(document: Json, path: Path) -> Picture:
     width, height = size.at("width").integer(), size.at("height").integer()
     check_size(width, height, 0, str(path))
     notes = Notes(path)
-    return Picture(path.name.removesuffix(".json"), width, height, 0, _shapes(document, width, height, notes), notes)
+    return Picture(
+        path.name.removesuffix(".json"), width, height, 0, _shapes(document, width, height, notes, thickness), notes
+    )
 
 
 def _kind(item: Json) -> str:
@@ -80,9 +90,14 @@ def _kind(item: Json) -> str:
     return "bitmap" if item.has("bitmap") else "polygon"
 
 
-def _shapes(document: Json, width: int, height: int, notes: Notes) -> Iterator[Shape]:
+def _shapes(document: Json, width: int, height: int, notes: Notes, thickness: int) -> Iterator[Shape]:
     for item in document.at("objects").items():
         kind = _kind(item)
+        if kind in _STROKES and thickness:
+            place = item.at("points").at("exterior")
+            for patch in strokes(kind, place.points(), thickness, (width, height), place.where):
+                yield Shape(item.at("classTitle").text(), patch)
+            continue
         if kind in _IGNORED:
             notes.add("ignored_shapes", f"{kind}, which cannot be painted and is skipped")
             continue

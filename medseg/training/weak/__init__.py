@@ -1,0 +1,1 @@
+"""Label maps from weaker annotations: image-level labels by class activation maps, boxes by colour models."""
