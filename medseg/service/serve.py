@@ -49,7 +49,7 @@ def serve(path: Path) -> None:
     if not site.takes_studies:
         raise ConfigError(f"{path}: {NOTHING_COMES_IN}")
     places = Places(site.folder).make()
-    lock = _hold("service", places)
+    lock = hold_role(places, "service")
     roles: dict[str, tuple[Callable[..., None], tuple[object, ...]]] = {"intake": (_intake, (path,))}
     for number, device in enumerate(site.devices):
         roles[f"worker-{number}"] = (_worker, (path, number, device))

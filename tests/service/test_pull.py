@@ -72,6 +72,17 @@ def test_a_study_is_fetched_once_and_complete_as_soon_as_all_of_it_is_there(
     assert [line["hop"] for line in service.audit()][:3] == ["received", "pulled", "complete"]
 
 
+def test_a_pull_that_is_killed_goes_on_where_it_was(
+    service: Service, small_series: Series, archive: Archive, pulling: Callable[[], int]
+) -> None:
+    archive.put(small_series())
+    service.killed_at("spool.after_rename", pulling)
+    service.places.pulling("pacs")  # as the next process does, clears what was left
+    assert finished(service) == []  # one object of six is no study
+    assert pulling() == 5
+    assert finished(service) == [(1, "done")]
+
+
 def test_what_came_late_to_the_archive_is_fetched_alone_and_makes_a_new_version(
     service: Service, small_series: Series, archive: Archive, pulling: Callable[[], int]
 ) -> None:
