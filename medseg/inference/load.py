@@ -156,14 +156,14 @@ def load_by(path: str | Path, options: LoadOptions) -> Model:
 
     bundle = read_bundle(Path(path), expected)
     chosen_folds = _chosen_folds(bundle, options.folds)
-    info = bundle.info if options.orientation is None else turned(bundle.info, options.orientation, str(path))
+    single = bundle.info if options.orientation is None else turned(bundle.info, options.orientation, str(path))
     if options.compatible:
         _refuse_others(bundle)
     if bundle.networks:
         from medseg.inference.exporting.networks import exported_networks
 
         networks, given = exported_networks(bundle, options.engine, chosen_folds)
-        return Model(info, networks, CPU, bundle.model_hash, given, chosen_folds)
+        return Model(single, networks, CPU, bundle.model_hash, given, chosen_folds)
     from medseg.inference.bundle_nets import unfilled_net, with_weights
     from medseg.inference.engine import NetworkEngine
 
@@ -175,7 +175,7 @@ def load_by(path: str | Path, options: LoadOptions) -> Model:
             continue
         net = first.pop() if first else unfilled_net(bundle.path, folders, bundle.info, options.allow_code)
         nets.append(with_weights(net, state).to(on_device).eval().requires_grad_(False))
-    model = Model(info, tuple(nets), on_device, bundle.model_hash, chosen, chosen_folds)
+    model = Model(single, tuple(nets), on_device, bundle.model_hash, chosen, chosen_folds)
     return replace(model, compatible=options.compatible)
 
 

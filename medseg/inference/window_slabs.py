@@ -141,8 +141,8 @@ class _Cut:
             {start: ops.here(line[part]) for start, line in windows.along(axis, n).items()}
             for axis, (n, part) in enumerate(zip(shape, inside, strict=True))
         ]
-        whole = windows.rounded(shape)
-        rounded = None if whole is None else tuple(ops.here(each) for each in whole)
+        held = windows.rounded(shape)
+        rounded = None if held is None else (ops.here(held[0]), ops.here(held[1]))
         return cls(padded, box, patch, lines, inside, by_slice, rounded)
 
     def weights_at(self, corner: Sequence[int]) -> Sequence[Values] | Values:

@@ -19,7 +19,7 @@ from medseg.losses import DiceLoss, KeptLabelsLoss
 from medseg.preparation import load_plan
 from medseg.preparation.plan import ChannelPlan
 from medseg.sample_labels import SampleLabels
-from medseg.training.kept_labels import grown_net, keep_rows, with_kept_labels
+from medseg.training.kept_labels import grown_net, keep_rows, set_apart, with_kept_labels
 from medseg.training.teacher import load_teacher
 
 SHORT = {"training.max_iterations": 2, "plan.patch_size": None, "training.mixed_precision": False}
@@ -78,6 +78,34 @@ def test_the_grown_network_finds_at_first_what_the_old_one_found(tiny_dataset: P
     torch.testing.assert_close(grown[:, 1], old[:, 1])
     torch.testing.assert_close(grown[:, 0] + grown[:, 2] + grown[:, 3], old[:, 0])
     torch.testing.assert_close(grown[:, 2], grown[:, 0])
+
+
+def test_layers_below_the_last_learn_what_a_new_label_is(tiny_dataset: Path) -> None:
+    """Rows that are alike hand them no gradient; set apart they do, and the labels found at first hardly change."""
+    init = old_model(tiny_dataset, {"organ": 1})
+    config = with_kept_labels(configured(tiny_dataset, init, {"ball": 2}))
+    info: BundleInfo = load_bundle(init).info
+    teacher = load_teacher(config, info.plan, LabelScheme.from_mapping(config.data.labels or {}), torch.device("cpu"))
+    assert teacher is not None
+    net = grown_net(info, 2).build().eval()
+    keep_rows(net, teacher)
+    image = torch.randn(1, 1, 12, 16, 8)
+
+    def told_apart() -> float:
+        net.zero_grad()
+        logits = net(image)
+        (logits[:, 2] - logits[:, 0]).square().sum().backward()
+        first = next(net.parameters()).grad
+        return 0.0 if first is None else float(first.abs().sum())
+
+    before = net(image).softmax(1).detach()
+    assert told_apart() == 0
+    torch.manual_seed(0)
+    set_apart(net, teacher)
+    assert told_apart() > 0
+    after = net(image).softmax(1).detach()
+    torch.testing.assert_close(after[:, 1], before[:, 1], atol=0.1, rtol=0)
+    assert (after[:, 2] - before[:, 2]).abs().max() > 0.01
 
 
 def test_the_old_network_teaches_only_where_a_case_lacks_an_old_label() -> None:

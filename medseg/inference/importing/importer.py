@@ -27,6 +27,12 @@ def import_model(source: str | Path, target: str | Path) -> Path:
         CheckpointError: a source that cannot be imported.
         MissingPartError: a package that is not installed.
         WriteError: disk full, no permission, or a folder that holds something else.
+
+    Example:
+        >>> import_model("study/", "imported")
+        Traceback (most recent call last):
+        ...
+        medseg.errors.CheckpointError: study/ cannot be imported; give a model folder of nnU-Net v2 ...
     """
     if is_deepbet(source):
         return import_deepbet(source, target)
