@@ -54,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "net": {"channels": [8, 16]},
         "augmentation": {"enabled": False},
         "training": {
-            "max_iterations": 40,
+            "max_iterations": 20,
             "validation_cases": 1,
             "batch_size": 2,
             "learning_rate": 0.01,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -38,6 +39,11 @@ def studies(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj).astype(np.int16), image.affine), whole)
         done = run("convert", whole, folder / path.name.removesuffix(".nii.gz"), "--format", "dicom")
         assert done.exit_code == 0, (done.output, done.exception)
+    for path in folder.rglob("*.dcm"):
+        # A NIfTI does not say what it is of; the model takes MR alone.
+        dataset = pydicom.dcmread(path)
+        dataset.Modality = "MR"
+        dataset.save_as(path)
     return folder
 
 
