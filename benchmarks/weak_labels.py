@@ -122,7 +122,7 @@ def pseudo_labels(asked: argparse.Namespace, way: str) -> Path:
     if (folder / "train.yaml").is_file():
         return folder / "train.yaml"
     classify.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[attr-defined]
-    values = {"weak.minutes": asked.classifier_minutes, "weak.longest": 64, **asked.settings}
+    values = {"weak.classifier_minutes": asked.classifier_minutes, "weak.longest": 64, **asked.settings}
     values |= ALONE if way == "maps" else {}
     values |= {"weak.boxes": str(asked.out / "boxes.csv")} if way == "boxes" else {}
     other = asked.out / ("labels_refined" if way == "maps" else "labels_maps") / "classifier.safetensors"
@@ -162,7 +162,7 @@ def score(asked: argparse.Namespace, way: str) -> tuple[float, int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="key=value for the label maps, such as weak.threshold=0.3")
+    parser.add_argument("overrides", nargs="*", help="key=value for the label maps, such as weak.map_threshold=0.3")
     parser.add_argument("--root", type=Path, required=True, help="a folder with cases.csv and one label of value 1")
     parser.add_argument("--patients", type=int, default=48, help="that train")
     parser.add_argument("--minutes", type=float, default=1.0, help="of processor time a training")

@@ -14,8 +14,7 @@ __all__ = ["PSEUDO_LABEL_EXAMPLES", "pseudo_label"]
 
 PSEUDO_LABEL_EXAMPLES = """\
 medseg pseudo-label chest.yaml -o labels/ --minutes 20
-medseg pseudo-label data/ -o labels/ --boxes boxes.csv data.labels='{tumour: 1}'
-medseg train labels/train.yaml"""
+medseg pseudo-label data/ --boxes boxes.csv data.labels='{tumour: 1}'"""
 
 
 def pseudo_label(
@@ -31,7 +30,7 @@ def pseudo_label(
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            help="Settings, such as weak.threshold=0.3; medseg config weak lists them.",
+            help="Settings, such as weak.map_threshold=0.3; medseg config weak lists them.",
             autocompletion=cli_complete.settings,
         ),
     ] = None,
@@ -63,5 +62,5 @@ def pseudo_label(
     if boxes is not None:
         values["weak.boxes"] = str(boxes)
     if minutes is not None:
-        values["weak.minutes"] = minutes
+        values["weak.classifier_minutes"] = minutes
     typer.echo(make_pseudo_labels(weak_config_of(config, values), out, overwrite).text())

@@ -26,11 +26,11 @@ class WeakConfig(Part):
     `width`: factor on its features.
     `stage`: which of the five maps of the backbone, at strides 2 to 32, tells where a label is: an early one where grey
     levels and texture tell it, a late one where its shape does.
-    `minutes`: that the classifier trains; without it, as long as `training` says.
+    `classifier_minutes`: that the classifier trains; without it, as long as `training` says.
     `longest`: voxels along the longest side of the images that it sees; larger ones are averaged.
     `scales`: enlargements of the image whose class activation maps are averaged, each mirrored, too.
     `method`: cam, grad_cam, or both, whose mean counts.
-    `threshold`: share of a map's maximum above which a voxel is taken for the label.
+    `map_threshold`: share of a map's maximum above which a voxel is taken for the label.
     `walk_steps`: of the random walk that spreads the maps over voxels which look alike; 0 leaves it out.
     `grey_levels`: whether labels in boxes move to voxels with the grey levels of their middle, not of what is around.
     `crf`: whether the dense CRF moves labels to the edges of the image.
@@ -44,11 +44,11 @@ class WeakConfig(Part):
     backbone: str = "resnet18"
     width: Positive = 0.5
     stage: Annotated[int, Field(ge=1, le=5)] = 1
-    minutes: Positive | None = None
+    classifier_minutes: Positive | None = None
     longest: Annotated[int, Field(ge=16, le=1024)] = 128
     scales: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=8)] = (1.0, 1.5, 2.0)
     method: Literal["cam", "grad_cam", "both"] = "cam"
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    map_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.6
     walk_steps: Annotated[int, Field(ge=0, le=1000)] = 20
     grey_levels: bool = True
     crf: bool = True

@@ -19,7 +19,7 @@ from medseg.training.weak.pictures import Picture
 __all__ = ["FILE", "identity_of_classifier", "kept_classifier"]
 
 FILE = "classifier.safetensors"
-_SETTINGS = ("backbone", "width", "stage", "minutes", "longest", "background")
+_SETTINGS = ("backbone", "width", "stage", "classifier_minutes", "longest", "background")
 
 
 def identity_of_classifier(pictures: Sequence[Picture], names: Sequence[str], config: RunConfig) -> str:

@@ -40,7 +40,7 @@ def train_classifier(
     progress: ProgressCallback,
     mirrored: bool = True,
 ) -> Classifier:
-    """Train a classifier for `weak.minutes`, or as long as `training` says.
+    """Train a classifier for `weak.classifier_minutes`, or as long as `training` says.
 
     Half of the samples of a batch show a label, drawn evenly among the labels; binary cross-entropy of each label.
 
@@ -132,10 +132,10 @@ def _build(dims: int, channels: int, labels: int, config: RunConfig, stride: int
 
 
 def _length(config: RunConfig) -> TrainingConfig:
-    if config.weak.minutes is None:
+    if config.weak.classifier_minutes is None:
         return config.training
     none = {"max_iterations": None, "max_epochs": None}
-    return config.training.model_copy(update={**none, "max_minutes": config.weak.minutes})
+    return config.training.model_copy(update={**none, "max_minutes": config.weak.classifier_minutes})
 
 
 def _draw(targets: NDArray[np.bool_], batch: int, rng: np.random.Generator) -> list[int]:

@@ -56,11 +56,11 @@ def from_maps(maps: NDArray[np.floating], image: Maps, allowed: NDArray[np.bool_
         weak: which steps, and the threshold.
     """
     current = scaled_to_maximum(torch.from_numpy(np.where(allowed, maps, 0).astype(np.float32)))
-    steps = {"maps": _odds(current.numpy(), allowed, weak.threshold)}
+    steps = {"maps": _odds(current.numpy(), allowed, weak.map_threshold)}
     if weak.walk_steps:
         walked = random_walk(current, torch.from_numpy(image), steps=weak.walk_steps).numpy()
         current = scaled_to_maximum(torch.from_numpy(np.where(allowed, walked, 0).astype(np.float32)))
-        steps["walk"] = _odds(current.numpy(), allowed, weak.threshold)
+        steps["walk"] = _odds(current.numpy(), allowed, weak.map_threshold)
     return _with_crf(steps, image, allowed, weak)
 
 

@@ -99,7 +99,7 @@ def test_pseudo_labels_are_not_replaced_unasked_and_a_classifier_is_taken_over(
     with pytest.raises(ConfigError, match="already holds"):
         made(pictures.root, out, BARELY)
     before = (out / "classifier.safetensors").stat().st_mtime_ns
-    make_pseudo_labels(weak_config_of(pictures.root, {**BARELY, "weak.threshold": 0.6}), out, overwrite=True)
+    make_pseudo_labels(weak_config_of(pictures.root, {**BARELY, "weak.map_threshold": 0.6}), out, overwrite=True)
     assert (out / "classifier.safetensors").stat().st_mtime_ns == before
     make_pseudo_labels(weak_config_of(pictures.root, {**BARELY, "seed": 1}), out, overwrite=True)
     assert (out / "classifier.safetensors").stat().st_mtime_ns != before

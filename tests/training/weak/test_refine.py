@@ -27,7 +27,7 @@ def square() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("steps", [{"crf": False}, {}])
 def test_every_refinement_brings_a_map_nearer_to_the_edges_of_the_image(steps: dict[str, object]) -> None:
     image, maps = square()
-    found = from_maps(maps, image, np.ones_like(maps, bool), WeakConfig(threshold=0.3, **steps))
+    found = from_maps(maps, image, np.ones_like(maps, bool), WeakConfig(map_threshold=0.3, **steps))
     inside = image[0] > 0
 
     def dice(mask: np.ndarray) -> float:
