@@ -11,10 +11,10 @@ from threading import Lock
 
 __all__ = ["layer_memory_kept"]
 
-# mallopt(3) of glibc: parameters, what is set while a network runs (tensors up to 1 GB: no faster, 200 MB more holes),
-# and what glibc settles on by itself in a long run.
+# mallopt(3) of glibc: parameters, what is set while a network runs (32 maps of 128^3 with malloc's own header; tensors
+# up to 1 GB: no faster, 200 MB more holes), and what glibc settles on by itself in a long run.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_KEPT = {_MMAP_THRESHOLD: 2**28, _TRIM_THRESHOLD: 2**31 - 1}
+_KEPT = {_MMAP_THRESHOLD: 2**28 + 2**20, _TRIM_THRESHOLD: 2**31 - 1}
 _USUAL = {_MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26}
 
 _holding = Lock()
@@ -23,7 +23,7 @@ _holders: list[None] = []
 
 @contextmanager
 def layer_memory_kept() -> Iterator[None]:
-    """While a network runs on a CPU, freed tensors below 256 MB stay with the process; at the end all goes back.
+    """While a network runs on a CPU, freed tensors of up to 256 MB stay with the process; at the end all goes back.
 
     glibc maps each tensor above 32 MB anew, and the system clears its pages one by one: up to a third of the time of a
     3D U-Net on 96^3 windows. Only allocations of the main thread gain; without glibc nothing changes. Of several blocks

@@ -96,16 +96,16 @@ class WinogradConv3d(nn.Module):
             [seen[:, n : n + (tiles - 1) * TILE + 1 : TILE] for n in range(SEEN)],
             [each.view(len(x), tiles, *x.shape[2:]) for each in sums],
         )
+        # The second product is a term of all four slices of the output, with the factor 1.
+        biases = [None, self.direct.bias, *[None] * (SEEN - 2)]
         products = [
-            torch.mkldnn_convolution(each.permute(0, 3, 1, 2), kernel, None, pads[1:], (1, 1), (1, 1), 1)
+            torch.mkldnn_convolution(each.permute(0, 3, 1, 2), kernel, bias, pads[1:], (1, 1), (1, 1), 1)
             .permute(0, 2, 3, 1)
             .view(len(x), tiles, *out.shape[2:])
-            for each, kernel in zip(sums, self.kernels, strict=False)
+            for each, kernel, bias in zip(sums, self.kernels, biases, strict=False)
         ]
         filled = out[:, first * TILE : (first + tiles) * TILE]
         _sums_of_products(products, [filled[:, n::TILE] for n in range(TILE)])
-        if self.direct.bias is not None:
-            filled.add_(self.direct.bias)
 
 
 def _sums_of_input(x: list[Tensor], out: list[Tensor]) -> None:
