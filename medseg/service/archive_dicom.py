@@ -42,6 +42,8 @@ _USUAL = (
 # A context each: the archive takes the one in which it has the object.
 _COMPRESSED = (JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless, JPEGBaseline8Bit)
 _MOST_CLASSES = 20
+# Of an association (PS3.8, 9.3.2), without that of C-GET itself.
+_MOST_CONTEXTS = 127
 
 
 class DicomArchive:
@@ -105,12 +107,14 @@ class DicomArchive:
 
         classes = sorted({kind for kind in series.objects.values() if kind})[:_MOST_CLASSES] or list(_USUAL)
         offered = [(kind, each) for kind in classes for each in (UNCOMPRESSED, *((one,) for one in _COMPRESSED))]
-        most = 128 - 1 - len(classes)
         failed: list[Exception] = []
+        refused: list[RefusedError] = []
+        came: set[str] = set()
 
         def store(event: Any) -> int:
             try:
                 take(event.dataset_path)
+                came.add(str(event.request.AffectedSOPInstanceUID))
             # It is raised again below; the library would only log it.
             except Exception as error:
                 failed.append(error)
@@ -124,19 +128,22 @@ class DicomArchive:
         link = associated(
             self._config,
             [(_GET, UNCOMPRESSED)],
-            sorted(offered, key=lambda each: each[1] != UNCOMPRESSED)[:most],
+            sorted(offered, key=lambda each: each[1] != UNCOMPRESSED)[:_MOST_CONTEXTS],
             [
                 (evt.EVT_C_STORE, store),
                 (evt.EVT_CONN_OPEN, lambda event: bound(event.assoc, largest, self._spool)),
                 (evt.EVT_CONN_CLOSE, lambda event: clear_unfinished(event.assoc)),
             ],
         )
+        keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series.uid}
         try:
-            for asked in _retrievals(study_uid, series, missing):
-                statuses = [status for status, _ in link.send_c_get(asked, _GET)]
-                if failed:
-                    raise failed[0]
-                check_status(statuses[-1] if statuses else Dataset(), "C-GET")
+            if len(missing) == len(series.objects):
+                refused += _refusals(link, _identifier("SERIES", **keys))
+            for uid in missing:  # after a failure the others are fetched one by one
+                if uid not in came and not failed and link.is_established:
+                    refused += _refusals(link, _identifier("IMAGE", **keys, SOPInstanceUID=uid))
+            for each in (*failed, *refused[-1:] * (not came.issuperset(missing))):
+                raise each
         except ValueError as error:  # no context was accepted, or the connection ended
             raise RefusedError(f"{self._config.ae_title}: {error}") from None
         finally:
@@ -169,11 +176,14 @@ class DicomArchive:
         return answers
 
 
-def _retrievals(study_uid: str, series: FoundSeries, missing: Sequence[str]) -> list[Dataset]:
-    if len(missing) == len(series.objects):
-        return [_identifier("SERIES", StudyInstanceUID=study_uid, SeriesInstanceUID=series.uid)]
-    keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series.uid}
-    return [_identifier("IMAGE", **keys, SOPInstanceUID=uid) for uid in missing]
+def _refusals(link: Any, asked: Dataset) -> list[RefusedError]:
+    """Retrieve what is asked for; why it failed, if it did."""
+    statuses = [status for status, _ in link.send_c_get(asked, _GET)]
+    try:
+        check_status(statuses[-1] if statuses else Dataset(), "C-GET")
+    except RefusedError as error:
+        return [error]
+    return []
 
 
 def _identifier(level: str, **keys: str) -> Dataset:

@@ -72,14 +72,21 @@ class WebArchive:
 
     def fetch(self, study_uid: str, series: FoundSeries, missing: Sequence[str], take: Callable[[Path], None]) -> None:
         """See `Archive.fetch`."""
+        failed: list[RefusedError] = []
         for uid in missing:
-            data = answered(self._config, partial(self._client.retrieve_instance, study_uid, series.uid, uid))
+            try:
+                data = answered(self._config, partial(self._client.retrieve_instance, study_uid, series.uid, uid))
+            except RefusedError as error:  # the others are fetched all the same
+                failed.append(error)
+                continue
             path = self._incoming / f"{id(data):x}.wado.part"
             try:
                 answered(self._config, partial(data.save_as, path, enforce_file_format=True))
                 take(path)
             finally:
                 path.unlink(missing_ok=True)
+        if failed:
+            raise failed[0]
 
     def _search(self, call: Callable[..., Any], key: str, **asked: Any) -> Iterator[Dataset]:
         """All answers to a query, page by page; the end is a page with nothing new."""

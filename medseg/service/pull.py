@@ -82,6 +82,7 @@ class Puller:
         if not count or count == self._queue.pulled(self._name, study):
             return 0
         taken: list[str] = []
+        failed: list[RefusedError] = []
         new = refused = 0
 
         def take(path: Path) -> None:
@@ -101,12 +102,18 @@ class Puller:
         for each in series:
             missing = [uid for uid in each.objects if not self._spool.has(study, uid)]
             before = len(taken) + refused
-            if missing:
-                self._archive.fetch(found.study_uid, each, missing, take)
-            if len(taken) + refused - before < len(missing):
-                raise RefusedError(f"{len(taken) + refused - before} of {len(missing)} objects of a series came")
+            try:
+                if missing:
+                    self._archive.fetch(found.study_uid, each, missing, take)
+            except RefusedError as error:  # the other series are fetched all the same
+                failed.append(error)
+            came = len(taken) + refused - before
+            if came < len(missing):
+                failed.append(RefusedError(f"{came} of {len(missing)} objects of a series came"))
         if new:
             self._audit.write("pulled", study, source=self._name, objects=new)
+        if failed:
+            raise failed[0]
         if not refused:
             for each_study in {study, *filter(None, taken)}:
                 self._queue.expect(each_study, self._spool.count(each_study))

@@ -30,6 +30,7 @@ class Archive:
         self.objects: list[Dataset] = []
         self.fetched: list[str] = []
         self.asked: list[str] = []
+        self.broken: set[str] = set()  # objects that are listed and do not come
         self.is_counting = True
         self.is_failing = False
 
@@ -79,6 +80,9 @@ def dicom_archive(archive: Archive) -> Iterator[dict[str, Any]]:
         found = archive.matching(**_uids(event.identifier))
         yield len(found)
         for each in found:
+            if each.SOPInstanceUID in archive.broken:
+                yield 0xA701, None
+                continue
             archive.fetched.append(str(each.SOPInstanceUID))
             yield 0xFF00, each
 
@@ -119,6 +123,9 @@ def web_archive(archive: Archive) -> Iterator[dict[str, Any]]:
                 self._answer(200, "application/dicom+json", json.dumps([each.to_json_dict() for each in page]).encode())
             else:
                 (data,) = archive.matching(**keys)
+                if data.SOPInstanceUID in archive.broken:
+                    self._answer(500, "text/plain", b"broken")
+                    return
                 archive.fetched.append(str(data.SOPInstanceUID))
                 file = io.BytesIO()
                 data.save_as(file, enforce_file_format=True)

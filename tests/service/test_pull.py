@@ -146,6 +146,25 @@ def test_an_archive_that_fails_is_reported_and_asked_again(
     assert finished(service) == [(1, "done")]
 
 
+def test_an_object_that_does_not_come_holds_up_no_other_study_or_series_and_comes_later(
+    service: Service, small_series: Series, archive: Archive, pulling: Callable[[], int]
+) -> None:
+    archive.put(small_series("a"))
+    archive.put(small_series("b", SeriesInstanceUID="1.2.4"))
+    archive.put(small_series("c", StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.5"))
+    archive.broken = {str(archive.objects[0].SOPInstanceUID)}
+    pulling()
+    assert sum(1 for _ in service.places.spool.rglob("*.dcm")) >= 12
+    assert "pull_failed" in [line["hop"] for line in service.audit()]
+    service.now += 600
+    pulling()
+    assert sum(1 for _ in service.places.spool.rglob("*.dcm")) == 17
+    archive.broken = set()
+    service.now += 600
+    pulling()
+    assert sum(1 for _ in service.places.spool.rglob("*.dcm")) == 18
+
+
 def test_patients_with_one_study_uid_in_the_archive_stay_two_studies(
     service: Service, small_series: Series, archive: Archive, pulling: Callable[[], int]
 ) -> None:

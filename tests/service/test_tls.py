@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from service_fixtures import Service, free_port
 
-from medseg.config.site_network import DicomDestination, ReceiveConfig
+from medseg.config.site_network import DicomDestination, ReceiveConfig, ServerTlsConfig, WebDestination
 from medseg.errors import ConfigError
 from medseg.service.audit import Audit
+from medseg.service.deliver import reach
 from medseg.service.dicom_link import RefusedError, echo
 from medseg.service.receive import Receiver
 from medseg.service.spool import Spool
+from medseg.service.tls import server_tls
 
 Series = Callable[..., Path]
 # Of an association that does not come about, the library leaves the socket to the garbage collector.
@@ -147,3 +151,61 @@ def test_a_certificate_that_cannot_be_used_is_named(service: Service, certificat
     )
     with pytest.raises(ConfigError, match=r"broken\.pem"):
         Receiver(config, service.places, Spool(service.places), Audit(service.places))
+
+
+class QuietServer(ThreadingHTTPServer):
+    """Does not print that a client was refused."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
+@pytest.fixture
+def encrypted_web(certificates: Certificates) -> Iterator[str]:
+    """URL of a DICOMweb service without studies that asks for a certificate."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/dicom+json")
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    context = server_tls(
+        ServerTlsConfig(
+            certificate=certificates.folder / "node.pem",
+            key=certificates.folder / "node.key",
+            ca=certificates.folder / "ca.pem",
+        ),
+        "page.tls",
+    )
+    assert context is not None
+    with QuietServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"https://127.0.0.1:{server.server_port}/dicom-web"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("ca", "who", "works"),
+    [("ca", "client", True), ("other", "client", False), ("ca", "stranger", False), ("ca", "", False)],
+)
+def test_a_web_destination_is_reached_only_where_both_sides_prove_themselves(
+    certificates: Certificates, encrypted_web: str, ca: str, who: str, works: bool
+) -> None:
+    tls = {"ca": certificates[f"{ca}.pem"]}
+    if who:
+        tls |= {"certificate": certificates[f"{who}.pem"], "key": certificates[f"{who}.key"]}
+    destination = WebDestination(url=encrypted_web, tls=tls)  # type: ignore[arg-type]
+    if works:
+        assert reach(destination) == encrypted_web
+    else:
+        with pytest.raises(RefusedError, match="does not answer"):
+            reach(destination)
