@@ -20,7 +20,8 @@ class TrainingConfig(Part):
 
     `init`: a model bundle, a model folder of nnU-Net, or public weights, to start from.
     `keep_classes`: labels are added to those of the bundle `init`, which it keeps: where cases lack them, it teaches
-    them itself, with `distill.weight`. data.labels names the new ones; the network and its input are those of `init`.
+    them itself, with `distill.weight` (0.9 if not given). data.labels names the new ones; the network and its input
+    are those of `init`.
     `frozen`: parts of the network, such as backbone.layer1, that stay as `init` gives them, batch statistics included.
     `layer_rates`: part of the network -> factor on the learning rate of its weights, such as {backbone: 0.1}; of
     several that apply, the most specific one counts.

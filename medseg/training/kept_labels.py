@@ -17,6 +17,8 @@ from medseg.training.teacher import Teacher
 __all__ = ["grown_net", "keep_rows", "kept_info", "set_apart", "with_kept_labels"]
 
 _log = logging.getLogger("medseg")
+# Of the old network in the loss, where the configuration names no weight: with 0.5 the old labels lose.
+WEIGHT = 0.9
 
 
 def kept_info(config: RunConfig) -> BundleInfo | None:
@@ -46,7 +48,8 @@ def kept_info(config: RunConfig) -> BundleInfo | None:
 
 
 def with_kept_labels(config: RunConfig) -> RunConfig:
-    """The configuration with the labels that the model has; itself without `training.keep_classes`.
+    """The configuration with the labels that the model has, and the weight that its lessons get; itself without
+    `training.keep_classes`.
 
     Labels of the model that `data.labels` does not name are added and count as annotated in no case. They keep their
     values, but for one that another label of the data set has.
@@ -81,7 +84,10 @@ def with_kept_labels(config: RunConfig) -> RunConfig:
     lacking = [name for name in old if name not in given]
     annotated = config.data.annotated or ({"*": tuple(name for name in given if given[name] != 0)} if lacking else {})
     update = {"labels": {**labels, **new}, "annotated": annotated, "taught": tuple(old)}
-    return config.model_copy(update={"data": config.data.model_copy(update=update)})
+    distill = config.distill
+    if "weight" not in distill.model_fields_set:
+        distill = distill.model_copy(update={"weight": WEIGHT})
+    return config.model_copy(update={"data": config.data.model_copy(update=update), "distill": distill})
 
 
 def grown_net(info: BundleInfo, labels: int) -> NetInfo:
