@@ -122,6 +122,33 @@ def test_a_model_that_gets_worse_on_held_out_cases_does_not_ship_and_they_are_na
 
 
 @pytest.mark.slow
+def test_every_fold_of_a_cross_validation_goes_on_from_its_own_weights_with_its_own_split(
+    place: Path, tmp_path: Path
+) -> None:
+    folds = {"data.split": None, "training.folds": 2, "training.fold": "all", "training.max_iterations": 4}
+    config = load_config(place / "config.yaml", {**folds, "output": str(tmp_path / "run")})
+    medseg.train(config)
+    back, out = tmp_path / "back", tmp_path / "run2"
+    for name in ("data/labels/case0.nii.gz", "new/labels/study6.nii.gz"):
+        back.mkdir(exist_ok=True)
+        shutil.copy(place / name, back)
+    words = [tmp_path / "run", back, "-o", out, "--images", place / "new" / "images", "--max-loss", "1"]
+    done = CliRunner().invoke(app, ["correct", *map(str, words), "training.max_iterations=2"])
+    assert done.exit_code == 0, (done.output, done.exception)
+    for fold, (before, after) in enumerate(((tmp_path / "run", out), (tmp_path / "run/fold1", out / "fold1"))):
+        old, new = (json.loads((folder / "split.json").read_text()) for folder in (before, after))
+        assert old["validation"] == new["validation"]
+        assert sorted([*old["train"], "study6"]) == sorted(new["train"])
+        assert json.loads((after / "init.json").read_text())["init"].endswith(f"before_fold{fold}")
+    assert {(each["fold"], each["case"]) for each in record(out)["held_out"]} == {
+        (fold, case)
+        for fold, folder in enumerate((out, out / "fold1"))
+        for case in json.loads((folder / "split.json").read_text())["validation"]
+    }
+    assert medseg.load_model(out).info.folds == (0, 1)
+
+
+@pytest.mark.slow
 def test_masks_that_belong_to_no_study_or_lie_elsewhere_are_named_and_the_others_train(
     place: Path, tmp_path: Path
 ) -> None:
