@@ -106,7 +106,7 @@ def make_pseudo_labels(config: RunConfig, folder: Path, overwrite: bool = False)
             progress(number + 1, len(cases), case.name)
     names = found.dataset.labels.names
     write_quality(folder, writer.rows, {"source": found.kind, "auc_of_held_out_images": auc})
-    write_dataset(folder, found.dataset, writer.files, splits, config, found.kind)
+    write_dataset(folder, found.dataset, writer.files, splits, config)
     _warn_of_empty(writer.rows, names)
     dice = {name: dice_of_steps(writer.rows, name) for name in names}
     return PseudoLabels(folder, len(cases), auc, dice)
