@@ -107,7 +107,7 @@ def label_map_of(
     probabilities = _with_background(_native(log_odds, allowed))
     dtype = np.min_scalar_type(max(*values, ignore))
     found = np.array([0, *values], dtype)[probabilities.argmax(axis=0)]
-    return np.where(probabilities.max(axis=0) < certainty, dtype.type(ignore), found)
+    return np.asarray(np.where(probabilities.max(axis=0) < certainty, dtype.type(ignore), found))
 
 
 def labels_of(log_odds: Maps, allowed: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -156,13 +156,13 @@ def _by_grey_levels(log_odds: Maps, image: Maps, allowed: NDArray[np.bool_]) -> 
 
 def _binned(channel: Maps) -> NDArray[np.intp]:
     low, high = np.percentile(channel, [0.5, 99.5])
-    return np.clip((channel - low) / max(high - low, 1e-6) * BINS, 0, BINS - 1).astype(np.intp)
+    return np.asarray(np.clip((channel - low) / max(high - low, 1e-6) * BINS, 0, BINS - 1).astype(np.intp))
 
 
 def _frequencies(bins: NDArray[np.intp], weights: NDArray[np.floating]) -> NDArray[np.float64]:
     counts = ndimage.gaussian_filter1d(np.bincount(bins.ravel(), weights.ravel(), minlength=BINS), 1.5)
     counts = counts + 1e-3 * counts.sum() + 1e-9
-    return counts / counts.sum()
+    return np.asarray(counts / counts.sum())
 
 
 def _with_background(log_odds: Maps) -> Maps:
