@@ -45,7 +45,7 @@ IGNORE = 255
 WAYS = ("masks", "maps", "refined", "boxes", "scribbles")
 # What turns activation maps into label maps without any refinement.
 ALONE = {"weak.walk_steps": 0, "weak.crf": False}
-CRF_LOSS = [{"name": "cross_entropy"}, {"name": "gated_crf", "weight": 0.1}]
+CRF_LOSS = [{"name": "dice_ce"}, {"name": "gated_crf", "weight": 0.1}]
 
 
 def small(image: medseg.Volume, mask: medseg.Volume) -> tuple[medseg.Volume, medseg.Volume]:

@@ -30,7 +30,7 @@ class WeakConfig(Part):
     `longest`: voxels along the longest side of the images that it sees; larger ones are averaged.
     `scales`: enlargements of the image whose class activation maps are averaged, each mirrored, too.
     `method`: cam, grad_cam, or both, whose mean counts.
-    `map_threshold`: share of a map's maximum above which a voxel is taken for the label.
+    `map_threshold`: share of the maximum of a case's maps above which a voxel is taken for the label.
     `walk_steps`: of the random walk that spreads the maps over voxels which look alike; 0 leaves it out.
     `grey_levels`: whether labels in boxes move to voxels with the grey levels of their middle, not of what is around.
     `crf`: whether the dense CRF moves labels to the edges of the image.

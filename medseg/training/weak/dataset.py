@@ -19,8 +19,6 @@ from medseg.labels import LabelScheme
 __all__ = ["CASES", "CONFIG", "ignore_value", "write_dataset"]
 
 CASES, CONFIG = "cases.csv", "train.yaml"
-# Partial cross-entropy, and neighbours that look alike: what is ignored learns from the annotated voxels beside it.
-BOX_LOSS = [{"name": "cross_entropy"}, {"name": "gated_crf", "weight": 0.1}]
 
 
 def ignore_value(scheme: LabelScheme) -> int:
@@ -31,7 +29,7 @@ def ignore_value(scheme: LabelScheme) -> int:
 
 
 def write_dataset(
-    folder: Path, dataset: Dataset, files: Mapping[str, str], splits: Mapping[str, str], config: RunConfig, kind: str
+    folder: Path, dataset: Dataset, files: Mapping[str, str], splits: Mapping[str, str], config: RunConfig
 ) -> None:
     """Write `cases.csv`, `dataset.json` and `train.yaml` beside the label maps.
 
@@ -41,7 +39,6 @@ def write_dataset(
         files: case -> name of its label map.
         splits: case -> train or validation.
         config: that the label maps were made with.
-        kind: of the annotations.
 
     Raises:
         WriteError: disk full, no permission.
@@ -62,12 +59,12 @@ def write_dataset(
     ignore = ignore_value(scheme)
     described = {"format_version": 1, "labels": {**labels, "ignore": ignore}}
     write_text_atomic(folder / "dataset.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
-    values = _training(config, folder, labels, ignore, kind)
+    values = _training(config, folder, labels, ignore)
     first = f"# Trains on the label maps of medseg pseudo-label: medseg train {folder / CONFIG}\n"
     write_text_atomic(folder / CONFIG, first + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
-def _training(config: RunConfig, folder: Path, labels: Mapping[str, int], ignore: int, kind: str) -> dict[str, Any]:
+def _training(config: RunConfig, folder: Path, labels: Mapping[str, int], ignore: int) -> dict[str, Any]:
     """The settings of the given configuration, with the new labels."""
     values: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
     kept = {"modality", "window", "normalization", "nan"}
@@ -78,8 +75,6 @@ def _training(config: RunConfig, folder: Path, labels: Mapping[str, int], ignore
     # The initial weights were the classifier's, and cases.csv says who validates.
     training = {key: value for key, value in values.pop("training", {}).items() if key not in ("init", "fold")}
     values = {**values, "data": {**place, **data}} | ({"training": training} if training else {})
-    if kind == "boxes" and "loss" not in values:
-        values["loss"] = {"terms": BOX_LOSS}
     if config.output is not None:
         values["output"] = f"{config.output}_pseudo"
     return values

@@ -233,7 +233,8 @@ def _from_folders(data: DataConfig, scheme: LabelScheme) -> tuple[list[Case], di
         )
     folders = sorted(path for path in data.root.iterdir() if path.is_dir() and not is_hidden(path))
     by_name = {name.casefold(): name for name in scheme.names}
-    cases, shown = [], {}
+    cases: list[Case] = []
+    shown: dict[str, Shown] = {}
     for folder in folders:
         name = folder.name.casefold()
         if name not in by_name and name not in NEGATIVE:
@@ -246,4 +247,4 @@ def _from_folders(data: DataConfig, scheme: LabelScheme) -> tuple[list[Case], di
             case = Case(f"{folder.name}_{stem_of(path)}", (path,), ())
             cases.append(case)
             shown[case.name] = {None: frozenset([by_name[name]] if name in by_name else [])}
-    return cases, {**shown}
+    return cases, shown

@@ -16,9 +16,9 @@ from medseg.nets.classifier import Classifier
 from medseg.resampling import average_array, resample_array
 from medseg.training.weak.boxes import Box, BoxSource, box_odds, boxes_in
 from medseg.training.weak.classify import batch_of
-from medseg.training.weak.maps import maps_of
+from medseg.training.weak.maps import WAYS
 from medseg.training.weak.pictures import Levels, Picture, dims_of, levels_of, part_of, picture_of, slices_of
-from medseg.training.weak.refine import Steps, from_boxes, from_maps
+from medseg.training.weak.refine import Steps, from_boxes, from_maps, scaled_together
 from medseg.volume import Volume
 
 __all__ = ["BoxMaker", "ClassifierMaker", "Made", "Maker"]
@@ -78,27 +78,43 @@ class ClassifierMaker:
 
     def images(self, case: str, image: Volume, labels: Volume | None) -> Iterator[Made]:
         """See `Maker`."""
-        for index in slices_of(image, dims_of(image, case, self._config)):
-            picture = self._pictures.get((case, index))
+        indices = slices_of(image, dims_of(image, case, self._config))
+        found = {index: self._pictures.get((case, index)) for index in indices}
+        pictures = [picture for picture in found.values() if picture is not None and picture.shown]
+        steps = dict(zip([picture.index for picture in pictures], self._steps(pictures), strict=True))
+        for index, picture in found.items():
             if picture is None:
                 yield Made(index, None)
             elif not picture.shown:
                 yield Made(index, picture.shown)
             else:
-                yield self._made(picture, part_of(image.array, index).shape[1:])
+                yield self._made(picture, steps[index], part_of(image.array, index).shape[1:])
 
-    def _made(self, picture: Picture, shape: tuple[int, ...]) -> Made:
-        names, weak = self._scheme.names, self._config.weak
-        x = batch_of([picture], self._device)
+    def _steps(self, pictures: Sequence[Picture]) -> list[Steps]:
+        """Steps towards the label maps of all slices of a case that show a label."""
+        weak, mirrored = self._config.weak, not self._scheme.sides
+        if not pictures:
+            return []
+        allowed = [self._is_shown(picture) & ~picture.empty for picture in pictures]
+        images = [batch_of([picture], self._device)[0] for picture in pictures]
+        ways = []
+        for way in WAYS[weak.method]:
+            maps = [way(self._net, image, weak.scales, mirrored).cpu().numpy() for image in images]
+            ways.append(scaled_together(maps, allowed))
+        mean = [np.mean(each, axis=0) for each in zip(*ways, strict=True)]
+        return from_maps(mean, [picture.image.astype(np.float32) for picture in pictures], allowed, weak)
+
+    def _is_shown(self, picture: Picture) -> NDArray[np.bool_]:
+        shown = [name in picture.shown for name in self._scheme.names]
+        return np.array(shown).reshape(-1, *[1] * picture.empty.ndim)
+
+    def _made(self, picture: Picture, steps: Steps, shape: tuple[int, ...]) -> Made:
         with torch.no_grad():
-            probabilities = torch.sigmoid(self._net(x))[0].tolist()
-        maps = maps_of(self._net, x[0], weak, mirrored=not self._scheme.sides).cpu().numpy()
-        is_shown = np.array([name in picture.shown for name in names]).reshape(-1, *[1] * len(shape))
-        steps = from_maps(maps, picture.image.astype(np.float32), is_shown & ~picture.empty, weak)
+            probabilities = torch.sigmoid(self._net(batch_of([picture], self._device)))[0].tolist()
         empty = resample_array(picture.empty.astype(np.uint8), shape, 0) > 0
         place = tuple(slice(0, n) for n in shape)
-        told = dict(zip(names, probabilities, strict=True))
-        return Made(picture.index, picture.shown, steps, is_shown & ~empty, place, told)
+        told = dict(zip(self._scheme.names, probabilities, strict=True))
+        return Made(picture.index, picture.shown, steps, self._is_shown(picture) & ~empty, place, told)
 
 
 class BoxMaker:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medseg.config import WeakConfig
 from medseg.nets.blocks import upsample
 from medseg.nets.classifier import Classifier, pooled
 
-__all__ = ["cam", "grad_cam", "maps_of", "scaled_to_maximum"]
+__all__ = ["WAYS", "cam", "grad_cam"]
 
 
 @torch.no_grad()
@@ -67,22 +66,8 @@ def grad_cam(net: Classifier, image: Tensor, scales: Sequence[float] = (1.0,), m
     return _over_scales(maps, image, scales, mirrored)
 
 
-def maps_of(net: Classifier, image: Tensor, weak: WeakConfig, mirrored: bool) -> Tensor:
-    """`(labels, I, J[, K])`, 0 to 1: the maps that `weak.method` asks for, each divided by its maximum.
-
-    Args:
-        net, image, mirrored: as for `cam`.
-        weak: method and scales.
-    """
-    ways = {"cam": (cam,), "grad_cam": (grad_cam,), "both": (cam, grad_cam)}[weak.method]
-    found = [scaled_to_maximum(way(net, image, weak.scales, mirrored)) for way in ways]
-    return torch.stack(found).mean(0)
-
-
-def scaled_to_maximum(maps: Tensor) -> Tensor:
-    """`(labels, I, J[, K])` each divided by its maximum; a map that is 0 everywhere stays so."""
-    highest = maps.flatten(1).amax(1).clamp_min(1e-8)
-    return maps / highest.view(-1, *[1] * (maps.dim() - 1))
+WAYS = {"cam": (cam,), "grad_cam": (grad_cam,), "both": (cam, grad_cam)}
+"""`weak.method` -> what gives the maps; of several the mean counts."""
 
 
 def _over_scales(maps: Callable[[Tensor], Tensor], image: Tensor, scales: Sequence[float], mirrored: bool) -> Tensor:

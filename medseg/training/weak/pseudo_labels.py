@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from medseg.config import RunConfig
@@ -17,6 +16,7 @@ from medseg.errors import ConfigError, DatasetError, WriteError
 from medseg.inference.device import resolve_device
 from medseg.io import write
 from medseg.io.formats import is_there, kind_of
+from medseg.nets.classifier import Classifier
 from medseg.preparation.sources import reading_of
 from medseg.preparation.split import Split, fold_numbers, split_cases
 from medseg.progress import console_progress
@@ -106,7 +106,7 @@ def make_pseudo_labels(config: RunConfig, folder: Path, overwrite: bool = False)
             progress(number + 1, len(cases), case.name)
     names = found.dataset.labels.names
     write_quality(folder, writer.rows, {"source": found.kind, "auc_of_held_out_images": auc})
-    write_dataset(folder, found.dataset, writer.files, splits, config, found.kind)
+    write_dataset(folder, found.dataset, writer.files, splits, config)
     _warn_of_empty(writer.rows, names)
     dice = {name: dice_of_steps(writer.rows, name) for name in names}
     return PseudoLabels(folder, len(cases), auc, dice)
@@ -175,7 +175,7 @@ def _classifier_maker(
     count = len({picture.case for picture in training})
     _log.info("the classifier learns from %d %s of %d cases", len(training), what, count)
 
-    def train() -> torch.nn.Module:
+    def train() -> Classifier:
         with console_progress("classifier") as progress:
             return train_classifier(training, names, config, device, progress, mirrored=not scheme.sides)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,8 @@ from medseg.config import WeakConfig
 from medseg.nets.crf import dense_crf
 from medseg.nets.random_walk import random_walk
 from medseg.resampling import resample_array
-from medseg.training.weak.maps import scaled_to_maximum
 
-__all__ = ["Steps", "from_boxes", "from_maps", "label_map_of", "labels_of"]
+__all__ = ["Steps", "from_boxes", "from_maps", "label_map_of", "labels_of", "scaled_together"]
 
 Maps = NDArray[np.float32]
 # Log-odds of a label against background, of a map at its maximum above the threshold.
@@ -46,22 +46,37 @@ class Steps:
         return list(self.log_odds.values())[-1]
 
 
-def from_maps(maps: NDArray[np.floating], image: Maps, allowed: NDArray[np.bool_], weak: WeakConfig) -> Steps:
+def from_maps(
+    maps: Sequence[Maps], images: Sequence[Maps], allowed: Sequence[NDArray[np.bool_]], weak: WeakConfig
+) -> list[Steps]:
     """Log-odds from activation maps: the maps, after the random walk, and after the CRF.
 
+    Maps are divided by the maximum of each label over all slices of a case, so that a faint place in one slice does not
+    count like the lesion in the next.
+
     Args:
-        maps: `(labels, I, J[, K])`, 0 or more.
-        image: `(C, I, J[, K])`, as the classifier sees it.
-        allowed: `(labels, I, J[, K])` where each label may be.
+        maps: of each slice, `(labels, I, J[, K])`, 0 or more.
+        images: of each slice, `(C, I, J[, K])`, as the classifier sees it.
+        allowed: of each slice, `(labels, I, J[, K])` where each label may be.
         weak: which steps, and the threshold.
     """
-    current = scaled_to_maximum(torch.from_numpy(np.where(allowed, maps, 0).astype(np.float32)))
-    steps = {"maps": _odds(current.numpy(), allowed, weak.map_threshold)}
+    current = scaled_together(maps, allowed)
+    steps = [{"maps": _odds(each, may, weak.map_threshold)} for each, may in zip(current, allowed, strict=True)]
     if weak.walk_steps:
-        walked = random_walk(current, torch.from_numpy(image), steps=weak.walk_steps).numpy()
-        current = scaled_to_maximum(torch.from_numpy(np.where(allowed, walked, 0).astype(np.float32)))
-        steps["walk"] = _odds(current.numpy(), allowed, weak.map_threshold)
-    return _with_crf(steps, image, allowed, weak)
+        walked = [
+            random_walk(torch.from_numpy(each), torch.from_numpy(image), steps=weak.walk_steps).numpy()
+            for each, image in zip(current, images, strict=True)
+        ]
+        for found, each, may in zip(steps, scaled_together(walked, allowed), allowed, strict=True):
+            found["walk"] = _odds(each, may, weak.map_threshold)
+    return [_with_crf(*each, weak) for each in zip(steps, images, allowed, strict=True)]
+
+
+def scaled_together(maps: Sequence[Maps], allowed: Sequence[NDArray[np.bool_]]) -> list[Maps]:
+    """Maps of slices, 0 where a label may not be, divided by the maximum of each label over all of them."""
+    kept = [np.where(may, each, 0).astype(np.float32) for each, may in zip(maps, allowed, strict=True)]
+    highest = np.max([each.reshape(len(each), -1).max(axis=1) for each in kept], axis=0)
+    return [each / np.maximum(highest, 1e-8).reshape(-1, *[1] * (each.ndim - 1)) for each in kept]
 
 
 def from_boxes(log_odds: Maps, image: Maps, allowed: NDArray[np.bool_], weak: WeakConfig) -> Steps:
@@ -69,7 +84,7 @@ def from_boxes(log_odds: Maps, image: Maps, allowed: NDArray[np.bool_], weak: We
 
     Args:
         log_odds: `(labels, I, J[, K])`, see `medseg.training.weak.boxes.box_odds`.
-        image, allowed, weak: as for `from_maps`.
+        image, allowed, weak: as for `from_maps`, of one slice.
     """
     steps = {"boxes": np.where(allowed, log_odds, NEVER).astype(np.float32)}
     if weak.grey_levels:
@@ -92,7 +107,7 @@ def label_map_of(
     probabilities = _with_background(_native(log_odds, allowed))
     dtype = np.min_scalar_type(max(*values, ignore))
     found = np.array([0, *values], dtype)[probabilities.argmax(axis=0)]
-    return np.where(probabilities.max(axis=0) < certainty, dtype.type(ignore), found)
+    return np.asarray(np.where(probabilities.max(axis=0) < certainty, dtype.type(ignore), found))
 
 
 def labels_of(log_odds: Maps, allowed: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -141,13 +156,13 @@ def _by_grey_levels(log_odds: Maps, image: Maps, allowed: NDArray[np.bool_]) -> 
 
 def _binned(channel: Maps) -> NDArray[np.intp]:
     low, high = np.percentile(channel, [0.5, 99.5])
-    return np.clip((channel - low) / max(high - low, 1e-6) * BINS, 0, BINS - 1).astype(np.intp)
+    return np.asarray(np.clip((channel - low) / max(high - low, 1e-6) * BINS, 0, BINS - 1).astype(np.intp))
 
 
 def _frequencies(bins: NDArray[np.intp], weights: NDArray[np.floating]) -> NDArray[np.float64]:
     counts = ndimage.gaussian_filter1d(np.bincount(bins.ravel(), weights.ravel(), minlength=BINS), 1.5)
     counts = counts + 1e-3 * counts.sum() + 1e-9
-    return counts / counts.sum()
+    return np.asarray(counts / counts.sum())
 
 
 def _with_background(log_odds: Maps) -> Maps:

@@ -68,7 +68,6 @@ def test_boxes_become_label_maps_that_fit_better_than_the_boxes(
         of_boxes.append(2 * mask.sum() / (box.sum() + mask.sum()))
     assert np.mean(dice) > np.mean(of_boxes) + 0.03
     config = load_config(folder / "train.yaml")
-    assert [term.name for term in config.loss.terms] == ["cross_entropy", "gated_crf"]
     assert config.data.ignore == 255
 
 

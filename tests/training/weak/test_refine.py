@@ -9,9 +9,9 @@ import torch
 from medseg.config import WeakConfig
 from medseg.nets.classifier import Classifier
 from medseg.nets.random_walk import random_walk
-from medseg.training.weak.maps import cam, grad_cam, maps_of
+from medseg.training.weak.maps import cam, grad_cam
 from medseg.training.weak.pictures import empty_places
-from medseg.training.weak.refine import from_boxes, from_maps, label_map_of, labels_of
+from medseg.training.weak.refine import from_boxes, from_maps, label_map_of, labels_of, scaled_together
 
 SHAPE = (24, 24)
 
@@ -27,7 +27,7 @@ def square() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("steps", [{"crf": False}, {}])
 def test_every_refinement_brings_a_map_nearer_to_the_edges_of_the_image(steps: dict[str, object]) -> None:
     image, maps = square()
-    found = from_maps(maps, image, np.ones_like(maps, bool), WeakConfig(map_threshold=0.3, **steps))
+    (found,) = from_maps([maps], [image], [np.ones_like(maps, bool)], WeakConfig(map_threshold=0.3, **steps))
     inside = image[0] > 0
 
     def dice(mask: np.ndarray) -> float:
@@ -41,9 +41,17 @@ def test_labels_are_only_where_they_may_be() -> None:
     allowed = np.zeros((1, *SHAPE), bool)
     allowed[0, :, :9] = True
     weak = WeakConfig()
-    for steps in (from_maps(maps, image, allowed, weak), from_boxes(8 * maps - 4, image, allowed, weak)):
+    for steps in (*from_maps([maps], [image], [allowed], weak), from_boxes(8 * maps - 4, image, allowed, weak)):
         for odds in steps.log_odds.values():
             assert not (odds[0, :, 9:] > 0).any()
+
+
+def test_maps_of_slices_are_divided_by_the_maximum_of_the_case_and_labels_by_their_own() -> None:
+    maps = [np.array([[[4.0, 2.0]], [[0.0, 1.0]]]), np.array([[[1.0, 9.0]], [[0.0, 2.0]]])]
+    allowed = [np.ones((2, 1, 2), bool), np.array([[[True, False]], [[True, True]]])]
+    found = scaled_together(maps, allowed)
+    assert found[0].tolist() == [[[1.0, 0.5]], [[0.0, 0.5]]]
+    assert found[1].tolist() == [[[0.25, 0.0]], [[0.0, 1.0]]]
 
 
 def test_a_label_map_ignores_what_is_uncertain() -> None:
@@ -73,9 +81,7 @@ def test_maps_of_mirrored_images_are_mirrored_maps(stage: int) -> None:
     x = torch.randn(1, 32, 40)
     for way in (cam, grad_cam):
         assert torch.allclose(way(net, x.flip(1), (1.0, 1.5)), way(net, x, (1.0, 1.5)).flip(1), atol=1e-5)
-    both = maps_of(net, x, WeakConfig(method="both", scales=(1.0,)), mirrored=False)
-    assert both.shape == (2, 32, 40)
-    assert float(both.max()) <= 1
+        assert way(net, x, (1.0,), mirrored=False).shape == (2, 32, 40)
 
 
 def test_outside_of_the_patient_no_label_can_be_but_air_inside_counts() -> None:
