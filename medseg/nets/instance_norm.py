@@ -40,8 +40,11 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised `(B, channels, ...)`, in the layout of the input."""
+        if torch.compiler.is_exporting():
+            # Its graph has the norm on the maps as they are; that of group_norm would reshape them before and after.
+            return torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
         by_hand = x.device.type == "cpu" and not x.is_contiguous() and (x.dtype == torch.float32 or _is_small(x))
-        # Graphs (torch.compile, ONNX export) keep the one operator that they know.
+        # Compiled graphs keep the one operator that they know.
         if not by_hand or torch.compiler.is_compiling():
             return torch.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
         if x.dtype != torch.float32:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from net_contract import moved
@@ -15,6 +17,7 @@ from medseg.inference.network import Network
 from medseg.inference.onnx_network import OnnxNetwork
 from medseg.inference.openvino_network import OpenvinoNetwork
 from medseg.nets import NETS, build_net
+from medseg.nets.instance_norm import InstanceNorm
 from medseg.nets.onnx_graph import onnx_graph
 
 ODD_PATCHES = {2: [(63, 65), (95, 71)], 3: [(33, 31, 35), (41, 37, 47)]}
@@ -55,6 +58,13 @@ def test_exported_networks_give_the_probabilities_of_torch(name: str, dims: int)
 @pytest.mark.parametrize("name", list(NETS))
 def test_every_network_exports_with_the_probabilities_of_torch(name: str, patch: tuple[int, ...]) -> None:
     gives_probabilities_of_torch(name, len(patch), patch)
+
+
+def test_instance_norms_are_exported_as_one_operator_on_the_maps_as_they_are() -> None:
+    net = build_net("unet", dims=2, in_channels=1, out_channels=2, channels=(4, 8)).eval()
+    kinds = Counter(node.op_type for node in onnx.load_from_string(onnx_graph(net, 1, (15, 17))).graph.node)
+    assert kinds["InstanceNormalization"] == sum(isinstance(module, InstanceNorm) for module in net.modules())
+    assert "Reshape" not in kinds, "runtimes would change the layout of the maps for each"
 
 
 class Means(nn.Module):
