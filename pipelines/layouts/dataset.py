@@ -94,6 +94,8 @@ class DataSet:
             groups = [part.tolist() for part in np.array_split(np.array(names), min(count, len(names)))]
         else:
             order = sorted(set(self.patients.values()), key=natural_order)
+            # Names may go round the groups of patients (01_ill, 01_healthy, 02_ill), and every second would be ill.
+            np.random.default_rng(0).shuffle(order)
             sides = [order[n::count] for n in range(min(count, len(order)))]
             groups = [[name for name in names if self.patients[name] in side] for side in sides]
         return [

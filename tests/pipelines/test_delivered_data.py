@@ -172,9 +172,19 @@ def test_both_eyes_of_a_person_are_held_out_together_and_in_no_list_to_train_on(
             flat_mask(tmp_path / "raw" / "labels" / f"Image_{person}{eye}.png", 3)
     data = arrange(samples(tmp_path / "raw", ONE), tmp_path / "out")
     first, second = data.folds(2)
-    assert [case for case, _ in first.scored] == ["Image_01L", "Image_01R", "Image_03L", "Image_03R"]
+    assert [case for case, _ in first.scored] == ["Image_02L", "Image_02R", "Image_03L", "Image_03R"]
     with second.training.open(newline="") as file:
         assert [row["case"] for row in csv.DictReader(file)] == [case for case, _ in first.scored]
+
+
+def test_names_that_go_round_the_diseases_do_not_give_folds_of_one_disease(tmp_path: Path) -> None:
+    for number in range(12):
+        for kind in ("healthy", "ill"):
+            photo(tmp_path / "raw" / "images" / f"{number:02}_{kind}.png")
+            flat_mask(tmp_path / "raw" / "labels" / f"{number:02}_{kind}.png", 3)
+    data = arrange(samples(tmp_path / "raw", ONE), tmp_path / "out")
+    for fold in data.folds(2):
+        assert 3 <= sum(case.endswith("ill") for case, _ in fold.scored) <= 9
 
 
 def test_patients_validate_where_there_are_enough_to_spare_some(tmp_path: Path) -> None:
