@@ -3,7 +3,7 @@
 The windows lie on the product of one list of starts per axis and the weights are a product over axes, so their sum is a
 product too. Each window's weights are therefore divided by that sum beforehand, axis by axis, and the
 result needs neither a weight map of the image's size nor a last division. nnU-Net's weights, which half precision
-rounds, are no product: of these the sum is an array.
+rounds, are not a product: of these the sum is an array.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Windows:
         return blend_weights(length, patch, self.overlap, self.starts, self.weights)
 
     def rounded(self, shape: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """Of weights that are no product over axes those of a window, and their sum over all windows; else None.
+        """Of weights that are not a product over axes those of a window, and their sum over all windows; else None.
 
         Both have a single voxel along axes beyond the patch's.
         """

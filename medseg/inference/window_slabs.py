@@ -105,7 +105,7 @@ class _Cut:
         box: of the image.
         patch: per axis of the image; 1 across the slices of a 2D net.
         lines: per axis, start -> weights.
-        rounded: of weights that are no product of lines, those of a window and their sum over all windows.
+        rounded: of weights that are not a product of lines, those of a window and their sum over all windows.
         inside: what of a window lies in the image.
         by_slice: whether a 2D net sees a volume.
     """

@@ -19,7 +19,7 @@ def turned(info: BundleInfo, orientation: str, where: str) -> BundleInfo:
         where: names the model in messages.
 
     Raises:
-        ConfigError: a model that turns images by itself, or letters that are no orientation.
+        ConfigError: a model that turns images by itself, or letters that name none.
     """
     plan = info.plan
     if plan.axes != "file" or plan.spatial_dims == 2:
