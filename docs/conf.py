@@ -30,9 +30,11 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!medseg\.).*"), (r"py:class", r"medseg\.c
 nitpick_ignore = [
     ("py:class", "medseg.augmentation.change.SettingsT"),
     ("py:class", "medseg.inference.bundle_parts.TeacherInfo"),
+    ("py:class", "medseg.inference.bundle_parts._on_one_line"),
     ("py:class", "medseg.inference.exporting.int8.Int8Options"),
     ("py:class", "medseg.inference.exporting.model.Exported"),
     ("py:class", "medseg.inference.frames.stream.StreamTimings"),
+    ("py:class", "medseg.inference.load_options.LoadOptions"),
     ("py:class", "medseg.inference.sliding_window.V"),
     ("py:class", "medseg.losses.voxels.Voxels"),
     ("py:class", "medseg.losses.voxels.VoxelLoss"),

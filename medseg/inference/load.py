@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from medseg.inference.bundle import Bundle
 
-__all__ = ["load_by", "load_model", "load_permitted"]
+__all__ = ["load_by", "load_model"]
 
 # Where networks of nnU-Net come from.
 OF_NNUNET = ("nnunet", "totalsegmentator")
@@ -90,22 +90,6 @@ def load_model(
         orientation,
     )
     return load_by(path, options)
-
-
-def load_permitted(
-    path: str | Path,
-    device: str,
-    engine: str | None,
-    fast: bool,
-    permitted: Sequence[str],
-    folds: Sequence[int] | None = None,
-    roi: Sequence[str] = (),
-    weights: str | Path | None = None,
-) -> Model:
-    """`load_model` with the permitted modules and no others, whatever the environment says."""
-    chosen = None if folds is None else tuple(folds)
-    place = None if weights is None else str(weights)
-    return load_by(path, LoadOptions(device, engine, fast, tuple(permitted), chosen, tuple(roi), place))
 
 
 def load_by(path: str | Path, options: LoadOptions) -> Model:

@@ -16,7 +16,8 @@ from medseg.disk.temporary import temporary_folder
 from medseg.errors import ConfigError, WriteError
 from medseg.inference.bundle import save_bundle
 from medseg.inference.bundle_info import NetInfo
-from medseg.inference.load import load_permitted
+from medseg.inference.load import load_by
+from medseg.inference.load_options import LoadOptions
 from medseg.io import write
 from medseg.io.label_maps import LabelSource, read_label_map
 from medseg.io.label_names import labels_json, read_label_names
@@ -71,7 +72,7 @@ def rehearse(net: nn.Module, net_info: NetInfo, fold: Fold, setup: Setup, prepar
     own_code = (net_info.name.partition(":")[0],) if ":" in net_info.name else ()
     with temporary_folder() as folder:
         bundle = save_bundle(folder / "model", info, {fold.number: untrained.weights})
-        model = load_permitted(bundle, str(setup.device), None, False, own_code)
+        model = load_by(bundle, LoadOptions(str(setup.device), allow_code=own_code))
         mask = model.predict(image)
         _check_mask(mask, model.scheme, folder)
     if model.scheme != scheme:

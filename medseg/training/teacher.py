@@ -14,7 +14,8 @@ from medseg.errors import CheckpointError, ConfigError
 from medseg.inference.bundle import load_bundle
 from medseg.inference.bundle_info import BundleInfo
 from medseg.inference.bundle_parts import TeacherInfo
-from medseg.inference.load import load_permitted
+from medseg.inference.load import load_by
+from medseg.inference.load_options import LoadOptions
 from medseg.inference.predictor import Model
 from medseg.inference.tta import mean_of
 from medseg.labels import LabelScheme
@@ -142,7 +143,7 @@ def load_teacher(config: RunConfig, plan: Plan, scheme: LabelScheme, device: tor
         return None
     own: Sequence[str] = (config.net.name.partition(":")[0],) if is_plugin(config.net.name) else ()
     try:
-        model = load_permitted(path, str(device), None, False, permitted_modules(own))
+        model = load_by(path, LoadOptions(str(device), allow_code=permitted_modules(own)))
     except CheckpointError as error:
         raise CheckpointError(f"{_KEYS[config.training.keep_classes]}: {error}") from None
     place = path.resolve()

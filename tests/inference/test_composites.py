@@ -16,7 +16,6 @@ from medseg.geometry import reorient
 from medseg.inference import load_model, save_bundle
 from medseg.inference.bundle_parts import CompositeInfo, CropInfo, WorkingGrid
 from medseg.inference.composites.saving import save_composite
-from medseg.inference.load import load_permitted
 from medseg.studies import PredictOptions, predict_studies
 from medseg.volume import Volume
 
@@ -112,7 +111,7 @@ def test_only_parts_that_find_a_wanted_label_are_loaded(tmp_path):
     folder = five_parts(tmp_path)
     whole = load_model(folder, "cpu")
     (folder / "members" / "one" / "weights_fold0.safetensors").write_bytes(b"never read")
-    found = load_permitted(folder, "cpu", None, False, (), None, ("c",))
+    found = load_model(folder, "cpu", roi=("c",))
     assert found.scheme.names == ("c",) and found.model_hash != whole.model_hash
     mask = whole.predict(image()).array
     np.testing.assert_array_equal(found.predict(image()).array, np.where(mask == 9, 9, 0))
