@@ -19,7 +19,7 @@ def rows_of(page: str) -> list[list[str]]:
 
 def test_the_page_of_commands_has_every_command_with_each_of_its_options() -> None:
     page = command_reference()
-    sections = dict(re.findall(r"^## medseg (\w+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    sections = dict(re.findall(r"^## medseg ([\w-]+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
     commands = typer.main.get_command(app).commands
     assert sections.keys() == commands.keys()
     for name, command in commands.items():

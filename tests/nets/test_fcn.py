@@ -132,7 +132,8 @@ def test_its_graph_leaves_the_sizes_open(padding):
     for size in ((51, 35), (64, 64), (33, 100)):
         image = torch.randn(1, 1, *size)
         with torch.no_grad():
-            torch.testing.assert_close(graph(image), net(image))
+            # The graph has another operator for the norms, whose sums are in another order.
+            torch.testing.assert_close(graph(image), net(image), rtol=1e-4, atol=1e-4)
 
 
 def test_thick_slices_are_not_halved_first():
